@@ -1,0 +1,48 @@
+"""CutMix: paste a rectangle of a partner; weigh the targets by the area that is left.
+
+Paper    Yun et al., CutMix: Regularization Strategy to Train Strong Classifiers with Localizable
+         Features, ICCV 2019, arXiv:1905.04899, §3.1
+Source   clovaai/CutMix-PyTorch@2d8eb68, train.py:227-240 and 279-295
+Differs  in names only: the source calls rows x and W. Before its commit f0c71b1 it did not correct
+         λ for clipping; this file does
+"""
+
+import torch
+from torch import Tensor
+
+from mixbench.contract import Method, Sources, Step
+from mixbench.declare import Fraction, Positive
+from mixbench.kernels import beta, clipped_box, paste_box, permutation
+
+
+class CutMix(Method):
+    """Paste the same box of a random partner into every image of the batch.
+
+    Parameters
+    ----------
+    alpha
+        λ ~ Beta(α, α) is the share of the image that the box, before clipping, leaves.
+    prob
+        Of mixing a batch at all; the source takes 0.5 on CIFAR and 1 on ImageNet.
+    """
+
+    version = 1
+
+    def __init__(self, alpha: Positive = 1.0, prob: Fraction = 1.0) -> None:
+        super().__init__()
+        self.alpha = alpha
+        self.prob = prob
+
+    def mix(self, x: Tensor, step: Step) -> tuple[Tensor, Sources]:
+        """Return the pasted batch; the weight is the share of pixels, after clipping."""
+        height, width = x.shape[-2:]
+        skipped = torch.rand((), generator=step.rng) >= self.prob
+        side = float(1 - beta(self.alpha, step.rng)) ** 0.5
+        row = int(torch.randint(height, (), generator=step.rng))
+        column = int(torch.randint(width, (), generator=step.rng))
+        partner = permutation(len(x), step.rng, x.device)
+        if skipped:
+            return x, Sources.alone(x)
+        half = int(height * side) // 2, int(width * side) // 2
+        box = clipped_box((row, column), half, (height, width))
+        return paste_box(x, partner, box), Sources.pair(partner, 1 - box.area / (height * width))

@@ -1,0 +1,26 @@
+"""The command line. Each command is a module; what is slow to import is imported when it runs."""
+
+import click
+
+import mixbench
+from mixbench.cli.cache import cache
+from mixbench.cli.doctor import doctor
+from mixbench.cli.listing import info, list_units
+from mixbench.cli.reports import logs, report, status
+from mixbench.cli.run import plan, run
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(mixbench.__version__, prog_name="mixbench")
+def main() -> None:
+    """Does a mixing augmentation help, on what, by how much, at what cost?
+
+    \b
+    mixbench run -m none,mixup -t digits --seeds 3    train, evaluate, rank
+    mixbench list methods                             what there is
+    mixbench report                                   the leaderboards of the store
+    """
+
+
+for command in (run, plan, list_units, info, report, status, logs, cache, doctor):
+    main.add_command(command)

@@ -1,0 +1,113 @@
+"""``mixbench cache``: what is stored, why a stage would run again, what may go."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mixbench.cli.options import (
+    as_json,
+    existing_store,
+    make_request,
+    request_options,
+    store_option,
+)
+
+if TYPE_CHECKING:
+    from mixbench.plan import Stage
+    from mixbench.store import Store
+
+
+@click.group()
+def cache() -> None:
+    """Look after what is stored."""
+
+
+@cache.command("ls")
+@as_json
+@store_option
+def list_stages(as_json: bool, store_path: Path) -> None:
+    """List the finished stages."""
+    store = existing_store(store_path)
+    rows = []
+    for key in store.keys():
+        manifest = store.manifest(key)
+        size = sum(file["bytes"] for file in manifest["files"].values())
+        spec = manifest["spec"]
+        rows.append(
+            {"key": key, "kind": spec["kind"], "cell": spec["label"], "bytes": size}
+            | {"ended": manifest["ended"]}
+        )
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+        return
+    for row in rows:
+        size = f"{row['bytes'] / 2**20:.2f} MiB"
+        click.echo(f"{row['key'][:8]}  {row['kind']:8} {size:>11}  {row['ended']}  {row['cell']}")
+    click.echo(f"{len(rows)} stages, {sum(row['bytes'] for row in rows) / 2**20:.1f} MiB")
+
+
+@cache.command()
+@request_options
+@as_json
+@store_option
+def why(as_json: bool, store_path: Path, **options: Any) -> None:
+    """Say why each stage of the given cells would run again, or would not."""
+    from mixbench.plan import cells_of, plan
+
+    store = existing_store(store_path)
+    stages = plan(cells_of(make_request(options))).stages
+    rows = [
+        {"stage": s.kind, "cell": s.label, "key": key, "why": _reasons(s, stages, store)}
+        for key, s in stages.items()
+    ]
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+        return
+    for row in rows:
+        reasons = row["why"]
+        assert isinstance(reasons, list)
+        click.echo(f"{'rerun' if reasons else 'cached':7} {row['stage']:8} {row['cell']}")
+        for reason in reasons:
+            click.echo(f"        {reason}")
+
+
+def _reasons(stage: "Stage", stages: Any, store: "Store") -> list[str]:
+    """Return what keeps a stage from being taken from the store; empty if it is stored."""
+    from mixbench.why import differences
+
+    if store.finished(stage.key):
+        return []
+    stored = [store.manifest(key)["spec"] for key in store.keys()]
+    same = [s for s in stored if (s["kind"], s["label"]) == (stage.kind, stage.label)]
+    if not same:
+        return ["no such stage is stored"]
+    renewed = {role for role, key in stage.inputs.items() if not store.finished(key)}
+    return list(differences(same[-1], stage, renewed))
+
+
+@cache.command()
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@store_option
+def gc(dry_run: bool, store_path: Path) -> None:
+    """Remove what no record rests on: old stages, left checkpoints, damaged files."""
+    from mixbench.reporting import read_records
+
+    store = existing_store(store_path)
+    kept = {stage.key for record in read_records(store) for stage in record.stages}
+    gone = [store.folder(key) for key in store.keys() if key not in kept]
+    gone += [
+        path
+        for path in (store.root / "work").iterdir()
+        if path.is_dir() and not store.running(path.name)
+    ]
+    gone += list((store.root / "damaged").glob("*"))
+    size = 0
+    for folder in gone:
+        size += sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        if not dry_run:
+            shutil.rmtree(folder)
+    verb = "would be removed" if dry_run else "removed"
+    click.echo(f"{len(gone)} folders {verb}, {size / 2**20:.1f} MiB; {len(kept)} stages stay")

@@ -1,0 +1,96 @@
+"""``mixbench list`` and ``mixbench info``: what there is."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mixbench.cli.options import as_json
+from mixbench.errors import InvalidUnit, UnknownName
+
+if TYPE_CHECKING:
+    from mixbench.cards import Card, Kind
+
+KINDS: dict[str, "Kind"] = {"methods": "method", "tasks": "task"}
+
+
+@click.command("list")
+@click.argument("what", type=click.Choice(tuple(KINDS)))
+@as_json
+def list_units(what: str, as_json: bool) -> None:
+    """List the methods or the tasks."""
+    from mixbench.registry import find, paths
+
+    lines = {}
+    for name in paths(KINDS[what]):
+        try:
+            lines[name] = find(KINDS[what], name).summary
+        except InvalidUnit as error:  # one broken file must not hide the others
+            lines[name] = f"broken: {error}"
+    if as_json:
+        click.echo(json.dumps(lines, indent=1, ensure_ascii=False))
+        return
+    width = max(map(len, lines), default=0)
+    for name, text in lines.items():
+        click.echo(f"{name:{width}}  {text}")
+
+
+@click.command()
+@click.argument("name")
+@as_json
+def info(name: str, as_json: bool) -> None:
+    """Show what a method or task says of itself."""
+    card = _find_any(name)
+    if as_json:
+        click.echo(json.dumps(_facts(card), indent=1, ensure_ascii=False, default=_plain))
+        return
+    click.echo(f"{card.kind} {card.name}, version {card.version}, {card.source}\n{card.summary}\n")
+    for field, text in card.header.items():
+        click.echo(click.wrap_text(f"{field:8} {text}", 98, subsequent_indent=" " * 9))
+    if card.parameters:
+        click.echo("\nparameters (--set NAME.PARAM=VALUE)")
+    for parameter in card.parameters:
+        click.echo(f"  {card.name}.{parameter.name}={parameter.default}    {parameter.annotation}")
+    for protocol, recipe in card.declared.get("protocols", {}).items():
+        click.echo(f"\nprotocol {protocol} (each field is a parameter too)\n  {_recipe(recipe)}")
+    if models := card.declared.get("models"):
+        click.echo(f"\nmodels: {', '.join(models)}")
+    for metric in card.declared.get("metrics", ()):
+        ranked = ", ranked" if metric.primary else ""
+        better = "higher" if metric.higher_is_better else "lower"
+        click.echo(f"metric {metric.name} in {metric.unit}, {better} is better{ranked}")
+    click.echo(f"\n{card.path}")
+
+
+def _find_any(name: str) -> "Card":
+    from mixbench.registry import find, paths
+
+    known = {unit: kind for kind in KINDS.values() for unit in paths(kind)}
+    if name.endswith(".py"):
+        return find("method", name)
+    if name not in known:
+        raise UnknownName.among("method or task", name, known)
+    return find(known[name], name)
+
+
+def _facts(card: "Card") -> dict[str, Any]:
+    return {
+        "kind": card.kind,
+        "name": card.name,
+        "version": card.version,
+        "source": card.source,
+        "path": str(card.path),
+        "summary": card.summary,
+        "header": card.header,
+        "parameters": {p.name: {"type": p.annotation, "default": p.default} for p in card.parameters},
+        "declared": card.declared,
+    }
+
+
+def _recipe(recipe: object) -> str:
+    return ", ".join(f"{name}={value}" for name, value in vars(recipe).items())
+
+
+def _plain(value: object) -> Any:
+    """Return a declaration as JSON can hold it."""
+    return dict(vars(value))

@@ -1,0 +1,107 @@
+"""The options that several commands share, and what they mean."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mixbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from mixbench.plan import Request
+    from mixbench.store import Store
+
+Command = Callable[..., Any]
+STORE_VARIABLE = "MIXBENCH_STORE"
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+store_option = click.option(
+    "--store",
+    "store_path",
+    type=click.Path(path_type=Path),
+    default=lambda: os.environ.get(STORE_VARIABLE, ".mixbench"),
+    show_default=f".mixbench, or ${STORE_VARIABLE}",
+    help="Folder for everything that is computed.",
+)
+
+
+def request_options(command: Command) -> Command:
+    """Add the options that say which cells are meant."""
+    options = (
+        click.option("-m", "--method", "methods", multiple=True, help="Methods: names, or ./file.py."),
+        click.option("-t", "--task", "tasks", multiple=True, help="Tasks: names."),
+        click.option("--model", help="The backbone, instead of the protocol's."),
+        click.option("--seeds", type=click.IntRange(1), help="How many seeds: 0, 1, ..."),
+        click.option("--seed", "seed_list", help="Which seeds: 0,1,5."),
+        click.option(
+            "--set", "settings", multiple=True, metavar="NAME.PARAM=VALUE",
+            help="A parameter of a method or task; a task's recipe too (digits.epochs=5).",
+        ),
+        click.option("--protocol", help="The recipe: the task's first one by default."),
+        click.option("--data", help="A folder in the official layout, or: synthetic."),
+    )  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def names(texts: Sequence[str]) -> list[str]:
+    """Return the names in repeated options and comma lists."""
+    return [name.strip() for text in texts for name in text.split(",") if name.strip()]
+
+
+def make_request(options: dict[str, Any]) -> "Request":
+    """Return what the shared options ask for.
+
+    Raises
+    ------
+    UsageError
+        If no method or no task is named.
+    """
+    from mixbench.parameters import read_settings
+    from mixbench.plan import Request
+
+    methods, tasks = names(options["methods"]), names(options["tasks"])
+    for kind, given in (("method", methods), ("task", tasks)):
+        if not given:
+            raise UsageError(f"Name at least one {kind} with --{kind}; see: mixbench list {kind}s.")
+    return Request(
+        methods=methods,
+        tasks=tasks,
+        seeds=_seeds(options["seeds"], options["seed_list"]),
+        model=options["model"],
+        protocol=options["protocol"],
+        data=options["data"],
+        settings=read_settings(options["settings"]),
+    )
+
+
+def _seeds(number: int | None, listed: str | None) -> list[int]:
+    if number is not None and listed is not None:
+        raise UsageError("Give either --seeds N (how many) or --seed 0,1 (which), not both.")
+    if listed is None:
+        return list(range(number or 1))
+    texts = names([listed])
+    if not texts or not all(text.isdigit() for text in texts):
+        raise UsageError(f"--seed must be whole numbers, as in 0,1,2 (got {listed!r}).")
+    return [int(text) for text in texts]
+
+
+def existing_store(path: Path) -> "Store":
+    """Return a store that a command only reads.
+
+    Raises
+    ------
+    UsageError
+        If there is none.
+    """
+    from mixbench.store import Store
+
+    store = Store(path)
+    if not (store.root / "stages").is_dir():
+        raise UsageError(
+            f"There is no store at {store.root}. Make one with `mixbench run`, or name it by --store."
+        )
+    return store

@@ -1,0 +1,121 @@
+"""``mixbench report``, ``status`` and ``logs``: what came of it."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mixbench.cli.options import as_json, existing_store, names, store_option
+from mixbench.errors import UnknownName, UsageError
+
+if TYPE_CHECKING:
+    from mixbench.store import Store
+
+
+@click.command()
+@click.option("-m", "--method", "methods", multiple=True, help="Only these methods.")
+@click.option("-t", "--task", "tasks", multiple=True, help="Only these tasks.")
+@click.option(
+    "--format", "form", type=click.Choice(["table", "markdown", "csv", "json"]), default="table"
+)
+@as_json
+@store_option
+def report(
+    methods: tuple[str, ...], tasks: tuple[str, ...], form: str, as_json: bool, store_path: Path
+) -> None:
+    """Print the leaderboards of the store."""
+    from rich.console import Console
+
+    from mixbench import tables
+    from mixbench.leaderboard import leaderboards
+    from mixbench.reporting import read_records
+
+    records = read_records(existing_store(store_path))
+    wanted = names(methods), names(tasks)
+    for kind, asked, known in (
+        ("recorded method", wanted[0], {r.method.name for r in records}),
+        ("recorded task", wanted[1], {r.task.name for r in records}),
+    ):
+        for name in asked:
+            if name not in known:
+                raise UnknownName.among(kind, name, known)
+    boards = leaderboards(
+        record
+        for record in records
+        if (not wanted[0] or record.method.name in wanted[0])
+        and (not wanted[1] or record.task.name in wanted[1])
+    )
+    writers = {"markdown": tables.to_markdown, "csv": tables.to_csv, "json": tables.to_json}
+    if as_json or form != "table":
+        click.echo(writers["json" if as_json else form](boards), nl=False)
+        return
+    for board in boards:
+        tables.to_terminal(board, Console())
+
+
+@click.command()
+@as_json
+@store_option
+def status(as_json: bool, store_path: Path) -> None:
+    """Show how far the newest run is, from any shell."""
+    store = existing_store(store_path)
+    run = _newest_run(store)
+    rows = [
+        {"cell": cell["cell"], **stage, **_state(store, stage["key"])}
+        for cell in run["cells"]
+        for stage in cell["stages"]
+    ]
+    if as_json:
+        click.echo(json.dumps({**run, "cells": rows}, indent=1))
+        return
+    click.echo(f"{run['created']}  {' '.join(run['command'])}")
+    for row in rows:
+        detail = f"  {row['detail']}" if row["detail"] else ""
+        click.echo(f"{row['state']:9} {row['kind']:8} {row['cell']}{detail}")
+    counts = {state: sum(row["state"] == state for row in rows) for state in STATES}
+    click.echo(", ".join(f"{name} {number}" for name, number in counts.items() if number))
+
+
+STATES = ("finished", "running", "failed", "diverged", "stopped", "waiting")
+
+
+@click.command()
+@click.argument("cell")
+@store_option
+def logs(cell: str, store_path: Path) -> None:
+    """Print what a cell's processes printed; part of the cell's name is enough."""
+    store = existing_store(store_path)
+    run = _newest_run(store)
+    found = [entry for entry in run["cells"] if cell in entry["cell"]]
+    if not found:
+        raise UnknownName.among("cell of the newest run", cell, [e["cell"] for e in run["cells"]])
+    for entry in found:
+        for stage in entry["stages"]:
+            path = store.log(stage["key"])
+            if path.exists():
+                click.echo(f"--- {entry['cell']} {stage['kind']}: {path}")
+                click.echo(path.read_text(encoding="utf-8", errors="replace"), nl=False)
+
+
+def _newest_run(store: "Store") -> dict[str, Any]:
+    from mixbench.store import read_json
+
+    runs = sorted(store.runs.glob("*.json"))
+    if not runs:
+        raise UsageError(f"No run is noted in {store.root}; start one with `mixbench run`.")
+    run: dict[str, Any] = read_json(runs[-1])
+    return run
+
+
+def _state(store: "Store", key: str) -> dict[str, str]:
+    """Return a stage's state and what else there is to say, as the disk has it."""
+    if store.finished(key):
+        return {"state": "finished", "detail": ""}
+    failure, line = store.failure(key), store.progress(key)
+    where = f"step {line['step']} of {line['of']}" if line else ""
+    if failure:
+        return {"state": failure["status"], "detail": failure["reason"]}
+    if store.running(key):
+        return {"state": "running", "detail": where}
+    return {"state": "stopped" if line else "waiting", "detail": where}

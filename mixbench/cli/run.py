@@ -1,0 +1,185 @@
+"""``mixbench run`` and ``mixbench plan``: from a question to its answer."""
+
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mixbench.cli.options import as_json, make_request, request_options, store_option
+
+if TYPE_CHECKING:
+    from mixbench.plan import Cell, Plan
+    from mixbench.records import Record
+    from mixbench.scheduler import Board
+    from mixbench.store import Store
+
+INTERRUPTED = 130
+
+
+@click.command()
+@request_options
+@store_option
+@click.option("--fresh", is_flag=True, help="Compute everything again, whatever is stored.")
+@click.option("--dry-run", is_flag=True, help="Only show the plan.")
+@click.option(
+    "--checkpoint-every", type=click.IntRange(1), default=200, show_default=True,
+    metavar="STEPS", help="How much work a crash may cost.",
+)  # fmt: skip
+@as_json
+def run(
+    *, store_path: Path, fresh: bool, dry_run: bool, checkpoint_every: int, as_json: bool,
+    **options: Any,
+) -> int:  # fmt: skip
+    """Run what is missing, and rank what is finished.
+
+    The same command again continues where the last one stopped.
+    """
+    from mixbench.plan import cells_of
+    from mixbench.plan import plan as make_plan
+    from mixbench.store import Store
+
+    plan = make_plan(cells_of(make_request(options)))
+    store = Store(store_path)
+    if dry_run:
+        return _show_plan(plan, store, as_json=as_json)
+    store.open()
+    if fresh:
+        for key in plan.stages:
+            store.forget(key)
+    return _run(plan, store, checkpoint_every, as_json=as_json)
+
+
+@click.command()
+@request_options
+@store_option
+@as_json
+def plan(store_path: Path, as_json: bool, **options: Any) -> int:
+    """Show what a run would do: cells, stages, what is cached or shared. The same as run --dry-run."""
+    from mixbench.plan import cells_of
+    from mixbench.plan import plan as make_plan
+    from mixbench.store import Store
+
+    return _show_plan(
+        make_plan(cells_of(make_request(options))), Store(store_path), as_json=as_json
+    )
+
+
+def _run(plan: "Plan", store: "Store", checkpoint_every: int, *, as_json: bool) -> int:
+    """Run the plan, write the records, print the leaderboards; return the exit code."""
+    from rich.console import Console
+
+    from mixbench import scheduler
+    from mixbench.engine import LocalEngine, local_slots
+    from mixbench.evidence import write_record
+    from mixbench.progress import Show
+
+    command = ["mixbench", *sys.argv[1:]]
+    records: list[Record] = []
+    engine = LocalEngine(store.root, local_slots())
+    with Show(Console(stderr=True)) as show:
+        board = scheduler.survey(plan, store, engine.num_slots, show.notice)
+        show.notice(_headline(plan, board))
+        _note_run(plan, store, command)
+
+        def on_cell(cell: "Cell", board: "Board") -> None:
+            records.append(write_record(cell, board, command))
+
+        try:
+            scheduler.run(board, engine, show, on_cell, checkpoint_every)
+        except KeyboardInterrupt:
+            finished = board.count("done", "cached")
+            show.notice(
+                f"Stopped: {finished} of {len(board.states)} stages are finished, what was running "
+                f"has left checkpoints. Continue with:\n  {shlex.join(command)}"
+            )
+            return INTERRUPTED
+    return _conclude(records, store, as_json=as_json)
+
+
+def _conclude(records: list["Record"], store: "Store", *, as_json: bool) -> int:
+    """Print the answer, say where the files lie, name what failed."""
+    from rich.console import Console
+
+    from mixbench.reporting import boards_about, write_reports
+    from mixbench.tables import to_json, to_terminal
+
+    boards = boards_about(store, records)
+    written = write_reports(store)
+    if as_json:
+        cells = [{"cell": r.cell, "status": r.status, "reason": r.reason} for r in records]
+        click.echo(json.dumps({"cells": cells, "leaderboards": json.loads(to_json(boards))}))
+    else:
+        for board in boards:
+            to_terminal(board, Console())
+        click.echo(f"\nrecords       {store.records}\nleaderboards  {written}")
+    failed = [record for record in records if record.status != "ok"]
+    for record in failed:
+        log = f"; log: {store.root / record.log}" if record.log else ""
+        click.echo(f"{record.status}: {record.cell}: {record.reason}{log}", err=True)
+    return 1 if failed else 0
+
+
+def _headline(plan: "Plan", board: "Board") -> str:
+    """Return one line about what is asked and what there is to do."""
+    cells = plan.cells
+    sizes = (
+        ("method", len({cell.method.label for cell in cells})),
+        ("task", len({cell.task.label for cell in cells})),
+        ("seed", len({cell.seed for cell in cells})),
+    )
+    product = " x ".join(f"{n} {name}{'s' * (n != 1)}" for name, n in sizes)
+    todo = board.count("waiting")
+    cached = len(board.states) - todo
+    return (
+        f"{product} = {len(cells)} cells, {len(plan.stages)} stages: {cached} cached, {todo} to run "
+        f"in {board.num_slots} slots   store {board.store.root}"
+    )
+
+
+def _note_run(plan: "Plan", store: "Store", command: list[str]) -> None:
+    """Leave the plan in the store, for `status` and `logs` of any shell."""
+    from mixbench.store import now, write_json
+
+    stamp = now().replace(":", "").replace("-", "")
+    cells = [
+        {
+            "cell": cell.label,
+            "stages": [{"kind": plan.stages[key].kind, "key": key} for key in chain],
+        }
+        for cell, chain in zip(plan.cells, plan.chains, strict=True)
+    ]
+    content = {"created": now(), "command": command, "pid": os.getpid(), "cells": cells}
+    write_json(store.runs / f"{stamp}-{os.getpid()}.json", content)
+
+
+def _show_plan(plan: "Plan", store: "Store", *, as_json: bool) -> int:
+    """Print the stages with what would become of each."""
+    uses: dict[str, int] = {}
+    for chain in plan.chains:
+        for key in chain:
+            uses[key] = uses.get(key, 0) + 1
+    rows = [
+        {
+            "stage": stage.kind,
+            "cell": stage.label,
+            "key": key,
+            "state": "cached" if store.finished(key) else "to run",
+            "cells": uses.get(key, 0),
+        }
+        for key, stage in plan.stages.items()
+    ]
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+        return 0
+    for row in rows:
+        shared = f", shared by {row['cells']} cells" if int(str(row["cells"])) > 1 else ""
+        click.echo(f"{row['state']:7} {row['stage']:8} {row['cell']}{shared}")
+    cached = sum(row["state"] == "cached" for row in rows)
+    click.echo(
+        f"{len(plan.cells)} cells, {len(rows)} stages: {cached} cached, {len(rows) - cached} to run"
+    )
+    return 0

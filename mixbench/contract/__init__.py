@@ -1,0 +1,24 @@
+"""What a mixing method and a task owe: the one place that their files import it from.
+
+Axes, everywhere: batch (B), channel (C), height (H), width (W), class (K) and, in `Sources`,
+the parts that a mixed item is made of (K as well). Images are (B, C, H, W).
+"""
+
+from mixbench.contract.method import Method, mixed_loss
+from mixbench.contract.preparation import Preparation, Trained
+from mixbench.contract.step import Sources, Step
+from mixbench.contract.task import Output, Part, Score, Split, Task
+
+__all__ = [
+    "Method",
+    "Output",
+    "Part",
+    "Preparation",
+    "Score",
+    "Sources",
+    "Split",
+    "Step",
+    "Task",
+    "Trained",
+    "mixed_loss",
+]

@@ -1,0 +1,79 @@
+"""What a mixing method owes."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+from torch import Tensor, nn
+
+from mixbench.contract.step import Sources, Step
+from mixbench.contract.task import Output, Task
+from mixbench.declare import Need
+
+if TYPE_CHECKING:
+    from mixbench.contract.preparation import Preparation
+
+
+class Method(nn.Module):
+    """A mixing method: one class in one file. Only `mix` has to be written.
+
+    Its parameters are the typed, defaulted arguments of ``__init__``. Submodules (a patch head)
+    are trained and kept with the model and are absent at test; buffers (found masks) are kept.
+
+    Attributes
+    ----------
+    version
+        Bumped by every change that changes results.
+    sites
+        Where it may mix; one is drawn uniformly in each step.
+    needs
+        Finished cells of the same task, model and seed that it starts from, by role.
+    """
+
+    version: ClassVar[int]
+    sites: ClassVar[tuple[str, ...]] = ("input",)
+    needs: ClassVar[Mapping[str, Need]] = {}
+
+    def prepare(self, preparation: "Preparation") -> None:
+        """Do what comes before training, a search for instance, and keep it in buffers.
+
+        Defining it gives the method a stage of its own, whose cost is the method's.
+        """
+
+    def bind(self, model: nn.Module, task: Task) -> None:
+        """Make the heads that the method adds to `model`; called once per model."""
+
+    def mix(self, x: Tensor, step: Step) -> tuple[Tensor, Sources]:
+        """Return the mixed batch and what it is made of.
+
+        Parameters
+        ----------
+        x : (B, C, H, W)
+            The images or, at a site inside the model, its activations. Must not be modified.
+        """
+        raise NotImplementedError
+
+    def loss(self, output: Output, sources: Sources, step: Step) -> Tensor:
+        """Return the training loss, a scalar: by default the task's loss, mixed like the images."""
+        return mixed_loss(step.task, output.out, sources, step.targets)
+
+    def predict(self, output: Output) -> Tensor:
+        """Return the prediction at test, in the form of `Output.out`."""
+        return output.out
+
+
+def mixed_loss(
+    task: Task, out: Tensor, sources: Sources, targets: Tensor, *, per_source: bool = False
+) -> Tensor:
+    """Return the mean over the batch of the task's loss, weighted over the sources.
+
+    For cross-entropy, single- or multi-label, this equals the loss of the mixed label.
+
+    Parameters
+    ----------
+    out : (B, ...), or (B, K, ...) if `per_source`
+        One prediction for a mixed item, or one for each of its sources.
+    """
+    size, parts = sources.index.shape
+    flat = out.flatten(0, 1) if per_source else out.repeat_interleave(parts, 0)
+    losses = task.loss(flat, targets[sources.index.flatten()]).view(size, parts)
+    return (losses * sources.weight).sum(1).mean()

@@ -1,0 +1,122 @@
+"""What a method sees in one training step, and what it answers."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mixbench.contract.task import Split, Task
+from mixbench.errors import MixbenchError
+
+
+class Sources(NamedTuple):
+    """Of which batch items, in which proportions, every mixed item is made.
+
+    One type says pairs (K=2), untouched items (K=1), k-way mixes and grids (K = cells).
+
+    Attributes
+    ----------
+    index : (B, K) int64
+        Positions in the batch.
+    weight : (B, K) float32
+        Non-negative; rows sum to 1.
+    """
+
+    index: Tensor
+    weight: Tensor
+
+    @classmethod
+    def alone(cls, x: Tensor) -> "Sources":
+        """Return the sources of a batch that was not mixed."""
+        own = torch.arange(len(x), device=x.device)[:, None]
+        return cls(own, torch.ones(own.shape, device=x.device))
+
+    @classmethod
+    def pair(cls, partner: Tensor, lam: Tensor | float) -> "Sources":
+        """Return the sources of a batch mixed two by two.
+
+        Parameters
+        ----------
+        partner : (B,) int64
+            The other item of every mix.
+        lam : (B,) or a number, in [0, 1]
+            The share of the own item.
+        """
+        own = torch.arange(len(partner), device=partner.device)
+        share = torch.as_tensor(lam, dtype=torch.float32, device=partner.device).expand(len(own))
+        return cls(torch.stack([own, partner], 1), torch.stack([share, 1 - share], 1))
+
+
+class Step:
+    """What a method may look at in one training step.
+
+    Attributes
+    ----------
+    images : (B, C, H, W)
+        The unmixed batch, never modified. `draw` appends to it.
+    targets : (B, ...)
+        Opaque: class indices, multi-hot vectors, captions. Grows with `images`.
+    rng
+        The method's only source of randomness, on the CPU.
+    site
+        Where the mixing happens in this step: ``"input"`` or ``"block1"``, ``"block2"``, ...
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        targets: Tensor,
+        *,
+        rng: torch.Generator,
+        task: Task,
+        model: nn.Module,
+        split: Split | None = None,
+    ) -> None:
+        self.images = images
+        self.targets = targets
+        self.rng = rng
+        self.task = task
+        self.model = model
+        self.site = "input"
+        self._split = split
+
+    def draw(self, classes: Tensor) -> Tensor:
+        """Append one fresh, augmented item of every given class to the batch.
+
+        Parameters
+        ----------
+        classes : (M,) int64
+
+        Returns
+        -------
+        positions : (M,) int64
+            Where the new items stand in `images` and `targets`.
+
+        Raises
+        ------
+        MixbenchError
+            If the task has no classes, or a class has no item.
+        """
+        if self._split is None or self._split.classes is None:
+            raise MixbenchError("This method draws images by class: it needs a task with classes.")
+        members = [torch.nonzero(self._split.classes == c).flatten() for c in classes]
+        if not all(map(len, members)):
+            raise MixbenchError(f"A drawn class has no images: one of {classes.unique().tolist()}.")
+        picks = [m[torch.randint(len(m), (), generator=self.rng)] for m in members]
+        index = torch.stack(picks)
+        start = len(self.images)
+        drawn = self._split.read(index, self.rng).to(self.images)
+        self.images = torch.cat([self.images, drawn])
+        self.targets = torch.cat([self.targets, self._split.targets[index].to(self.targets)])
+        return torch.arange(start, len(self.images), device=self.images.device)
+
+    def saliency(self) -> Tensor:
+        """Return the norm of the loss's gradient at every pixel, (B, H, W), without side effects."""
+        training = self.model.training
+        self.model.eval()
+        images = self.images.detach().requires_grad_()
+        with torch.enable_grad():
+            loss = self.task.loss(self.model(images).out, self.targets).sum()
+            (gradient,) = torch.autograd.grad(loss, images)
+        self.model.train(training)
+        return gradient.pow(2).mean(1).sqrt()

@@ -1,0 +1,124 @@
+"""What a method or task file says of itself, as frozen data.
+
+These declarations are read from the file without running it, so that listing, planning and
+reporting need neither torch nor the file's own imports. This module therefore imports none of it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Le
+
+Positive = Annotated[float, Gt(0)]
+NonNegative = Annotated[float, Ge(0)]
+Fraction = Annotated[float, Ge(0), Le(1)]
+Count = Annotated[int, Ge(1)]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number that a task reports.
+
+    Attributes
+    ----------
+    unit
+        ``"%"`` for shares in percent, otherwise the unit's name.
+    primary
+        Whether leaderboards rank by it; exactly one metric of a task does.
+    """
+
+    name: str
+    unit: str
+    higher_is_better: bool
+    primary: bool = False
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A published number for one method, shown beside the measured one.
+
+    Attributes
+    ----------
+    where
+        Table, row and column in the publication.
+    num_seeds
+        Runs behind `value` and `deviation`; None where the publication does not say.
+    """
+
+    metric: str
+    method: str
+    model: str
+    value: float
+    citation: str
+    where: str
+    deviation: float | None = None
+    num_seeds: int | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained, the same for every method.
+
+    Attributes
+    ----------
+    model
+        The protocol's model when the user names none.
+    lr
+        At the first step; annealed to 0 by half a cosine over all steps.
+    precision
+        ``"bfloat16"`` runs the forward pass under autocast; weights stay float32.
+    threads
+        CPU threads of one run. It decides the order of sums, hence the last bits of the result.
+    tail : epochs
+        How many of the last epochs keep their weights, for the median of the tail.
+    """
+
+    model: str
+    epochs: Count
+    batch_size: Count = 100
+    lr: Positive = 0.1
+    momentum: Fraction = 0.9
+    nesterov: bool = True
+    weight_decay: NonNegative = 5e-4
+    precision: Literal["float32", "bfloat16"] = "float32"
+    threads: Count = 1
+    tail: Count = 10
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where a task's data comes from and how it is known to be the right one.
+
+    Attributes
+    ----------
+    files
+        The SHA-256 of every official file by its path under the data's folder.
+    package
+        An installed distribution whose folder `folder` ships the files; empty if none does.
+    """
+
+    name: str
+    version: str
+    licence: str
+    url: str
+    files: Mapping[str, str]
+    package: str = ""
+    folder: str = "."
+
+
+@dataclass(frozen=True)
+class Need:
+    """Another cell whose trained weights a method or task starts from.
+
+    Attributes
+    ----------
+    method, task
+        Of the needed cell; empty means the same as here. Model and seed are always the same.
+    share
+        Parameters whose values the needed method takes over.
+    """
+
+    method: str = ""
+    task: str = ""
+    share: tuple[str, ...] = field(default=())

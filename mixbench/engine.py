@@ -1,0 +1,122 @@
+"""Place stages as processes on this machine. Knows slots and processes, not what a stage means.
+
+Each stage runs in a process group of its own, so that its children end with it, and reads from a
+pipe that closes when the launcher dies, so that nothing survives a dead launcher.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from mixbench.stage import LIFELINE
+
+GRACE_S = 15.0
+
+
+class Ended(NamedTuple):
+    """A stage whose process ended, with its exit code (negative: the signal that killed it)."""
+
+    key: str
+    code: int
+
+
+@dataclass
+class _Running:
+    process: subprocess.Popen[bytes]
+    slot: dict[str, str]
+
+
+def local_slots() -> list[dict[str, str]]:
+    """Return the environment of every slot: one for a GPU each, or one for a CPU core each."""
+    gpus = _gpus()
+    if gpus:
+        return [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus]
+    cores = len(os.sched_getaffinity(0))
+    return [{"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"} for _ in range(cores)]
+
+
+def _gpus() -> list[str]:
+    """Return the indices of the GPUs that may be used, as the driver's own tool lists them."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [gpu for gpu in visible.split(",") if gpu]
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return []
+    command = [tool, "--query-gpu=index", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return done.stdout.split()
+
+
+class LocalEngine:
+    """Runs stages as processes of this machine, one in each slot."""
+
+    def __init__(self, root: Path, slots: list[dict[str, str]]) -> None:
+        self.num_slots = len(slots)
+        self._root = root
+        self._slots = list(slots)
+        self._running: dict[str, _Running] = {}
+
+    @property
+    def free(self) -> bool:
+        """Whether another stage can start now."""
+        return bool(self._slots)
+
+    def start(self, key: str, log: Path) -> None:
+        """Start the stage's process in a free slot; what it prints is appended to `log`."""
+        slot = self._slots.pop(0)
+        read, write = os.pipe()
+        environment = os.environ | slot | {LIFELINE: str(read), "PYTHONUNBUFFERED": "1"}
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "mixbench.stage", str(self._root), key],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env=environment,
+                pass_fds=(read,),
+            )
+        os.close(read)
+        # The write end stays open, in this process alone, as long as it lives.
+        os.set_inheritable(write, False)
+        self._running[key] = _Running(process, slot)
+
+    def ended(self) -> list[Ended]:
+        """Return the stages that ended since the last call; their slots are free again."""
+        ended = []
+        for key, running in list(self._running.items()):
+            code = running.process.poll()
+            if code is not None:
+                _signal_group(running.process, signal.SIGKILL)
+                self._slots.append(running.slot)
+                del self._running[key]
+                ended.append(Ended(key, code))
+        return ended
+
+    def stop(self, grace_s: float = GRACE_S) -> None:
+        """Let every stage write a checkpoint and end; kill what does not within the grace."""
+        for running in self._running.values():
+            _signal_group(running.process, signal.SIGTERM)
+        deadline = time.monotonic() + grace_s
+        for running in self._running.values():
+            with suppress(subprocess.TimeoutExpired):
+                running.process.wait(max(deadline - time.monotonic(), 0))
+            _signal_group(running.process, signal.SIGKILL)
+            running.process.wait()
+        self._running.clear()
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, number)

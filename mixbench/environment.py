@@ -1,0 +1,79 @@
+"""On what a stage ran: the machine and the software, for its manifest."""
+
+import importlib.metadata
+import os
+import platform
+import resource
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import mixbench
+
+PACKAGES = ("numpy", "pandas", "safetensors", "scikit-learn", "torch", "torchvision", "timm")
+
+
+def hardware(device: torch.device) -> dict[str, Any]:
+    """Return the machine's processor, memory and GPU."""
+    gpu = torch.cuda.get_device_properties(device) if device.type == "cuda" else None
+    return {
+        "cpu": _cpu(),
+        "cpu_cores": os.cpu_count() or 1,
+        "ram_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "gpu": gpu.name if gpu else None,
+        "gpu_gib": round(gpu.total_memory / 2**30, 1) if gpu else None,
+    }
+
+
+def software() -> dict[str, Any]:
+    """Return versions, and the commit of the checkout that mixbench runs from."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "python": platform.python_version(),
+        "os": platform.platform(),
+        "mixbench": mixbench.__version__,
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": bool(status) if (status := _git("status", "--porcelain")) is not None else None,
+        "packages": versions,
+    }
+
+
+def peak_memory_gib(device: torch.device) -> tuple[float, float | None]:
+    """Return the process's largest resident memory and its largest share of the GPU's."""
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    gpu = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None
+    return host, gpu
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+@cache
+def _git(*arguments: str) -> str | None:
+    """Return what git says of the checkout that holds mixbench; None outside one."""
+    root = Path(__file__).parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

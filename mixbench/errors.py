@@ -1,0 +1,86 @@
+"""What can go wrong that the user can put right.
+
+* MixbenchError        one sentence: which input, what it must be, what it got, what to do
+  - UsageError         the command asks for what does not exist or may not be
+      - UnknownName    a method, task, model, protocol or parameter that nothing defines
+      - BadParameter   a value of the wrong type or out of range
+      - InvalidUnit    a method or task file that breaks its contract
+  - DataError          data that is missing, corrupt or not what the task reads
+  - Damaged            a file of the store that is not what was written
+  - StoreFull          no room left on the store's disk
+  - Diverged           a loss that is not finite: a result of the method, not a crash
+"""
+
+import difflib
+import errno
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class MixbenchError(Exception):
+    """Base of every error that mixbench raises on purpose."""
+
+    exit_code = 1
+
+
+class UsageError(MixbenchError):
+    """The command asks for what does not exist or may not be."""
+
+    exit_code = 2
+
+
+class UnknownName(UsageError):
+    """Nothing of the given kind has this name."""
+
+    @classmethod
+    def among(cls, kind: str, name: str, known: Iterable[str]) -> "UnknownName":
+        """Return the error that lists the known names and the closest one."""
+        names = sorted(known)
+        close = difflib.get_close_matches(name, names, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        return cls(f"No {kind} {name!r}.{hint} Known: {', '.join(names) or 'none'}.")
+
+
+class BadParameter(UsageError):
+    """A parameter's value has the wrong type or is out of range."""
+
+
+class InvalidUnit(UsageError):
+    """A method or task file breaks its contract."""
+
+
+class DataError(MixbenchError):
+    """Data is missing, corrupt, or not what the task reads."""
+
+
+class Damaged(MixbenchError):
+    """A file of the store is not what was written."""
+
+
+class StoreFull(MixbenchError):
+    """The disk under the store has no room left."""
+
+
+class Diverged(MixbenchError):
+    """The loss is not finite."""
+
+
+@contextmanager
+def naming_full_disk(root: Path) -> Iterator[None]:
+    """Turn the operating system's "no space left" into one sentence about the store.
+
+    Raises
+    ------
+    StoreFull
+        If the disk or the quota under `root` is used up.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        raise StoreFull(
+            f"The disk under the store {root} is full. What was finished is safe: free some room "
+            "(mixbench cache gc) or choose another place (--store), then give the same command again."
+        ) from error

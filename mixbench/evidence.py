@@ -1,0 +1,213 @@
+"""From a settled cell to its record. Reads manifests and metrics; trains and decides nothing."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mixbench.declare import Data, Metric, Reference
+from mixbench.fingerprint import digest
+from mixbench.plan import Cell, Plan, Unit
+from mixbench.records import (
+    SCHEMA,
+    Artifact,
+    Cost,
+    DataRecord,
+    Hardware,
+    MetricRecord,
+    Record,
+    ReferenceRecord,
+    Software,
+    StageRecord,
+    UnitRecord,
+    parse,
+    to_json,
+)
+from mixbench.scheduler import BROKEN, Board
+from mixbench.store import Store, now, read_json, write_bytes
+
+ROLES = {
+    "curve.json": "curve",
+    "predictions.safetensors": "predictions",
+    "metrics.json": "metrics",
+    "method.safetensors": "buffers",
+}
+
+
+def record_path(store: Store, cell: Cell, key: str) -> Path:
+    """Return where a cell's record lies; `key` is its last stage's."""
+    name = f"{cell.model}.{cell.protocol}.s{cell.seed}.{key[:8]}.json"
+    return store.records / cell.task.card.name / cell.method.card.name / name
+
+
+def write_record(cell: Cell, board: Board, command: Sequence[str]) -> Record:
+    """Write the record of a settled cell, unless it is there; return it."""
+    chain = board.plan.chains[board.plan.cells.index(cell)]
+    path = record_path(board.store, cell, chain[-1])
+    if board.states[chain[-1]].status == "cached" and path.exists():
+        known = parse(path.read_text(encoding="utf-8"), str(path))
+        if known.status == "ok":
+            return known
+    record = _record(cell, chain, board, command)
+    write_bytes(path, to_json(record).encode())
+    return record
+
+
+def _record(cell: Cell, chain: Sequence[str], board: Board, command: Sequence[str]) -> Record:
+    final = board.states[chain[-1]]
+    facts: dict[str, Any] = {
+        "schema": SCHEMA,
+        "cell": f"{cell.label}/{chain[-1][:8]}",
+        "created": now(),
+        "status": "ok",
+        "reason": None,
+        "log": None,
+        "method": _unit(cell.method),
+        "task": _unit(cell.task),
+        "model": cell.model,
+        "protocol": cell.protocol,
+        "recipe": dict(board.plan.stages[chain[-1]].identity["recipe"]),
+        "seed": cell.seed,
+        "data": _data(cell, chain),
+        "command": list(command),
+    }
+    if final.status in BROKEN:
+        broken = next(key for key in chain if board.states[key].status in BROKEN)
+        state = board.states[broken]
+        return Record(
+            **facts
+            | {"status": state.status, "reason": state.reason, "log": _log(board.store, broken)},
+            **dict.fromkeys(("stages", "metrics", "references", "artifacts"), []),
+            **dict.fromkeys(("cost", "hardware", "software")),
+        )
+    rests_on = list(_upstream(chain[-1], board.plan))
+    manifests = {key: board.store.manifest(key) for key in rests_on}
+    ran = {key for key in rests_on if board.states.get(key) and board.states[key].status == "done"}
+    train = manifests[chain[-2]]
+    return Record(
+        **facts,
+        stages=[_stage(key, manifests[key], key in chain, key in ran) for key in rests_on],
+        metrics=list(_metrics(cell, board.store, chain[-1])),
+        references=list(_references(cell)),
+        cost=_cost(manifests, ran),
+        hardware=Hardware(**train["hardware"]),
+        software=Software(**train["software"]),
+        artifacts=[a for key in chain for a in _artifacts(board.store, key, manifests[key])],
+    )
+
+
+def _upstream(key: str, plan: Plan) -> Iterator[str]:
+    """Yield every stage that a stage rests on, and it itself, inputs first, each once."""
+    seen: dict[str, None] = {}
+
+    def visit(key: str) -> None:
+        for other in plan.stages[key].inputs.values():
+            visit(other)
+        seen.setdefault(key)
+
+    visit(key)
+    yield from seen
+
+
+def _unit(unit: Unit) -> UnitRecord:
+    defaults = unit.card.defaults
+    return UnitRecord(
+        name=unit.card.name,
+        version=unit.card.version,
+        parameters=dict(unit.parameters),
+        changed=[name for name, value in unit.parameters.items() if value != defaults[name]],
+        source=unit.card.source,
+        code=digest(unit.card.path),
+    )
+
+
+def _data(cell: Cell, chain: Sequence[str]) -> DataRecord:
+    data: Data = cell.task.card.declared["data"]
+    # Generated data is what its stage made: the stage's key stands for the content.
+    content = cell.data.digest or chain[0]
+    return DataRecord(
+        name=data.name, version=data.version, origin=cell.data.origin, digest=content
+    )
+
+
+def _stage(key: str, manifest: dict[str, Any], own: bool, ran: bool) -> StageRecord:  # noqa: FBT001  # two facts of one stage
+    return StageRecord(
+        kind=manifest["spec"]["kind"],
+        key=key,
+        own=own,
+        state="ran" if ran else "reused",
+        started=manifest["started"],
+        ended=manifest["ended"],
+        wall_s=manifest["cost"]["wall_s"],
+        steps=manifest.get("steps"),
+        resumed_at_steps=manifest["resumed_at_steps"],
+    )
+
+
+def _metrics(cell: Cell, store: Store, key: str) -> Iterator[MetricRecord]:
+    content = read_json(store.path(key, "metrics.json"))
+    declared: dict[str, Metric] = {m.name: m for m in cell.task.card.declared["metrics"]}
+    for at, scores in content["metrics"].items():
+        for name, score in scores.items():
+            metric = declared[name]
+            yield MetricRecord(
+                name=name,
+                value=score["value"],
+                unit=metric.unit,
+                higher_is_better=metric.higher_is_better,
+                primary=metric.primary,
+                at=at,
+                n=content["n"],
+                stderr=score["stderr"],
+            )
+
+
+def _references(cell: Cell) -> Iterator[ReferenceRecord]:
+    """Yield the published numbers for the cell, if it follows the published protocol."""
+    references: Sequence[Reference] = cell.task.card.declared.get("references", ())
+    for ref in references:
+        if (ref.method, ref.model) == (cell.method.card.name, cell.model):
+            yield ReferenceRecord(
+                metric=ref.metric,
+                value=ref.value,
+                deviation=ref.deviation,
+                num_seeds=ref.num_seeds,
+                citation=ref.citation,
+                where=ref.where,
+            )
+
+
+def _cost(manifests: dict[str, dict[str, Any]], ran: set[str]) -> Cost:
+    costs = {key: manifest["cost"] for key, manifest in manifests.items()}
+    last = [cost for cost in costs.values() if "parameters" in cost][-1]
+
+    def total(name: str, keys: set[str]) -> float:
+        return sum(costs[key].get(name, 0) for key in keys)
+
+    everything = set(costs)
+    gpu = [cost["peak_gpu_gib"] for cost in costs.values() if cost["peak_gpu_gib"] is not None]
+    return Cost(
+        wall_s_marginal=total("wall_s", ran),
+        wall_s_total=total("wall_s", everything),
+        train_s=total("train_s", everything),
+        eval_s=total("eval_s", everything),
+        gpu_hours_marginal=total("gpu_s", ran) / 3600,
+        gpu_hours_total=total("gpu_s", everything) / 3600,
+        images=int(total("images", everything)),
+        parameters=last["parameters"],
+        extra_parameters=last["extra_parameters"],
+        peak_host_gib=max(cost["peak_host_gib"] for cost in costs.values()),
+        peak_gpu_gib=max(gpu) if gpu else None,
+        energy_kwh=None,
+    )
+
+
+def _artifacts(store: Store, key: str, manifest: dict[str, Any]) -> Iterator[Artifact]:
+    folder = store.folder(key).relative_to(store.root)
+    for name, written in manifest["files"].items():
+        role = ROLES.get(name) or ("weights" if name.startswith("weights/") else None)
+        if role:
+            yield Artifact(role=role, path=f"{folder}/{name}", **written)  # type: ignore[arg-type]  # pydantic checks the role
+
+
+def _log(store: Store, key: str) -> str | None:
+    return str(store.log(key).relative_to(store.root)) if store.log(key).exists() else None

@@ -1,0 +1,111 @@
+"""A digest of the code that decides a stage's result.
+
+The digest covers a module and all first-party modules that it imports, each with comments and
+docstrings stripped, so that a reworded comment reruns nothing and a changed helper reruns all
+that rests on it.
+"""
+
+import ast
+import hashlib
+import importlib.util
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+
+from mixbench.cards import Card
+
+FIRST_PARTY = "mixbench"
+# They may stop a stage, but cannot change what it returns.
+NOT_DECIDING = frozenset({"mixbench", "mixbench.errors"})
+
+
+@cache
+def digest(path: Path) -> str:
+    """Return the digest of one file's code, without comments and docstrings."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and _is_docstring(body[0]):
+            node.body = body[1:] or [ast.Pass()]  # type: ignore[attr-defined]
+    return hashlib.blake2b(ast.unparse(tree).encode(), digest_size=16).hexdigest()
+
+
+def _is_docstring(node: ast.AST) -> bool:
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
+
+
+@cache
+def fingerprint(modules: tuple[str, ...], units: tuple[Card, ...] = ()) -> dict[str, str]:
+    """Return the digest of every first-party module behind the given modules and units.
+
+    Parameters
+    ----------
+    modules
+        Dotted names of core modules.
+    units
+        Cards of the methods and tasks that take part, built in or files.
+
+    Returns
+    -------
+    digests
+        By module name, sorted.
+    """
+    found: dict[str, Path] = {}
+    for module in modules:
+        _collect(module, _origin(module), found)
+    for card in units:
+        _collect(card.module, card.path, found)
+    return {name: digest(path) for name, path in sorted(found.items())}
+
+
+def combine(digests: Mapping[str, str]) -> str:
+    """Return one digest for a whole fingerprint."""
+    text = "".join(f"{name}={value};" for name, value in sorted(digests.items()))
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _collect(module: str, path: Path | None, found: dict[str, Path]) -> None:
+    """Add the module and, recursively, what it imports."""
+    if path is None or module in found or module in NOT_DECIDING:
+        return
+    found[module] = path
+    for name in _imports(module, path):
+        _collect(name, _origin(name), found)
+
+
+@cache
+def _imports(module: str, path: Path) -> frozenset[str]:
+    """Return every first-party name that a file imports, submodule or not."""
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return frozenset(
+        name
+        for node in ast.walk(tree)
+        for name in _imported_names(node, package)
+        if name.partition(".")[0] == FIRST_PARTY
+    )
+
+
+def _imported_names(node: ast.AST, package: str) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        base = node.module or ""
+        if node.level:
+            base = importlib.util.resolve_name("." * node.level + base, package)
+        yield base
+        yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+@cache
+def _origin(module: str) -> Path | None:
+    """Return a module's file without importing it, or None for what is no module."""
+    try:
+        spec = importlib.util.find_spec(module)
+    except ModuleNotFoundError:
+        return None
+    return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None

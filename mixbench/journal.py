@@ -1,0 +1,119 @@
+"""A run's traces on the disk: checkpoints, kept weights, progress."""
+
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from time import monotonic, perf_counter
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from mixbench.store import write_bytes
+
+State = dict[str, Any]
+REPORT_EVERY_S = 0.5
+KEPT_CHECKPOINTS = 2
+
+
+class Stopped(Exception):  # noqa: N818  # not an error: the run was told to stop and may go on later
+    """The run was told to stop; its checkpoint is written."""
+
+
+class DiskJournal:
+    """The journal of a stage in its work folder.
+
+    Parameters
+    ----------
+    work
+        The stage's work folder.
+    checkpoint_every : steps
+    notify
+        Told of anything that a reader of the log should know.
+    """
+
+    def __init__(self, work: Path, checkpoint_every: int, notify: Callable[[str], None]) -> None:
+        self.work = work
+        self.kept = work / "kept"
+        self.stop = False
+        self.resumed_at: list[int] = []
+        self._every = checkpoint_every
+        self._notify = notify
+        self._reported = 0.0
+        self._start = (0, perf_counter())
+        self._row: Mapping[str, float] = {}
+
+    def restore(self) -> State | None:
+        """Return the newest sound checkpoint; name and remove the damaged ones."""
+        for path in sorted(self.work.glob("checkpoint-*.pt"), reverse=True):
+            content = path.read_bytes()
+            if _name(_step(path), content) != path.name:
+                self._notify(f"{path} is damaged and not used; the run goes on from before it.")
+                path.unlink()
+                continue
+            state: State = torch.load(io.BytesIO(content), weights_only=True)
+            self.resumed_at = [*state["resumed_at"], int(state["step"])]
+            self._start = (int(state["step"]), perf_counter())
+            self._notify(f"goes on at step {state['step']}")
+            return state
+        shutil.rmtree(self.kept, ignore_errors=True)
+        return None
+
+    def after_step(self, step: int, num_steps: int, state: Callable[[], State]) -> None:
+        """Report, keep a checkpoint if one is due, and stop if told to.
+
+        Raises
+        ------
+        Stopped
+            If the run was told to stop.
+        """
+        if monotonic() - self._reported >= REPORT_EVERY_S:
+            self.report(step, num_steps)
+        if step < num_steps and (self.stop or step % self._every == 0):
+            self._checkpoint(step, state())
+        if self.stop:
+            raise Stopped
+
+    def report(self, done: int, of: int) -> None:
+        """Append a line to the progress file: steps, speed and the last epoch's numbers."""
+        self._reported = monotonic()
+        first, since = self._start
+        speed = (done - first) / max(perf_counter() - since, 1e-9)
+        line = json.dumps({"step": done, "of": of, "steps_per_s": speed, **_finite(self._row)})
+        with (self.work / "progress.jsonl").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def end_epoch(
+        self, row: Mapping[str, float], weights: Callable[[], State], names: list[str]
+    ) -> None:
+        """Note an epoch's numbers and keep its weights under every given name."""
+        self._row = row
+        if names:
+            content = save({k: v.detach().cpu().contiguous() for k, v in weights().items()})
+            for name in names:
+                write_bytes(self.kept / f"{name}.safetensors", content)
+
+    def _checkpoint(self, step: int, state: State) -> None:
+        buffer = io.BytesIO()
+        torch.save({**state, "resumed_at": self.resumed_at}, buffer)
+        content = buffer.getvalue()
+        write_bytes(self.work / _name(step, content), content)
+        for old in sorted(self.work.glob("checkpoint-*.pt"))[:-KEPT_CHECKPOINTS]:
+            old.unlink()
+
+
+def _name(step: int, content: bytes) -> str:
+    """Return a checkpoint's name: its step, and a digest by which it can vouch for itself."""
+    return f"checkpoint-{step:09d}-{hashlib.sha256(content).hexdigest()[:16]}.pt"
+
+
+def _step(path: Path) -> int:
+    return int(path.name.split("-")[1])
+
+
+def _finite(row: Mapping[str, float]) -> dict[str, float | None]:
+    """Return the numbers with None for what JSON cannot say."""
+    return {k: v if abs(v) < float("inf") else None for k, v in row.items()}

@@ -1,0 +1,95 @@
+"""The arithmetic of mixing: pure batched functions, no randomness, no loop over items.
+
+Axes: batch (B), channel (C), height (H), width (W). The first argument is never modified.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Box(NamedTuple):
+    """Half-open pixel ranges: rows ``top:bottom``, columns ``left:right``."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    @property
+    def area(self) -> int:
+        """Pixels inside."""
+        return (self.bottom - self.top) * (self.right - self.left)
+
+
+def beta(alpha: float, rng: torch.Generator, size: int = 1) -> Tensor:
+    """Draw from Beta(α, α), (size,), in float64 on the CPU."""
+    shape = torch.full((size, 2), alpha, dtype=torch.float64)
+    gamma = torch._standard_gamma(shape, generator=rng)
+    total = gamma.sum(1)
+    # Both gammas underflow to 0 for a tiny α, where the law is a fair coin.
+    coin = torch.randint(2, (size,), generator=rng).double()
+    return torch.where(total > 0, gamma[:, 0] / total, coin)
+
+
+def permutation(size: int, rng: torch.Generator, device: torch.device) -> Tensor:
+    """Draw a partner for every item of a batch, (size,) int64 on `device`."""
+    return torch.randperm(size, generator=rng).to(device)
+
+
+def blend(x: Tensor, partner: Tensor, lam: float) -> Tensor:
+    """Return ``lam * x + (1 - lam) * x[partner]``."""
+    return torch.lerp(x[partner], x, lam)
+
+
+def clipped_box(centre: tuple[int, int], half: tuple[int, int], size: tuple[int, int]) -> Box:
+    """Return the box around a pixel, clipped at the image's edges; all pairs are (rows, columns)."""
+    (row, column), (half_h, half_w), (height, width) = centre, half, size
+    return Box(
+        top=max(row - half_h, 0),
+        bottom=min(row + half_h, height),
+        left=max(column - half_w, 0),
+        right=min(column + half_w, width),
+    )
+
+
+def paste_box(x: Tensor, partner: Tensor, box: Box) -> Tensor:
+    """Return `x` with the same box of every item taken from its partner."""
+    mixed = x.clone()
+    rows, columns = slice(box.top, box.bottom), slice(box.left, box.right)
+    mixed[:, :, rows, columns] = x[:, :, rows, columns][partner]
+    return mixed
+
+
+def cell_edges(length: int, grid: int) -> list[int]:
+    """Return where the cells of a grid begin along an axis, and the end: grid + 1 pixels.
+
+    Pixel y lies in cell ``y * grid // length``, for every length; where `grid` divides it, all
+    cells are equal.
+    """
+    return [-(-cell * length // grid) for cell in range(grid + 1)]
+
+
+def cell_areas(size: tuple[int, int], grid: int) -> Tensor:
+    """Return the share of the image that each cell covers, (grid * grid,) float32, rows first."""
+    heights, widths = (torch.tensor(cell_edges(n, grid)).diff() for n in size)
+    return (heights[:, None] * widths / (size[0] * size[1])).flatten()
+
+
+def compose_grid(x: Tensor, index: Tensor, grid: int) -> Tensor:
+    """Return images whose every cell is taken from an item of the batch.
+
+    Parameters
+    ----------
+    x : (N, C, H, W)
+    index : (B, grid * grid) int64
+        The item that fills each cell, rows of cells first.
+    """
+    mixed = x.new_empty((len(index), *x.shape[1:]))
+    rows, columns = (cell_edges(n, grid) for n in x.shape[-2:])
+    for cell in range(grid * grid):
+        r, c = divmod(cell, grid)
+        place = (..., slice(rows[r], rows[r + 1]), slice(columns[c], columns[c + 1]))
+        mixed[place] = x[place][index[:, cell]]
+    return mixed

@@ -1,0 +1,161 @@
+"""From records to leaderboards. Pure: the same records give the same tables.
+
+Records stand in one leaderboard if they answer the same question: same task and version, model,
+protocol, recipe and data. A row is a method with its parameters; its runs are paired with those of
+the baseline by seed, because runs of one seed see the same weights at the start, the same batches
+and the same augmentations.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+from scipy.special import stdtrit
+
+from mixbench.records import Record
+
+BASELINE = "none"
+LEVEL = 0.95  # of the intervals
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """One question's answer.
+
+    Attributes
+    ----------
+    name
+        Fit for a file: task.model.protocol, and what else tells it from others.
+    rows
+        One per method, best first: rank, method, n, mean, deviation, difference, low, high, the
+        secondary metrics, images, minutes, extra_parameters.
+    notes
+        What a reader must know beside the numbers.
+    """
+
+    name: str
+    title: str
+    facts: tuple[str, ...]
+    rows: pd.DataFrame
+    notes: tuple[str, ...]
+    metric: str
+    unit: str
+    secondary: tuple[str, ...]
+
+
+def method_label(record: Record) -> str:
+    """Return the method's name with its changed parameters; a file that is no built-in is marked."""
+    method = record.method
+    changed = ",".join(f"{name}={method.parameters[name]}" for name in method.changed)
+    mark = " (file)" if method.source == "file" else ""
+    return f"{method.name}[{changed}]{mark}" if changed else f"{method.name}{mark}"
+
+
+def leaderboards(records: Iterable[Record]) -> list[Leaderboard]:
+    """Return one leaderboard for every question that the records answer, by name."""
+    groups: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        groups[_question(record)].append(record)
+    boards = [_leaderboard(group) for group in groups.values()]
+    return sorted((board for board in boards if len(board.rows)), key=lambda board: board.name)
+
+
+def _question(record: Record) -> str:
+    """Return what must agree for two records to be compared."""
+    task = record.task
+    parts = [task.name, task.version, task.parameters, record.model, record.protocol]
+    parts += [record.recipe, record.data.origin, record.data.digest]
+    return json.dumps(parts, sort_keys=True)
+
+
+def _leaderboard(group: Sequence[Record]) -> Leaderboard:
+    good = [record for record in group if record.status == "ok"]
+    first = (good or group)[0]
+    runs = newest(good)
+    rows = _rows(runs, higher_is_better=first.primary.higher_is_better) if good else pd.DataFrame()
+    task, data = first.task, first.data
+    primary = first.primary if good else None
+    secondary = [m.name for m in first.metrics if m.at == "last" and not m.primary]
+    changed = [f"{name}={task.parameters[name]}" for name in task.changed]
+    if first.protocol == "custom":
+        changed += [f"{name}={first.recipe[name]}" for name in ("epochs", "batch_size", "lr")]
+    origin = "" if data.origin == "official" else f"{data.origin} "
+    return Leaderboard(
+        name=".".join([task.name, first.model, first.protocol, *changed, *origin.split()]),
+        title=f"{task.name} v{task.version}, {first.model}, protocol {first.protocol}",
+        facts=(
+            f"{origin}data: {data.name} ({data.version})" + (f", {', '.join(changed)}" * bool(changed)),
+            f"{primary.name} in {primary.unit}, last epoch, {primary.n} test items" if primary else "",
+        ),
+        rows=rows,
+        notes=tuple(_notes(group, rows)),
+        metric=primary.name if primary else "",
+        unit=primary.unit if primary else "",
+        secondary=tuple(secondary),
+    )
+
+
+def newest(records: Iterable[Record]) -> pd.DataFrame:
+    """Return one run for every method and seed, the newest, with the numbers that are ranked."""
+    runs: dict[tuple[str, int], dict[str, object]] = {}
+    for record in sorted(records, key=lambda r: r.created):
+        method = method_label(record)
+        last = {m.name: m.value for m in record.metrics if m.at == "last"}
+        assert record.cost is not None  # ok records have one
+        runs[method, record.seed] = {
+            "method": method,
+            "seed": record.seed,
+            "value": record.primary.value,
+            **{name: value for name, value in last.items() if name != record.primary.name},
+            "images": record.cost.images,
+            "minutes": record.cost.wall_s_total / 60,
+            "extra_parameters": record.cost.extra_parameters,
+        }
+    return pd.DataFrame(list(runs.values()))
+
+
+def _rows(runs: pd.DataFrame, *, higher_is_better: bool) -> pd.DataFrame:
+    """Return one row per method, best first."""
+    means = runs.drop(columns=["seed", "value"]).groupby("method").mean()
+    summary = runs.groupby("method")["value"].agg(n="count", mean="mean", deviation="std")
+    pairs = pd.DataFrame([_paired(runs, method) for method in summary.index], index=summary.index)
+    table = summary.join([pairs, means]).sort_values("mean", ascending=not higher_is_better)
+    table.insert(0, "rank", table["mean"].rank(method="min", ascending=not higher_is_better))
+    return table.astype({"rank": int}).rename_axis("method").reset_index()
+
+
+def _paired(runs: pd.DataFrame, method: str) -> dict[str, float | None]:
+    """Return the mean difference to the baseline over common seeds, and its t interval."""
+    values = runs.pivot_table(index="seed", columns="method", values="value")
+    nothing: dict[str, float | None] = {"difference": None, "low": None, "high": None}
+    if method == BASELINE or BASELINE not in values:
+        return nothing
+    differences = (values[method] - values[BASELINE]).dropna()
+    if differences.empty:
+        return nothing
+    mean, n = float(differences.mean()), len(differences)
+    if n == 1:
+        return nothing | {"difference": mean}
+    half = float(stdtrit(n - 1, (1 + LEVEL) / 2)) * float(differences.std()) / n**0.5
+    return {"difference": mean, "low": mean - half, "high": mean + half}
+
+
+def _notes(group: Sequence[Record], rows: pd.DataFrame) -> Iterable[str]:
+    failed = sorted({f"{method_label(r)} s{r.seed} ({r.status})" for r in group if r.status != "ok"})
+    if failed:
+        yield f"Without a number: {', '.join(failed)}."
+    if rows.empty:
+        return
+    if group[0].data.origin != "official":
+        yield f"The data is {group[0].data.origin}: these numbers say nothing about the real task."
+    if BASELINE not in set(rows["method"]):
+        yield f"No run of `{BASELINE}`, hence no difference to it: run `-m {BASELINE}` as well."
+    elif rows["n"].max() > 1:
+        yield (
+            f"vs {BASELINE}: mean difference of runs with the same seed, and its {LEVEL:.0%} "
+            "t interval, not corrected for the number of methods; ± is the deviation over seeds."
+        )
+    else:
+        yield "One seed: nothing can be said about chance. More: --seeds 3."

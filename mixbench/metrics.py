@@ -1,0 +1,39 @@
+"""Metrics of single-label classification, from logits (N, K) and class indices (N,)."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mixbench.contract import Score
+
+
+def _mean(values: Tensor) -> Score:
+    """Return the mean over the items with its standard error."""
+    values = values.double()
+    stderr = float(values.std() / len(values) ** 0.5) if len(values) > 1 else None
+    return Score(float(values.mean()), stderr)
+
+
+def top1(logits: Tensor, targets: Tensor) -> Score:
+    """Return the share of items whose class has the largest logit, in percent."""
+    return _mean(100.0 * (logits.argmax(1) == targets))
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Score:
+    """Return the mean negative log-likelihood of the classes, in nats."""
+    return _mean(F.cross_entropy(logits.double(), targets, reduction="none"))
+
+
+def calibration_error(logits: Tensor, targets: Tensor, num_bins: int = 15) -> Score:
+    """Return the expected calibration error of the predicted class, in percent.
+
+    Confidences fall into `num_bins` equal bins over (0, 1], closed on the right; the error is the
+    mean distance of accuracy and confidence over the bins, weighted by their sizes (Guo et al.,
+    arXiv:1706.04599, eq. 3).
+    """
+    confidence, predicted = logits.double().softmax(1).max(1)
+    correct = (predicted == targets).double()
+    edges = torch.linspace(0, 1, num_bins + 1, dtype=torch.float64)[1:-1]
+    bins = torch.bucketize(confidence, edges)
+    gaps = torch.zeros(num_bins, dtype=torch.float64).index_add(0, bins, correct - confidence)
+    return Score(100.0 * float(gaps.abs().sum()) / len(targets))

@@ -1,0 +1,48 @@
+"""One mixed step: at the input, or inside the model by a hook, so that no backbone knows of it."""
+
+from torch import Tensor, nn
+import torch
+
+from mixbench.contract import Method, Output, Sources, Step
+from mixbench.errors import InvalidUnit
+
+
+def mixed_step(method: Method, step: Step) -> Tensor:
+    """Return the loss of one step, mixed at one of the method's sites.
+
+    Mixing inside the model runs as a forward hook on the named block, so that backbones hold no
+    mixing code.
+
+    Raises
+    ------
+    InvalidUnit
+        If the model has no such block.
+    """
+    if len(method.sites) > 1:
+        choice = torch.randint(len(method.sites), (), generator=step.rng)
+        step.site = method.sites[int(choice)]
+    else:
+        (step.site,) = method.sites
+    if step.site == "input":
+        mixed, sources = method.mix(step.images, step)
+        output: Output = step.model(mixed)
+        return method.loss(output, sources, step)
+    blocks = {f"block{i}": name for i, name in enumerate(step.model.blocks, start=1)}  # type: ignore[arg-type]
+    if step.site not in blocks:
+        raise InvalidUnit(
+            f"{type(method).__name__} mixes at {step.site!r}, which the model does not have: "
+            f"it has {', '.join(['input', *blocks])}."
+        )
+    seen: list[Sources] = []
+
+    def hook(_module: nn.Module, _inputs: tuple[Tensor, ...], activations: Tensor) -> Tensor:
+        mixed, sources = method.mix(activations, step)
+        seen.append(sources)
+        return mixed
+
+    handle = step.model.get_submodule(blocks[step.site]).register_forward_hook(hook)
+    try:
+        output = step.model(step.images)
+    finally:
+        handle.remove()
+    return method.loss(output, seen[0], step)

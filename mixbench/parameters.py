@@ -1,0 +1,91 @@
+"""From ``--set NAME.PARAM=VALUE`` to checked values. Knows no unit by name."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from mixbench.cards import Card
+from mixbench.declare import Recipe
+from mixbench.errors import BadParameter, UnknownName, UsageError
+
+RECIPE_TYPES = get_type_hints(Recipe, include_extras=True)
+
+
+class Setting(NamedTuple):
+    """One ``--set``: the unit's name, the parameter's name and the text of its value."""
+
+    unit: str
+    parameter: str
+    text: str
+
+
+def read_settings(texts: Sequence[str]) -> list[Setting]:
+    """Split every ``NAME.PARAM=VALUE``.
+
+    Raises
+    ------
+    UsageError
+        If a text has another form.
+    """
+    settings = []
+    for text in texts:
+        left, equals, value = text.partition("=")
+        unit, dot, parameter = left.strip().rpartition(".")
+        if not (equals and dot and unit and parameter):
+            raise UsageError(f"--set must be NAME.PARAM=VALUE, as in mixup.alpha=0.4 (got {text!r}).")
+        settings.append(Setting(unit, parameter, value.strip()))
+    return settings
+
+
+def given_to(card: Card, settings: Sequence[Setting]) -> dict[str, str]:
+    """Return the texts that the settings give to one unit, by parameter."""
+    return {setting.parameter: setting.text for setting in settings if setting.unit == card.name}
+
+
+def parameters_of(card: Card, given: Mapping[str, str]) -> dict[str, Any]:
+    """Return the value of every parameter of the unit, the given ones checked.
+
+    Raises
+    ------
+    UnknownName
+        If the unit has no such parameter.
+    BadParameter
+        If a value does not fit its type or range.
+    """
+    types = {parameter.name: parameter.type for parameter in card.parameters}
+    return card.defaults | _checked(card.name, given, types)
+
+
+def task_settings(
+    card: Card, recipe: Recipe, given: Mapping[str, str]
+) -> tuple[dict[str, Any], Recipe]:
+    """Return a task's parameters and its recipe, both with the given values.
+
+    Raises
+    ------
+    UnknownName
+        If neither has such a parameter.
+    BadParameter
+        If a value does not fit its type or range.
+    """
+    own = {parameter.name: parameter.type for parameter in card.parameters}
+    checked = _checked(card.name, given, RECIPE_TYPES | own)
+    changed = {name: value for name, value in checked.items() if name not in own}
+    parameters = {name: value for name, value in checked.items() if name in own}
+    return card.defaults | parameters, dataclasses.replace(recipe, **changed)
+
+
+def _checked(unit: str, given: Mapping[str, str], types: Mapping[str, Any]) -> dict[str, Any]:
+    values = {}
+    for name, text in given.items():
+        if name not in types:
+            raise UnknownName.among(f"parameter of {unit}", name, types)
+        try:
+            values[name] = TypeAdapter(types[name]).validate_strings(text)
+        except ValidationError as error:
+            must = "; ".join(detail["msg"] for detail in error.errors())
+            must = must.replace("Input should be", "must be")
+            raise BadParameter(f"{unit}.{name} {must} (got {text!r}).") from error
+    return values

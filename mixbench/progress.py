@@ -1,0 +1,147 @@
+"""Show how far the work is: a live table on a terminal, plain lines elsewhere."""
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from mixbench.scheduler import Board, Status
+
+PLAIN_EVERY_S = 15.0
+GUESS_S = 5.0  # for a stage of a kind that has not been seen to end
+ENDINGS: Mapping[Status, str] = {
+    "done": "done",
+    "failed": "FAILED",
+    "diverged": "DIVERGED",
+    "skipped": "skipped",
+}
+
+
+def duration(seconds: float) -> str:
+    """Return a time span as people say it: 45 s, 3 m 20 s, 2 h 05 m."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} m"
+    return f"{minutes} m {rest:02d} s" if minutes else f"{rest} s"
+
+
+def remaining_s(board: Board) -> float:
+    """Estimate the seconds until everything is settled, from what has run so far.
+
+    Stages of one kind are taken to cost the same per epoch; a running one counts with the part
+    that its progress leaves.
+    """
+    spent: dict[str, float] = defaultdict(float)
+    amount: dict[str, float] = defaultdict(float)
+    left: list[tuple[str, float]] = []
+    now = time.monotonic()
+    for key, state in board.states.items():
+        stage = board.plan.stages[key]
+        size = max(stage.num_epochs, 1)
+        share = 0.0
+        if state.status == "done" and state.duration_s:
+            share = 1.0
+            spent[stage.kind] += state.duration_s
+        elif state.status == "running" and state.started:
+            line = board.store.progress(key)
+            share = line["step"] / line["of"] if line else 0.0
+            spent[stage.kind] += (now - state.started) if share else 0.0
+        amount[stage.kind] += share * size
+        if state.status in {"waiting", "running"}:
+            left.append((stage.kind, (1 - share) * size))
+    cost = {kind: spent[kind] / amount[kind] for kind in amount if amount[kind]}
+    return sum(cost.get(kind, GUESS_S) * size for kind, size in left) / board.num_slots
+
+
+def summary(board: Board) -> str:
+    """Return one line: how many stages are where, and the time that is left."""
+    counts = (
+        f"{name} {number}"
+        for name, number in (
+            ("cached", board.count("cached")),
+            ("done", board.count("done")),
+            ("running", board.count("running")),
+            ("waiting", board.count("waiting")),
+            ("failed", board.count("failed", "diverged", "skipped")),
+        )
+        if number
+    )
+    left = board.count("waiting", "running")
+    eta = f"   about {duration(remaining_s(board))} left" if left else ""
+    return f"stages: {', '.join(counts)}{eta}"
+
+
+def position(board: Board, key: str) -> tuple[str, str, str]:
+    """Return a running stage's step, speed and last validation result, as texts."""
+    line = board.store.progress(key)
+    if not line:
+        return "starting", "", ""
+    validation = [f"{value:.4g}" for name, value in line.items() if name.startswith("validation_")]
+    step = f"{line['step']}/{line['of']}"
+    return step, f"{line['steps_per_s']:.1f}/s", validation[0] if validation else ""
+
+
+class Show:
+    """Tells the user what happens.
+
+    On a terminal a table of the running stages is redrawn in place; elsewhere every stage that
+    ends is a line, with a summary now and then. A stage that went wrong is a line in both.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = Live(console=console, transient=True) if console.is_terminal else None
+        self._told: set[str] = set()
+        self._last = time.monotonic()
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def notice(self, text: str) -> None:
+        """Print a line."""
+        self._console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+    def update(self, board: Board) -> None:
+        """Say what is new since the last call."""
+        for key, state in board.states.items():
+            if state.status in ENDINGS and key not in self._told:
+                self._told.add(key)
+                if state.reason or not self._live:
+                    self.notice(_ending(board, key))
+        if self._live:
+            self._live.update(_table(board))
+        elif time.monotonic() - self._last >= PLAIN_EVERY_S:
+            self._last = time.monotonic()
+            self.notice(summary(board))
+
+
+def _ending(board: Board, key: str) -> str:
+    """Return the line about a stage that ended."""
+    stage, state = board.plan.stages[key], board.states[key]
+    took = f" in {duration(state.duration_s)}" if state.duration_s else ""
+    why = f": {state.reason}" if state.reason else ""
+    return f"{ENDINGS[state.status]:8} {stage.kind:8} {stage.label}{took}{why}"
+
+
+def _table(board: Board) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("cell", "stage", "step", "speed", "validation"):
+        table.add_column(name, no_wrap=True)
+    for key, state in board.states.items():
+        if state.status == "running":
+            stage = board.plan.stages[key]
+            table.add_row(stage.label, stage.kind, *position(board, key))
+    table.caption = summary(board)
+    table.caption_justify = "left"
+    return table

@@ -1,0 +1,45 @@
+"""Leaderboards of a store: read its records, write its tables."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from mixbench.leaderboard import Leaderboard, leaderboards
+from mixbench.records import Record, parse
+from mixbench.store import Store, write_bytes
+from mixbench.tables import to_csv, to_json, to_markdown
+
+
+def read_records(store: Store) -> list[Record]:
+    """Return every record of the store.
+
+    Raises
+    ------
+    Damaged
+        If one is not valid; the message names its file and the field.
+    """
+    files = store.record_files()
+    return [parse(path.read_text(encoding="utf-8"), str(path)) for path in files]
+
+
+def boards_about(store: Store, records: Iterable[Record]) -> list[Leaderboard]:
+    """Return the store's leaderboards in which one of the records takes part."""
+    asked = {(r.task.name, r.model, r.protocol, r.data.digest) for r in records}
+    about = [
+        r
+        for r in read_records(store)
+        if (r.task.name, r.model, r.protocol, r.data.digest) in asked
+    ]
+    return leaderboards(about)
+
+
+def write_reports(store: Store) -> Path:
+    """Write all leaderboards of the store as Markdown, CSV and JSON; return their folder."""
+    boards = leaderboards(read_records(store))
+    folder = store.root / "leaderboards"
+    for name, text in (
+        ("leaderboards.md", to_markdown(boards)),
+        ("leaderboards.csv", to_csv(boards)),
+        ("leaderboards.json", to_json(boards)),
+    ):
+        write_bytes(folder / name, text.encode())
+    return folder

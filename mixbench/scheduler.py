@@ -1,0 +1,190 @@
+"""From a plan to finished stages: what may start, what a process's end means, what is skipped."""
+
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Literal, Protocol
+
+from mixbench.engine import Ended, LocalEngine
+from mixbench.errors import StoreFull, naming_full_disk
+from mixbench.plan import Cell, Plan
+from mixbench.stage import DONE, FULL, INPUT_DAMAGED
+from mixbench.store import Store, write_json
+
+Status = Literal["waiting", "running", "done", "cached", "failed", "diverged", "skipped"]
+SETTLED: frozenset[Status] = frozenset({"done", "cached", "failed", "diverged", "skipped"})
+BROKEN: frozenset[Status] = frozenset({"failed", "diverged", "skipped"})
+POLL_S = 0.05
+
+
+@dataclass
+class StageState:
+    """How far a stage is.
+
+    Attributes
+    ----------
+    started, duration_s : seconds
+        On a monotonic clock; None before.
+    """
+
+    status: Status = "waiting"
+    reason: str = ""
+    started: float | None = None
+    duration_s: float | None = None
+
+
+@dataclass
+class Board:
+    """A plan, with how far each of its wanted stages is."""
+
+    plan: Plan
+    store: Store
+    num_slots: int
+    states: dict[str, StageState] = field(default_factory=dict)
+
+    def count(self, *statuses: Status) -> int:
+        """Return how many stages have one of the statuses."""
+        return sum(state.status in statuses for state in self.states.values())
+
+    def settled(self, cell: int) -> bool:
+        """Tell whether nothing more will happen to a cell."""
+        return self.states[self.plan.chains[cell][-1]].status in SETTLED
+
+    def ready(self) -> list[str]:
+        """Return the waiting stages whose inputs are all finished, in the plan's order."""
+        return [
+            key
+            for key, state in self.states.items()
+            if state.status == "waiting"
+            and all(self.store.finished(i) for i in self.plan.stages[key].inputs.values())
+        ]
+
+
+class Show(Protocol):
+    """What tells the user how far the work is."""
+
+    def update(self, board: Board) -> None:
+        """Show the board as it is now."""
+
+    def notice(self, text: str) -> None:
+        """Say something that the user should know."""
+
+
+def survey(plan: Plan, store: Store, num_slots: int, notice: Callable[[str], None]) -> Board:
+    """Return the board before anything runs: what is cached, and what is wanted.
+
+    A stage is wanted if it is not finished and a cell's evaluation rests on it. Finished stages
+    that are damaged are put aside.
+    """
+    board = Board(plan, store, num_slots)
+
+    def want(key: str) -> None:
+        if key in board.states:
+            return
+        if store.finished(key):
+            damage = store.damage(key)
+            if not damage:
+                board.states[key] = StageState("cached")
+                return
+            aside = store.put_aside(key)
+            notice(f"{damage}: it is computed again (the damaged stage lies in {aside}).")
+        for other in plan.stages[key].inputs.values():
+            want(other)
+        board.states[key] = StageState()
+
+    for chain in plan.chains:
+        for key in reversed(chain):
+            want(key)
+    return board
+
+
+def run(
+    board: Board,
+    engine: LocalEngine,
+    show: Show,
+    on_cell: Callable[[Cell, Board], None],
+    checkpoint_every: int,
+) -> None:
+    """Run what is waiting, and report each cell as soon as it is settled.
+
+    Raises
+    ------
+    StoreFull
+        If the store's disk has no room left.
+    KeyboardInterrupt
+        If the user interrupts; every process has then stopped.
+    """
+    reported: set[int] = set()
+    try:
+        with naming_full_disk(board.store.root):
+            while len(reported) < len(board.plan.cells):
+                _skip_hopeless(board)
+                for key in board.ready():
+                    if engine.free:
+                        _start(board, engine, key, checkpoint_every)
+                for ended in engine.ended():
+                    _settle(board, ended)
+                for number, cell in enumerate(board.plan.cells):
+                    if number not in reported and board.settled(number):
+                        reported.add(number)
+                        on_cell(cell, board)
+                show.update(board)
+                time.sleep(POLL_S)
+    finally:
+        engine.stop()
+
+
+def _start(board: Board, engine: LocalEngine, key: str, checkpoint_every: int) -> None:
+    stage = board.plan.stages[key]
+    work = board.store.work(key)
+    write_json(work / "spec.json", asdict(stage) | {"checkpoint_every": checkpoint_every})
+    engine.start(key, board.store.log(key))
+    board.states[key] = StageState("running", started=time.monotonic())
+
+
+def _settle(board: Board, ended: Ended) -> None:
+    """Turn the end of a process into the stage's new state."""
+    state = board.states[ended.key]
+    store = board.store
+    state.duration_s = time.monotonic() - (state.started or 0)
+    if ended.code == DONE and store.finished(ended.key):
+        state.status = "done"
+    elif ended.code == FULL:
+        raise StoreFull(store.log(ended.key).read_text(encoding="utf-8").splitlines()[-1])
+    elif ended.code == INPUT_DAMAGED:
+        _repeat(board, ended.key)
+    else:
+        failure = store.failure(ended.key)
+        state.status = "diverged" if failure.get("status") == "diverged" else "failed"
+        state.reason = failure.get("reason") or _end_of(ended.code)
+
+
+def _repeat(board: Board, key: str) -> None:
+    """Let a stage wait again, for the inputs that turned out to be damaged."""
+    for again in (key, *board.plan.stages[key].inputs.values()):
+        if not board.store.finished(again):
+            board.states[again] = StageState()
+
+
+def _skip_hopeless(board: Board) -> None:
+    """Skip what rests on a stage that failed."""
+    for key, state in board.states.items():
+        if state.status != "waiting":
+            continue
+        for other in board.plan.stages[key].inputs.values():
+            before = board.states.get(other)
+            if before and before.status in BROKEN:
+                stage = board.plan.stages[other]
+                origin = before.reason if before.status == "skipped" else ""
+                state.status = "skipped"
+                state.reason = origin or f"its stage {stage.kind} {before.status}: {before.reason}"
+
+
+def _end_of(code: int) -> str:
+    """Say how a process ended that left no word of its own."""
+    if code < 0:
+        name = signal.Signals(-code).name
+        hint = " (out of memory?)" if -code == signal.SIGKILL else ""
+        return f"its process was ended by {name}{hint}; the same command goes on from its checkpoint"
+    return f"its process ended with exit code {code} and no result; see its log"

@@ -1,0 +1,134 @@
+"""One stage in one process: ``python -m mixbench.stage STORE KEY``, on every engine.
+
+The process takes the stage's lock, does its work, publishes the result, and says by its exit code
+what the launcher cannot read from the store.
+"""
+
+import os
+import shutil
+import signal
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import Any
+
+from mixbench.errors import Damaged, Diverged, MixbenchError, StoreFull, naming_full_disk
+from mixbench.store import Store, now, read_json, write_json
+
+DONE, FAILED, FULL, INPUT_DAMAGED, STOPPED = 0, 1, 74, 75, 143
+LIFELINE = "MIXBENCH_LIFELINE"
+
+
+def main() -> int:
+    """Run the stage that the command line names."""
+    root, key = sys.argv[1:]
+    _die_with_launcher()
+    store = Store(Path(root))
+    work = store.work(key)
+    with store.lock(key):
+        if store.finished(key):
+            return DONE
+        try:
+            with naming_full_disk(store.root):
+                (work / "failure.json").unlink(missing_ok=True)
+                return _run(store, key)
+        except StoreFull as error:
+            return _say(error, FULL)
+        except Damaged as error:
+            return _say(error, INPUT_DAMAGED)
+        except Diverged as error:
+            return _fail(work, "diverged", str(error))
+        except MixbenchError as error:
+            return _fail(work, "failed", str(error))
+        except Exception as error:  # noqa: BLE001  # a unit may raise anything: it becomes a failed record
+            traceback.print_exc()
+            return _fail(work, "failed", _reason(error))
+
+
+def _run(store: Store, key: str) -> int:
+    """Do the work and publish it."""
+    import torch
+
+    from mixbench import environment, stages
+    from mixbench.journal import DiskJournal, Stopped
+
+    work = store.work(key)
+    spec: dict[str, Any] = read_json(work / "spec.json")
+    _log(f"{now()} {spec['kind']} {spec['label']} {key}")
+    torch.set_num_threads(spec["identity"].get("recipe", {}).get("threads", 1))
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    journal = DiskJournal(work, spec["checkpoint_every"], _log)
+    signal.signal(signal.SIGTERM, lambda *_: setattr(journal, "stop", True))
+
+    built = work / "built"
+    shutil.rmtree(built, ignore_errors=True)
+    built.mkdir()
+    started = now()
+    try:
+        facts = stages.WORK[spec["kind"]](stages.Job(spec, store, journal, built, device))
+    except Stopped:
+        return STOPPED
+    host, gpu = environment.peak_memory_gib(device)
+    facts["cost"] |= {"peak_host_gib": host, "peak_gpu_gib": gpu}
+    facts["cost"]["gpu_s"] = facts["cost"]["wall_s"] if device.type == "cuda" else 0.0
+    manifest = {
+        "key": key,
+        "spec": spec,
+        "started": started,
+        "ended": now(),
+        "resumed_at_steps": journal.resumed_at,
+        "hardware": environment.hardware(device),
+        "software": environment.software(),
+        **facts,
+    }
+    store.publish(key, built, manifest)
+    shutil.rmtree(work, ignore_errors=True)
+    return DONE
+
+
+def _die_with_launcher() -> None:
+    """End this process and its children as soon as the launcher's end of the pipe is closed."""
+    descriptor = os.environ.pop(LIFELINE, None)
+    if descriptor is None:
+        return
+    os.set_inheritable(int(descriptor), False)
+
+    def watch() -> None:
+        while os.read(int(descriptor), 1):
+            pass
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _reason(error: Exception) -> str:
+    """Return the exception in one line, with the place where it was raised."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text} ({Path(frame.filename).name}, line {frame.lineno})"
+
+
+def _fail(work: Path, status: str, reason: str) -> int:
+    """Leave the reason where the launcher looks for it."""
+    _log(f"{status}: {reason}")
+    try:
+        write_json(work / "failure.json", {"status": status, "reason": reason})
+    except OSError as error:
+        return _say(error, FULL)
+    return FAILED
+
+
+def _say(error: Exception, code: int) -> int:
+    _log(str(error))
+    return code
+
+
+def _log(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)  # noqa: T201  # the stage's log
+
+
+if __name__ == "__main__":
+    sys.exit(main())

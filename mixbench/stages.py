@@ -1,0 +1,202 @@
+"""What each kind of stage does, from its spec to its files.
+
+A stage reads its spec and its inputs' files, leaves its own files in a folder, and returns what
+its manifest says of the result and the cost.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from mixbench import registry
+from mixbench.contract import Method, Preparation, Task, Trained
+from mixbench.declare import Recipe
+from mixbench.evaluation import at_points, predict
+from mixbench.journal import DiskJournal
+from mixbench.store import Store, write_json
+from mixbench.training import Setup, adopt_buffers, begin, load_weights, train
+
+Facts = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A stage at work.
+
+    Attributes
+    ----------
+    spec
+        The stage as the plan described it.
+    built
+        An empty folder for the files that will be published.
+    """
+
+    spec: Mapping[str, Any]
+    store: Store
+    journal: DiskJournal
+    built: Path
+    device: torch.device
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What decides the result."""
+        identity: Mapping[str, Any] = self.spec["identity"]
+        return identity
+
+    @cached_property
+    def task(self) -> Task:
+        """The task, with its parameters."""
+        return make_task(self.spec)
+
+    @property
+    def data(self) -> Path:
+        """The folder with the data's files; generated files are checked first."""
+        if "data" not in self.spec["inputs"]:
+            return Path(self.spec["places"]["data"])
+        key = self.spec["inputs"]["data"]
+        for name in self.store.manifest(key)["files"]:
+            self.store.path(key, name)
+        return self.store.folder(key) / "files"
+
+    def setup(self) -> Setup:
+        """Return a run of the stage's method, with what its preparation found."""
+        method = make_method(self.spec)
+        if "prepare" in self.spec["inputs"]:
+            found = self.store.path(self.spec["inputs"]["prepare"], "method.safetensors")
+            adopt_buffers(method, load_file(found))
+        recipe = Recipe(**self.identity["recipe"])
+        model, seed = self.identity["model"], self.identity["seed"]
+        return Setup(method, self.task, model, recipe, seed, self.data, self.device)
+
+    def trained(self, role: str) -> Trained:
+        """Return the model and method that a finished training stage ended with."""
+        key = self.spec["inputs"][role]
+        manifest = self.store.manifest(key)
+        model, method = revive(manifest["spec"], self.device)
+        name = f"weights/epoch-{manifest['result']['tail'][-1]}.safetensors"
+        load_weights(model, method, load_file(self.store.path(key, name), str(self.device)))
+        return Trained(model.eval(), method.eval())
+
+
+def make_task(spec: Mapping[str, Any]) -> Task:
+    """Return the task of a spec."""
+    unit = spec["identity"]["task"]
+    card = registry.find("task", spec["places"].get("task", unit["name"]))
+    return registry.load_task(card)(**unit["parameters"])
+
+
+def make_method(spec: Mapping[str, Any]) -> Method:
+    """Return the method of a spec, unbound."""
+    unit = spec["identity"]["method"]
+    card = registry.find("method", spec["places"].get("method", unit["name"]))
+    return registry.load_method(card)(**unit["parameters"])
+
+
+def revive(spec: Mapping[str, Any], device: torch.device) -> tuple[nn.Module, Method]:
+    """Return a spec's model and method, bound, on the device, with weights to be loaded."""
+    task, method = make_task(spec), make_method(spec)
+    model = task.build(spec["identity"]["model"])
+    method.bind(model, task)
+    return model.to(device), method.to(device)
+
+
+def synthesize(job: Job) -> Facts:
+    """Write the task's generated data in the official layout."""
+    files = job.built / "files"
+    files.mkdir()
+    start = perf_counter()
+    job.task.synthesize(files)
+    return {"result": {}, "cost": {"wall_s": perf_counter() - start}}
+
+
+def prepare(job: Job) -> Facts:
+    """Let the method do what comes before training, and keep the buffers that it filled."""
+    setup = job.setup()
+    roles = [role for role in job.spec["inputs"] if role not in {"data", "prepare"}]
+    scratch = job.journal.work / "scratch"
+    scratch.mkdir(exist_ok=True)
+    start = perf_counter()
+    setup.method.prepare(
+        Preparation(
+            task=setup.task,
+            model=setup.model,
+            recipe=setup.recipe,
+            seed=setup.seed,
+            folder=setup.folder,
+            device=setup.device,
+            trained={role: job.trained(role) for role in roles},
+            scratch=scratch,
+            report=job.journal.report,
+        )
+    )
+    buffers = {name: buffer.cpu().contiguous() for name, buffer in setup.method.named_buffers()}
+    save_file(buffers, job.built / "method.safetensors")
+    return {"result": {}, "cost": {"wall_s": perf_counter() - start}}
+
+
+def train_stage(job: Job) -> Facts:
+    """Train, and keep the weights of the best and of the last epochs and the learning curve."""
+    setup = job.setup()
+    run = train(setup, job.journal)
+    job.journal.kept.rename(job.built / "weights")
+    write_json(job.built / "curve.json", run.curve)
+    epochs, tail = setup.recipe.epochs, min(setup.recipe.tail, setup.recipe.epochs)
+    counters = run.counters
+    return {
+        "result": {"best": run.best, "tail": list(range(epochs - tail + 1, epochs + 1))},
+        "steps": run.num_steps,
+        "cost": {
+            "wall_s": counters.train_s + counters.eval_s,
+            "train_s": counters.train_s,
+            "eval_s": counters.eval_s,
+            "images": counters.images,
+            "parameters": _size(run.model),
+            "extra_parameters": _size(setup.method),
+        },
+    }
+
+
+def evaluate(job: Job) -> Facts:
+    """Score the test part at the reported points, and keep the final predictions."""
+    key = job.spec["inputs"]["train"]
+    trained = job.store.manifest(key)["result"]
+    test = job.task.load("test", job.data, job.identity["seed"])
+    model, method = revive(job.spec, job.device)
+    start = perf_counter()
+    names = {epoch: f"epoch-{epoch}" for epoch in trained["tail"]}
+    names.setdefault(trained["best"], "best")
+    scores = {}
+    outputs = torch.empty(0)
+    for epoch in sorted(names):
+        path = job.store.path(key, f"weights/{names[epoch]}.safetensors")
+        load_weights(model, method, load_file(path, str(job.device)))
+        outputs = predict(model, method, test, job.device)
+        scores[epoch] = job.task.score(outputs, test.targets)
+    save_file({"outputs": outputs, "targets": test.targets}, job.built / "predictions.safetensors")
+    points = at_points(scores, trained["best"], trained["tail"])
+    metrics = {
+        at: {name: score._asdict() for name, score in by_name.items()}
+        for at, by_name in points.items()
+    }
+    write_json(job.built / "metrics.json", {"n": len(test), "metrics": metrics})
+    return {"result": {}, "cost": {"wall_s": perf_counter() - start}}
+
+
+def _size(module: nn.Module) -> int:
+    """Return the number of trained numbers."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+WORK: Mapping[str, Callable[[Job], Facts]] = {
+    "data": synthesize,
+    "prepare": prepare,
+    "train": train_stage,
+    "evaluate": evaluate,
+}
