@@ -15,6 +15,6 @@ class NoMixing(Method):
 
     version = 1
 
-    def mix(self, x: Tensor, step: Step) -> tuple[Tensor, Sources]:
+    def mix(self, x: Tensor, step: Step) -> tuple[Tensor, Sources]:  # noqa: ARG002  # the contract
         """Return the batch itself."""
         return x, Sources.alone(x)

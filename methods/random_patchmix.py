@@ -49,13 +49,16 @@ class RandomPatchMix(Method):
         grid: Count = 4,
         cells: Literal["bernoulli", "beta"] = "bernoulli",
         alpha: Positive = 1.0,
+        *,
         image_loss: bool = True,
         patch_loss: bool = True,
         head: Literal["shared", "per_cell", "tied"] = "shared",
     ) -> None:
         super().__init__()
         if not (image_loss or patch_loss):
-            raise BadParameter("One of image_loss and patch_loss must be true (got false for both).")
+            raise BadParameter(
+                "One of image_loss and patch_loss must be true (got false for both)."
+            )
         self.grid = grid
         self.cells = cells
         self.alpha = alpha
@@ -63,7 +66,9 @@ class RandomPatchMix(Method):
         self.patch_loss = patch_loss
         self.head = head
         self.heads = nn.ModuleList()
-        self._tied: list[nn.Module] = []  # a list keeps the model's classifier out of our parameters
+        self._tied: list[
+            nn.Module
+        ] = []  # a list keeps the model's classifier out of our parameters
 
     def bind(self, model: nn.Module, task: Task) -> None:
         """Make the classifiers of the patches."""
@@ -77,7 +82,13 @@ class RandomPatchMix(Method):
         self.heads.extend(task.new_classifier(dim) for _ in range(number))
 
     def mix(self, x: Tensor, step: Step) -> tuple[Tensor, Sources]:
-        """Return the composed batch; its sources are the cells, weighted by their areas."""
+        """Return the composed batch; its sources are the cells, weighted by their areas.
+
+        Raises
+        ------
+        BadParameter
+            If the image is smaller than the grid.
+        """
         size = (x.shape[-2], x.shape[-1])
         if self.grid > min(size):
             raise BadParameter(

@@ -20,15 +20,15 @@ def _run() -> int:
         code = commands(prog_name="mixbench", standalone_mode=False)
     except click.ClickException as error:
         error.show()
-        return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        return INTERRUPTED
+        code = error.exit_code
     except MixbenchError as error:
         click.echo(f"error: {error}", err=True)
-        return error.exit_code
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        code = INTERRUPTED
     except BrokenPipeError:  # the reader of our output has left
         sys.stderr.close()
-        return 0
+        code = 0
     return code if isinstance(code, int) else 0
 
 

@@ -4,14 +4,14 @@ import hashlib
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from mixbench.cards import Card
 from mixbench.declare import Data
 from mixbench.errors import DataError
 
 Origin = Literal["official", "modified", "synthetic"]
-SYNTHETIC = "synthetic"
+SYNTHETIC: Final = "synthetic"
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ class LocalEngine:
             )
         os.close(read)
         # The write end stays open, in this process alone, as long as it lives.
-        os.set_inheritable(write, False)
+        os.set_inheritable(write, False)  # noqa: FBT003  # the library's signature
         self._running[key] = _Running(process, slot)
 
     def ended(self) -> list[Ended]:

@@ -31,15 +31,13 @@ class UsageError(MixbenchError):
 
 
 class UnknownName(UsageError):
-    """Nothing of the given kind has this name."""
+    """Nothing of the given kind has this name; the message lists the known ones."""
 
-    @classmethod
-    def among(cls, kind: str, name: str, known: Iterable[str]) -> "UnknownName":
-        """Return the error that lists the known names and the closest one."""
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = sorted(known)
         close = difflib.get_close_matches(name, names, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        return cls(f"No {kind} {name!r}.{hint} Known: {', '.join(names) or 'none'}.")
+        super().__init__(f"No {kind} {name!r}.{hint} Known: {', '.join(names) or 'none'}.")
 
 
 class BadParameter(UsageError):
@@ -68,13 +66,7 @@ class Diverged(MixbenchError):
 
 @contextmanager
 def naming_full_disk(root: Path) -> Iterator[None]:
-    """Turn the operating system's "no space left" into one sentence about the store.
-
-    Raises
-    ------
-    StoreFull
-        If the disk or the quota under `root` is used up.
-    """
+    """Turn the operating system's "no space left" into a `StoreFull` about the store."""
     try:
         yield
     except OSError as error:
@@ -82,5 +74,6 @@ def naming_full_disk(root: Path) -> Iterator[None]:
             raise
         raise StoreFull(
             f"The disk under the store {root} is full. What was finished is safe: free some room "
-            "(mixbench cache gc) or choose another place (--store), then give the same command again."
+            "(mixbench cache gc) or choose another place (--store), then give the same command "
+            "again."
         ) from error

@@ -73,12 +73,10 @@ def _record(cell: Cell, chain: Sequence[str], board: Board, command: Sequence[st
     if final.status in BROKEN:
         broken = next(key for key in chain if board.states[key].status in BROKEN)
         state = board.states[broken]
-        return Record(
-            **facts
-            | {"status": state.status, "reason": state.reason, "log": _log(board.store, broken)},
-            **dict.fromkeys(("stages", "metrics", "references", "artifacts"), []),
-            **dict.fromkeys(("cost", "hardware", "software")),
-        )
+        facts |= {"status": state.status, "reason": state.reason, "log": _log(board.store, broken)}
+        facts |= {"stages": [], "metrics": [], "references": [], "artifacts": []}
+        facts |= {"cost": None, "hardware": None, "software": None}
+        return Record(**facts)
     rests_on = list(_upstream(chain[-1], board.plan))
     manifests = {key: board.store.manifest(key) for key in rests_on}
     ran = {key for key in rests_on if board.states.get(key) and board.states[key].status == "done"}
@@ -124,9 +122,7 @@ def _data(cell: Cell, chain: Sequence[str]) -> DataRecord:
     data: Data = cell.task.card.declared["data"]
     # Generated data is what its stage made: the stage's key stands for the content.
     content = cell.data.digest or chain[0]
-    return DataRecord(
-        name=data.name, version=data.version, origin=cell.data.origin, digest=content
-    )
+    return DataRecord(name=data.name, version=data.version, origin=cell.data.origin, digest=content)
 
 
 def _stage(key: str, manifest: dict[str, Any], own: bool, ran: bool) -> StageRecord:  # noqa: FBT001  # two facts of one stage
@@ -181,7 +177,7 @@ def _cost(manifests: dict[str, dict[str, Any]], ran: set[str]) -> Cost:
     last = [cost for cost in costs.values() if "parameters" in cost][-1]
 
     def total(name: str, keys: set[str]) -> float:
-        return sum(costs[key].get(name, 0) for key in keys)
+        return float(sum(costs[key].get(name, 0) for key in keys))
 
     everything = set(costs)
     gpu = [cost["peak_gpu_gib"] for cost in costs.values() if cost["peak_gpu_gib"] is not None]

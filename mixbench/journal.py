@@ -19,7 +19,7 @@ REPORT_EVERY_S = 0.5
 KEPT_CHECKPOINTS = 2
 
 
-class Stopped(Exception):  # noqa: N818  # not an error: the run was told to stop and may go on later
+class Stopped(Exception):
     """The run was told to stop; its checkpoint is written."""
 
 

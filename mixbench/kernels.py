@@ -44,7 +44,7 @@ def blend(x: Tensor, partner: Tensor, lam: float) -> Tensor:
 
 
 def clipped_box(centre: tuple[int, int], half: tuple[int, int], size: tuple[int, int]) -> Box:
-    """Return the box around a pixel, clipped at the image's edges; all pairs are (rows, columns)."""
+    """Return the box around a pixel, clipped at the image's edges; pairs are (rows, columns)."""
     (row, column), (half_h, half_w), (height, width) = centre, half, size
     return Box(
         top=max(row - half_h, 0),

@@ -46,7 +46,7 @@ class Leaderboard:
 
 
 def method_label(record: Record) -> str:
-    """Return the method's name with its changed parameters; a file that is no built-in is marked."""
+    """Return the method's name with its changed parameters; a plugin file is marked."""
     method = record.method
     changed = ",".join(f"{name}={method.parameters[name]}" for name in method.changed)
     mark = " (file)" if method.source == "file" else ""
@@ -58,8 +58,8 @@ def leaderboards(records: Iterable[Record]) -> list[Leaderboard]:
     groups: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         groups[_question(record)].append(record)
-    boards = [_leaderboard(group) for group in groups.values()]
-    return sorted((board for board in boards if len(board.rows)), key=lambda board: board.name)
+    answered = [group for group in groups.values() if any(r.status == "ok" for r in group)]
+    return sorted(map(_leaderboard, answered), key=lambda board: board.name)
 
 
 def _question(record: Record) -> str:
@@ -71,29 +71,27 @@ def _question(record: Record) -> str:
 
 
 def _leaderboard(group: Sequence[Record]) -> Leaderboard:
+    """Return the leaderboard of the records of one question, at least one of which is ok."""
     good = [record for record in group if record.status == "ok"]
-    first = (good or group)[0]
-    runs = newest(good)
-    rows = _rows(runs, higher_is_better=first.primary.higher_is_better) if good else pd.DataFrame()
-    task, data = first.task, first.data
-    primary = first.primary if good else None
-    secondary = [m.name for m in first.metrics if m.at == "last" and not m.primary]
+    first = good[0]
+    task, data, primary = first.task, first.data, first.primary
+    rows = _rows(newest(good), higher_is_better=primary.higher_is_better)
     changed = [f"{name}={task.parameters[name]}" for name in task.changed]
     if first.protocol == "custom":
         changed += [f"{name}={first.recipe[name]}" for name in ("epochs", "batch_size", "lr")]
-    origin = "" if data.origin == "official" else f"{data.origin} "
+    origin = [] if data.origin == "official" else [data.origin]
     return Leaderboard(
-        name=".".join([task.name, first.model, first.protocol, *changed, *origin.split()]),
+        name=".".join([task.name, first.model, first.protocol, *origin, *changed]),
         title=f"{task.name} v{task.version}, {first.model}, protocol {first.protocol}",
         facts=(
-            f"{origin}data: {data.name} ({data.version})" + (f", {', '.join(changed)}" * bool(changed)),
-            f"{primary.name} in {primary.unit}, last epoch, {primary.n} test items" if primary else "",
+            ", ".join([" ".join([*origin, "data:", data.name]), data.version, *changed]),
+            f"{primary.name} in {primary.unit}, last epoch, {primary.n} test items",
         ),
         rows=rows,
         notes=tuple(_notes(group, rows)),
-        metric=primary.name if primary else "",
-        unit=primary.unit if primary else "",
-        secondary=tuple(secondary),
+        metric=primary.name,
+        unit=primary.unit,
+        secondary=tuple(m.name for m in first.metrics if m.at == "last" and not m.primary),
     )
 
 
@@ -123,7 +121,8 @@ def _rows(runs: pd.DataFrame, *, higher_is_better: bool) -> pd.DataFrame:
     pairs = pd.DataFrame([_paired(runs, method) for method in summary.index], index=summary.index)
     table = summary.join([pairs, means]).sort_values("mean", ascending=not higher_is_better)
     table.insert(0, "rank", table["mean"].rank(method="min", ascending=not higher_is_better))
-    return table.astype({"rank": int}).rename_axis("method").reset_index()
+    named: pd.DataFrame = table.astype({"rank": int}).rename_axis("method").reset_index()
+    return named
 
 
 def _paired(runs: pd.DataFrame, method: str) -> dict[str, float | None]:
@@ -143,11 +142,11 @@ def _paired(runs: pd.DataFrame, method: str) -> dict[str, float | None]:
 
 
 def _notes(group: Sequence[Record], rows: pd.DataFrame) -> Iterable[str]:
-    failed = sorted({f"{method_label(r)} s{r.seed} ({r.status})" for r in group if r.status != "ok"})
+    failed = sorted({
+        f"{method_label(r)} s{r.seed} ({r.status})" for r in group if r.status != "ok"
+    })
     if failed:
         yield f"Without a number: {', '.join(failed)}."
-    if rows.empty:
-        return
     if group[0].data.origin != "official":
         yield f"The data is {group[0].data.origin}: these numbers say nothing about the real task."
     if BASELINE not in set(rows["method"]):

@@ -1,7 +1,7 @@
 """One mixed step: at the input, or inside the model by a hook, so that no backbone knows of it."""
 
-from torch import Tensor, nn
 import torch
+from torch import Tensor, nn
 
 from mixbench.contract import Method, Output, Sources, Step
 from mixbench.errors import InvalidUnit

@@ -34,7 +34,9 @@ def read_settings(texts: Sequence[str]) -> list[Setting]:
         left, equals, value = text.partition("=")
         unit, dot, parameter = left.strip().rpartition(".")
         if not (equals and dot and unit and parameter):
-            raise UsageError(f"--set must be NAME.PARAM=VALUE, as in mixup.alpha=0.4 (got {text!r}).")
+            raise UsageError(
+                f"--set must be NAME.PARAM=VALUE, as in mixup.alpha=0.4 (got {text!r})."
+            )
         settings.append(Setting(unit, parameter, value.strip()))
     return settings
 
@@ -81,7 +83,7 @@ def _checked(unit: str, given: Mapping[str, str], types: Mapping[str, Any]) -> d
     values = {}
     for name, text in given.items():
         if name not in types:
-            raise UnknownName.among(f"parameter of {unit}", name, types)
+            raise UnknownName(f"parameter of {unit}", name, types)
         try:
             values[name] = TypeAdapter(types[name]).validate_strings(text)
         except ValidationError as error:

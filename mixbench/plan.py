@@ -14,11 +14,11 @@ from typing import Any, Literal
 
 from mixbench import registry
 from mixbench.cards import Card
+from mixbench.data import SYNTHETIC, DataSource, locate
 from mixbench.declare import Need, Recipe
 from mixbench.errors import UnknownName, UsageError
 from mixbench.fingerprint import combine, fingerprint
 from mixbench.parameters import Setting, given_to, parameters_of, task_settings
-from mixbench.data import SYNTHETIC, DataSource, locate
 
 StageKind = Literal["data", "prepare", "train", "evaluate"]
 KEY_VERSION = 1
@@ -41,7 +41,7 @@ class Unit:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What decides results: name, version, parameters. The file itself is in the code digest."""
+        """What decides results beside the file itself, which is in the code's digest."""
         return {
             "name": self.card.name,
             "version": self.card.version,
@@ -169,12 +169,12 @@ def _frame(card: Card, request: Request) -> dict[str, Any]:
     protocols: Mapping[str, Recipe] = card.declared["protocols"]
     protocol = request.protocol or next(iter(protocols))
     if protocol not in protocols:
-        raise UnknownName.among(f"protocol of {card.name}", protocol, protocols)
+        raise UnknownName(f"protocol of {card.name}", protocol, protocols)
     official = protocols[protocol]
     parameters, recipe = task_settings(card, official, given_to(card, request.settings))
     model = request.model or recipe.model
     if model not in card.declared["models"]:
-        raise UnknownName.among(f"model of {card.name}", model, card.declared["models"])
+        raise UnknownName(f"model of {card.name}", model, card.declared["models"])
     return {
         "task": Unit(card, parameters),
         "model": model,
@@ -256,7 +256,9 @@ def _stage(kind: StageKind, cell: Cell, inputs: Mapping[str, str]) -> Stage:
             "seed": cell.seed,
             "data": {"origin": cell.data.origin, "digest": cell.data.digest},
         }
-    places = {unit.card.kind: str(unit.card.path) for unit in units if unit.card.source == "file"}
+    places: dict[str, str] = {
+        unit.card.kind: str(unit.card.path) for unit in units if unit.card.source == "file"
+    }
     if cell.data.folder:
         places["data"] = str(cell.data.folder)
     label = cell.task.label if kind == "data" else cell.label

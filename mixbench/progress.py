@@ -12,7 +12,7 @@ from rich.table import Table
 from mixbench.scheduler import Board, Status
 
 PLAIN_EVERY_S = 15.0
-GUESS_S = 5.0  # for a stage of a kind that has not been seen to end
+SHORT_S = 3.0  # taken for a stage without training until one of its kind has ended
 ENDINGS: Mapping[Status, str] = {
     "done": "done",
     "failed": "FAILED",
@@ -30,50 +30,51 @@ def duration(seconds: float) -> str:
     return f"{minutes} m {rest:02d} s" if minutes else f"{rest} s"
 
 
-def remaining_s(board: Board) -> float:
-    """Estimate the seconds until everything is settled, from what has run so far.
+def remaining_s(board: Board) -> float | None:
+    """Estimate the seconds until everything is settled; None as long as no training has begun.
 
     Stages of one kind are taken to cost the same per epoch; a running one counts with the part
     that its progress leaves.
     """
     spent: dict[str, float] = defaultdict(float)
     amount: dict[str, float] = defaultdict(float)
-    left: list[tuple[str, float]] = []
+    left: dict[str, float] = defaultdict(float)
     now = time.monotonic()
     for key, state in board.states.items():
         stage = board.plan.stages[key]
         size = max(stage.num_epochs, 1)
-        share = 0.0
-        if state.status == "done" and state.duration_s:
-            share = 1.0
-            spent[stage.kind] += state.duration_s
-        elif state.status == "running" and state.started:
-            line = board.store.progress(key)
-            share = line["step"] / line["of"] if line else 0.0
-            spent[stage.kind] += (now - state.started) if share else 0.0
-        amount[stage.kind] += share * size
+        share = _share(board, key)
+        if state.started and share:
+            spent[stage.kind] += state.duration_s or now - state.started
+            amount[stage.kind] += share * size
         if state.status in {"waiting", "running"}:
-            left.append((stage.kind, (1 - share) * size))
-    cost = {kind: spent[kind] / amount[kind] for kind in amount if amount[kind]}
-    return sum(cost.get(kind, GUESS_S) * size for kind, size in left) / board.num_slots
+            left[stage.kind] += (1 - share) * size
+    if "train" in left and not amount["train"]:
+        return None
+    costs = {kind: spent[kind] / amount[kind] for kind in amount if amount[kind]}
+    total = sum(costs.get(kind, SHORT_S) * size for kind, size in left.items())
+    return total / board.num_slots
+
+
+def _share(board: Board, key: str) -> float:
+    """Return how much of a stage is done, in [0, 1]."""
+    status = board.states[key].status
+    line = board.store.progress(key) if status == "running" else {}
+    return float(line["step"] / line["of"]) if line else float(status == "done")
 
 
 def summary(board: Board) -> str:
     """Return one line: how many stages are where, and the time that is left."""
-    counts = (
-        f"{name} {number}"
-        for name, number in (
-            ("cached", board.count("cached")),
-            ("done", board.count("done")),
-            ("running", board.count("running")),
-            ("waiting", board.count("waiting")),
-            ("failed", board.count("failed", "diverged", "skipped")),
-        )
-        if number
-    )
-    left = board.count("waiting", "running")
-    eta = f"   about {duration(remaining_s(board))} left" if left else ""
-    return f"stages: {', '.join(counts)}{eta}"
+    counts = {
+        "cached": board.count("cached"),
+        "done": board.count("done"),
+        "running": board.count("running"),
+        "waiting": board.count("waiting"),
+        "failed": board.count("failed", "diverged", "skipped"),
+    }
+    text = ", ".join(f"{name} {number}" for name, number in counts.items() if number)
+    left = remaining_s(board) if board.count("waiting", "running") else None
+    return f"stages: {text}" + (f"   about {duration(left)} left" if left is not None else "")
 
 
 def position(board: Board, key: str) -> tuple[str, str, str]:

@@ -11,8 +11,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-import mixbench.methods
-import mixbench.tasks
 from mixbench.cards import Card, Kind, read_card
 from mixbench.errors import InvalidUnit, UnknownName
 
@@ -20,8 +18,8 @@ if TYPE_CHECKING:
     from mixbench.contract import Method, Task
 
 FOLDERS: dict[Kind, Path] = {
-    "method": Path(mixbench.methods.__path__[0]),
-    "task": Path(mixbench.tasks.__path__[0]),
+    "method": Path(importlib.import_module("mixbench.methods").__path__[0]),
+    "task": Path(importlib.import_module("mixbench.tasks").__path__[0]),
 }
 
 
@@ -45,7 +43,7 @@ def find(kind: Kind, name: str) -> Card:
         return _card(Path(name), kind, "file")
     known = paths(kind)
     if name not in known:
-        raise UnknownName.among(kind, name, known)
+        raise UnknownName(kind, name, known)
     return _card(known[name], kind, "builtin")
 
 

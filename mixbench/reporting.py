@@ -25,9 +25,7 @@ def boards_about(store: Store, records: Iterable[Record]) -> list[Leaderboard]:
     """Return the store's leaderboards in which one of the records takes part."""
     asked = {(r.task.name, r.model, r.protocol, r.data.digest) for r in records}
     about = [
-        r
-        for r in read_records(store)
-        if (r.task.name, r.model, r.protocol, r.data.digest) in asked
+        r for r in read_records(store) if (r.task.name, r.model, r.protocol, r.data.digest) in asked
     ]
     return leaderboards(about)
 

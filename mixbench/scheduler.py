@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Literal, Protocol
 
 from mixbench.engine import Ended, LocalEngine
-from mixbench.errors import StoreFull, naming_full_disk
+from mixbench.errors import StoreFull
 from mixbench.plan import Cell, Plan
 from mixbench.stage import DONE, FULL, INPUT_DAMAGED
 from mixbench.store import Store, write_json
@@ -47,6 +47,11 @@ class Board:
         """Return how many stages have one of the statuses."""
         return sum(state.status in statuses for state in self.states.values())
 
+    def status(self, key: str) -> Status | None:
+        """Return a stage's status; None if it is not wanted."""
+        state = self.states.get(key)
+        return state.status if state else None
+
     def settled(self, cell: int) -> bool:
         """Tell whether nothing more will happen to a cell."""
         return self.states[self.plan.chains[cell][-1]].status in SETTLED
@@ -78,25 +83,26 @@ def survey(plan: Plan, store: Store, num_slots: int, notice: Callable[[str], Non
     that are damaged are put aside.
     """
     board = Board(plan, store, num_slots)
-
-    def want(key: str) -> None:
-        if key in board.states:
-            return
-        if store.finished(key):
-            damage = store.damage(key)
-            if not damage:
-                board.states[key] = StageState("cached")
-                return
-            aside = store.put_aside(key)
-            notice(f"{damage}: it is computed again (the damaged stage lies in {aside}).")
-        for other in plan.stages[key].inputs.values():
-            want(other)
-        board.states[key] = StageState()
-
     for chain in plan.chains:
         for key in reversed(chain):
-            want(key)
+            _want(board, key, notice)
     return board
+
+
+def _want(board: Board, key: str, notice: Callable[[str], None]) -> None:
+    """Put a stage on the board, and first what it rests on, unless it is there already."""
+    if key in board.states:
+        return
+    if board.store.finished(key):
+        damage = board.store.damage(key)
+        if not damage:
+            board.states[key] = StageState("cached")
+            return
+        aside = board.store.put_aside(key)
+        notice(f"{damage}: it is computed again (what was found lies in {aside}).")
+    for other in board.plan.stages[key].inputs.values():
+        _want(board, other, notice)
+    board.states[key] = StageState()
 
 
 def run(
@@ -117,22 +123,30 @@ def run(
     """
     reported: set[int] = set()
     try:
-        with naming_full_disk(board.store.root):
-            while len(reported) < len(board.plan.cells):
-                _skip_hopeless(board)
-                for key in board.ready():
-                    if engine.free:
-                        _start(board, engine, key, checkpoint_every)
-                for ended in engine.ended():
-                    _settle(board, ended)
-                for number, cell in enumerate(board.plan.cells):
-                    if number not in reported and board.settled(number):
-                        reported.add(number)
-                        on_cell(cell, board)
-                show.update(board)
-                time.sleep(POLL_S)
+        while len(reported) < len(board.plan.cells):
+            _advance(board, engine, checkpoint_every)
+            for number in _newly_settled(board, reported):
+                reported.add(number)
+                on_cell(board.plan.cells[number], board)
+            show.update(board)
+            time.sleep(POLL_S)
     finally:
         engine.stop()
+
+
+def _advance(board: Board, engine: LocalEngine, checkpoint_every: int) -> None:
+    """Take note of what ended, and start what may start."""
+    for ended in engine.ended():
+        _settle(board, ended)
+    _skip_hopeless(board)
+    for key in board.ready():
+        if engine.free:
+            _start(board, engine, key, checkpoint_every)
+
+
+def _newly_settled(board: Board, reported: set[int]) -> list[int]:
+    """Return the numbers of the cells that are settled and were not reported."""
+    return [n for n in range(len(board.plan.cells)) if n not in reported and board.settled(n)]
 
 
 def _start(board: Board, engine: LocalEngine, key: str, checkpoint_every: int) -> None:
@@ -168,17 +182,16 @@ def _repeat(board: Board, key: str) -> None:
 
 
 def _skip_hopeless(board: Board) -> None:
-    """Skip what rests on a stage that failed."""
+    """Skip what rests on a stage that has no result."""
     for key, state in board.states.items():
-        if state.status != "waiting":
-            continue
-        for other in board.plan.stages[key].inputs.values():
-            before = board.states.get(other)
-            if before and before.status in BROKEN:
-                stage = board.plan.stages[other]
-                origin = before.reason if before.status == "skipped" else ""
-                state.status = "skipped"
-                state.reason = origin or f"its stage {stage.kind} {before.status}: {before.reason}"
+        inputs = board.plan.stages[key].inputs.values()
+        broken = [other for other in inputs if board.status(other) in BROKEN]
+        if state.status == "waiting" and broken:
+            kind, before = board.plan.stages[broken[0]].kind, board.states[broken[0]]
+            state.status = "skipped"
+            state.reason = f"its stage {kind} {before.status}: {before.reason}"
+            if before.status == "skipped":
+                state.reason = before.reason
 
 
 def _end_of(code: int) -> str:
@@ -186,5 +199,7 @@ def _end_of(code: int) -> str:
     if code < 0:
         name = signal.Signals(-code).name
         hint = " (out of memory?)" if -code == signal.SIGKILL else ""
-        return f"its process was ended by {name}{hint}; the same command goes on from its checkpoint"
+        return (
+            f"its process was ended by {name}{hint}; the same command goes on from its checkpoint"
+        )
     return f"its process ended with exit code {code} and no result; see its log"

@@ -35,9 +35,7 @@ class ResidentSplit:
         return self.augment(images, rng) if self.augment and rng is not None else images
 
 
-def random_crop(
-    images: Tensor, padding: int, rng: torch.Generator, fill: float = 0.0
-) -> Tensor:
+def random_crop(images: Tensor, padding: int, rng: torch.Generator, fill: float = 0.0) -> Tensor:
     """Return every image, (B, C, H, W), shifted by up to `padding` pixels each way.
 
     What comes in from outside has the value `fill`.

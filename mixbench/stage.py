@@ -25,25 +25,29 @@ def main() -> int:
     root, key = sys.argv[1:]
     _die_with_launcher()
     store = Store(Path(root))
-    work = store.work(key)
     with store.lock(key):
-        if store.finished(key):
-            return DONE
-        try:
-            with naming_full_disk(store.root):
-                (work / "failure.json").unlink(missing_ok=True)
-                return _run(store, key)
-        except StoreFull as error:
-            return _say(error, FULL)
-        except Damaged as error:
-            return _say(error, INPUT_DAMAGED)
-        except Diverged as error:
-            return _fail(work, "diverged", str(error))
-        except MixbenchError as error:
-            return _fail(work, "failed", str(error))
-        except Exception as error:  # noqa: BLE001  # a unit may raise anything: it becomes a failed record
-            traceback.print_exc()
-            return _fail(work, "failed", _reason(error))
+        return DONE if store.finished(key) else _guarded(store, key)
+
+
+def _guarded(store: Store, key: str) -> int:
+    """Run the stage and turn what goes wrong into a word for the launcher."""
+    work = store.work(key)
+    try:
+        with naming_full_disk(store.root):
+            (work / "failure.json").unlink(missing_ok=True)
+            code = _run(store, key)
+    except StoreFull as error:
+        code = _say(error, FULL)
+    except Damaged as error:
+        code = _say(error, INPUT_DAMAGED)
+    except Diverged as error:
+        code = _fail(work, "diverged", str(error))
+    except MixbenchError as error:
+        code = _fail(work, "failed", str(error))
+    except Exception as error:  # noqa: BLE001  # a unit may raise anything: it becomes a failed record
+        traceback.print_exc()
+        code = _fail(work, "failed", _reason(error))
+    return code
 
 
 def _run(store: Store, key: str) -> int:
@@ -94,7 +98,7 @@ def _die_with_launcher() -> None:
     descriptor = os.environ.pop(LIFELINE, None)
     if descriptor is None:
         return
-    os.set_inheritable(int(descriptor), False)
+    os.set_inheritable(int(descriptor), False)  # noqa: FBT003  # the library's signature
 
     def watch() -> None:
         while os.read(int(descriptor), 1):

@@ -21,7 +21,7 @@ from mixbench.declare import Recipe
 from mixbench.evaluation import at_points, predict
 from mixbench.journal import DiskJournal
 from mixbench.store import Store, write_json
-from mixbench.training import Setup, adopt_buffers, begin, load_weights, train
+from mixbench.training import Setup, adopt_buffers, load_weights, train
 
 Facts = dict[str, Any]
 

@@ -128,7 +128,7 @@ class Store:
                 "Give another folder with --store."
             ) from error
 
-    def keys(self) -> list[str]:
+    def finished_keys(self) -> list[str]:
         """Return the keys of all finished stages, oldest first."""
         manifests = (self.root / "stages").glob("*/manifest.json")
         return [path.parent.name for path in sorted(manifests, key=lambda p: p.stat().st_mtime)]
@@ -187,6 +187,11 @@ class Store:
         """Make a folder of files the finished stage, manifest last.
 
         If another process finished the same stage first, its result stays and this one goes.
+
+        Raises
+        ------
+        OSError
+            If the folder cannot be moved for another reason.
         """
         with naming_full_disk(self.root):
             names = sorted(p.relative_to(built).as_posix() for p in built.rglob("*") if p.is_file())

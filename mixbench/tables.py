@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 
 import pandas as pd
 from rich import box
@@ -12,24 +13,25 @@ from rich.table import Table
 
 from mixbench.leaderboard import BASELINE, Leaderboard
 
+PIPE = 200  # columns of an output that has no width of its own
+ESSENTIAL = 4  # columns that are always shown
+
 
 def display(board: Leaderboard) -> pd.DataFrame:
     """Return the leaderboard's rows as texts, under the headings that people read."""
     rows = board.rows
-    table = pd.DataFrame(
-        {
-            "#": rows["rank"].astype(str),
-            "method": rows["method"],
-            f"{board.metric} ({board.unit})": [
-                _plus_minus(m, d) for m, d in zip(rows["mean"], rows["deviation"], strict=True)
-            ],
-            f"vs {BASELINE}": [
-                _difference(*v)
-                for v in rows[["difference", "low", "high"]].itertuples(index=False, name=None)
-            ],
-            "seeds": rows["n"].astype(str),
-        }
-    )
+    table = pd.DataFrame({
+        "#": rows["rank"].astype(str),
+        "method": rows["method"],
+        f"{board.metric} ({board.unit})": [
+            _plus_minus(m, d) for m, d in zip(rows["mean"], rows["deviation"], strict=True)
+        ],
+        f"vs {BASELINE}": [
+            _difference(*v)
+            for v in rows[["difference", "low", "high"]].itertuples(index=False, name=None)
+        ],
+        "seeds": rows["n"].astype(str),
+    })
     for name in board.secondary:
         table[name] = [f"{value:.3g}" for value in rows[name]]
     table["images"] = [_thousands(value) for value in rows["images"]]
@@ -38,22 +40,32 @@ def display(board: Leaderboard) -> pd.DataFrame:
     return table
 
 
-def to_terminal(board: Leaderboard, console: Console) -> None:
-    """Print the leaderboard; methods' names are never cut."""
+def to_terminal(board: Leaderboard) -> None:
+    """Print the leaderboard, without its last columns where the terminal is too narrow."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=PIPE)
+    texts, dropped = _fitting(display(board), console.width)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    texts = display(board)
     for heading in texts.columns:
         left = heading == "method"
         table.add_column(heading, justify="left" if left else "right", no_wrap=True)
     for row in texts.itertuples(index=False, name=None):
         table.add_row(*(escape(text) for text in row))
-    console.print(f"\n[bold]{escape(board.title)}[/bold]")
-    for fact in filter(None, board.facts):
-        console.print(fact, markup=False, highlight=False)
-    # A pipe has no width: only a terminal may make the table narrower.
-    console.print(table, width=None if console.is_terminal else 200)
-    for note in board.notes:
-        console.print(note, markup=False, highlight=False, soft_wrap=True)
+    console.print(f"\n[bold]{escape(board.title)}[/bold]", highlight=False)
+    for line in board.facts:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console.print(table)
+    more = [f"Not shown here: {', '.join(dropped)}; see mixbench report --format markdown."]
+    for line in (*board.notes, *(more if dropped else ())):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _fitting(texts: pd.DataFrame, width: int) -> tuple[pd.DataFrame, list[str]]:
+    """Return the columns that fit into a width, and the headings of those that do not."""
+    widths = [max(len(name), *map(len, texts[name])) + 3 for name in texts.columns]
+    fitting = max(sum(total <= width for total in accumulate(widths)), ESSENTIAL)
+    return texts.iloc[:, :fitting], list(texts.columns[fitting:])
 
 
 def to_markdown(boards: Sequence[Leaderboard]) -> str:
@@ -106,4 +118,4 @@ def _difference(mean: float | None, low: float | None, high: float | None) -> st
 
 
 def _thousands(value: float) -> str:
-    return f"{value / 1000:,.0f} k" if value >= 1000 else f"{value:.0f}"  # noqa: PLR2004
+    return f"{value / 1000:,.0f} k" if value >= 1000 else f"{value:.0f}"

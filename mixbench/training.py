@@ -33,7 +33,9 @@ class Journal(Protocol):
     def after_step(self, step: int, num_steps: int, state: Callable[[], State]) -> None:
         """Keep the state if a checkpoint is due; leave if the run was told to stop."""
 
-    def end_epoch(self, row: Mapping[str, float], weights: Callable[[], State], names: list[str]) -> None:
+    def end_epoch(
+        self, row: Mapping[str, float], weights: Callable[[], State], names: list[str]
+    ) -> None:
         """Note an epoch's numbers and keep its weights under every given name."""
 
 

@@ -67,9 +67,7 @@ class Digits(Task):
         if part == "test":
             chosen = torch.arange(len(classes)) >= NUM_TRAIN
         else:
-            held = stratified_holdout(
-                classes[:NUM_TRAIN], self.holdout, generator(seed, "split")
-            )
+            held = stratified_holdout(classes[:NUM_TRAIN], self.holdout, generator(seed, "split"))
             chosen = torch.zeros(len(classes), dtype=torch.bool)
             chosen[: len(held)] = held if part == "validation" else ~held
         images = (images[chosen] / 16 - MEAN) / DEVIATION

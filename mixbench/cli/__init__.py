@@ -13,7 +13,7 @@ from mixbench.cli.run import plan, run
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(mixbench.__version__, prog_name="mixbench")
 def main() -> None:
-    """Does a mixing augmentation help, on what, by how much, at what cost?
+    r"""Measure what a mixing augmentation gains, on what, and at what cost.
 
     \b
     mixbench run -m none,mixup -t digits --seeds 3    train, evaluate, rank

@@ -28,11 +28,11 @@ def cache() -> None:
 @cache.command("ls")
 @as_json
 @store_option
-def list_stages(as_json: bool, store_path: Path) -> None:
+def list_stages(*, as_json: bool, store_path: Path) -> None:
     """List the finished stages."""
     store = existing_store(store_path)
     rows = []
-    for key in store.keys():
+    for key in store.finished_keys():
         manifest = store.manifest(key)
         size = sum(file["bytes"] for file in manifest["files"].values())
         spec = manifest["spec"]
@@ -53,14 +53,14 @@ def list_stages(as_json: bool, store_path: Path) -> None:
 @request_options
 @as_json
 @store_option
-def why(as_json: bool, store_path: Path, **options: Any) -> None:
+def why(*, as_json: bool, store_path: Path, **options: Any) -> None:
     """Say why each stage of the given cells would run again, or would not."""
     from mixbench.plan import cells_of, plan
 
     store = existing_store(store_path)
     stages = plan(cells_of(make_request(options))).stages
     rows = [
-        {"stage": s.kind, "cell": s.label, "key": key, "why": _reasons(s, stages, store)}
+        {"stage": s.kind, "cell": s.label, "key": key, "why": _reasons(s, store)}
         for key, s in stages.items()
     ]
     if as_json:
@@ -74,13 +74,13 @@ def why(as_json: bool, store_path: Path, **options: Any) -> None:
             click.echo(f"        {reason}")
 
 
-def _reasons(stage: "Stage", stages: Any, store: "Store") -> list[str]:
+def _reasons(stage: "Stage", store: "Store") -> list[str]:
     """Return what keeps a stage from being taken from the store; empty if it is stored."""
     from mixbench.why import differences
 
     if store.finished(stage.key):
         return []
-    stored = [store.manifest(key)["spec"] for key in store.keys()]
+    stored = [store.manifest(key)["spec"] for key in store.finished_keys()]
     same = [s for s in stored if (s["kind"], s["label"]) == (stage.kind, stage.label)]
     if not same:
         return ["no such stage is stored"]
@@ -91,13 +91,13 @@ def _reasons(stage: "Stage", stages: Any, store: "Store") -> list[str]:
 @cache.command()
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 @store_option
-def gc(dry_run: bool, store_path: Path) -> None:
+def gc(*, dry_run: bool, store_path: Path) -> None:
     """Remove what no record rests on: old stages, left checkpoints, damaged files."""
     from mixbench.reporting import read_records
 
     store = existing_store(store_path)
     kept = {stage.key for record in read_records(store) for stage in record.stages}
-    gone = [store.folder(key) for key in store.keys() if key not in kept]
+    gone = [store.folder(key) for key in store.finished_keys() if key not in kept]
     gone += [
         path
         for path in (store.root / "work").iterdir()

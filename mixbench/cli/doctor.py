@@ -1,4 +1,4 @@
-"""``mixbench doctor``: is everything here that a run needs?"""
+"""``mixbench doctor``: whether everything that a run needs is here."""
 
 import json
 import os
@@ -21,7 +21,7 @@ LOW_GIB = 1.0
 @click.command()
 @as_json
 @store_option
-def doctor(as_json: bool, store_path: Path) -> int:
+def doctor(*, as_json: bool, store_path: Path) -> int:
     """Check the installation, the devices, the store and the installed data."""
     checks: dict[str, Callable[[], str]] = {
         "mixbench": lambda: f"{mixbench.__version__} in {Path(mixbench.__file__).parent}",
@@ -68,7 +68,9 @@ def _data() -> str:
     from mixbench.registry import find, paths
 
     cards = [find("task", name) for name in paths("task")]
-    found = {card.name: locate(card, None).origin for card in cards if card.declared["data"].package}
+    found = {
+        card.name: locate(card, None).origin for card in cards if card.declared["data"].package
+    }
     wrong = [name for name, origin in found.items() if origin != "official"]
     if wrong:
         raise MixbenchError(f"not the official files: {', '.join(wrong)}")

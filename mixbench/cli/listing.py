@@ -17,7 +17,7 @@ KINDS: dict[str, "Kind"] = {"methods": "method", "tasks": "task"}
 @click.command("list")
 @click.argument("what", type=click.Choice(tuple(KINDS)))
 @as_json
-def list_units(what: str, as_json: bool) -> None:
+def list_units(what: str, *, as_json: bool) -> None:
     """List the methods or the tasks."""
     from mixbench.registry import find, paths
 
@@ -38,7 +38,7 @@ def list_units(what: str, as_json: bool) -> None:
 @click.command()
 @click.argument("name")
 @as_json
-def info(name: str, as_json: bool) -> None:
+def info(name: str, *, as_json: bool) -> None:
     """Show what a method or task says of itself."""
     card = _find_any(name)
     if as_json:
@@ -69,7 +69,7 @@ def _find_any(name: str) -> "Card":
     if name.endswith(".py"):
         return find("method", name)
     if name not in known:
-        raise UnknownName.among("method or task", name, known)
+        raise UnknownName("method or task", name, known)
     return find(known[name], name)
 
 
@@ -82,7 +82,9 @@ def _facts(card: "Card") -> dict[str, Any]:
         "path": str(card.path),
         "summary": card.summary,
         "header": card.header,
-        "parameters": {p.name: {"type": p.annotation, "default": p.default} for p in card.parameters},
+        "parameters": {
+            p.name: {"type": p.annotation, "default": p.default} for p in card.parameters
+        },
         "declared": card.declared,
     }
 

@@ -30,8 +30,8 @@ store_option = click.option(
 def request_options(command: Command) -> Command:
     """Add the options that say which cells are meant."""
     options = (
-        click.option("-m", "--method", "methods", multiple=True, help="Methods: names, or ./file.py."),
-        click.option("-t", "--task", "tasks", multiple=True, help="Tasks: names."),
+        click.option("-m", "--method", "methods", multiple=True, help="Names, or ./file.py."),
+        click.option("-t", "--task", "tasks", multiple=True, help="Names."),
         click.option("--model", help="The backbone, instead of the protocol's."),
         click.option("--seeds", type=click.IntRange(1), help="How many seeds: 0, 1, ..."),
         click.option("--seed", "seed_list", help="Which seeds: 0,1,5."),
@@ -102,6 +102,7 @@ def existing_store(path: Path) -> "Store":
     store = Store(path)
     if not (store.root / "stages").is_dir():
         raise UsageError(
-            f"There is no store at {store.root}. Make one with `mixbench run`, or name it by --store."
+            f"There is no store at {store.root}. "
+            "Make one with `mixbench run`, or name it by --store."
         )
     return store

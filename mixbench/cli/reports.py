@@ -22,11 +22,9 @@ if TYPE_CHECKING:
 @as_json
 @store_option
 def report(
-    methods: tuple[str, ...], tasks: tuple[str, ...], form: str, as_json: bool, store_path: Path
+    *, methods: tuple[str, ...], tasks: tuple[str, ...], form: str, as_json: bool, store_path: Path
 ) -> None:
     """Print the leaderboards of the store."""
-    from rich.console import Console
-
     from mixbench import tables
     from mixbench.leaderboard import leaderboards
     from mixbench.reporting import read_records
@@ -39,7 +37,7 @@ def report(
     ):
         for name in asked:
             if name not in known:
-                raise UnknownName.among(kind, name, known)
+                raise UnknownName(kind, name, known)
     boards = leaderboards(
         record
         for record in records
@@ -51,13 +49,13 @@ def report(
         click.echo(writers["json" if as_json else form](boards), nl=False)
         return
     for board in boards:
-        tables.to_terminal(board, Console())
+        tables.to_terminal(board)
 
 
 @click.command()
 @as_json
 @store_option
-def status(as_json: bool, store_path: Path) -> None:
+def status(*, as_json: bool, store_path: Path) -> None:
     """Show how far the newest run is, from any shell."""
     store = existing_store(store_path)
     run = _newest_run(store)
@@ -89,7 +87,7 @@ def logs(cell: str, store_path: Path) -> None:
     run = _newest_run(store)
     found = [entry for entry in run["cells"] if cell in entry["cell"]]
     if not found:
-        raise UnknownName.among("cell of the newest run", cell, [e["cell"] for e in run["cells"]])
+        raise UnknownName("cell of the newest run", cell, [e["cell"] for e in run["cells"]])
     for entry in found:
         for stage in entry["stages"]:
             path = store.log(stage["key"])

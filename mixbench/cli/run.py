@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mixbench.cli.options import as_json, make_request, request_options, store_option
+from mixbench.errors import naming_full_disk
 
 if TYPE_CHECKING:
     from mixbench.plan import Cell, Plan
@@ -46,19 +47,20 @@ def run(
     store = Store(store_path)
     if dry_run:
         return _show_plan(plan, store, as_json=as_json)
-    store.open()
-    if fresh:
-        for key in plan.stages:
-            store.forget(key)
-    return _run(plan, store, checkpoint_every, as_json=as_json)
+    with naming_full_disk(store.root):
+        store.open()
+        if fresh:
+            for key in plan.stages:
+                store.forget(key)
+        return _run(plan, store, checkpoint_every, as_json=as_json)
 
 
 @click.command()
 @request_options
 @store_option
 @as_json
-def plan(store_path: Path, as_json: bool, **options: Any) -> int:
-    """Show what a run would do: cells, stages, what is cached or shared. The same as run --dry-run."""
+def plan(*, store_path: Path, as_json: bool, **options: Any) -> int:
+    """Show what a run would do: cells, stages, what is cached or shared (= run --dry-run)."""
     from mixbench.plan import cells_of
     from mixbench.plan import plan as make_plan
     from mixbench.store import Store
@@ -102,8 +104,6 @@ def _run(plan: "Plan", store: "Store", checkpoint_every: int, *, as_json: bool) 
 
 def _conclude(records: list["Record"], store: "Store", *, as_json: bool) -> int:
     """Print the answer, say where the files lie, name what failed."""
-    from rich.console import Console
-
     from mixbench.reporting import boards_about, write_reports
     from mixbench.tables import to_json, to_terminal
 
@@ -114,7 +114,7 @@ def _conclude(records: list["Record"], store: "Store", *, as_json: bool) -> int:
         click.echo(json.dumps({"cells": cells, "leaderboards": json.loads(to_json(boards))}))
     else:
         for board in boards:
-            to_terminal(board, Console())
+            to_terminal(board)
         click.echo(f"\nrecords       {store.records}\nleaderboards  {written}")
     failed = [record for record in records if record.status != "ok"]
     for record in failed:
@@ -135,8 +135,8 @@ def _headline(plan: "Plan", board: "Board") -> str:
     todo = board.count("waiting")
     cached = len(board.states) - todo
     return (
-        f"{product} = {len(cells)} cells, {len(plan.stages)} stages: {cached} cached, {todo} to run "
-        f"in {board.num_slots} slots   store {board.store.root}"
+        f"{product} = {len(cells)} cells, {len(plan.stages)} stages: {cached} cached, "
+        f"{todo} to run in {board.num_slots} slots   store {board.store.root}"
     )
 
 

@@ -22,7 +22,7 @@ class Sources(NamedTuple):
         Non-negative; rows sum to 1.
     """
 
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # shadows tuple.index, which has no use here
     weight: Tensor
 
     @classmethod
@@ -111,7 +111,7 @@ class Step:
         return torch.arange(start, len(self.images), device=self.images.device)
 
     def saliency(self) -> Tensor:
-        """Return the norm of the loss's gradient at every pixel, (B, H, W), without side effects."""
+        """Return the norm of the loss's gradient at every pixel, (B, H, W); changes nothing."""
         training = self.model.training
         self.model.eval()
         images = self.images.detach().requires_grad_()

@@ -110,7 +110,7 @@ class Task:
         """
         raise NotImplementedError
 
-    def new_classifier(self, feature_dim: int) -> nn.Module:
+    def new_classifier(self, feature_dim: int) -> nn.Module:  # noqa: ARG002  # for tasks to define
         """Return a fresh classifier of pooled features; tasks without classes raise."""
         raise MixbenchError(
             f"{type(self).__name__} has no classes, which this method's extra heads need."
