@@ -9,6 +9,7 @@ Differs  where the paper is silent or contradicts itself, the reading is a param
          batch is mixed, and a patch has the label of the image that it comes from
 """
 
+import math
 from typing import Literal
 
 import torch
@@ -118,7 +119,7 @@ class RandomPatchMix(Method):
         """Return the image's logits; without an image loss, the log of the patches' mean."""
         if self.image_loss:
             return output.out
-        return self._patches(output.features).softmax(-1).mean(1).log()
+        return self._patches(output.features).log_softmax(-1).logsumexp(1) - math.log(self.grid**2)
 
     def _patches(self, features: Tensor) -> Tensor:
         """Return the logits of every cell, (B, grid * grid, classes).

@@ -1,0 +1,345 @@
+"""What every mixing method owes, as checks that anyone can run on any method.
+
+Each check takes a `Subject` and raises AssertionError with a sentence that says what was measured.
+The most telling one lights image i only in channel i: after mixing, a channel's mean is exactly
+the share of its image, and must be what `Sources` says. Images are never square and batches never
+as many as classes, so that exchanged axes show.
+"""
+
+import copy
+import inspect
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple, get_type_hints
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mixbench.cards import Card
+from mixbench.contract import Method, Part, Score, Sources, Split, Step, Task
+from mixbench.declare import Metric, Recipe
+from mixbench.evaluation import predict
+from mixbench.mixing import mixed_step
+from mixbench.models import ResidualNet
+from mixbench.splits import ResidentSplit
+from mixbench.streams import generator
+
+CLASSES = 5
+SIZES = ((8, 12), (16, 16), (13, 9))  # height, width: non-square, square, divisible by nothing
+SEEDS = range(8)
+TOLERANCE = 1e-5
+
+
+class ToyTask(Task):
+    """Tell apart images of one dominant colour per class; 96 of them, 16x12, made by arithmetic."""
+
+    version = 1
+    metrics = (Metric("accuracy", "%", higher_is_better=True, primary=True),)
+
+    def load(self, part: Part, folder: Path, seed: int) -> Split:  # noqa: ARG002  # nothing to read
+        """Return the images; all parts are alike."""
+        targets = torch.arange(96) % CLASSES
+        colours = torch.randn(CLASSES, 3, 1, 1, generator=generator(0, "synthetic"))
+        noise = torch.randn(96, 3, 16, 12, generator=generator(1, "synthetic"))
+        return ResidentSplit(colours[targets] + 0.3 * noise, targets, targets)
+
+    def build(self, model: str) -> nn.Module:  # noqa: ARG002  # there is one
+        """Return a small residual net."""
+        return ResidualNet(8, channels=3, classes=CLASSES)
+
+    def new_classifier(self, feature_dim: int) -> nn.Module:
+        """Return a linear classifier."""
+        return nn.Linear(feature_dim, CLASSES)
+
+    def loss(self, out: Tensor, targets: Tensor) -> Tensor:
+        """Return the cross-entropy."""
+        return F.cross_entropy(out, targets, reduction="none")
+
+    def score(self, outputs: Tensor, targets: Tensor) -> dict[str, Score]:
+        """Return the accuracy."""
+        return {"accuracy": Score(100 * float((outputs.argmax(1) == targets).double().mean()))}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A method under test.
+
+    Attributes
+    ----------
+    make
+        Returns a fresh, unbound instance.
+    card
+        What the file says of itself; None for a class without a file.
+    """
+
+    make: Callable[[], Method]
+    card: Card | None = None
+
+    def bound(self) -> tuple[Method, nn.Module, Task]:
+        """Return a fresh method with the toy task's model, always the same weights."""
+        task, method = ToyTask(), self.make()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = task.build("")
+            method.bind(model, task)
+        return method, model, task
+
+
+class Mixed(NamedTuple):
+    """A batch before and after mixing."""
+
+    step: Step
+    images: Tensor
+    sources: Sources
+
+
+def mix(subject: Subject, images: Tensor, seed: int, site: str = "input") -> Mixed:
+    """Mix a batch with a fresh method and a fresh stream."""
+    method, model, task = subject.bound()
+    targets = torch.arange(len(images)) % CLASSES
+    step = Step(images, targets, rng=generator(seed, "mix"), task=task, model=model)
+    step.site = site
+    mixed, sources = method.mix(images, step)
+    return Mixed(step, mixed, sources)
+
+
+def lit(number: int, size: tuple[int, int]) -> Tensor:
+    """Return images of which number i is 1 in channel i and 0 elsewhere."""
+    return torch.eye(number)[:, :, None, None].expand(-1, -1, *size).contiguous()
+
+
+def noise(number: int, size: tuple[int, int]) -> Tensor:
+    """Return images of noise."""
+    return torch.randn(number, 3, *size, generator=generator(0, "synthetic"))
+
+
+def mixes(subject: Subject, number: int = 6) -> Iterator[tuple[str, Mixed]]:
+    """Yield what the method makes of lit images at every site, size and seed."""
+    for site in subject.make().sites:
+        for size in SIZES:
+            for seed in SEEDS:
+                where = f"at {site}, {size[0]}x{size[1]} pixels, stream {seed}"
+                yield where, mix(subject, lit(number, size), seed, site)
+
+
+def labels_say_what_the_pixels_hold(subject: Subject) -> None:
+    """The weights of `Sources` are the shares of the pixels."""
+    for where, mixed in mixes(subject):
+        sources = mixed.sources
+        said = torch.zeros(6, 6).scatter_add_(1, sources.index, sources.weight)
+        gap = float((mixed.images.mean((2, 3)) - said).abs().max())
+        assert gap <= TOLERANCE, f"weights are {gap:.3f} away from the pixels' shares {where}"
+
+
+def weights_are_shares(subject: Subject) -> None:
+    """Weights are float32, non-negative, and rows sum to 1."""
+    for where, mixed in mixes(subject):
+        weight = mixed.sources.weight
+        assert weight.dtype == torch.float32, f"weights are {weight.dtype} {where}"
+        assert float(weight.min()) >= 0, f"a weight is {float(weight.min()):.3f} {where}"
+        gap = float((weight.sum(1) - 1).abs().max())
+        assert gap <= TOLERANCE, f"rows of weights are {gap:.3f} away from 1 {where}"
+
+
+def sources_are_in_the_batch(subject: Subject) -> None:
+    """Indices are int64, one row per image, and point into the batch."""
+    for where, mixed in mixes(subject):
+        index, weight = mixed.sources
+        assert index.dtype == torch.int64, f"indices are {index.dtype} {where}"
+        assert index.shape == weight.shape == (6, index.shape[-1]), f"shape {index.shape} {where}"
+        assert 0 <= int(index.min()), f"an index is {int(index.min())} {where}"
+        assert int(index.max()) < len(mixed.step.images), f"an index is out of the batch {where}"
+
+
+def shape_and_dtype_stay(subject: Subject) -> None:
+    """The mixed batch has the shape and type of what went in, for every size of batch."""
+    for number in (1, 2, 7):
+        for size in SIZES:
+            images = noise(number, size)
+            mixed = mix(subject, images, seed=1).images
+            assert mixed.shape == images.shape, f"{tuple(images.shape)} became {mixed.shape}"
+            assert mixed.dtype == images.dtype, f"{images.dtype} became {mixed.dtype}"
+
+
+def bfloat16_stays_and_weights_do_not_follow(subject: Subject) -> None:
+    """Images in bfloat16 stay so; weights remain float32."""
+    for seed in SEEDS:
+        mixed = mix(subject, noise(6, (8, 12)).bfloat16(), seed)
+        assert mixed.images.dtype == torch.bfloat16, f"bfloat16 became {mixed.images.dtype}"
+        assert mixed.sources.weight.dtype == torch.float32, "weights followed to bfloat16"
+
+
+def input_is_left_alone(subject: Subject) -> None:
+    """Mixing modifies neither the images nor the targets that it is given."""
+    for seed in SEEDS:
+        images = noise(6, (8, 12))
+        before = images.clone()
+        step = mix(subject, images, seed).step
+        assert torch.equal(images, before), f"the images were modified (stream {seed})"
+        assert torch.equal(step.targets[:6], torch.arange(6) % CLASSES), "targets were modified"
+
+
+def same_stream_same_result(subject: Subject) -> None:
+    """Equal streams give equal results, bit by bit."""
+    for seed in SEEDS:
+        first, second = (mix(subject, noise(6, (8, 12)), seed) for _ in range(2))
+        assert torch.equal(first.images, second.images), f"images differ (stream {seed})"
+        assert torch.equal(first.sources.weight, second.sources.weight), "weights differ"
+
+
+def other_stream_other_result(subject: Subject) -> None:
+    """A method that mixes at all draws anew in each step."""
+    images = noise(6, (8, 12))
+    results = [mix(subject, images, seed).images for seed in SEEDS]
+    untouched = all(torch.equal(result, images) for result in results)
+    varied = any(not torch.equal(results[0], other) for other in results[1:])
+    assert untouched or varied, f"{len(results)} streams gave one and the same result"
+
+
+def draws_only_from_its_stream(subject: Subject) -> None:
+    """No global random state is used or set."""
+    with unchanged_global_randomness():
+        for seed in SEEDS:
+            mix(subject, noise(6, (8, 12)), seed)
+
+
+@contextmanager
+def unchanged_global_randomness() -> Iterator[None]:
+    """Fail if the global generators of torch, numpy or Python moved."""
+    before = _global_randomness()
+    yield
+    moved = [name for name, state in _global_randomness().items() if state != before[name]]
+    assert not moved, f"the global generator of {', '.join(moved)} was used"
+
+
+def _global_randomness() -> dict[str, str]:
+    with np.printoptions(threshold=10_000):
+        legacy = repr(np.random.get_state())  # noqa: NPY002  # it is what must not move
+    return {
+        "torch": repr(torch.get_rng_state().numpy().tobytes()),
+        "numpy": legacy,
+        "Python": repr(random.getstate()),
+    }
+
+
+def alike_images_stay(subject: Subject) -> None:
+    """Mixing an image with itself changes nothing."""
+    images = noise(1, (8, 12)).expand(6, -1, -1, -1).contiguous()
+    for seed in SEEDS:
+        gap = float((mix(subject, images, seed).images - images).abs().max())
+        assert gap <= TOLERANCE, f"equal images came back {gap:.3f} apart (stream {seed})"
+
+
+def loss_falls(subject: Subject) -> None:
+    """Forty steps lower the loss at every site, with finite gradients for all parameters."""
+    method, model, task = subject.bound()
+    split = task.load("train", Path(), 0)
+    parameters = [*model.parameters(), *method.parameters()]
+    optimizer = torch.optim.SGD(parameters, lr=0.05, momentum=0.9)
+    losses = []
+    for number in range(40):
+        loss = mixed_step(method, _toy_step(split, task, model, number))
+        optimizer.zero_grad()
+        loss.backward()
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        assert all(bool(g.isfinite().all()) for g in gradients), f"a gradient at step {number}"
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    first, last = sum(losses[:8]) / 8, sum(losses[-8:]) / 8
+    assert last < first, f"the loss went from {first:.3f} to {last:.3f} in 40 steps"
+
+
+def all_parameters_learn(subject: Subject) -> None:
+    """Every parameter that the method adds takes part in its loss."""
+    method, model, task = subject.bound()
+    split = task.load("train", Path(), 0)
+    for number in range(8):
+        mixed_step(method, _toy_step(split, task, model, number)).backward()
+    idle = [n for n, p in method.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not idle, f"no gradient reaches {', '.join(idle)}"
+
+
+def _toy_step(split: Split, task: Task, model: nn.Module, number: int) -> Step:
+    index = torch.arange(number, number + 32) % len(split)
+    images, targets = split.read(index, None), split.targets[index]
+    rng = generator(number, "mix")
+    return Step(images, targets, rng=rng, task=task, model=model, split=split)
+
+
+def state_survives(subject: Subject) -> None:
+    """A fresh instance with the state of another has the same loss."""
+    method, model, task = subject.bound()
+    split = task.load("train", Path(), 0)
+    parameters = [*model.parameters(), *method.parameters()]
+    optimizer = torch.optim.SGD(parameters, lr=0.1)
+    for number in range(3):
+        optimizer.zero_grad()
+        mixed_step(method, _toy_step(split, task, model, number)).backward()
+        optimizer.step()
+    other = subject.make()
+    other.bind(model, task)
+    other.load_state_dict(copy.deepcopy(method.state_dict()))
+    losses = [
+        [float(mixed_step(m, _toy_step(split, task, model.eval(), n)).detach()) for n in range(8)]
+        for m in (method, other)
+    ]
+    gap = max(abs(a - b) for a, b in zip(*losses, strict=True))
+    assert gap <= TOLERANCE, f"the losses are {gap:.3f} apart after a round trip of the state"
+
+
+def evaluation_is_untouched(subject: Subject) -> None:
+    """Evaluation mixes nothing, draws nothing and depends on each image alone."""
+    method, model, task = subject.bound()
+    split = task.load("test", Path(), 0)
+    model.train()
+    assert isinstance(split, ResidentSplit)
+    with unchanged_global_randomness():
+        whole = predict(model, method, split, torch.device("cpu"))
+        part = predict(model, method, replace(split, images=split.images[:7]), torch.device("cpu"))
+    assert model.training, "the model was left in evaluation mode"
+    gap = float((whole[:7] - part).abs().max())
+    assert gap <= 1e-4, f"predictions change by {gap:.3f} with the company of the image"  # noqa: PLR2004
+
+
+def card_tells_the_truth(subject: Subject) -> None:
+    """What is read from the file without running it is what the class has."""
+    card = subject.card
+    if card is None:
+        return
+    unit = type(subject.make())
+    told = {p.name: (p.type, p.default) for p in card.parameters}
+    hints = get_type_hints(unit.__init__, include_extras=True)
+    taken = {
+        name: (hints[name], parameter.default)
+        for name, parameter in inspect.signature(unit).parameters.items()
+        if parameter.kind not in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}
+    }
+    assert told == taken, f"the file declares {told}, the class takes {taken}"
+    declared = {name: getattr(unit, name) for name in card.declared}
+    assert declared == card.declared, f"the file declares {card.declared}, the class {declared}"
+    for field in ("Paper", "Source", "Differs"):
+        assert card.header.get(field), f"the file's docstring has no field {field}"
+
+
+METHOD_CHECKS: tuple[Callable[[Subject], None], ...] = (
+    card_tells_the_truth,
+    labels_say_what_the_pixels_hold,
+    weights_are_shares,
+    sources_are_in_the_batch,
+    shape_and_dtype_stay,
+    bfloat16_stays_and_weights_do_not_follow,
+    input_is_left_alone,
+    same_stream_same_result,
+    other_stream_other_result,
+    draws_only_from_its_stream,
+    alike_images_stay,
+    loss_falls,
+    all_parameters_learn,
+    state_survives,
+    evaluation_is_untouched,
+)

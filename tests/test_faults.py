@@ -1,0 +1,204 @@
+"""The contract checks catch what goes wrong in mixing code: each fault here was made on purpose."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mixbench.contract import Method, Output, Sources, Step, Task
+from mixbench.kernels import Box, beta, blend, clipped_box, compose_grid, paste_box, permutation
+from mixbench.registry import find, load_method
+from mixbench.testing import METHOD_CHECKS, Subject
+
+Mixed = tuple[Tensor, Sources]
+CutMix = load_method(find("method", "cutmix"))
+RandomPatchMix = load_method(find("method", "random_patchmix"))
+
+
+class Blend(Method):
+    """A sound method, for faults to be put into."""
+
+    version = 1
+
+    def lam(self, step: Step) -> float:
+        return float(beta(1.0, step.rng))
+
+    def mix(self, x: Tensor, step: Step) -> Mixed:
+        lam, partner = self.lam(step), permutation(len(x), step.rng, x.device)
+        return self.blended(x, partner, lam)
+
+    def blended(self, x: Tensor, partner: Tensor, lam: float) -> Mixed:
+        return blend(x, partner, lam), Sources.pair(partner, lam)
+
+
+class ExchangedWeights(Blend):
+    def blended(self, x: Tensor, partner: Tensor, lam: float) -> Mixed:
+        return blend(x, partner, lam), Sources.pair(partner, 1 - lam)
+
+
+class PartnerForgottenInTargets(Blend):
+    def blended(self, x: Tensor, partner: Tensor, lam: float) -> Mixed:
+        return blend(x, partner, lam), Sources.pair(torch.arange(len(x)), lam)
+
+
+class WeightsBeyondOne(Blend):
+    def blended(self, x: Tensor, partner: Tensor, lam: float) -> Mixed:
+        index, weight = Sources.pair(partner, lam)
+        return blend(x, partner, lam), Sources(index, weight + 0.1)
+
+
+class WeightsOfTheImagesType(Blend):
+    def blended(self, x: Tensor, partner: Tensor, lam: float) -> Mixed:
+        index, weight = Sources.pair(partner, lam)
+        return blend(x, partner, lam), Sources(index, weight.to(x.dtype))
+
+
+class InPlace(Blend):
+    def blended(self, x: Tensor, partner: Tensor, lam: float) -> Mixed:
+        x.copy_(blend(x, partner, lam))
+        return x, Sources.pair(partner, lam)
+
+
+class GlobalTorch(Blend):
+    def lam(self, step: Step) -> float:
+        return float(torch.rand(()))
+
+
+class GlobalNumpy(Blend):
+    def lam(self, step: Step) -> float:
+        return float(np.random.beta(1, 1))  # noqa: NPY002
+
+
+class ItsOwnClock(Blend):
+    """Draws from a generator of its own, which goes on from step to step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rng = torch.Generator().manual_seed(SEEDS.pop())
+
+    def lam(self, step: Step) -> float:
+        return float(torch.rand((), generator=self.rng))
+
+
+SEEDS = list(range(10_000))
+
+
+class SameMixEveryStep(Blend):
+    def mix(self, x: Tensor, step: Step) -> Mixed:
+        return self.blended(x, torch.arange(len(x)).flip(0), 0.3)
+
+
+class SwappedAxes(Method):
+    version = 1
+
+    def mix(self, x: Tensor, step: Step) -> Mixed:
+        width, height = x.shape[-2:]
+        centre = int(torch.randint(height, (), generator=step.rng)), width // 2
+        box = clipped_box(centre, (height // 4, width // 4), (height, width))
+        partner = permutation(len(x), step.rng, x.device)
+        return paste_box(x, partner, box), Sources.pair(partner, 1 - box.area / (height * width))
+
+
+class ClippingForgotten(Method):
+    version = 1
+
+    def mix(self, x: Tensor, step: Step) -> Mixed:
+        height, width = x.shape[-2:]
+        centre = (
+            int(torch.randint(height, (), generator=step.rng)),
+            int(torch.randint(width, (), generator=step.rng)),
+        )
+        box = clipped_box(centre, (height // 4, width // 4), (height, width))
+        partner = permutation(len(x), step.rng, x.device)
+        drawn = Box(0, 2 * (height // 4), 0, 2 * (width // 4)).area
+        return paste_box(x, partner, box), Sources.pair(partner, 1 - drawn / (height * width))
+
+
+class CellsTransposed(Method):
+    version = 1
+
+    def mix(self, x: Tensor, step: Step) -> Mixed:
+        own = torch.rand(16, generator=step.rng) < 0.5
+        partner = permutation(len(x), step.rng, x.device)
+        index = torch.where(own, torch.arange(len(x))[:, None], partner[:, None])
+        turned = index.view(-1, 4, 4).transpose(1, 2).flatten(1)
+        size = torch.tensor([1.0, 1.0, 1.0, 2.0])  # unequal cells, as 13 and 9 pixels have
+        weight = (size[:, None] * size / 25).flatten().expand(len(x), -1)
+        return compose_grid(x, turned, 4), Sources(index, weight)
+
+
+class CellsCountedEqual(RandomPatchMix):  # type: ignore[misc,valid-type]
+    def mix(self, x: Tensor, step: Step) -> Mixed:
+        mixed, (index, weight) = super().mix(x, step)
+        return mixed, Sources(index, torch.full_like(weight, 1 / 16))
+
+
+class NeedsAnEvenBatch(Blend):
+    def mix(self, x: Tensor, step: Step) -> Mixed:
+        partner = torch.arange(len(x)).view(2, -1).flip(0).flatten()
+        return self.blended(x, partner, self.lam(step))
+
+
+class HeadOutOfSight(RandomPatchMix):  # type: ignore[misc,valid-type]
+    """Keeps the head where neither the optimiser nor the checkpoint finds it."""
+
+    def bind(self, model: nn.Module, task: Task) -> None:
+        super().bind(model, task)
+        self._tied = list(self.heads)
+        self.heads = nn.ModuleList()
+
+
+class IdleHead(RandomPatchMix):  # type: ignore[misc,valid-type]
+    def loss(self, output: Output, sources: Sources, step: Step) -> Tensor:
+        self.patch_loss = False
+        return super().loss(output, sources, step)  # type: ignore[no-any-return]
+
+
+class MixesAtTest(Blend):
+    def predict(self, output: Output) -> Tensor:
+        return blend(output.out, torch.arange(len(output.out)).flip(0), 0.7)
+
+
+FAULTS: tuple[Callable[[], Method], ...] = (
+    ExchangedWeights,
+    PartnerForgottenInTargets,
+    WeightsBeyondOne,
+    WeightsOfTheImagesType,
+    InPlace,
+    GlobalTorch,
+    GlobalNumpy,
+    ItsOwnClock,
+    SameMixEveryStep,
+    SwappedAxes,
+    ClippingForgotten,
+    CellsTransposed,
+    CellsCountedEqual,
+    NeedsAnEvenBatch,
+    HeadOutOfSight,
+    IdleHead,
+    MixesAtTest,
+)
+
+
+def complaints(subject: Subject) -> list[str]:
+    """Return the names of the checks that fail or crash."""
+    found = []
+    for check in METHOD_CHECKS:
+        try:
+            check(subject)
+        except Exception:  # noqa: BLE001  # a fault may crash in any way
+            found.append(check.__name__)
+    return found
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_fault_is_caught(fault: Callable[[], Method]) -> None:
+    assert complaints(Subject(fault))
+
+
+def test_the_sound_ones_pass() -> None:
+    """Otherwise the faults might be caught for another reason."""
+    assert complaints(Subject(Blend)) == []
+    assert complaints(Subject(RandomPatchMix)) == []
