@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from mixbench.cards import Card
+from mixbench.registry import FOLDERS
 
 FIRST_PARTY = "mixbench"
 # They may stop a stage, but cannot change what it returns.
@@ -103,9 +104,12 @@ def _imported_names(node: ast.AST, package: str) -> Iterator[str]:
 
 @cache
 def _origin(module: str) -> Path | None:
-    """Return a module's file without importing it, or None for what is no module."""
-    try:
-        spec = importlib.util.find_spec(module)
-    except ModuleNotFoundError:
-        return None
-    return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
+    """Return a first-party module's file, or None for what is no module.
+
+    Python's own finder would import the packages on the way, and torch with them.
+    """
+    folder, *rest = module.split(".")[1:] or [""]
+    roots = {f"{kind}s": path for kind, path in FOLDERS.items()}
+    place = roots.get(folder, Path(__file__).parent / folder).joinpath(*rest)
+    candidates = (place.with_suffix(".py"), place / "__init__.py")
+    return next((path for path in candidates if path.is_file()), None)

@@ -27,7 +27,7 @@ def mixbench(tmp_path: Path) -> Run:
 
     def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
         environment = os.environ | {"MIXBENCH_STORE": str(tmp_path / "store"), "COLUMNS": "100"}
-        return subprocess.run(
+        done: subprocess.CompletedProcess[str] = subprocess.run(
             [sys.executable, "-m", "mixbench", *arguments],
             capture_output=True,
             text=True,
@@ -37,6 +37,7 @@ def mixbench(tmp_path: Path) -> Run:
             check=False,
             **options,  # type: ignore[call-overload]
         )
+        return done
 
     return run
 

@@ -19,7 +19,7 @@ def test_method_keeps_the_contract(check: Callable[[Subject], None], subject: Su
     check(subject)
 
 
-OPTIONS = {
+OPTIONS: dict[str, list[dict[str, object]]] = {
     "random_patchmix": [
         {"grid": 2},
         {"grid": 1, "head": "per_cell"},

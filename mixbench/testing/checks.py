@@ -11,120 +11,19 @@ import inspect
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, get_type_hints
+from typing import get_type_hints
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
 
-from mixbench.cards import Card
-from mixbench.contract import Method, Part, Score, Sources, Split, Step, Task
-from mixbench.declare import Metric, Recipe
 from mixbench.evaluation import predict
 from mixbench.mixing import mixed_step
-from mixbench.models import ResidualNet
 from mixbench.splits import ResidentSplit
-from mixbench.streams import generator
+from mixbench.testing.toy import CLASSES, SEEDS, SIZES, Subject, mix, mixes, noise, toy_step
 
-CLASSES = 5
-SIZES = ((8, 12), (16, 16), (13, 9))  # height, width: non-square, square, divisible by nothing
-SEEDS = range(8)
 TOLERANCE = 1e-5
-
-
-class ToyTask(Task):
-    """Tell apart images of one dominant colour per class; 96 of them, 16x12, made by arithmetic."""
-
-    version = 1
-    metrics = (Metric("accuracy", "%", higher_is_better=True, primary=True),)
-
-    def load(self, part: Part, folder: Path, seed: int) -> Split:  # noqa: ARG002  # nothing to read
-        """Return the images; all parts are alike."""
-        targets = torch.arange(96) % CLASSES
-        colours = torch.randn(CLASSES, 3, 1, 1, generator=generator(0, "synthetic"))
-        noise = torch.randn(96, 3, 16, 12, generator=generator(1, "synthetic"))
-        return ResidentSplit(colours[targets] + 0.3 * noise, targets, targets)
-
-    def build(self, model: str) -> nn.Module:  # noqa: ARG002  # there is one
-        """Return a small residual net."""
-        return ResidualNet(8, channels=3, classes=CLASSES)
-
-    def new_classifier(self, feature_dim: int) -> nn.Module:
-        """Return a linear classifier."""
-        return nn.Linear(feature_dim, CLASSES)
-
-    def loss(self, out: Tensor, targets: Tensor) -> Tensor:
-        """Return the cross-entropy."""
-        return F.cross_entropy(out, targets, reduction="none")
-
-    def score(self, outputs: Tensor, targets: Tensor) -> dict[str, Score]:
-        """Return the accuracy."""
-        return {"accuracy": Score(100 * float((outputs.argmax(1) == targets).double().mean()))}
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A method under test.
-
-    Attributes
-    ----------
-    make
-        Returns a fresh, unbound instance.
-    card
-        What the file says of itself; None for a class without a file.
-    """
-
-    make: Callable[[], Method]
-    card: Card | None = None
-
-    def bound(self) -> tuple[Method, nn.Module, Task]:
-        """Return a fresh method with the toy task's model, always the same weights."""
-        task, method = ToyTask(), self.make()
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            model = task.build("")
-            method.bind(model, task)
-        return method, model, task
-
-
-class Mixed(NamedTuple):
-    """A batch before and after mixing."""
-
-    step: Step
-    images: Tensor
-    sources: Sources
-
-
-def mix(subject: Subject, images: Tensor, seed: int, site: str = "input") -> Mixed:
-    """Mix a batch with a fresh method and a fresh stream."""
-    method, model, task = subject.bound()
-    targets = torch.arange(len(images)) % CLASSES
-    step = Step(images, targets, rng=generator(seed, "mix"), task=task, model=model)
-    step.site = site
-    mixed, sources = method.mix(images, step)
-    return Mixed(step, mixed, sources)
-
-
-def lit(number: int, size: tuple[int, int]) -> Tensor:
-    """Return images of which number i is 1 in channel i and 0 elsewhere."""
-    return torch.eye(number)[:, :, None, None].expand(-1, -1, *size).contiguous()
-
-
-def noise(number: int, size: tuple[int, int]) -> Tensor:
-    """Return images of noise."""
-    return torch.randn(number, 3, *size, generator=generator(0, "synthetic"))
-
-
-def mixes(subject: Subject, number: int = 6) -> Iterator[tuple[str, Mixed]]:
-    """Yield what the method makes of lit images at every site, size and seed."""
-    for site in subject.make().sites:
-        for size in SIZES:
-            for seed in SEEDS:
-                where = f"at {site}, {size[0]}x{size[1]} pixels, stream {seed}"
-                yield where, mix(subject, lit(number, size), seed, site)
 
 
 def labels_say_what_the_pixels_hold(subject: Subject) -> None:
@@ -152,7 +51,7 @@ def sources_are_in_the_batch(subject: Subject) -> None:
         index, weight = mixed.sources
         assert index.dtype == torch.int64, f"indices are {index.dtype} {where}"
         assert index.shape == weight.shape == (6, index.shape[-1]), f"shape {index.shape} {where}"
-        assert 0 <= int(index.min()), f"an index is {int(index.min())} {where}"
+        assert int(index.min()) >= 0, f"an index is {int(index.min())} {where}"
         assert int(index.max()) < len(mixed.step.images), f"an index is out of the batch {where}"
 
 
@@ -243,7 +142,7 @@ def loss_falls(subject: Subject) -> None:
     optimizer = torch.optim.SGD(parameters, lr=0.05, momentum=0.9)
     losses = []
     for number in range(40):
-        loss = mixed_step(method, _toy_step(split, task, model, number))
+        loss = mixed_step(method, toy_step(split, task, model, number))
         optimizer.zero_grad()
         loss.backward()
         gradients = [p.grad for p in parameters if p.grad is not None]
@@ -259,16 +158,9 @@ def all_parameters_learn(subject: Subject) -> None:
     method, model, task = subject.bound()
     split = task.load("train", Path(), 0)
     for number in range(8):
-        mixed_step(method, _toy_step(split, task, model, number)).backward()
+        mixed_step(method, toy_step(split, task, model, number)).backward()
     idle = [n for n, p in method.named_parameters() if p.grad is None or not p.grad.any()]
     assert not idle, f"no gradient reaches {', '.join(idle)}"
-
-
-def _toy_step(split: Split, task: Task, model: nn.Module, number: int) -> Step:
-    index = torch.arange(number, number + 32) % len(split)
-    images, targets = split.read(index, None), split.targets[index]
-    rng = generator(number, "mix")
-    return Step(images, targets, rng=rng, task=task, model=model, split=split)
 
 
 def state_survives(subject: Subject) -> None:
@@ -279,13 +171,13 @@ def state_survives(subject: Subject) -> None:
     optimizer = torch.optim.SGD(parameters, lr=0.1)
     for number in range(3):
         optimizer.zero_grad()
-        mixed_step(method, _toy_step(split, task, model, number)).backward()
+        mixed_step(method, toy_step(split, task, model, number)).backward()
         optimizer.step()
     other = subject.make()
     other.bind(model, task)
     other.load_state_dict(copy.deepcopy(method.state_dict()))
     losses = [
-        [float(mixed_step(m, _toy_step(split, task, model.eval(), n)).detach()) for n in range(8)]
+        [float(mixed_step(m, toy_step(split, task, model.eval(), n)).detach()) for n in range(8)]
         for m in (method, other)
     ]
     gap = max(abs(a - b) for a, b in zip(*losses, strict=True))
@@ -303,7 +195,7 @@ def evaluation_is_untouched(subject: Subject) -> None:
         part = predict(model, method, replace(split, images=split.images[:7]), torch.device("cpu"))
     assert model.training, "the model was left in evaluation mode"
     gap = float((whole[:7] - part).abs().max())
-    assert gap <= 1e-4, f"predictions change by {gap:.3f} with the company of the image"  # noqa: PLR2004
+    assert gap <= 1e-4, f"predictions change by {gap:.3f} with the company of the image"
 
 
 def card_tells_the_truth(subject: Subject) -> None:
