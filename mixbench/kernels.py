@@ -24,13 +24,15 @@ class Box(NamedTuple):
 
 
 def beta(alpha: float, rng: torch.Generator, size: int = 1) -> Tensor:
-    """Draw from Beta(α, α), (size,), in float64 on the CPU."""
-    shape = torch.full((size, 2), alpha, dtype=torch.float64)
-    gamma = torch._standard_gamma(shape, generator=rng)
-    total = gamma.sum(1)
-    # Both gammas underflow to 0 for a tiny α, where the law is a fair coin.
-    coin = torch.randint(2, (size,), generator=rng).double()
-    return torch.where(total > 0, gamma[:, 0] / total, coin)
+    """Draw from Beta(α, α), (size,), in float64 on the CPU, for every α > 0.
+
+    Beta is the share of one of two Gamma(α) draws. For a small α both are too small for a float, so
+    they are drawn as Gamma(α + 1) · U^(1/α), by their logarithms.
+    """
+    shape = torch.full((size, 2), alpha + 1, dtype=torch.float64)
+    uniform = 1 - torch.rand(size, 2, generator=rng, dtype=torch.float64)  # in (0, 1]
+    logs = torch._standard_gamma(shape, generator=rng).log() + uniform.log() / alpha
+    return torch.sigmoid(logs[:, 0] - logs[:, 1])
 
 
 def permutation(size: int, rng: torch.Generator, device: torch.device) -> Tensor:

@@ -14,6 +14,7 @@ from mixbench.store import Store, write_json
 
 Status = Literal["waiting", "running", "done", "cached", "failed", "diverged", "skipped"]
 SETTLED: frozenset[Status] = frozenset({"done", "cached", "failed", "diverged", "skipped"})
+FINISHED: frozenset[Status | None] = frozenset({None, "done", "cached"})  # None: not wanted again
 BROKEN: frozenset[Status] = frozenset({"failed", "diverged", "skipped"})
 POLL_S = 0.05
 
@@ -62,7 +63,7 @@ class Board:
             key
             for key, state in self.states.items()
             if state.status == "waiting"
-            and all(self.store.finished(i) for i in self.plan.stages[key].inputs.values())
+            and all(self.status(i) in FINISHED for i in self.plan.stages[key].inputs.values())
         ]
 
 

@@ -3,9 +3,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+
+from mixbench.records import Record
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -49,3 +52,54 @@ FAST = ("--data", "synthetic", "--set", "digits.epochs=1")
 def fast() -> tuple[str, ...]:
     """Options with which a cell of digits takes a second of training."""
     return FAST
+
+
+MakeRecord = Callable[..., Record]
+
+
+def _metric(value: float, at: str) -> dict[str, Any]:
+    return {
+        "name": "top1", "value": value, "unit": "%", "higher_is_better": True,
+        "primary": True, "at": at, "n": 600, "stderr": 0.5,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def make_record() -> MakeRecord:
+    """Return records of a made-up task; keywords replace fields."""
+
+    def make(method: str = "none", seed: int = 0, value: float = 90.0, /, **changes: Any) -> Record:
+        unit = {"version": 1, "parameters": {}, "changed": [], "source": "builtin"}
+        unit["code"] = "0" * 32
+        failed = changes.get("status", "ok") != "ok"
+        facts: dict[str, Any] = {
+            "schema": "mixbench/record@1",
+            "cell": f"toy/{method}/net/s{seed}/01234567",
+            "created": "2026-01-01T00:00:00Z",
+            "status": "ok",
+            "reason": None,
+            "log": None,
+            "method": {"name": method, **unit},
+            "task": {"name": "toy", **unit},
+            "model": "net",
+            "protocol": "quick",
+            "recipe": {"epochs": 3, "batch_size": 100, "lr": 0.1},
+            "seed": seed,
+            "data": {"name": "toy", "version": "1", "origin": "official", "digest": "0" * 64},
+            "stages": [],
+            "metrics": [] if failed else [_metric(value, "last"), _metric(1.0, "best_validation")],
+            "references": [],
+            "cost": None if failed else {
+                "wall_s_marginal": 60.0, "wall_s_total": 120.0, "train_s": 100.0, "eval_s": 20.0,
+                "gpu_hours_marginal": 0.0, "gpu_hours_total": 0.0, "images": 5000,
+                "parameters": 100, "extra_parameters": 0, "peak_host_gib": 0.5,
+                "peak_gpu_gib": None, "energy_kwh": None,
+            },
+            "hardware": None,
+            "software": None,
+            "artifacts": [],
+            "command": ["mixbench", "run"],
+        }  # fmt: skip
+        return Record.model_validate(facts | changes)
+
+    return make

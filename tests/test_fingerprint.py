@@ -1,0 +1,66 @@
+from pathlib import Path
+
+from mixbench.cards import read_card
+from mixbench.fingerprint import digest, fingerprint
+from mixbench.registry import find
+
+CODE = '''
+"""What it does."""
+
+# Why.
+def double(x):
+    """Return twice x."""
+    return 2 * x  # plainly
+'''
+
+
+def written(folder: Path, name: str, text: str) -> str:
+    path = folder / name
+    path.write_text(text)
+    return digest(path)
+
+
+def test_comments_and_docstrings_do_not_count(tmp_path: Path) -> None:
+    reworded = CODE.replace("Why.", "Because.").replace("twice x", "x, doubled")
+
+    assert written(tmp_path, "a.py", CODE) == written(tmp_path, "b.py", reworded)
+
+
+def test_code_counts(tmp_path: Path) -> None:
+    changed = CODE.replace("2 * x", "3 * x")
+
+    assert written(tmp_path, "a.py", CODE) != written(tmp_path, "b.py", changed)
+
+
+def test_a_helper_counts_for_all_that_rest_on_it() -> None:
+    modules = fingerprint(("mixbench.training",), (find("method", "manifold_mixup"),))
+
+    assert {
+        "mixbench.contract.method",
+        "mixbench.kernels",
+        "mixbench.methods.manifold_mixup",
+        "mixbench.methods.mixup",
+        "mixbench.mixing",
+        "mixbench.training",
+    } <= modules.keys()
+
+
+def test_what_cannot_change_a_result_does_not_count() -> None:
+    modules = fingerprint(("mixbench.training", "mixbench.evaluation"), (find("task", "digits"),))
+
+    assert not {
+        "mixbench.cli", "mixbench.store", "mixbench.engine", "mixbench.errors", "mixbench.plan",
+        "mixbench.records", "mixbench.scheduler",
+    } & modules.keys()  # fmt: skip
+
+
+def test_a_plugin_file_counts_with_what_it_imports(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(
+        '"""Mine."""\nfrom mixbench.contract import Method\nfrom mixbench.kernels import blend\n'
+        "class Mine(Method):\n    version = 1\n"
+    )
+
+    modules = fingerprint((), (read_card(path, "method", "file"),))
+
+    assert {"mixbench.plugins.mine", "mixbench.kernels"} <= modules.keys()

@@ -1,0 +1,163 @@
+"""Kernels against plain loops, and the laws of the methods' draws against published figures."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from mixbench.contract import Method, Step
+from mixbench.kernels import (
+    Box,
+    beta,
+    blend,
+    cell_areas,
+    cell_edges,
+    clipped_box,
+    compose_grid,
+    paste_box,
+)
+from mixbench.registry import find, load_method
+from mixbench.streams import generator
+from mixbench.testing import ToyTask
+
+SIZE = st.tuples(st.integers(1, 17), st.integers(1, 17))
+
+
+def images(number: int, size: tuple[int, int], seed: int = 0) -> Tensor:
+    return torch.randn(number, 2, *size, generator=torch.Generator().manual_seed(seed))
+
+
+def test_blend_is_the_formula(rng: torch.Generator) -> None:
+    x, partner = images(5, (4, 6)), torch.randperm(5, generator=rng)
+
+    torch.testing.assert_close(blend(x, partner, 0.3), 0.3 * x + 0.7 * x[partner])
+
+
+@given(size=SIZE, number=st.integers(1, 6), data=st.data())
+@settings(deadline=None)
+def test_paste_box_takes_exactly_the_box(
+    size: tuple[int, int], number: int, data: st.DataObject
+) -> None:
+    centre = tuple(data.draw(st.integers(0, n - 1)) for n in size)
+    half = tuple(data.draw(st.integers(0, n)) for n in size)
+    partner = torch.tensor(data.draw(st.permutations(range(number))))
+    x = images(number, size)
+
+    box = clipped_box((centre[0], centre[1]), (half[0], half[1]), size)
+    mixed = paste_box(x, partner, box)
+
+    for row in range(size[0]):
+        for column in range(size[1]):
+            inside = box.top <= row < box.bottom and box.left <= column < box.right
+            source = x[partner] if inside else x
+            assert torch.equal(mixed[..., row, column], source[..., row, column])
+
+
+def test_a_box_is_clipped_at_every_edge() -> None:
+    assert clipped_box((0, 9), (2, 3), (8, 12)) == Box(0, 2, 6, 12)
+    assert clipped_box((7, 0), (2, 3), (8, 12)) == Box(5, 8, 0, 3)
+    assert clipped_box((4, 4), (0, 5), (8, 12)).area == 0
+
+
+@given(size=SIZE, grid=st.integers(1, 5), number=st.integers(1, 5), seed=st.integers(0, 99))
+@settings(deadline=None)
+def test_compose_grid_fills_every_pixel_from_its_cell(
+    size: tuple[int, int], grid: int, number: int, seed: int
+) -> None:
+    x = images(number, size)
+    index = torch.randint(number, (3, grid**2), generator=torch.Generator().manual_seed(seed))
+
+    mixed = compose_grid(x, index, grid)
+
+    for item in range(3):
+        for row in range(size[0]):
+            for column in range(size[1]):
+                cell = row * grid // size[0] * grid + column * grid // size[1]
+                source = x[index[item, cell], :, row, column]
+                assert torch.equal(mixed[item, :, row, column], source)
+
+
+@given(length=st.integers(1, 300), grid=st.integers(1, 20))
+def test_cells_cover_an_axis_once(length: int, grid: int) -> None:
+    edges = cell_edges(length, grid)
+
+    assert edges[0] == 0
+    assert edges[-1] == length
+    cells = [cell for cell, (a, b) in enumerate(pairwise(edges)) for _ in range(a, b)]
+    assert cells == [y * grid // length for y in range(length)]
+
+
+@given(size=SIZE, grid=st.integers(1, 5))
+def test_cell_areas_are_shares(size: tuple[int, int], grid: int) -> None:
+    assert float(cell_areas(size, grid).sum()) == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("alpha", [0.2, 1.0, 5.0])
+def test_beta_has_the_moments_of_its_law(alpha: float, rng: torch.Generator) -> None:
+    drawn = beta(alpha, rng, 200_000)
+
+    assert float(drawn.mean()) == pytest.approx(0.5, abs=0.005)
+    assert float(drawn.var()) == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.02)
+
+
+def test_beta_of_a_tiny_alpha_is_a_coin(rng: torch.Generator) -> None:
+    drawn = beta(1e-4, rng, 10_000)
+
+    assert bool(drawn.isfinite().all())
+    assert float(drawn.round().mean()) == pytest.approx(0.5, abs=0.03)
+
+
+def own_shares(method: Method, size: int, draws: int) -> Tensor:
+    """Return the share of the own image in many mixes of square images."""
+    x, task = torch.zeros(2, 1, size, size), ToyTask()
+    model = torch.nn.Identity()
+    shares = []
+    for seed in range(draws):
+        step = Step(x, torch.arange(2), rng=generator(seed, "mix"), task=task, model=model)
+        shares.append(float(method.mix(x, step)[1].weight[0, 0]))
+    return torch.tensor(shares)
+
+
+def test_cutmix_has_the_published_law() -> None:
+    """At 32 pixels and α = 1 the clipped box leaves 0.701 on average, deviation 0.183."""
+    shares = own_shares(load_method(find("method", "cutmix"))(), 32, 20_000)
+
+    assert float(shares.mean()) == pytest.approx(0.701, abs=0.005)
+    assert float(shares.std()) == pytest.approx(0.183, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("deviation_px", "mean", "deviation"),
+    [(4, 0.752, 0.010), (8, 0.786, 0.046), (16, 0.848, 0.059)],
+)
+def test_cutmix_16_has_its_law(deviation_px: int, mean: float, deviation: float) -> None:
+    """A box of 16 in 32 pixels around a clamped normal centre, computed independently."""
+    unit = load_method(find("method", "cutmix_16"))
+
+    shares = own_shares(unit(deviation_frac=deviation_px / 32), 32, 20_000)
+
+    assert float(shares.mean()) == pytest.approx(mean, abs=0.003)
+    assert float(shares.std()) == pytest.approx(deviation, abs=0.003)
+
+
+@pytest.mark.parametrize(("cells", "deviation"), [("bernoulli", 0.125), ("beta", 0.307)])
+def test_random_patchmix_has_its_law(cells: str, deviation: float) -> None:
+    """The share of 16 fair cells has deviation 1/8; with λ ~ Beta(1, 1) first, 0.307."""
+    unit = load_method(find("method", "random_patchmix"))
+    x, task = torch.zeros(1, 1, 8, 8), ToyTask()
+    two = x.expand(50, -1, -1, -1)
+    shares = []
+    for seed in range(4000):
+        step = Step(
+            two, torch.arange(50), rng=generator(seed, "mix"), task=task, model=torch.nn.Identity()
+        )
+        index, weight = unit(cells=cells).mix(two, step)[1]
+        # An item that is its own partner says nothing about the mask; some item is not.
+        own = (weight * (index == torch.arange(50)[:, None])).sum(1)
+        shares.append(float(own.min()))
+
+    assert float(torch.tensor(shares).mean()) == pytest.approx(0.5, abs=0.02)
+    assert float(torch.tensor(shares).std()) == pytest.approx(deviation, abs=0.01)

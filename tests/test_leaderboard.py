@@ -1,0 +1,159 @@
+import json
+from collections.abc import Callable
+
+import pytest
+from scipy import stats
+
+from mixbench.leaderboard import Leaderboard, leaderboards
+from mixbench.records import Record
+from mixbench.tables import display, to_csv, to_json, to_markdown
+
+MakeRecord = Callable[..., Record]
+VALUES = {"none": [90.0, 91.0, 92.0], "mixup": [91.0, 92.5, 92.6], "cutmix": [89.0, 91.0, 90.0]}
+
+
+@pytest.fixture
+def records(make_record: MakeRecord) -> list[Record]:
+    return [make_record(m, s, v) for m, values in VALUES.items() for s, v in enumerate(values)]
+
+
+def only(records: list[Record]) -> Leaderboard:
+    (board,) = leaderboards(records)
+    return board
+
+
+def test_rows_are_ranked_by_the_mean_at_the_last_epoch(records: list[Record]) -> None:
+    rows = only(records).rows
+
+    assert list(rows["method"]) == ["mixup", "none", "cutmix"]
+    assert list(rows["rank"]) == [1, 2, 3]
+    assert list(rows["mean"]) == pytest.approx([92.0333, 91.0, 90.0], abs=1e-4)
+    assert rows["deviation"][1] == pytest.approx(1.0)
+    assert list(rows["n"]) == [3, 3, 3]
+
+
+def test_the_difference_is_paired_by_seed(records: list[Record]) -> None:
+    row = only(records).rows.set_index("method").loc["mixup"]
+
+    test = stats.ttest_rel(VALUES["mixup"], VALUES["none"])
+    interval = test.confidence_interval(0.95)
+    assert row["difference"] == pytest.approx(sum([1.0, 1.5, 0.6]) / 3)
+    assert (row["low"], row["high"]) == pytest.approx((interval.low, interval.high))
+
+
+def test_only_common_seeds_are_paired(make_record: MakeRecord) -> None:
+    records = [make_record("none", 0, 90.0), make_record("mixup", 0, 91.0)]
+    records += [make_record("mixup", 1, 99.0)]
+
+    row = only(records).rows.set_index("method").loc["mixup"]
+
+    assert row["mean"] == 95.0
+    assert row["difference"] == 1.0
+
+
+def test_the_order_of_records_does_not_matter(records: list[Record]) -> None:
+    shuffled = records[::-2] + records[::-1][1::2]
+
+    assert to_json(leaderboards(shuffled)) == to_json(leaderboards(records))
+    assert to_markdown(leaderboards(shuffled)) == to_markdown(leaderboards(records))
+
+
+def test_lower_may_be_better(make_record: MakeRecord) -> None:
+    def flipped(method: str, value: float) -> Record:
+        record = make_record(method, 0, value)
+        metrics = [m.model_copy(update={"higher_is_better": False}) for m in record.metrics]
+        return record.model_copy(update={"metrics": metrics})
+
+    rows = only([flipped("none", 3.0), flipped("mixup", 1.0)]).rows
+
+    assert list(rows["method"]) == ["mixup", "none"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": "other"},
+        {"protocol": "paper"},
+        {"recipe": {"epochs": 4, "batch_size": 100, "lr": 0.1}},
+        {"data": {"name": "toy", "version": "1", "origin": "synthetic", "digest": "1" * 64}},
+    ],
+    ids=str,
+)
+def test_what_is_not_comparable_is_not_compared(
+    make_record: MakeRecord, change: dict[str, object]
+) -> None:
+    boards = leaderboards([make_record(), make_record("mixup", **change)])
+
+    assert sorted(len(board.rows) for board in boards) == [1, 1]
+
+
+def test_the_newest_record_of_a_seed_counts(make_record: MakeRecord) -> None:
+    old = make_record(value=50.0, created="2026-01-01T00:00:00Z")
+    new = make_record(value=60.0, created="2026-02-01T00:00:00Z")
+
+    assert list(only([new, old]).rows["mean"]) == [60.0]
+
+
+def test_parameters_and_plugins_are_rows_of_their_own(make_record: MakeRecord) -> None:
+    unit = make_record("mixup").method
+    changed = unit.model_copy(update={"parameters": {"alpha": 0.2}, "changed": ["alpha"]})
+    plugin = unit.model_copy(update={"source": "file"})
+
+    rows = only([make_record("mixup", method=u) for u in (unit, changed, plugin)]).rows
+
+    assert set(rows["method"]) == {"mixup", "mixup[alpha=0.2]", "mixup (file)"}
+
+
+def test_a_failed_cell_is_named_and_not_a_zero(make_record: MakeRecord) -> None:
+    board = only([make_record(), make_record("mixup", status="diverged", reason="nan")])
+
+    assert list(board.rows["method"]) == ["none"]
+    assert board.notes[0] == "Without a number: mixup s0 (diverged)."
+
+
+def test_nothing_but_failures_makes_no_leaderboard(make_record: MakeRecord) -> None:
+    assert leaderboards([make_record(status="failed", reason="it broke")]) == []
+    assert to_csv([]) == ""
+
+
+def test_without_a_baseline_no_difference_is_claimed(make_record: MakeRecord) -> None:
+    board = only([make_record("mixup")])
+
+    assert board.rows["difference"].isna().all()
+    assert "No run of `none`" in board.notes[0]
+
+
+def test_generated_data_is_labelled(make_record: MakeRecord) -> None:
+    data = {"name": "toy", "version": "1", "origin": "synthetic", "digest": "1" * 32}
+
+    board = only([make_record(data=data)])
+
+    assert board.facts[0].startswith("synthetic data")
+    assert "say nothing about the real task" in board.notes[0]
+    assert "synthetic" in board.name
+
+
+def test_markdown_is_a_table_people_read(records: list[Record]) -> None:
+    lines = to_markdown(leaderboards(records)).splitlines()
+
+    assert lines[0] == "### toy v1, net, protocol quick"
+    assert any("| mixup  " in line and "92.03 ± 0.90" in line for line in lines)
+    assert any("+1.03 [-0.09, +2.15]" in line for line in lines)
+
+
+def test_a_pipe_in_a_name_cannot_break_the_table(make_record: MakeRecord) -> None:
+    unit = make_record("mixup").method.model_copy(
+        update={"parameters": {"a": "x|y"}, "changed": ["a"]}
+    )
+
+    assert "mixup[a=x\\|y]" in to_markdown(leaderboards([make_record("mixup", method=unit)]))
+
+
+def test_absent_is_empty_and_null_never_zero(make_record: MakeRecord) -> None:
+    boards = leaderboards([make_record("mixup")])
+
+    row = json.loads(to_json(boards))[0]["rows"][0]
+    assert row["difference"] is None
+    assert row["deviation"] is None
+    assert ",0.0," not in to_csv(boards).splitlines()[1].split("5000")[0]
+    assert display(boards[0])["vs none"][0] == ""

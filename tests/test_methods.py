@@ -1,0 +1,158 @@
+"""What is particular to one method: its formulas, derived here a second time."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from mixbench.contract import Method, Sources, Step, mixed_loss
+from mixbench.errors import BadParameter, InvalidUnit
+from mixbench.mixing import mixed_step
+from mixbench.registry import find, load_method
+from mixbench.streams import generator
+from mixbench.testing import Subject, ToyTask
+
+PatchMix = load_method(find("method", "random_patchmix"))
+
+
+def step_for(method: Method, images: torch.Tensor, seed: int = 0) -> tuple[Step, Method]:
+    bound, model, task = Subject(lambda: method).bound()
+    targets = torch.arange(len(images)) % 5
+    return Step(images, targets, rng=generator(seed, "mix"), task=task, model=model), bound
+
+
+@pytest.mark.parametrize("image_loss", [True, False])
+@pytest.mark.parametrize("patch_loss", [True, False])
+@pytest.mark.parametrize("head", ["shared", "per_cell", "tied"])
+def test_patchmix_loss_is_equation_5(*, image_loss: bool, patch_loss: bool, head: str) -> None:
+    if not (image_loss or patch_loss):
+        with pytest.raises(BadParameter):
+            PatchMix(image_loss=False, patch_loss=False)
+        return
+    step, method = step_for(
+        PatchMix(grid=2, image_loss=image_loss, patch_loss=patch_loss, head=head),
+        torch.randn(6, 3, 16, 12, generator=generator(1, "synthetic")),
+    )
+    mixed, sources = method.mix(step.images, step)
+    output = step.model(mixed)
+
+    one_hot = F.one_hot(step.targets, 5).float()
+    soft = (one_hot[sources.index] * sources.weight[..., None]).sum(1)
+    image = -(soft * output.out.log_softmax(1)).sum(1).mean()
+    pooled = F.adaptive_avg_pool2d(output.features, 2).flatten(2).transpose(1, 2)
+    heads: dict[str, Callable[[int], torch.nn.Module]] = {
+        "shared": lambda _: method.get_submodule("heads.0"),
+        "per_cell": lambda cell: method.get_submodule(f"heads.{cell}"),
+        "tied": lambda _: step.model.get_submodule("classifier"),
+    }
+    patch = torch.zeros(())
+    for cell in range(4) if patch_loss else ():
+        logits = heads[head](cell)(pooled[:, cell])
+        patch = patch + F.cross_entropy(logits, step.targets[sources.index[:, cell]]) / 4
+
+    expected = (image + patch) / 2 if image_loss and patch_loss else image * image_loss + patch
+    torch.testing.assert_close(method.loss(output, sources, step), expected)
+
+
+def test_without_an_image_loss_patches_vote() -> None:
+    step, method = step_for(PatchMix(image_loss=False), torch.randn(4, 3, 16, 16))
+    output = step.model(step.images)
+
+    pooled = F.adaptive_avg_pool2d(output.features, 4).flatten(2).transpose(1, 2)
+    mean = method.get_submodule("heads.0")(pooled).softmax(-1).mean(1)
+
+    torch.testing.assert_close(method.predict(output).exp(), mean)
+
+
+def test_patchmix_head_overhead_is_as_counted() -> None:
+    """One shared linear head: (dim + 1) x classes; P² of them for per_cell; none for tied."""
+    sizes = {}
+    for head in ("shared", "per_cell", "tied"):
+        method, _, _ = Subject(partial(PatchMix, head=head)).bound()
+        sizes[head] = sum(p.numel() for p in method.parameters())
+
+    assert sizes == {"shared": 65 * 5, "per_cell": 16 * 65 * 5, "tied": 0}
+
+
+def test_a_grid_larger_than_the_image_is_refused() -> None:
+    step, method = step_for(PatchMix(grid=9), torch.randn(4, 3, 16, 8))
+
+    with pytest.raises(BadParameter, match="at most the image's shorter side, 8 pixels"):
+        method.mix(step.images, step)
+
+
+def test_manifold_mixup_visits_every_site_evenly() -> None:
+    unit = load_method(find("method", "manifold_mixup"))
+    counts: dict[str, int] = {}
+
+    class Spy(unit):  # type: ignore[misc,valid-type]
+        def mix(self, x: torch.Tensor, step: Step) -> tuple[torch.Tensor, Sources]:
+            counts[step.site] = counts.get(step.site, 0) + 1
+            assert x.shape[1] == {"input": 3, "block1": 16, "block2": 32}[step.site]
+            return super().mix(x, step)  # type: ignore[no-any-return]
+
+    for seed in range(120):
+        step, method = step_for(Spy(), torch.randn(3, 3, 8, 12), seed)
+        mixed_step(method, step)
+        assert not any(m._forward_hooks for m in step.model.modules())
+
+    assert set(counts) == {"input", "block1", "block2"}
+    assert min(counts.values()) > 24
+
+
+def test_an_unknown_site_is_named() -> None:
+    class Deep(PatchMix):  # type: ignore[misc,valid-type]
+        sites = ("block9",)
+
+    step, method = step_for(Deep(), torch.randn(4, 3, 16, 16))
+
+    with pytest.raises(InvalidUnit, match=r"mixes at 'block9'.* input, block1, block2, block3"):
+        mixed_step(method, step)
+
+
+def test_mixed_loss_is_the_loss_of_the_mixed_label() -> None:
+    """For cross-entropy: loss mixing and label mixing agree."""
+    out = torch.randn(6, 5, generator=generator(0, "synthetic"))
+    targets, lam = torch.arange(6) % 5, torch.rand(6, generator=generator(1, "synthetic"))
+    sources = Sources.pair(torch.tensor([1, 2, 3, 4, 5, 0]), lam)
+    soft = (F.one_hot(targets, 5)[sources.index] * sources.weight[..., None]).sum(1)
+
+    mixed = mixed_loss(ToyTask(), out, sources, targets)
+
+    torch.testing.assert_close(mixed, F.cross_entropy(out, soft))
+
+
+def test_drawn_items_have_the_asked_classes() -> None:
+    task = ToyTask()
+    split = task.load("train", Path(), 0)
+    model = torch.nn.Identity()
+    step = Step(
+        split.read(torch.arange(4), None),
+        split.targets[:4],
+        rng=generator(0, "mix"),
+        task=task,
+        model=model,
+        split=split,
+    )
+
+    positions = step.draw(torch.tensor([3, 3, 0]))
+
+    assert positions.tolist() == [4, 5, 6]
+    assert step.targets[positions].tolist() == [3, 3, 0]
+    assert len(step.images) == 7
+
+
+def test_saliency_has_no_side_effects() -> None:
+    step, _ = step_for(PatchMix(), torch.randn(4, 3, 16, 12))
+    step.model.train()
+    before = {k: v.clone() for k, v in step.model.state_dict().items()}
+
+    saliency = step.saliency()
+
+    assert saliency.shape == (4, 16, 12)
+    assert step.model.training
+    assert all(p.grad is None for p in step.model.parameters())
+    assert all(torch.equal(before[k], v) for k, v in step.model.state_dict().items())

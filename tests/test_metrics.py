@@ -1,0 +1,68 @@
+"""Metrics against other derivations of the same numbers."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, log_loss
+
+from mixbench.contract import Score
+from mixbench.evaluation import at_points
+from mixbench.metrics import calibration_error, cross_entropy, top1
+
+
+@pytest.fixture
+def answers(rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    targets = torch.randint(7, (500,), generator=rng)
+    logits = 2 * torch.randn(500, 7, generator=rng)
+    logits[torch.arange(500), targets] += 1
+    return logits, targets
+
+
+def test_top1_is_scikit_learns(answers: tuple[torch.Tensor, torch.Tensor]) -> None:
+    logits, targets = answers
+
+    value, stderr = top1(logits, targets)
+
+    accuracy = accuracy_score(targets, logits.argmax(1))
+    assert value == pytest.approx(100 * accuracy)
+    assert stderr == pytest.approx(100 * (accuracy * (1 - accuracy) / 499) ** 0.5)
+
+
+def test_cross_entropy_is_scikit_learns(answers: tuple[torch.Tensor, torch.Tensor]) -> None:
+    logits, targets = answers
+
+    expected = log_loss(targets, logits.double().softmax(1).numpy(), labels=range(7))
+    assert cross_entropy(logits, targets).value == pytest.approx(expected)
+
+
+def test_calibration_error_is_the_sum_over_bins(
+    answers: tuple[torch.Tensor, torch.Tensor],
+) -> None:
+    logits, targets = answers
+    probabilities = logits.double().softmax(1).numpy()
+    confidence, correct = probabilities.max(1), probabilities.argmax(1) == targets.numpy()
+    expected = 0.0
+    for low, high in zip(np.arange(15) / 15, np.arange(1, 16) / 15, strict=True):
+        inside = (confidence > low) & (confidence <= high)
+        if inside.any():
+            gap = abs(correct[inside].mean() - confidence[inside].mean())
+            expected += inside.mean() * gap
+
+    assert calibration_error(logits, targets).value == pytest.approx(100 * expected)
+
+
+def test_a_perfect_forecast_has_no_calibration_error() -> None:
+    logits = torch.full((4, 3), -1e4)
+    logits[torch.arange(4), torch.tensor([0, 1, 2, 0])] = 1e4
+
+    assert calibration_error(logits, torch.tensor([0, 1, 2, 0])).value == pytest.approx(0)
+
+
+def test_points_are_taken_where_they_say() -> None:
+    scores = {e: {"top1": Score(v, 0.1)} for e, v in {3: 50.0, 8: 60.0, 9: 80.0, 10: 70.0}.items()}
+
+    points = at_points(scores, best=3, tail=[8, 9, 10])
+
+    assert points["last"]["top1"].value == 70
+    assert points["best_validation"]["top1"].value == 50
+    assert points["median_tail"]["top1"] == Score(70.0, None)

@@ -1,0 +1,173 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mixbench.errors import UnknownName, UsageError
+from mixbench.parameters import read_settings
+from mixbench.plan import Plan, Request, cells_of, plan
+from mixbench.why import differences
+
+GUIDED = '''
+"""Guided: starts from another method's model.
+
+Paper    -
+Source   -
+Differs  nothing known
+"""
+from mixbench.contract import Method
+from mixbench.declare import Count, Need
+
+
+class Guided(Method):
+    version = 1
+    needs = {"scorer": Need(method="random_patchmix", share=("grid",))}
+
+    def __init__(self, grid: Count = 4) -> None:
+        super().__init__()
+
+    def prepare(self, preparation):
+        pass
+'''
+
+
+def planned(methods: str, *settings: str, **more: Any) -> Plan:
+    asked: dict[str, Any] = {
+        "tasks": ["digits"],
+        "seeds": [0],
+        "settings": read_settings(settings),
+    } | more
+    return plan(cells_of(Request(methods=methods.split(","), **asked)))
+
+
+def keys(kind: str, methods: str, *settings: str, **more: Any) -> list[str]:
+    stages = planned(methods, *settings, **more).stages
+    return [key for key, stage in stages.items() if stage.kind == kind]
+
+
+@pytest.fixture
+def guided(tmp_path: Path) -> str:
+    path = tmp_path / "guided.py"
+    path.write_text(GUIDED.lstrip())
+    return str(path)
+
+
+def test_seeds_vary_slowest() -> None:
+    cells = planned("none,mixup", seeds=[1, 0]).cells
+
+    assert [(c.seed, c.method.card.name) for c in cells] == [
+        (1, "none"), (1, "mixup"), (0, "none"), (0, "mixup"),
+    ]  # fmt: skip
+
+
+def test_a_key_is_its_content() -> None:
+    assert keys("train", "mixup") == keys("train", "mixup")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"settings": read_settings(["mixup.alpha=0.5"])},
+        {"settings": read_settings(["digits.epochs=7"])},
+        {"settings": read_settings(["digits.holdout=0.2"])},
+        {"seeds": [1]},
+        {"model": "resnet14"},
+        {"protocol": "paper"},
+        {"data": "synthetic"},
+    ],
+    ids=str,
+)
+def test_what_decides_a_result_is_in_the_key(change: dict[str, Any]) -> None:
+    assert keys("train", "mixup", **change) != keys("train", "mixup")
+
+
+def test_the_place_of_the_data_is_not_in_the_key(tmp_path: Path) -> None:
+    import sklearn
+
+    original = Path(sklearn.__file__).parent / "datasets/data/digits.csv.gz"
+    (tmp_path / "digits.csv.gz").write_bytes(original.read_bytes())
+
+    assert keys("train", "mixup", data=str(tmp_path)) == keys("train", "mixup")
+
+
+def test_other_content_is_other_data(tmp_path: Path) -> None:
+    (tmp_path / "digits.csv.gz").write_bytes(b"something else")
+
+    made = planned("mixup", data=str(tmp_path))
+
+    assert made.cells[0].data.origin == "modified"
+    assert [s.key for s in made.stages.values() if s.kind == "train"] != keys("train", "mixup")
+
+
+def test_generated_data_is_one_stage_for_all() -> None:
+    stages = planned("none,mixup", seeds=[0, 1], data="synthetic").stages
+
+    assert [stage.kind for stage in stages.values()].count("data") == 1
+    assert [stage.kind for stage in stages.values()].count("train") == 4
+
+
+def test_a_needed_cell_is_shared_with_the_one_asked_for(guided: str) -> None:
+    together = planned(f"random_patchmix,{guided}")
+    alone = keys("train", "random_patchmix")
+
+    trains = [s for s in together.stages.values() if s.kind == "train"]
+    prepare = next(s for s in together.stages.values() if s.kind == "prepare")
+
+    assert len(trains) == 2
+    assert prepare.inputs["scorer"] == alone[0]
+
+
+def test_a_needed_cell_takes_over_shared_parameters(guided: str) -> None:
+    made = planned(guided, "guided.grid=2")
+
+    prepare = next(s for s in made.stages.values() if s.kind == "prepare")
+
+    assert prepare.inputs["scorer"] == keys("train", "random_patchmix", "random_patchmix.grid=2")[0]
+
+
+def test_stages_stand_after_their_inputs(guided: str) -> None:
+    seen: set[str] = set()
+    for key, stage in planned(f"{guided},none", data="synthetic").stages.items():
+        assert set(stage.inputs.values()) <= seen
+        seen.add(key)
+
+
+def test_a_changed_recipe_is_a_protocol_of_its_own() -> None:
+    assert planned("none").cells[0].protocol == "quick"
+    assert planned("none", "digits.epochs=7").cells[0].protocol == "custom"
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"methods": ["mixupp"]}, r"No method 'mixupp'. Did you mean 'mixup'\? Known: cutmix"),
+        ({"tasks": ["digit"]}, r"No task 'digit'. Did you mean 'digits'\?"),
+        ({"model": "resnet9"}, r"No model of digits 'resnet9'. Did you mean 'resnet\d+'\?"),
+        ({"protocol": "fast"}, r"No protocol of digits 'fast'. Known: paper, quick."),
+    ],
+    ids=str,
+)
+def test_unknown_names_are_errors(change: dict[str, Any], complaint: str) -> None:
+    asked: dict[str, Any] = {"methods": ["none"], "tasks": ["digits"], "seeds": [0]} | change
+
+    with pytest.raises(UnknownName, match=complaint):
+        cells_of(Request(**asked))
+
+
+def test_a_setting_for_an_absent_unit_is_an_error() -> None:
+    with pytest.raises(UsageError, match=r"'mixup' takes no part here\. Taking part: digits, none"):
+        planned("none", "mixup.alpha=1")
+
+
+def test_why_names_what_changed() -> None:
+    before = next(s for s in planned("mixup").stages.values() if s.kind == "train")
+    after = next(
+        s for s in planned("mixup", "mixup.alpha=0.5").stages.values() if s.kind == "train"
+    )
+    stored = {"identity": before.identity, "code": {**before.code, "mixbench.kernels": "old"}}
+
+    reasons = list(differences(stored, after, set()))
+
+    assert reasons == [
+        "code: mixbench.kernels changed", "method.parameters.alpha: 1.0 -> 0.5",
+    ]  # fmt: skip

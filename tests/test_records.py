@@ -1,0 +1,65 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from mixbench.errors import Damaged
+from mixbench.records import Record, parse, to_json
+
+SCHEMA = Path(__file__).parent.parent / "leaderboards" / "record.schema.json"
+MakeRecord = Callable[..., Record]
+
+
+def test_a_record_survives_its_file(make_record: MakeRecord) -> None:
+    record = make_record()
+
+    assert parse(to_json(record), "file") == record
+
+
+def test_a_record_fits_the_published_schema(make_record: MakeRecord) -> None:
+    schema = json.loads(SCHEMA.read_text())
+
+    for record in (make_record(), make_record(status="failed", reason="it broke")):
+        jsonschema.validate(json.loads(to_json(record)), schema)
+
+
+def test_the_published_schema_is_the_programs() -> None:
+    assert json.loads(SCHEMA.read_text()) == Record.model_json_schema(by_alias=True)
+
+
+def broken(make_record: MakeRecord, change: Callable[[dict[str, Any]], object]) -> str:
+    content = json.loads(to_json(make_record()))
+    change(content)
+    return json.dumps(content)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda r: r.update(colour="red"), "colour: Extra inputs are not permitted"),
+        (lambda r: r.pop("seed"), "seed: Field required"),
+        (lambda r: r.update(seed=-1), "seed: Input should be greater than or equal to 0"),
+        (lambda r: r.update(schema="mixbench/record@9"), "schema: Input should be"),
+        (lambda r: r["metrics"][0].update(value=float("nan")), "value: Input should be a finite"),
+        (lambda r: r["metrics"][0].update(at="first"), "metrics.0.at: Input should be"),
+        (lambda r: r.update(metrics=[]), "exactly one primary metric at 'last'"),
+        (lambda r: r.update(cost=None), "needs its cost"),
+        (lambda r: r.update(status="failed"), "a record that is not ok needs a reason"),
+    ],
+)
+def test_a_wrong_record_is_refused_with_file_and_field(
+    make_record: MakeRecord, change: Callable[[dict[str, Any]], object], complaint: str
+) -> None:
+    with pytest.raises(Damaged) as caught:
+        parse(broken(make_record, change), "records/x.json")
+
+    assert "records/x.json is not a valid record" in str(caught.value)
+    assert complaint in str(caught.value)
+
+
+def test_text_that_is_no_json_is_refused() -> None:
+    with pytest.raises(Damaged, match=r"x\.json is not a valid record: the whole: Invalid JSON"):
+        parse('{"schema": "mixb', "x.json")

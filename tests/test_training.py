@@ -1,0 +1,225 @@
+"""The loop: pairing of methods, continuation, and what it refuses."""
+
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from mixbench.contract import Method, Output, Sources, Step, Task
+from mixbench.declare import Recipe
+from mixbench.errors import BadParameter, Diverged
+from mixbench.journal import DiskJournal, Stopped
+from mixbench.registry import find, load_method
+from mixbench.testing import ToyTask
+from mixbench.training import Run, Setup, State, learning_rate, train, weights
+
+RECIPE = Recipe(model="toy", epochs=3, batch_size=30, lr=0.05, tail=2)  # 3 steps an epoch
+
+
+class Memory:
+    """A journal in memory that may stop the run at a step."""
+
+    def __init__(self, stop_at: int = -1, state: State | None = None) -> None:
+        self.stop_at, self.state = stop_at, state
+        self.kept: dict[str, State] = {}
+        self.rows: list[Mapping[str, float]] = []
+
+    def restore(self) -> State | None:
+        return self.state
+
+    def after_step(self, step: int, num_steps: int, state: Callable[[], State]) -> None:
+        assert num_steps == 9
+        if step == self.stop_at:
+            # As through a file: no tensor is shared with the run that goes on.
+            buffer = io.BytesIO()
+            torch.save(state(), buffer)
+            buffer.seek(0)
+            self.state = torch.load(buffer, weights_only=True)
+            raise Stopped
+
+    def end_epoch(
+        self, row: Mapping[str, float], weights: Callable[[], State], names: list[str]
+    ) -> None:
+        self.rows.append(row)
+        for name in names:
+            self.kept[name] = {k: v.clone() for k, v in weights().items()}
+
+
+def setup(method: Method | None = None, **changes: object) -> Setup:
+    method = method or load_method(find("method", "random_patchmix"))()
+    made = Setup(method, ToyTask(), "toy", RECIPE, 0, Path(), torch.device("cpu"))
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def final(run: Run) -> State:
+    return weights(run.model, run.setup.method)
+
+
+def assert_equal(one: State, other: State) -> None:
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("stop_at", [1, 3, 4, 8])
+def test_a_continued_run_is_bit_identical(stop_at: int) -> None:
+    whole = train(setup(), Memory())
+    first = Memory(stop_at)
+    with pytest.raises(Stopped):
+        train(setup(), first)
+
+    second = Memory(state=first.state)
+    resumed = train(setup(), second)
+
+    assert_equal(final(whole), final(resumed))
+    assert whole.curve == resumed.curve
+    assert whole.counters.images == resumed.counters.images == 270
+
+
+class Recorder(Method):
+    """Mixes nothing and remembers the batches; with a head that draws more initial weights."""
+
+    version = 1
+
+    def __init__(self, heads: int = 0) -> None:
+        super().__init__()
+        self.seen: list[Tensor] = []
+        self.num_heads = heads
+
+    def bind(self, model: torch.nn.Module, task: Task) -> None:  # noqa: ARG002  # the contract
+        self.first = next(model.parameters()).detach().clone()
+        self.heads = torch.nn.ModuleList(torch.nn.Linear(4, 4) for _ in range(self.num_heads))
+
+    def mix(self, x: Tensor, step: Step) -> tuple[Tensor, Sources]:
+        torch.rand(self.num_heads, generator=step.rng)
+        torch.rand(self.num_heads)
+        self.seen.append(x.clone())
+        return x, Sources.alone(x)
+
+
+def test_all_methods_see_the_same_weights_and_batches() -> None:
+    plain, greedy = Recorder(), Recorder(heads=3)
+
+    train(setup(plain), Memory())
+    train(setup(greedy), Memory())
+
+    assert torch.equal(plain.first, greedy.first)
+    assert torch.equal(torch.stack(plain.seen), torch.stack(greedy.seen))
+
+
+def test_seeds_differ_in_weights_and_order() -> None:
+    zero, one = Recorder(), Recorder()
+
+    train(setup(zero), Memory())
+    train(setup(one, seed=1), Memory())
+
+    assert not torch.equal(zero.first, one.first)
+    assert not torch.equal(zero.seen[0], one.seen[0])
+
+
+def test_an_epoch_shows_every_item_at_most_once() -> None:
+    recorder = Recorder()
+
+    train(setup(recorder), Memory())
+
+    for epoch in range(3):
+        items = torch.cat(recorder.seen[3 * epoch : 3 * epoch + 3]).flatten(1)
+        assert len(items.unique(dim=0)) == 90
+
+
+def test_the_best_and_the_last_epochs_are_kept() -> None:
+    memory = Memory()
+
+    run = train(setup(), memory)
+
+    accuracies = [row["validation_accuracy"] for row in memory.rows]
+    assert set(memory.kept) == {"best", "epoch-2", "epoch-3"}
+    assert run.best == 1 + accuracies.index(max(accuracies))
+    assert_equal(memory.kept["epoch-3"], final(run))
+
+
+class Broken(Recorder):
+    def loss(self, output: Output, sources: Sources, step: Step) -> Tensor:
+        loss = super().loss(output, sources, step)
+        return loss * float("nan") if len(self.seen) == 5 else loss
+
+
+def test_a_loss_that_is_not_finite_is_named_with_its_step() -> None:
+    with pytest.raises(Diverged, match=r"The loss is nan at step 5 \(epoch 2\)"):
+        train(setup(Broken()), Memory())
+
+
+def test_a_batch_larger_than_the_data_is_refused() -> None:
+    with pytest.raises(BadParameter, match="at most the number of training images, 96"):
+        train(setup(recipe=replace(RECIPE, batch_size=97)), Memory())
+
+
+def test_bfloat16_trains() -> None:
+    run = train(setup(recipe=replace(RECIPE, precision="bfloat16")), Memory())
+
+    assert all(tensor.isfinite().all() for tensor in final(run).values())
+    assert run.curve[-1]["loss"] < run.curve[0]["loss"]
+
+
+def test_the_learning_rate_is_torchs_cosine() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=40)
+    for step in range(40):
+        assert learning_rate(0.1, step, 40) == pytest.approx(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+
+
+def journal(folder: Path, notes: list[str]) -> DiskJournal:
+    return DiskJournal(folder, checkpoint_every=2, notify=notes.append)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path: Path) -> None:
+    whole = train(setup(), Memory())
+    with pytest.raises(_Killed):
+        train(setup(), _KillingJournal(journal(tmp_path, []), at=7))
+    newest = max(tmp_path.glob("checkpoint-*.pt"))
+    newest.write_bytes(newest.read_bytes()[:-100])
+
+    notes: list[str] = []
+    resumed = train(setup(), journal(tmp_path, notes))
+
+    assert newest.name in notes[0]
+    assert "damaged" in notes[0]
+    assert notes[1] == "goes on at step 4"
+    assert_equal(final(whole), final(resumed))
+
+
+class _Killed(Exception):
+    """As if the process had ended."""
+
+
+class _KillingJournal:
+    """A journal on the disk whose process dies at a step."""
+
+    def __init__(self, inner: DiskJournal, at: int) -> None:
+        self.inner, self.at = inner, at
+
+    def restore(self) -> State | None:
+        return self.inner.restore()
+
+    def after_step(self, step: int, num_steps: int, state: Callable[[], State]) -> None:
+        if step == self.at:
+            raise _Killed
+        self.inner.after_step(step, num_steps, state)
+
+    def end_epoch(
+        self, row: Mapping[str, float], weights: Callable[[], State], names: list[str]
+    ) -> None:
+        self.inner.end_epoch(row, weights, names)
+
+
+def test_only_two_checkpoints_are_kept(tmp_path: Path) -> None:
+    train(setup(), journal(tmp_path, []))
+
+    assert [p.name[:20] for p in sorted(tmp_path.glob("checkpoint-*.pt"))] == [
+        "checkpoint-000000006", "checkpoint-000000008",
+    ]  # fmt: skip
