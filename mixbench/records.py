@@ -4,6 +4,7 @@ One JSON file per cell, failed ones too. Unknown and missing fields are refused;
 measured is null, never 0.
 """
 
+import json
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -236,6 +237,11 @@ def parse(text: str, name: str) -> Record:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the whole"
         raise Damaged(f"{name} is not a valid record: {where}: {first['msg']}.") from error
+
+
+def schema_text() -> str:
+    """Return the JSON schema of a record, as leaderboards/record.schema.json holds it."""
+    return json.dumps(Record.model_json_schema(by_alias=True), indent=1) + "\n"
 
 
 def to_json(record: Record) -> str:

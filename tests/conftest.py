@@ -45,7 +45,7 @@ def mixbench(tmp_path: Path) -> Run:
     return run
 
 
-FAST = ("--data", "synthetic", "--set", "digits.epochs=1")
+FAST = ("--set", "digits.epochs=1")
 
 
 @pytest.fixture

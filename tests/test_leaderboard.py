@@ -88,8 +88,8 @@ def test_what_is_not_comparable_is_not_compared(
 
 
 def test_the_newest_record_of_a_seed_counts(make_record: MakeRecord) -> None:
-    old = make_record(value=50.0, created="2026-01-01T00:00:00Z")
-    new = make_record(value=60.0, created="2026-02-01T00:00:00Z")
+    old = make_record("none", 0, 50.0, created="2026-01-01T00:00:00Z")
+    new = make_record("none", 0, 60.0, created="2026-02-01T00:00:00Z")
 
     assert list(only([new, old]).rows["mean"]) == [60.0]
 

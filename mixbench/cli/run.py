@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,6 +80,7 @@ def _run(plan: "Plan", store: "Store", checkpoint_every: int, *, as_json: bool) 
     from mixbench.evidence import write_record
     from mixbench.progress import Show
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stopped politely, either way
     command = ["mixbench", *sys.argv[1:]]
     records: list[Record] = []
     engine = LocalEngine(store.root, local_slots())
@@ -126,18 +128,21 @@ def _conclude(records: list["Record"], store: "Store", *, as_json: bool) -> int:
 def _headline(plan: "Plan", board: "Board") -> str:
     """Return one line about what is asked and what there is to do."""
     cells = plan.cells
-    sizes = (
-        ("method", len({cell.method.label for cell in cells})),
-        ("task", len({cell.task.label for cell in cells})),
-        ("seed", len({cell.seed for cell in cells})),
-    )
-    product = " x ".join(f"{n} {name}{'s' * (n != 1)}" for name, n in sizes)
+    product = " x ".join((
+        _counted("method", len({cell.method.label for cell in cells})),
+        _counted("task", len({cell.task.label for cell in cells})),
+        _counted("seed", len({cell.seed for cell in cells})),
+    ))
     todo = board.count("waiting")
     cached = len(board.states) - todo
     return (
-        f"{product} = {len(cells)} cells, {len(plan.stages)} stages: {cached} cached, "
+        f"{product} = {_counted('cell', len(cells))}, {len(plan.stages)} stages: {cached} cached, "
         f"{todo} to run in {board.num_slots} slots   store {board.store.root}"
     )
+
+
+def _counted(noun: str, number: int) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _note_run(plan: "Plan", store: "Store", command: list[str]) -> None:
@@ -180,6 +185,7 @@ def _show_plan(plan: "Plan", store: "Store", *, as_json: bool) -> int:
         click.echo(f"{row['state']:7} {row['stage']:8} {row['cell']}{shared}")
     cached = sum(row["state"] == "cached" for row in rows)
     click.echo(
-        f"{len(plan.cells)} cells, {len(rows)} stages: {cached} cached, {len(rows) - cached} to run"
+        f"{_counted('cell', len(plan.cells))}, {len(rows)} stages: {cached} cached, "
+        f"{len(rows) - cached} to run"
     )
     return 0

@@ -1,0 +1,40 @@
+# From a fresh checkout, `make demo` and `make test` set up all that they need.
+
+PYTHON ?= python3
+BIN := .venv/bin
+METHODS := none,mixup,manifold_mixup,cutmix,random_patchmix
+
+.PHONY: demo test slow lint check fix schema clean
+
+demo: .venv/ready  # train five methods on real digits, and rank them
+	$(BIN)/mixbench run -m $(METHODS) -t digits --seeds 3
+
+test: .venv/ready
+	$(BIN)/pytest
+
+slow: .venv/ready
+	$(BIN)/pytest -m slow
+
+lint: .venv/ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+check: lint test  # the gate
+
+fix: .venv/ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+schema: .venv/ready
+	$(BIN)/python -c 'from mixbench.records import schema_text; print(schema_text(), end="")' \
+		> leaderboards/record.schema.json
+
+clean:
+	rm -rf .venv .mixbench build *.egg-info
+
+.venv/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("mixbench needs Python 3.11 or newer" * (sys.version_info < (3, 11)))'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $@
