@@ -54,8 +54,9 @@ def _run(store: Store, key: str) -> int:
     """Do the work and publish it."""
     import torch
 
-    from mixbench import environment, stages
-    from mixbench.journal import DiskJournal, Stopped
+    from mixbench.stages import environment
+    from mixbench.stages.journal import DiskJournal, Stopped
+    from mixbench.stages.work import WORK, Job
 
     work = store.work(key)
     spec: dict[str, Any] = read_json(work / "spec.json")
@@ -72,7 +73,7 @@ def _run(store: Store, key: str) -> int:
     built.mkdir()
     started = now()
     try:
-        facts = stages.WORK[spec["kind"]](stages.Job(spec, store, journal, built, device))
+        facts = WORK[spec["kind"]](Job(spec, store, journal, built, device))
     except Stopped:
         return STOPPED
     host, gpu = environment.peak_memory_gib(device)

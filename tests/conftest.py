@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from mixbench.records import Record
+from mixbench.records.schema import Record
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from mixbench.cards import read_card
 from mixbench.errors import InvalidUnit
+from mixbench.registry.cards import read_card
 
 SOUND = '''
 """Noise: add a little.

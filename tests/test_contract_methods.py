@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from mixbench.registry import find, load_method, paths
+from mixbench.registry.units import find, load_method, paths
 from mixbench.testing import METHOD_CHECKS, Subject
 
 

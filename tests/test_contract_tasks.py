@@ -6,10 +6,10 @@ from typing import get_type_hints
 import pytest
 import torch
 
-from mixbench.cards import Card
 from mixbench.contract import Method, Task
-from mixbench.evaluation import predict
-from mixbench.registry import find, load_method, load_task, paths
+from mixbench.registry.cards import Card
+from mixbench.registry.units import find, load_method, load_task, paths
+from mixbench.stages.evaluation import predict
 from mixbench.streams import generator
 
 

@@ -9,9 +9,9 @@ import torch
 from sklearn.datasets import load_digits
 
 from mixbench.contract import Task
-from mixbench.data import locate
 from mixbench.errors import DataError
-from mixbench.registry import find, load_task
+from mixbench.plan.data import locate
+from mixbench.registry.units import find, load_task
 from mixbench.splits import ResidentSplit
 
 CARD = find("task", "digits")

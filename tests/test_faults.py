@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mixbench.contract import Method, Output, Sources, Step, Task
 from mixbench.kernels import Box, beta, blend, clipped_box, compose_grid, paste_box, permutation
-from mixbench.registry import find, load_method
+from mixbench.registry.units import find, load_method
 from mixbench.testing import METHOD_CHECKS, Subject, checks
 
 Mixed = tuple[Tensor, Sources]

@@ -19,7 +19,7 @@ from mixbench.kernels import (
     compose_grid,
     paste_box,
 )
-from mixbench.registry import find, load_method
+from mixbench.registry.units import find, load_method
 from mixbench.streams import generator
 from mixbench.testing import ToyTask
 

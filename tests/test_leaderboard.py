@@ -4,9 +4,9 @@ from collections.abc import Callable
 import pytest
 from scipy import stats
 
-from mixbench.leaderboard import Leaderboard, leaderboards
-from mixbench.records import Record
-from mixbench.tables import display, to_csv, to_json, to_markdown
+from mixbench.leaderboard.board import Leaderboard, leaderboards
+from mixbench.leaderboard.tables import display, to_csv, to_json, to_markdown
+from mixbench.records.schema import Record
 
 MakeRecord = Callable[..., Record]
 VALUES = {"none": [90.0, 91.0, 92.0], "mixup": [91.0, 92.5, 92.6], "cutmix": [89.0, 91.0, 90.0]}

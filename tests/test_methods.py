@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from mixbench.contract import Method, Sources, Step, mixed_loss
 from mixbench.errors import BadParameter, InvalidUnit
-from mixbench.mixing import mixed_step
-from mixbench.registry import find, load_method
+from mixbench.registry.units import find, load_method
+from mixbench.stages.mixing import mixed_step
 from mixbench.streams import generator
 from mixbench.testing import Subject, ToyTask
 

@@ -6,8 +6,8 @@ import torch
 from sklearn.metrics import accuracy_score, log_loss
 
 from mixbench.contract import Score
-from mixbench.evaluation import at_points
 from mixbench.metrics import calibration_error, cross_entropy, top1
+from mixbench.stages.evaluation import at_points
 
 
 @pytest.fixture

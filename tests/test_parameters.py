@@ -1,8 +1,8 @@
 import pytest
 
 from mixbench.errors import BadParameter, UnknownName, UsageError
-from mixbench.parameters import parameters_of, read_settings, task_settings
-from mixbench.registry import find
+from mixbench.registry.parameters import parameters_of, read_settings, task_settings
+from mixbench.registry.units import find
 
 
 def test_settings_are_read_as_their_types() -> None:

@@ -4,9 +4,10 @@ from typing import Any
 import pytest
 
 from mixbench.errors import UnknownName, UsageError
-from mixbench.parameters import read_settings
-from mixbench.plan import Plan, Request, cells_of, plan
-from mixbench.why import differences
+from mixbench.plan.cells import Request, cells_of
+from mixbench.plan.graph import Plan, plan
+from mixbench.plan.why import differences
+from mixbench.registry.parameters import read_settings
 
 GUIDED = '''
 """Guided: starts from another method's model.

@@ -7,7 +7,7 @@ import jsonschema
 import pytest
 
 from mixbench.errors import Damaged
-from mixbench.records import Record, parse, schema_text, to_json
+from mixbench.records.schema import Record, parse, schema_text, to_json
 
 SCHEMA = Path(__file__).parent.parent / "leaderboards" / "record.schema.json"
 MakeRecord = Callable[..., Record]

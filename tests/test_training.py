@@ -12,10 +12,10 @@ from torch import Tensor
 from mixbench.contract import Method, Output, Sources, Step, Task
 from mixbench.declare import Recipe
 from mixbench.errors import BadParameter, Diverged
-from mixbench.journal import DiskJournal, Stopped
-from mixbench.registry import find, load_method
+from mixbench.registry.units import find, load_method
+from mixbench.stages.journal import DiskJournal, Stopped
+from mixbench.stages.training import Run, Setup, State, learning_rate, train, weights
 from mixbench.testing import ToyTask
-from mixbench.training import Run, Setup, State, learning_rate, train, weights
 
 RECIPE = Recipe(model="toy", epochs=3, batch_size=30, lr=0.05, tail=2)  # 3 steps an epoch
 

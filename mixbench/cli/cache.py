@@ -16,7 +16,7 @@ from mixbench.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from mixbench.plan import Stage
+    from mixbench.plan.graph import Stage
     from mixbench.store import Store
 
 
@@ -55,7 +55,8 @@ def list_stages(*, as_json: bool, store_path: Path) -> None:
 @store_option
 def why(*, as_json: bool, store_path: Path, **options: Any) -> None:
     """Say why each stage of the given cells would run again, or would not."""
-    from mixbench.plan import cells_of, plan
+    from mixbench.plan.cells import cells_of
+    from mixbench.plan.graph import plan
 
     store = existing_store(store_path)
     stages = plan(cells_of(make_request(options))).stages
@@ -76,7 +77,7 @@ def why(*, as_json: bool, store_path: Path, **options: Any) -> None:
 
 def _reasons(stage: "Stage", store: "Store") -> list[str]:
     """Return what keeps a stage from being taken from the store; empty if it is stored."""
-    from mixbench.why import differences
+    from mixbench.plan.why import differences
 
     if store.finished(stage.key):
         return []
@@ -93,7 +94,7 @@ def _reasons(stage: "Stage", store: "Store") -> list[str]:
 @store_option
 def gc(*, dry_run: bool, store_path: Path) -> None:
     """Remove what no record rests on: old stages, left checkpoints, damaged files."""
-    from mixbench.reporting import read_records
+    from mixbench.leaderboard.reports import read_records
 
     store = existing_store(store_path)
     kept = {stage.key for record in read_records(store) for stage in record.stages}

@@ -56,7 +56,7 @@ def _torch() -> str:
 
 
 def _units() -> str:
-    from mixbench.registry import find, paths
+    from mixbench.registry.units import find, paths
 
     counts = {kind: len([find(kind, name) for name in paths(kind)]) for kind in ("method", "task")}
     return ", ".join(f"{number} {kind}s" for kind, number in counts.items())
@@ -64,8 +64,8 @@ def _units() -> str:
 
 def _data() -> str:
     """Check the data of the tasks whose data comes with an installed package."""
-    from mixbench.data import locate
-    from mixbench.registry import find, paths
+    from mixbench.plan.data import locate
+    from mixbench.registry.units import find, paths
 
     cards = [find("task", name) for name in paths("task")]
     found = {

@@ -9,7 +9,7 @@ from mixbench.cli.options import as_json
 from mixbench.errors import InvalidUnit, UnknownName
 
 if TYPE_CHECKING:
-    from mixbench.cards import Card, Kind
+    from mixbench.registry.cards import Card, Kind
 
 KINDS: dict[str, "Kind"] = {"methods": "method", "tasks": "task"}
 
@@ -19,7 +19,7 @@ KINDS: dict[str, "Kind"] = {"methods": "method", "tasks": "task"}
 @as_json
 def list_units(what: str, *, as_json: bool) -> None:
     """List the methods or the tasks."""
-    from mixbench.registry import find, paths
+    from mixbench.registry.units import find, paths
 
     lines = {}
     for name in paths(KINDS[what]):
@@ -63,7 +63,7 @@ def info(name: str, *, as_json: bool) -> None:
 
 
 def _find_any(name: str) -> "Card":
-    from mixbench.registry import find, paths
+    from mixbench.registry.units import find, paths
 
     known = {unit: kind for kind in KINDS.values() for unit in paths(kind)}
     if name.endswith(".py"):

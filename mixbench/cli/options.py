@@ -10,7 +10,7 @@ import click
 from mixbench.errors import UsageError
 
 if TYPE_CHECKING:
-    from mixbench.plan import Request
+    from mixbench.plan.cells import Request
     from mixbench.store import Store
 
 Command = Callable[..., Any]
@@ -60,8 +60,8 @@ def make_request(options: dict[str, Any]) -> "Request":
     UsageError
         If no method or no task is named.
     """
-    from mixbench.parameters import read_settings
-    from mixbench.plan import Request
+    from mixbench.plan.cells import Request
+    from mixbench.registry.parameters import read_settings
 
     methods, tasks = names(options["methods"]), names(options["tasks"])
     for kind, given in (("method", methods), ("task", tasks)):

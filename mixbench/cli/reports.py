@@ -25,9 +25,9 @@ def report(
     *, methods: tuple[str, ...], tasks: tuple[str, ...], form: str, as_json: bool, store_path: Path
 ) -> None:
     """Print the leaderboards of the store."""
-    from mixbench import tables
-    from mixbench.leaderboard import leaderboards
-    from mixbench.reporting import read_records
+    from mixbench.leaderboard import tables
+    from mixbench.leaderboard.board import leaderboards
+    from mixbench.leaderboard.reports import read_records
 
     records = read_records(existing_store(store_path))
     wanted = names(methods), names(tasks)

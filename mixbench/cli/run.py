@@ -5,6 +5,7 @@ import os
 import shlex
 import signal
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +15,10 @@ from mixbench.cli.options import as_json, make_request, request_options, store_o
 from mixbench.errors import naming_full_disk
 
 if TYPE_CHECKING:
-    from mixbench.plan import Cell, Plan
-    from mixbench.records import Record
-    from mixbench.scheduler import Board
+    from mixbench.engines.scheduler import Board
+    from mixbench.plan.cells import Cell
+    from mixbench.plan.graph import Plan
+    from mixbench.records.schema import Record
     from mixbench.store import Store
 
 INTERRUPTED = 130
@@ -40,8 +42,8 @@ def run(
 
     The same command again continues where the last one stopped.
     """
-    from mixbench.plan import cells_of
-    from mixbench.plan import plan as make_plan
+    from mixbench.plan.cells import cells_of
+    from mixbench.plan.graph import plan as make_plan
     from mixbench.store import Store
 
     plan = make_plan(cells_of(make_request(options)))
@@ -62,8 +64,8 @@ def run(
 @as_json
 def plan(*, store_path: Path, as_json: bool, **options: Any) -> int:
     """Show what a run would do: cells, stages, what is cached or shared (= run --dry-run)."""
-    from mixbench.plan import cells_of
-    from mixbench.plan import plan as make_plan
+    from mixbench.plan.cells import cells_of
+    from mixbench.plan.graph import plan as make_plan
     from mixbench.store import Store
 
     return _show_plan(
@@ -75,10 +77,10 @@ def _run(plan: "Plan", store: "Store", checkpoint_every: int, *, as_json: bool) 
     """Run the plan, write the records, print the leaderboards; return the exit code."""
     from rich.console import Console
 
-    from mixbench import scheduler
-    from mixbench.engine import LocalEngine, local_slots
-    from mixbench.evidence import write_record
-    from mixbench.progress import Show
+    from mixbench.engines import scheduler
+    from mixbench.engines.local import LocalEngine, local_slots
+    from mixbench.engines.progress import Show
+    from mixbench.records.evidence import write_record
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stopped politely, either way
     command = ["mixbench", *sys.argv[1:]]
@@ -106,8 +108,8 @@ def _run(plan: "Plan", store: "Store", checkpoint_every: int, *, as_json: bool) 
 
 def _conclude(records: list["Record"], store: "Store", *, as_json: bool) -> int:
     """Print the answer, say where the files lie, name what failed."""
-    from mixbench.reporting import boards_about, write_reports
-    from mixbench.tables import to_json, to_terminal
+    from mixbench.leaderboard.reports import boards_about, write_reports
+    from mixbench.leaderboard.tables import to_json, to_terminal
 
     boards = boards_about(store, records)
     written = write_reports(store)
@@ -163,17 +165,14 @@ def _note_run(plan: "Plan", store: "Store", command: list[str]) -> None:
 
 def _show_plan(plan: "Plan", store: "Store", *, as_json: bool) -> int:
     """Print the stages with what would become of each."""
-    uses: dict[str, int] = {}
-    for chain in plan.chains:
-        for key in chain:
-            uses[key] = uses.get(key, 0) + 1
+    uses = Counter(key for chain in plan.chains for key in plan.rests_on(chain[-1]))
     rows = [
         {
             "stage": stage.kind,
             "cell": stage.label,
             "key": key,
             "state": "cached" if store.finished(key) else "to run",
-            "cells": uses.get(key, 0),
+            "cells": uses[key],
         }
         for key, stage in plan.stages.items()
     ]

@@ -18,9 +18,9 @@ from typing import get_type_hints
 import numpy as np
 import torch
 
-from mixbench.evaluation import predict
-from mixbench.mixing import mixed_step
 from mixbench.splits import ResidentSplit
+from mixbench.stages.evaluation import predict
+from mixbench.stages.mixing import mixed_step
 from mixbench.testing.toy import CLASSES, SEEDS, SIZES, Subject, mix, mixes, noise, toy_step
 
 TOLERANCE = 1e-5

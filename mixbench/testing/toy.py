@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixbench.cards import Card
 from mixbench.contract import Method, Part, Score, Sources, Split, Step, Task
 from mixbench.declare import Metric
 from mixbench.models import ResidualNet
+from mixbench.registry.cards import Card
 from mixbench.splits import ResidentSplit
 from mixbench.streams import generator
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mixbench.plan import Stage
+from mixbench.plan.graph import Stage
 
 
 def differences(stored: Mapping[str, Any], stage: Stage, renewed: set[str]) -> Iterator[str]:

@@ -63,7 +63,7 @@ def _cpu() -> str:
 @cache
 def _git(*arguments: str) -> str | None:
     """Return what git says of the checkout that holds mixbench; None outside one."""
-    root = Path(__file__).parent.parent
+    root = Path(mixbench.__file__).parent.parent
     if not (root / ".git").exists():
         return None
     try:

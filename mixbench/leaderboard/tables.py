@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mixbench.leaderboard import BASELINE, Leaderboard
+from mixbench.leaderboard.board import BASELINE, Leaderboard
 
 PIPE = 200  # columns of an output that has no width of its own
 ESSENTIAL = 4  # columns that are always shown

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import pandas as pd
 from scipy.special import stdtrit
 
-from mixbench.records import Record
+from mixbench.records.schema import Record
 
 BASELINE = "none"
 LEVEL = 0.95  # of the intervals

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from mixbench.scheduler import Board, Status
+from mixbench.engines.scheduler import Board, Status
 
 PLAIN_EVERY_S = 15.0
 SHORT_S = 3.0  # taken for a stage without training until one of its kind has ended

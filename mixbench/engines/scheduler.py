@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Literal, Protocol
 
-from mixbench.engine import Ended, LocalEngine
+from mixbench.engines.local import Ended, LocalEngine
 from mixbench.errors import StoreFull
-from mixbench.plan import Cell, Plan
+from mixbench.plan.cells import Cell
+from mixbench.plan.graph import Plan
 from mixbench.stage import DONE, FULL, INPUT_DAMAGED
 from mixbench.store import Store, write_json
 

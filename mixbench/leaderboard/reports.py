@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from mixbench.leaderboard import Leaderboard, leaderboards
-from mixbench.records import Record, parse
+from mixbench.leaderboard.board import Leaderboard, leaderboards
+from mixbench.leaderboard.tables import to_csv, to_json, to_markdown
+from mixbench.records.schema import Record, parse
 from mixbench.store import Store, write_bytes
-from mixbench.tables import to_csv, to_json, to_markdown
 
 
 def read_records(store: Store) -> list[Record]:

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from mixbench.contract import Method, Split, Step, Task
 from mixbench.declare import Recipe
 from mixbench.errors import BadParameter, Diverged
-from mixbench.evaluation import predict
-from mixbench.mixing import mixed_step
+from mixbench.stages.evaluation import predict
+from mixbench.stages.mixing import mixed_step
 from mixbench.streams import generator, stream_seed
 
 State: TypeAlias = dict[str, Any]

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from mixbench.cards import Card
 from mixbench.declare import Recipe
 from mixbench.errors import BadParameter, UnknownName, UsageError
+from mixbench.registry.cards import Card
 
 RECIPE_TYPES = get_type_hints(Recipe, include_extras=True)
 

@@ -15,13 +15,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from mixbench import registry
 from mixbench.contract import Method, Preparation, Task, Trained
 from mixbench.declare import Recipe
-from mixbench.evaluation import at_points, predict
-from mixbench.journal import DiskJournal
+from mixbench.registry.units import find, load_method, load_task
+from mixbench.stages.evaluation import at_points, predict
+from mixbench.stages.journal import DiskJournal
+from mixbench.stages.training import Setup, adopt_buffers, load_weights, train
 from mixbench.store import Store, write_json
-from mixbench.training import Setup, adopt_buffers, load_weights, train
 
 Facts = dict[str, Any]
 
@@ -88,15 +88,15 @@ class Job:
 def make_task(spec: Mapping[str, Any]) -> Task:
     """Return the task of a spec."""
     unit = spec["identity"]["task"]
-    card = registry.find("task", spec["places"].get("task", unit["name"]))
-    return registry.load_task(card)(**unit["parameters"])
+    card = find("task", spec["places"].get("task", unit["name"]))
+    return load_task(card)(**unit["parameters"])
 
 
 def make_method(spec: Mapping[str, Any]) -> Method:
     """Return the method of a spec, unbound."""
     unit = spec["identity"]["method"]
-    card = registry.find("method", spec["places"].get("method", unit["name"]))
-    return registry.load_method(card)(**unit["parameters"])
+    card = find("method", spec["places"].get("method", unit["name"]))
+    return load_method(card)(**unit["parameters"])
 
 
 def revive(spec: Mapping[str, Any], device: torch.device) -> tuple[nn.Module, Method]:

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from mixbench.declare import Data, Metric, Reference
-from mixbench.fingerprint import digest
-from mixbench.plan import Cell, Plan, Unit
-from mixbench.records import (
+from mixbench.engines.scheduler import BROKEN, Board
+from mixbench.plan.cells import Cell, Unit
+from mixbench.records.schema import (
     SCHEMA,
     Artifact,
     Cost,
@@ -22,7 +22,7 @@ from mixbench.records import (
     parse,
     to_json,
 )
-from mixbench.scheduler import BROKEN, Board
+from mixbench.registry.fingerprint import digest
 from mixbench.store import Store, now, read_json, write_bytes
 
 ROLES = {
@@ -77,7 +77,7 @@ def _record(cell: Cell, chain: Sequence[str], board: Board, command: Sequence[st
         facts |= {"stages": [], "metrics": [], "references": [], "artifacts": []}
         facts |= {"cost": None, "hardware": None, "software": None}
         return Record(**facts)
-    rests_on = list(_upstream(chain[-1], board.plan))
+    rests_on = board.plan.rests_on(chain[-1])
     manifests = {key: board.store.manifest(key) for key in rests_on}
     ran = {key for key in rests_on if board.states.get(key) and board.states[key].status == "done"}
     train = manifests[chain[-2]]
@@ -91,19 +91,6 @@ def _record(cell: Cell, chain: Sequence[str], board: Board, command: Sequence[st
         software=Software(**train["software"]),
         artifacts=[a for key in chain for a in _artifacts(board.store, key, manifests[key])],
     )
-
-
-def _upstream(key: str, plan: Plan) -> Iterator[str]:
-    """Yield every stage that a stage rests on, and it itself, inputs first, each once."""
-    seen: dict[str, None] = {}
-
-    def visit(key: str) -> None:
-        for other in plan.stages[key].inputs.values():
-            visit(other)
-        seen.setdefault(key)
-
-    visit(key)
-    yield from seen
 
 
 def _unit(unit: Unit) -> UnitRecord:

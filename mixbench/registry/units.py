@@ -11,8 +11,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from mixbench.cards import Card, Kind, read_card
 from mixbench.errors import InvalidUnit, UnknownName
+from mixbench.registry.cards import Card, Kind, read_card
 
 if TYPE_CHECKING:
     from mixbench.contract import Method, Task

@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
-from mixbench.cards import Card
-from mixbench.registry import FOLDERS
+import mixbench
+from mixbench.registry.cards import Card
+from mixbench.registry.units import FOLDERS
 
 FIRST_PARTY = "mixbench"
 # They may stop a stage, but cannot change what it returns.
@@ -110,6 +111,6 @@ def _origin(module: str) -> Path | None:
     """
     folder, *rest = module.split(".")[1:] or [""]
     roots = {f"{kind}s": path for kind, path in FOLDERS.items()}
-    place = roots.get(folder, Path(__file__).parent / folder).joinpath(*rest)
+    place = roots.get(folder, Path(mixbench.__file__).parent / folder).joinpath(*rest)
     candidates = (place.with_suffix(".py"), place / "__init__.py")
     return next((path for path in candidates if path.is_file()), None)

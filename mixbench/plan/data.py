@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from mixbench.cards import Card
 from mixbench.declare import Data
 from mixbench.errors import DataError
+from mixbench.registry.cards import Card
 
 Origin = Literal["official", "modified", "synthetic"]
 SYNTHETIC: Final = "synthetic"

@@ -1,0 +1,1 @@
+"""What records say together: ranked tables, and how they are written."""

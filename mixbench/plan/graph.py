@@ -1,0 +1,145 @@
+"""From cells to the stages that answer them. Pure: no clock, no device, no store.
+
+A stage's key is a hash of everything that decides its result and of nothing else, so equal work
+has one key, wherever it is asked for.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from mixbench.plan.cells import Cell, needed
+from mixbench.plan.data import SYNTHETIC
+from mixbench.registry.fingerprint import combine, fingerprint
+
+StageKind = Literal["data", "prepare", "train", "evaluate"]
+KEY_VERSION = 1
+
+# The module that does a stage's work; with the units and all they import, it decides the result.
+WORK: dict[StageKind, tuple[str, ...]] = {
+    "data": (),
+    "prepare": ("mixbench.stages.training",),
+    "train": ("mixbench.stages.training",),
+    "evaluate": ("mixbench.stages.evaluation",),
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One computation with named inputs, in a process of its own.
+
+    Attributes
+    ----------
+    identity
+        Everything that decides the result, the inputs' keys and the code's digest included.
+    code
+        Digest by module, to say later which one changed.
+    places
+        Paths that the process needs and that do not decide the result.
+    num_epochs
+        Of training, for the estimate of the time; 0 where there is none.
+    """
+
+    kind: StageKind
+    label: str
+    identity: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    code: Mapping[str, str]
+    places: Mapping[str, str]
+    num_epochs: int = 0
+
+    @cached_property
+    def key(self) -> str:
+        """A digest of the identity."""
+        text = json.dumps(self.identity, sort_keys=True, separators=(",", ":"))
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every cell with its stages' keys in order, and every stage once.
+
+    Attributes
+    ----------
+    stages
+        By key, each after all its inputs.
+    chains
+        For each cell, the keys of its own stages, the evaluation last.
+    """
+
+    cells: tuple[Cell, ...]
+    chains: tuple[tuple[str, ...], ...]
+    stages: Mapping[str, Stage]
+
+    def rests_on(self, key: str) -> list[str]:
+        """Return a stage and every stage that it rests on, inputs first, each once."""
+        found: dict[str, None] = {}
+        for other in self.stages[key].inputs.values():
+            found |= dict.fromkeys(self.rests_on(other))
+        return [*found, key]
+
+
+def plan(cells: Iterable[Cell]) -> Plan:
+    """Return the stages of the cells, shared ones once."""
+    cells = tuple(cells)
+    stages: dict[str, Stage] = {}
+    return Plan(cells, tuple(_chain(cell, stages) for cell in cells), stages)
+
+
+def _chain(cell: Cell, stages: dict[str, Stage]) -> tuple[str, ...]:
+    """Add the cell's stages and those it starts from; return the keys of its own."""
+    chain = _training_chain(cell, stages)
+    inputs = {"train": chain[-1]}
+    if cell.data.origin == SYNTHETIC:
+        inputs["data"] = chain[0]
+    return (*chain, _add(_stage("evaluate", cell, inputs), stages))
+
+
+def _training_chain(cell: Cell, stages: dict[str, Stage]) -> tuple[str, ...]:
+    """Add the cell's stages up to its trained model; return their keys."""
+    inputs = {role: _training_chain(other, stages)[-1] for role, other in needed(cell).items()}
+    chain = []
+    if cell.data.origin == SYNTHETIC:
+        inputs["data"] = _add(_stage("data", cell, {}), stages)
+        chain.append(inputs["data"])
+    if "prepare" in cell.method.card.defines:
+        inputs["prepare"] = _add(_stage("prepare", cell, inputs), stages)
+        chain.append(inputs["prepare"])
+    return (*chain, _add(_stage("train", cell, inputs), stages))
+
+
+def _add(stage: Stage, stages: dict[str, Stage]) -> str:
+    stages.setdefault(stage.key, stage)
+    return stage.key
+
+
+def _stage(kind: StageKind, cell: Cell, inputs: Mapping[str, str]) -> Stage:
+    """Return one stage of a cell, with only what decides its result in its identity."""
+    units = (cell.task,) if kind == "data" else (cell.task, cell.method)
+    code = fingerprint(WORK[kind], tuple(unit.card for unit in units))
+    identity: dict[str, Any] = {
+        "key_version": KEY_VERSION,
+        "kind": kind,
+        "task": cell.task.identity,
+        "inputs": dict(inputs),
+        "code": combine(code),
+    }
+    if kind != "data":
+        identity |= {
+            "method": cell.method.identity,
+            "model": cell.model,
+            "recipe": asdict(cell.recipe),
+            "seed": cell.seed,
+            "data": {"origin": cell.data.origin, "digest": cell.data.digest},
+        }
+    places: dict[str, str] = {
+        unit.card.kind: str(unit.card.path) for unit in units if unit.card.source == "file"
+    }
+    if cell.data.folder:
+        places["data"] = str(cell.data.folder)
+    label = cell.task.label if kind == "data" else cell.label
+    epochs = cell.recipe.epochs if kind == "train" else 0
+    return Stage(kind, label, identity, dict(inputs), code, places, epochs)

@@ -1,0 +1,1 @@
+"""The evidence: one validated record for every cell."""

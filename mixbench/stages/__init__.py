@@ -1,0 +1,1 @@
+"""What a stage does in its process: training, evaluation, and the traces that they leave."""
