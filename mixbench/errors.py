@@ -59,6 +59,13 @@ class Damaged(MixbenchError):
 class StoreFull(MixbenchError):
     """The disk under the store has no room left."""
 
+    def __init__(self, root: Path) -> None:
+        super().__init__(
+            f"The disk under the store {root} is full. What was finished is safe: free some room "
+            "(mixbench cache gc) or choose another place (--store), then give the same command "
+            "again."
+        )
+
 
 class Diverged(MixbenchError):
     """The loss is not finite."""
@@ -72,8 +79,4 @@ def naming_full_disk(root: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
             raise
-        raise StoreFull(
-            f"The disk under the store {root} is full. What was finished is safe: free some room "
-            "(mixbench cache gc) or choose another place (--store), then give the same command "
-            "again."
-        ) from error
+        raise StoreFull(root) from error

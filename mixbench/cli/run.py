@@ -16,7 +16,6 @@ from mixbench.errors import naming_full_disk
 
 if TYPE_CHECKING:
     from mixbench.engines.scheduler import Board
-    from mixbench.plan.cells import Cell
     from mixbench.plan.graph import Plan
     from mixbench.records.schema import Record
     from mixbench.store import Store
@@ -91,8 +90,8 @@ def _run(plan: "Plan", store: "Store", checkpoint_every: int, *, as_json: bool) 
         show.notice(_headline(plan, board))
         _note_run(plan, store, command)
 
-        def on_cell(cell: "Cell", board: "Board") -> None:
-            records.append(write_record(cell, board, command))
+        def on_cell(number: int) -> None:
+            records.append(write_record(number, board, command))
 
         try:
             scheduler.run(board, engine, show, on_cell, checkpoint_every)

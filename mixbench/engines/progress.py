@@ -11,7 +11,7 @@ from rich.table import Table
 
 from mixbench.engines.scheduler import Board, Status
 
-PLAIN_EVERY_S = 15.0
+LIVE_EVERY_S, PLAIN_EVERY_S = 0.25, 15.0
 SHORT_S = 3.0  # taken for a stage without training until one of its kind has ended
 ENDINGS: Mapping[Status, str] = {
     "done": "done",
@@ -120,10 +120,12 @@ class Show:
                 self._told.add(key)
                 if state.reason or not self._live:
                     self.notice(_ending(board, key))
+        if time.monotonic() - self._last < (LIVE_EVERY_S if self._live else PLAIN_EVERY_S):
+            return
+        self._last = time.monotonic()
         if self._live:
             self._live.update(_table(board))
-        elif time.monotonic() - self._last >= PLAIN_EVERY_S:
-            self._last = time.monotonic()
+        else:
             self.notice(summary(board))
 
 

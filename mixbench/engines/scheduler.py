@@ -8,7 +8,6 @@ from typing import Literal, Protocol
 
 from mixbench.engines.local import Ended, LocalEngine
 from mixbench.errors import StoreFull
-from mixbench.plan.cells import Cell
 from mixbench.plan.graph import Plan
 from mixbench.stage import DONE, FULL, INPUT_DAMAGED
 from mixbench.store import Store, write_json
@@ -111,10 +110,10 @@ def run(
     board: Board,
     engine: LocalEngine,
     show: Show,
-    on_cell: Callable[[Cell, Board], None],
+    on_cell: Callable[[int], None],
     checkpoint_every: int,
 ) -> None:
-    """Run what is waiting, and report each cell as soon as it is settled.
+    """Run what is waiting, and report each cell's number as soon as it is settled.
 
     Raises
     ------
@@ -129,7 +128,7 @@ def run(
             _advance(board, engine, checkpoint_every)
             for number in _newly_settled(board, reported):
                 reported.add(number)
-                on_cell(board.plan.cells[number], board)
+                on_cell(number)
             show.update(board)
             time.sleep(POLL_S)
     finally:
@@ -167,20 +166,19 @@ def _settle(board: Board, ended: Ended) -> None:
     if ended.code == DONE and store.finished(ended.key):
         state.status = "done"
     elif ended.code == FULL:
-        raise StoreFull(store.log(ended.key).read_text(encoding="utf-8").splitlines()[-1])
-    elif ended.code == INPUT_DAMAGED:
-        _repeat(board, ended.key)
+        raise StoreFull(store.root)
+    elif ended.code == INPUT_DAMAGED and (renewed := _damaged_inputs(board, ended.key)):
+        for again in (*renewed, ended.key):
+            board.states[again] = StageState()
     else:
         failure = store.failure(ended.key)
         state.status = "diverged" if failure.get("status") == "diverged" else "failed"
         state.reason = failure.get("reason") or _end_of(ended.code)
 
 
-def _repeat(board: Board, key: str) -> None:
-    """Let a stage wait again, for the inputs that turned out to be damaged."""
-    for again in (key, *board.plan.stages[key].inputs.values()):
-        if not board.store.finished(again):
-            board.states[again] = StageState()
+def _damaged_inputs(board: Board, key: str) -> list[str]:
+    """Return the inputs of a stage that its process put aside."""
+    return [i for i in board.plan.stages[key].inputs.values() if not board.store.finished(i)]
 
 
 def _skip_hopeless(board: Board) -> None:

@@ -39,9 +39,9 @@ def record_path(store: Store, cell: Cell, key: str) -> Path:
     return store.records / cell.task.card.name / cell.method.card.name / name
 
 
-def write_record(cell: Cell, board: Board, command: Sequence[str]) -> Record:
-    """Write the record of a settled cell, unless it is there; return it."""
-    chain = board.plan.chains[board.plan.cells.index(cell)]
+def write_record(number: int, board: Board, command: Sequence[str]) -> Record:
+    """Write the record of a settled cell, the plan's number so and so, unless it is there."""
+    cell, chain = board.plan.cells[number], board.plan.chains[number]
     path = record_path(board.store, cell, chain[-1])
     if board.states[chain[-1]].status == "cached" and path.exists():
         known = parse(path.read_text(encoding="utf-8"), str(path))

@@ -9,13 +9,15 @@ import sys
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from mixbench.errors import InvalidUnit, UnknownName
 from mixbench.registry.cards import Card, Kind, read_card
 
 if TYPE_CHECKING:
     from mixbench.contract import Method, Task
+
+Base = TypeVar("Base")
 
 FOLDERS: dict[Kind, Path] = {
     "method": Path(importlib.import_module("mixbench.methods").__path__[0]),
@@ -51,34 +53,24 @@ _card = cache(read_card)
 
 
 def load_method(card: Card) -> "type[Method]":
-    """Import the method's file and return its class.
-
-    Raises
-    ------
-    InvalidUnit
-        If the class is not a `Method`.
-    """
+    """Import the method's file and return its class."""
     from mixbench.contract import Method
 
-    unit = getattr(_module(card), card.class_name)
-    if not (isinstance(unit, type) and issubclass(unit, Method)):
-        raise InvalidUnit(f"{card.path}: {card.class_name} must be a subclass of Method.")
-    return unit
+    return _subclass(card, Method)
 
 
 def load_task(card: Card) -> "type[Task]":
-    """Import the task's file and return its class.
-
-    Raises
-    ------
-    InvalidUnit
-        If the class is not a `Task`.
-    """
+    """Import the task's file and return its class."""
     from mixbench.contract import Task
 
+    return _subclass(card, Task)
+
+
+def _subclass(card: Card, base: type[Base]) -> type[Base]:
+    """Return the class that a unit's file defines, if it is what its kind must be."""
     unit = getattr(_module(card), card.class_name)
-    if not (isinstance(unit, type) and issubclass(unit, Task)):
-        raise InvalidUnit(f"{card.path}: {card.class_name} must be a subclass of Task.")
+    if not (isinstance(unit, type) and issubclass(unit, base)):
+        raise InvalidUnit(f"{card.path}: {card.class_name} must be a subclass of {base.__name__}.")
     return unit
 
 

@@ -1,0 +1,43 @@
+"""The README keeps its word."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from mixbench.registry.cards import read_card
+from mixbench.registry.units import load_method, paths
+from mixbench.testing import METHOD_CHECKS, Subject
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_its_method_keeps_the_contract(tmp_path: Path) -> None:
+    match = re.search(r"```python\n(.*?)```", README, re.DOTALL)
+    assert match is not None
+    path = tmp_path / "stripes.py"
+    path.write_text(match[1])
+
+    card = read_card(path, "method", "file")
+    subject = Subject(load_method(card), card)
+
+    try:
+        for check in METHOD_CHECKS:
+            check(subject)
+    finally:
+        del sys.modules[card.module]
+
+
+@pytest.mark.parametrize("kind", ["method", "task"])
+def test_it_names_every_unit(kind: str) -> None:
+    for name in paths(kind):  # type: ignore[arg-type]
+        assert f"| `{name}`" in README
+
+
+def test_its_tree_names_every_part_of_the_core() -> None:
+    parts = {p.name for p in (ROOT / "mixbench").iterdir() if not p.name.startswith("_")}
+
+    for part in parts - {"errors.py", "py.typed"}:
+        assert part.removesuffix(".py") in README
