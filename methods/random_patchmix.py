@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixbench.contract import Method, Output, Sources, Step, Task, mixed_loss
+from mixbench.contract import Method, Output, Sources, Split, Step, Task, mixed_loss
 from mixbench.declare import Count, Positive
 from mixbench.errors import BadParameter
 from mixbench.kernels import beta, cell_areas, compose_grid, permutation
@@ -71,6 +71,21 @@ class RandomPatchMix(Method):
             nn.Module
         ] = []  # a list keeps the model's classifier out of our parameters
 
+    def check(self, task: Task, held_out: Split | None) -> None:  # noqa: ARG002  # the contract
+        """Compare the grid with the task's images.
+
+        Raises
+        ------
+        BadParameter
+            If it has more cells along an axis than the image has pixels.
+        """
+        if self.grid > min(task.image_size):
+            height, width = task.image_size
+            raise BadParameter(
+                f"grid must be at most the image's shorter side; images are {height} x {width} "
+                f"pixels (got {self.grid})."
+            )
+
     def bind(self, model: nn.Module, task: Task) -> None:
         """Make the classifiers of the patches."""
         if not self.patch_loss:
@@ -83,26 +98,19 @@ class RandomPatchMix(Method):
         self.heads.extend(task.new_classifier(dim) for _ in range(number))
 
     def mix(self, x: Tensor, step: Step) -> tuple[Tensor, Sources]:
-        """Return the composed batch; its sources are the cells, weighted by their areas.
-
-        Raises
-        ------
-        BadParameter
-            If the image is smaller than the grid.
-        """
+        """Return the composed batch; its sources are the cells, weighted by their areas."""
         size = (x.shape[-2], x.shape[-1])
-        if self.grid > min(size):
-            raise BadParameter(
-                f"grid must be at most the image's shorter side, {min(size)} pixels "
-                f"(got {self.grid})."
-            )
-        share = float(beta(self.alpha, step.rng)) if self.cells == "beta" else 0.5
-        own = torch.rand(self.grid**2, generator=step.rng) < share
+        own = self.random_cells(step.rng)
         partner = permutation(len(x), step.rng, x.device)
         items = torch.arange(len(x), device=x.device)
         index = torch.where(own.to(x.device), items[:, None], partner[:, None])
         weight = cell_areas(size, self.grid).to(x.device).expand(len(x), -1)
         return compose_grid(x, index, self.grid), Sources(index, weight)
+
+    def random_cells(self, rng: torch.Generator) -> Tensor:
+        """Draw which cells stay the own image's, (grid * grid,) bool."""
+        share = float(beta(self.alpha, rng)) if self.cells == "beta" else 0.5
+        return torch.rand(self.grid**2, generator=rng) < share
 
     def loss(self, output: Output, sources: Sources, step: Step) -> Tensor:
         """Return eq. 5, or the one of its terms that is switched on."""
@@ -110,7 +118,7 @@ class RandomPatchMix(Method):
         if self.image_loss:
             terms.append(mixed_loss(step.task, output.out, sources, step.targets))
         if self.patch_loss:
-            patches = self._patches(output.features)
+            patches = self.patches(output.features)
             even = Sources(sources.index, torch.full_like(sources.weight, 1 / self.grid**2))
             terms.append(mixed_loss(step.task, patches, even, step.targets, per_source=True))
         return torch.stack(terms).mean()
@@ -119,9 +127,9 @@ class RandomPatchMix(Method):
         """Return the image's logits; without an image loss, the log of the patches' mean."""
         if self.image_loss:
             return output.out
-        return self._patches(output.features).log_softmax(-1).logsumexp(1) - math.log(self.grid**2)
+        return self.patches(output.features).log_softmax(-1).logsumexp(1) - math.log(self.grid**2)
 
-    def _patches(self, features: Tensor) -> Tensor:
+    def patches(self, features: Tensor) -> Tensor:
         """Return the logits of every cell, (B, grid * grid, classes).
 
         Adaptive pooling is the paper's block pooling (A.8) where the map divides into P, and is

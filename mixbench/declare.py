@@ -14,6 +14,10 @@ Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
 Fraction = Annotated[float, Ge(0), Le(1)]
 Count = Annotated[int, Ge(1)]
+CountOrZero = Annotated[int, Ge(0)]
+SearchGrid = Annotated[int, Ge(2), Le(5)]  # 25 cells: more masks than a search can learn from
+# A path. Its content, not its place, decides the result.
+File = Annotated[str, "file"]
 
 
 @dataclass(frozen=True)
@@ -117,8 +121,11 @@ class Need:
         Of the needed cell; empty means the same as here. Model and seed are always the same.
     share
         Parameters whose values the needed method takes over.
+    when
+        Values of own parameters, one of each of which must be set for the need to exist.
     """
 
     method: str = ""
     task: str = ""
-    share: tuple[str, ...] = field(default=())
+    share: tuple[str, ...] = ()
+    when: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

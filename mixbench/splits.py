@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mixbench.contract import ClassIndex
+
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 
 
@@ -23,7 +25,7 @@ class ResidentSplit:
 
     images: Tensor
     targets: Tensor
-    classes: Tensor | None = None
+    by_class: ClassIndex | None = None
     augment: Augment | None = None
 
     def __len__(self) -> int:

@@ -10,7 +10,9 @@ from typing import Literal
 
 import torch
 
-Purpose = Literal["split", "init", "head", "order", "augment", "mix", "layer", "synthetic"]
+Purpose = Literal[
+    "split", "init", "head", "order", "augment", "mix", "layer", "search", "synthetic"
+]
 
 
 def stream_seed(seed: int, purpose: Purpose, counter: int = 0) -> int:

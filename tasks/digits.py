@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixbench.contract import Part, Score, Split, Task
+from mixbench.contract import ClassIndex, Part, Score, Split, Task
 from mixbench.declare import Data, Fraction, Metric, Recipe
 from mixbench.errors import DataError
 from mixbench.metrics import calibration_error, cross_entropy, top1
@@ -52,6 +52,8 @@ class Digits(Task):
         Metric("cross_entropy", "nats", higher_is_better=False),
         Metric("calibration_error", "%", higher_is_better=False),
     )
+    num_classes = 10
+    image_size = (8, 8)
     models = ("resnet8", "resnet14", "resnet20", "resnet32")
     protocols = {
         "quick": Recipe(model="resnet8", epochs=60),
@@ -70,8 +72,8 @@ class Digits(Task):
             held = stratified_holdout(classes[:NUM_TRAIN], self.holdout, generator(seed, "split"))
             chosen = torch.zeros(len(classes), dtype=torch.bool)
             chosen[: len(held)] = held if part == "validation" else ~held
-        images = (images[chosen] / 16 - MEAN) / DEVIATION
-        return ResidentSplit(images, classes[chosen], classes[chosen], augment=shift)
+        images, classes = (images[chosen] / 16 - MEAN) / DEVIATION, classes[chosen]
+        return ResidentSplit(images, classes, ClassIndex(classes, CLASSES), augment=shift)
 
     def synthesize(self, folder: Path) -> None:
         """Write blurred random glyphs, one per class, shifted and noisy, in the same layout."""

@@ -8,7 +8,9 @@ from mixbench.registry.units import find
 def test_settings_are_read_as_their_types() -> None:
     card = find("method", "random_patchmix")
 
-    values = parameters_of(card, {"grid": "2", "patch_loss": "false", "head": "tied"})
+    values = parameters_of(
+        card, card.defaults, {"grid": "2", "patch_loss": "false", "head": "tied"}
+    )
 
     assert values["grid"] == 2
     assert values["patch_loss"] is False
@@ -31,14 +33,14 @@ def test_bad_value_names_parameter_rule_and_value(
     parameter: str, text: str, complaint: str
 ) -> None:
     with pytest.raises(BadParameter) as caught:
-        parameters_of(find("method", "random_patchmix"), {parameter: text})
+        parameters_of(find("method", "random_patchmix"), {}, {parameter: text})
 
     assert complaint in str(caught.value)
 
 
 def test_unknown_parameter_names_the_close_one() -> None:
     with pytest.raises(UnknownName, match=r"'aplha'\. Did you mean 'alpha'\?"):
-        parameters_of(find("method", "mixup"), {"aplha": "1"})
+        parameters_of(find("method", "mixup"), {}, {"aplha": "1"})
 
 
 def test_recipe_fields_are_parameters_of_the_task() -> None:

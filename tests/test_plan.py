@@ -134,8 +134,8 @@ def test_stages_stand_after_their_inputs(guided: str) -> None:
 
 
 def test_a_changed_recipe_is_a_protocol_of_its_own() -> None:
-    assert planned("none").cells[0].protocol == "quick"
-    assert planned("none", "digits.epochs=7").cells[0].protocol == "custom"
+    assert not planned("none").cells[0].custom
+    assert planned("none", "digits.epochs=7").cells[0].custom
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from mixbench.registry.cards import read_card
-from mixbench.registry.units import load_method, paths
-from mixbench.testing import METHOD_CHECKS, Subject
+from mixbench.registry.units import paths
+from mixbench.testing import METHOD_CHECKS, subject_of
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -21,7 +21,7 @@ def test_its_method_keeps_the_contract(tmp_path: Path) -> None:
     path.write_text(match[1])
 
     card = read_card(path, "method", "file")
-    subject = Subject(load_method(card), card)
+    subject = subject_of(card)
 
     try:
         for check in METHOD_CHECKS:

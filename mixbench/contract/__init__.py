@@ -7,9 +7,10 @@ the parts that a mixed item is made of (K as well). Images are (B, C, H, W).
 from mixbench.contract.method import Method, mixed_loss
 from mixbench.contract.preparation import Preparation, Trained
 from mixbench.contract.step import Sources, Step
-from mixbench.contract.task import Output, Part, Score, Split, Task
+from mixbench.contract.task import ClassIndex, Output, Part, Score, Split, Task
 
 __all__ = [
+    "ClassIndex",
     "Method",
     "Output",
     "Part",

@@ -1,12 +1,12 @@
 """What a mixing method owes."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
 from mixbench.contract.step import Sources, Step
-from mixbench.contract.task import Output, Task
+from mixbench.contract.task import Output, Split, Task
 from mixbench.declare import Need
 
 if TYPE_CHECKING:
@@ -27,16 +27,31 @@ class Method(nn.Module):
         Where it may mix; one is drawn uniformly in each step.
     needs
         Finished cells of the same task, model and seed that it starts from, by role.
+    by_protocol
+        Values that a protocol gives to parameters which the user does not set: what fits a long
+        recipe may be too much for a quick one.
     """
 
     version: ClassVar[int]
     sites: ClassVar[tuple[str, ...]] = ("input",)
     needs: ClassVar[Mapping[str, Need]] = {}
+    by_protocol: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    def check(self, task: Task, held_out: Split | None) -> None:
+        """Raise a `UsageError` if the parameters do not fit the task, before anything is trained.
+
+        Only a `check` that the class itself defines is called.
+
+        Parameters
+        ----------
+        held_out
+            The validation part; None while generated data is not there yet.
+        """
 
     def prepare(self, preparation: "Preparation") -> None:
         """Do what comes before training, a search for instance, and keep it in buffers.
 
-        Defining it gives the method a stage of its own, whose cost is the method's.
+        A class that defines it has a stage of its own, whose cost is the method's.
         """
 
     def bind(self, model: nn.Module, task: Task) -> None:

@@ -34,8 +34,10 @@ class Preparation:
         The finished cells that the method declared it needs, by role.
     scratch
         A folder that survives an interruption, for a state to continue from.
+    results
+        A folder whose files are kept with the method's buffers.
     report
-        Shows how far the work is: ``report(done, of)``.
+        Shows how far the work is: ``report(done, of, numbers to show)``.
     """
 
     task: Task
@@ -46,4 +48,5 @@ class Preparation:
     device: torch.device
     trained: Mapping[str, Trained]
     scratch: Path
-    report: Callable[[int, int], None]
+    results: Path
+    report: Callable[[int, int, Mapping[str, float]], None]

@@ -95,15 +95,11 @@ class Step:
         Raises
         ------
         MixbenchError
-            If the task has no classes, or a class has no item.
+            If the task has no classes, or one of them has no item.
         """
-        if self._split is None or self._split.classes is None:
+        if self._split is None or self._split.by_class is None:
             raise MixbenchError("This method draws images by class: it needs a task with classes.")
-        members = [torch.nonzero(self._split.classes == c).flatten() for c in classes]
-        if not all(map(len, members)):
-            raise MixbenchError(f"A drawn class has no images: one of {classes.unique().tolist()}.")
-        picks = [m[torch.randint(len(m), (), generator=self.rng)] for m in members]
-        index = torch.stack(picks)
+        index = self._split.by_class.draw(classes.cpu(), self.rng)
         start = len(self.images)
         drawn = self._split.read(index, self.rng).to(self.images)
         self.images = torch.cat([self.images, drawn])

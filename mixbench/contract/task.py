@@ -1,6 +1,6 @@
 """What a task owes: data, models, recipes, loss and evaluation."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple, Protocol
 
@@ -41,6 +41,43 @@ class Score(NamedTuple):
     stderr: float | None = None
 
 
+class ClassIndex:
+    """The items of a split by their classes.
+
+    Attributes
+    ----------
+    classes : (N,) int64
+        Of every item.
+    counts : (C,) int64
+        Items of every class.
+    """
+
+    def __init__(self, classes: Tensor, num_classes: int) -> None:
+        self.classes = classes
+        self.counts = classes.bincount(minlength=num_classes)
+        self._order = classes.argsort(stable=True)
+        self._starts = self.counts.cumsum(0) - self.counts
+
+    def members(self, name: int) -> Tensor:
+        """Return the items of one class, (count,) int64."""
+        return self._order[self._starts[name] : self._starts[name] + self.counts[name]]
+
+    def draw(self, classes: Tensor, rng: torch.Generator) -> Tensor:
+        """Return one item, drawn uniformly, of every given class, (M,) int64.
+
+        Raises
+        ------
+        MixbenchError
+            If a class has no item.
+        """
+        counts = self.counts[classes]
+        if not bool(counts.all()):
+            empty = classes[counts == 0].unique().tolist()
+            raise MixbenchError(f"There is no image of class {empty[0]} to draw.")
+        uniform = torch.rand(len(classes), generator=rng, dtype=torch.float64)
+        return self._order[self._starts[classes] + (uniform * counts).long()]
+
+
 class Split(Protocol):
     """A part of a task's data, with random access.
 
@@ -48,12 +85,12 @@ class Split(Protocol):
     ----------
     targets : (N, ...)
         Indexable by an int64 tensor; opaque to methods.
-    classes : (N,) int64, or None
-        The class of every item, where a task has single classes.
+    by_class
+        None where items have no single class.
     """
 
     targets: Tensor
-    classes: Tensor | None
+    by_class: ClassIndex | None
 
     def __len__(self) -> int: ...
 
@@ -75,6 +112,8 @@ class Task:
         Recipes by name; the first is the default.
     references
         Published numbers.
+    num_classes, image_size
+        For methods to check what they are asked; 0 for a task without single classes.
     """
 
     version: ClassVar[int]
@@ -84,6 +123,8 @@ class Task:
     protocols: ClassVar[Mapping[str, Recipe]]
     references: ClassVar[tuple[Reference, ...]] = ()
     needs: ClassVar[Mapping[str, Need]] = {}
+    num_classes: ClassVar[int] = 0
+    image_size: ClassVar[tuple[int, int]]
 
     def load(self, part: Part, folder: Path, seed: int) -> Split:
         """Read one part of the data from files in the official layout.
@@ -115,6 +156,10 @@ class Task:
         raise MixbenchError(
             f"{type(self).__name__} has no classes, which this method's extra heads need."
         )
+
+    def class_names(self, folder: Path) -> Sequence[str]:  # noqa: ARG002  # where names are data
+        """Return what the classes are called, in the order of their indices."""
+        return [str(index) for index in range(self.num_classes)]
 
     def loss(self, out: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of every item, (B,), not reduced."""

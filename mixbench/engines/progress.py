@@ -78,13 +78,12 @@ def summary(board: Board) -> str:
 
 
 def position(board: Board, key: str) -> tuple[str, str, str]:
-    """Return a running stage's step, speed and last validation result, as texts."""
+    """Return a running stage's step, speed and the numbers that it shows, as texts."""
     line = board.store.progress(key)
     if not line:
         return "starting", "", ""
-    validation = [f"{value:.4g}" for name, value in line.items() if name.startswith("validation_")]
-    step = f"{line['step']}/{line['of']}"
-    return step, f"{line['steps_per_s']:.1f}/s", validation[0] if validation else ""
+    shown = ", ".join(f"{name} {value:.4g}" for name, value in line["shown"].items())
+    return f"{line['step']}/{line['of']}", f"{line['steps_per_s']:.1f}/s", shown
 
 
 class Show:
@@ -139,7 +138,7 @@ def _ending(board: Board, key: str) -> str:
 
 def _table(board: Board) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("cell", "stage", "step", "speed", "validation"):
+    for name in ("cell", "stage", "step", "speed", "so far"):
         table.add_column(name, no_wrap=True)
     for key, state in board.states.items():
         if state.status == "running":

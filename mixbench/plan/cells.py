@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mixbench.declare import Need, Recipe
 from mixbench.errors import UnknownName, UsageError
-from mixbench.plan.data import DataSource, locate
+from mixbench.plan.data import DataSource, locate, sha256
 from mixbench.registry.cards import Card
 from mixbench.registry.parameters import Setting, given_to, parameters_of, task_settings
 from mixbench.registry.units import find
@@ -14,25 +15,43 @@ from mixbench.registry.units import find
 
 @dataclass(frozen=True)
 class Unit:
-    """A method or task with the values of its parameters."""
+    """A method or task with the values of its parameters.
+
+    Attributes
+    ----------
+    base
+        The values that nobody set: the defaults, and what the protocol makes of them.
+    """
 
     card: Card
     parameters: Mapping[str, Any]
+    base: Mapping[str, Any]
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What decides results beside the file itself, which is in the code's digest."""
+        """What decides results beside the unit's own code: files count by their content."""
+        contents = {name: f"sha256:{sha256(Path(path))}" for name, path in self.files.items()}
         return {
             "name": self.card.name,
             "version": self.card.version,
-            "parameters": dict(self.parameters),
+            "parameters": {**self.parameters, **contents},
         }
 
     @property
+    def files(self) -> dict[str, str]:
+        """The parameters that are files, with their absolute paths."""
+        names = [p.name for p in self.card.parameters if p.annotation == "File"]
+        return {n: str(Path(self.parameters[n]).resolve()) for n in names if self.parameters[n]}
+
+    @property
+    def changed(self) -> list[str]:
+        """Names of the parameters that somebody set to another value."""
+        return [name for name, value in self.parameters.items() if value != self.base[name]]
+
+    @property
     def label(self) -> str:
-        """The name, with the parameters that differ from their defaults."""
-        defaults = self.card.defaults
-        changed = [f"{k}={v}" for k, v in self.parameters.items() if v != defaults[k]]
+        """The name, with the parameters that were changed."""
+        changed = [f"{name}={self.parameters[name]}" for name in self.changed]
         return f"{self.card.name}[{','.join(changed)}]" if changed else self.card.name
 
 
@@ -47,6 +66,12 @@ class Cell:
     recipe: Recipe
     seed: int
     data: DataSource
+
+    @property
+    def custom(self) -> bool:
+        """Whether the recipe differs from the protocol's."""
+        official: Recipe = self.task.card.declared["protocols"][self.protocol]
+        return self.recipe != official
 
     @property
     def label(self) -> str:
@@ -86,14 +111,17 @@ def cells_of(request: Request) -> list[Cell]:
                 f"--set {setting.unit}.{setting.parameter}: {setting.unit!r} takes no part here. "
                 f"Taking part: {', '.join(sorted(known))}."
             )
-    units = [Unit(card, parameters_of(card, given_to(card, request.settings))) for card in methods]
-    frames = [_frame(card, request) for card in tasks]
-    return [
-        Cell(method=unit, seed=seed, **frame)
-        for seed in dict.fromkeys(request.seeds)
-        for frame in frames
-        for unit in units
-    ]
+    halves = []
+    for frame in (_frame(card, request) for card in tasks):
+        units = [_method(card, frame["protocol"], request.settings) for card in methods]
+        halves += [{"method": unit, **frame} for unit in units]
+    return [Cell(seed=seed, **half) for seed in dict.fromkeys(request.seeds) for half in halves]
+
+
+def _method(card: Card, protocol: str, settings: Sequence[Setting]) -> Unit:
+    """Return a method with the values that the user, the protocol or the method itself gives."""
+    base = card.defaults | card.declared.get("by_protocol", {}).get(protocol, {})
+    return Unit(card, parameters_of(card, base, given_to(card, settings)), base)
 
 
 def _frame(card: Card, request: Request) -> dict[str, Any]:
@@ -108,9 +136,9 @@ def _frame(card: Card, request: Request) -> dict[str, Any]:
     if model not in card.declared["models"]:
         raise UnknownName(f"model of {card.name}", model, card.declared["models"])
     return {
-        "task": Unit(card, parameters),
+        "task": Unit(card, parameters, card.defaults),
         "model": model,
-        "protocol": protocol if recipe == official else "custom",
+        "protocol": protocol,
         "recipe": recipe,
         "data": locate(card, request.data),
     }
@@ -118,24 +146,22 @@ def _frame(card: Card, request: Request) -> dict[str, Any]:
 
 def needed(cell: Cell) -> dict[str, Cell]:
     """Return the cells whose trained weights a cell starts from, by role."""
-    units = (cell.method, cell.task)
-    needs: dict[str, tuple[Unit, Need]] = {
-        role: (unit, need)
-        for unit in units
+    return {
+        role: _needed(cell, unit, need)
+        for unit in (cell.method, cell.task)
         for role, need in unit.card.declared.get("needs", {}).items()
+        if all(unit.parameters[name] in values for name, values in need.when.items())
     }
-    return {role: _needed(cell, unit, need) for role, (unit, need) in needs.items()}
 
 
 def _needed(cell: Cell, unit: Unit, need: Need) -> Cell:
     method = cell.method
     if need.method:
-        card = find("method", need.method)
+        base = _method(find("method", need.method), cell.protocol, ())
         shared = {name: unit.parameters[name] for name in need.share}
-        method = Unit(card, card.defaults | shared)
+        method = Unit(base.card, {**base.parameters, **shared}, base.base)
     frame = {name: getattr(cell, name) for name in ("task", "model", "protocol", "recipe", "data")}
     if need.task:
-        protocol = cell.protocol if cell.protocol != "custom" else None
-        request = Request([], [need.task], [], cell.model, protocol)
+        request = Request([], [need.task], [], cell.model, cell.protocol)
         frame = _frame(find("task", need.task), request)
     return Cell(method=method, seed=cell.seed, **frame)

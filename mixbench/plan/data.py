@@ -46,7 +46,13 @@ def locate(task: Card, asked: str | None) -> DataSource:
     if asked == SYNTHETIC:
         return DataSource(SYNTHETIC, None, "")
     folder = Path(asked).expanduser().resolve() if asked else _packaged(task.name, data)
-    digests = {name: _sha256(task.name, folder / name) for name in data.files}
+    try:
+        digests = {name: sha256(folder / name) for name in data.files}
+    except DataError as error:
+        raise DataError(
+            f"The task {task.name}: {error} Give the folder that holds {', '.join(data.files)} "
+            f"with --data PATH, or generated images with --data {SYNTHETIC}."
+        ) from error
     origin: Origin = "official" if digests == dict(data.files) else "modified"
     return DataSource(origin, folder, _combined(digests))
 
@@ -62,16 +68,19 @@ def _packaged(task: str, data: Data) -> Path:
     return Path(spec.submodule_search_locations[0]) / data.folder
 
 
-def _sha256(task: str, path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Return the digest of a file's content.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read.
+    """
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise DataError(
-            f"The task {task} reads {path.name}, which cannot be read in {path.parent} "
-            f"({error.strerror}). Give the folder that holds it with --data PATH, or generated "
-            f"images with --data {SYNTHETIC}."
-        ) from error
+        raise DataError(f"{path} cannot be read ({error.strerror}).") from error
 
 
 def _combined(digests: dict[str, str]) -> str:

@@ -138,6 +138,7 @@ def _stage(kind: StageKind, cell: Cell, inputs: Mapping[str, str]) -> Stage:
     places: dict[str, str] = {
         unit.card.kind: str(unit.card.path) for unit in units if unit.card.source == "file"
     }
+    places |= {f"{unit.card.kind}.{n}": path for unit in units for n, path in unit.files.items()}
     if cell.data.folder:
         places["data"] = str(cell.data.folder)
     label = cell.task.label if kind == "data" else cell.label

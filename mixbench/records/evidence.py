@@ -64,7 +64,7 @@ def _record(cell: Cell, chain: Sequence[str], board: Board, command: Sequence[st
         "method": _unit(cell.method),
         "task": _unit(cell.task),
         "model": cell.model,
-        "protocol": cell.protocol,
+        "protocol": "custom" if cell.custom else cell.protocol,
         "recipe": dict(board.plan.stages[chain[-1]].identity["recipe"]),
         "seed": cell.seed,
         "data": _data(cell, chain),
@@ -94,12 +94,11 @@ def _record(cell: Cell, chain: Sequence[str], board: Board, command: Sequence[st
 
 
 def _unit(unit: Unit) -> UnitRecord:
-    defaults = unit.card.defaults
     return UnitRecord(
         name=unit.card.name,
         version=unit.card.version,
         parameters=dict(unit.parameters),
-        changed=[name for name, value in unit.parameters.items() if value != defaults[name]],
+        changed=unit.changed,
         source=unit.card.source,
         code=digest(unit.card.path),
     )

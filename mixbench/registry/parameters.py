@@ -46,8 +46,8 @@ def given_to(card: Card, settings: Sequence[Setting]) -> dict[str, str]:
     return {setting.parameter: setting.text for setting in settings if setting.unit == card.name}
 
 
-def parameters_of(card: Card, given: Mapping[str, str]) -> dict[str, Any]:
-    """Return the value of every parameter of the unit, the given ones checked.
+def parameters_of(card: Card, base: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
+    """Return the value of every parameter of the unit: as in `base`, but the given ones, checked.
 
     Raises
     ------
@@ -57,7 +57,7 @@ def parameters_of(card: Card, given: Mapping[str, str]) -> dict[str, Any]:
         If a value does not fit its type or range.
     """
     types = {parameter.name: parameter.type for parameter in card.parameters}
-    return card.defaults | _checked(card.name, given, types)
+    return {**base, **_checked(card.name, given, types)}
 
 
 def task_settings(

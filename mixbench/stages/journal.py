@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import math
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -44,7 +45,7 @@ class DiskJournal:
         self._notify = notify
         self._reported = 0.0
         self._start = (0, perf_counter())
-        self._row: Mapping[str, float] = {}
+        self._shown: Mapping[str, float] = {}
 
     def restore(self) -> State | None:
         """Return the newest sound checkpoint; name and remove the damaged ones."""
@@ -70,19 +71,21 @@ class DiskJournal:
         Stopped
             If the run was told to stop.
         """
-        if monotonic() - self._reported >= REPORT_EVERY_S:
-            self.report(step, num_steps)
+        self.report(step, num_steps, self._shown)
         if step < num_steps and (self.stop or step % self._every == 0):
             self._checkpoint(step, state())
         if self.stop:
             raise Stopped
 
-    def report(self, done: int, of: int) -> None:
-        """Append a line to the progress file: steps, speed and the last epoch's numbers."""
+    def report(self, done: int, of: int, shown: Mapping[str, float]) -> None:
+        """Append a line to the progress file, now and then: how far, how fast, numbers to show."""
+        if monotonic() - self._reported < REPORT_EVERY_S:
+            return
         self._reported = monotonic()
         first, since = self._start
         speed = (done - first) / max(perf_counter() - since, 1e-9)
-        line = json.dumps({"step": done, "of": of, "steps_per_s": speed, **_finite(self._row)})
+        numbers = {k: v for k, v in shown.items() if math.isfinite(v)}
+        line = json.dumps({"step": done, "of": of, "steps_per_s": speed, "shown": numbers})
         with (self.work / "progress.jsonl").open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
@@ -90,7 +93,8 @@ class DiskJournal:
         self, row: Mapping[str, float], weights: Callable[[], State], names: list[str]
     ) -> None:
         """Note an epoch's numbers and keep its weights under every given name."""
-        self._row = row
+        named = {k.removeprefix("validation_"): v for k, v in row.items() if "_" in k}
+        self._shown = dict(list(named.items())[:1])
         if names:
             content = save({k: v.detach().cpu().contiguous() for k, v in weights().items()})
             for name in names:
@@ -112,8 +116,3 @@ def _name(step: int, content: bytes) -> str:
 
 def _step(path: Path) -> int:
     return int(path.name.split("-")[1])
-
-
-def _finite(row: Mapping[str, float]) -> dict[str, float | None]:
-    """Return the numbers with None for what JSON cannot say."""
-    return {k: v if abs(v) < float("inf") else None for k, v in row.items()}

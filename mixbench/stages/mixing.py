@@ -1,5 +1,7 @@
 """One mixed step: at the input, or inside the model by a hook, so that no backbone knows of it."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -7,8 +9,15 @@ from mixbench.contract import Method, Output, Sources, Step
 from mixbench.errors import InvalidUnit
 
 
-def mixed_step(method: Method, step: Step) -> Tensor:
-    """Return the loss of one step, mixed at one of the method's sites.
+class StepResult(NamedTuple):
+    """The loss of a step, a scalar, and the number of images that the model saw."""
+
+    loss: Tensor
+    num_images: int
+
+
+def mixed_step(method: Method, step: Step) -> StepResult:
+    """Mix a batch at one of the method's sites, and return the loss.
 
     Mixing inside the model runs as a forward hook on the named block, so that backbones hold no
     mixing code.
@@ -26,7 +35,7 @@ def mixed_step(method: Method, step: Step) -> Tensor:
     if step.site == "input":
         mixed, sources = method.mix(step.images, step)
         output: Output = step.model(mixed)
-        return method.loss(output, sources, step)
+        return StepResult(method.loss(output, sources, step), len(mixed))
     blocks = {f"block{i}": name for i, name in enumerate(step.model.blocks, start=1)}  # type: ignore[arg-type]
     if step.site not in blocks:
         raise InvalidUnit(
@@ -45,4 +54,4 @@ def mixed_step(method: Method, step: Step) -> Tensor:
         output = step.model(step.images)
     finally:
         handle.remove()
-    return method.loss(output, seen[0], step)
+    return StepResult(method.loss(output, seen[0], step), len(step.images))

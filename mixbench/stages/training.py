@@ -127,14 +127,14 @@ def train(setup: Setup, journal: Journal) -> Run:
             split=run.train,
         )
         with torch.autocast(setup.device.type, torch.bfloat16, recipe.precision == "bfloat16"):
-            loss = mixed_step(setup.method, state)
+            loss, num_images = mixed_step(setup.method, state)
         run.optimizer.zero_grad()
         loss.backward()
         for group in run.optimizer.param_groups:
             group["lr"] = learning_rate(recipe.lr, step, run.num_steps)
         run.optimizer.step()
         run.losses[step % run.steps_per_epoch] = loss.detach()
-        run.counters.images += len(state.images)
+        run.counters.images += num_images
         if (step + 1) % run.steps_per_epoch == 0:
             _end_epoch(run, (step + 1) // run.steps_per_epoch, journal)
         journal.after_step(step + 1, run.num_steps, lambda: _state(run, step + 1))  # noqa: B023

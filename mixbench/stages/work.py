@@ -17,6 +17,7 @@ from torch import nn
 
 from mixbench.contract import Method, Preparation, Task, Trained
 from mixbench.declare import Recipe
+from mixbench.registry.cards import Card, Kind
 from mixbench.registry.units import find, load_method, load_task
 from mixbench.stages.evaluation import at_points, predict
 from mixbench.stages.journal import DiskJournal
@@ -87,16 +88,25 @@ class Job:
 
 def make_task(spec: Mapping[str, Any]) -> Task:
     """Return the task of a spec."""
-    unit = spec["identity"]["task"]
-    card = find("task", spec["places"].get("task", unit["name"]))
-    return load_task(card)(**unit["parameters"])
+    card, parameters = _unit(spec, "task")
+    return load_task(card)(**parameters)
 
 
 def make_method(spec: Mapping[str, Any]) -> Method:
     """Return the method of a spec, unbound."""
-    unit = spec["identity"]["method"]
-    card = find("method", spec["places"].get("method", unit["name"]))
-    return load_method(card)(**unit["parameters"])
+    card, parameters = _unit(spec, "method")
+    return load_method(card)(**parameters)
+
+
+def _unit(spec: Mapping[str, Any], kind: Kind) -> tuple[Card, dict[str, Any]]:
+    """Return a unit's card and parameters; files by their place, which the identity leaves out."""
+    unit, places = spec["identity"][kind], spec["places"]
+    files = {
+        name.removeprefix(f"{kind}."): path
+        for name, path in places.items()
+        if name.startswith(f"{kind}.")
+    }
+    return find(kind, places.get(kind, unit["name"])), {**unit["parameters"], **files}
 
 
 def revive(spec: Mapping[str, Any], device: torch.device) -> tuple[nn.Module, Method]:
@@ -133,6 +143,7 @@ def prepare(job: Job) -> Facts:
             device=setup.device,
             trained={role: job.trained(role) for role in roles},
             scratch=scratch,
+            results=job.built,
             report=job.journal.report,
         )
     )

@@ -18,6 +18,7 @@ from typing import get_type_hints
 import numpy as np
 import torch
 
+from mixbench.registry.units import load_method
 from mixbench.splits import ResidentSplit
 from mixbench.stages.evaluation import predict
 from mixbench.stages.mixing import mixed_step
@@ -30,7 +31,8 @@ def labels_say_what_the_pixels_hold(subject: Subject) -> None:
     """The weights of `Sources` are the shares of the pixels."""
     for where, mixed in mixes(subject):
         sources = mixed.sources
-        said = torch.zeros(6, 6).scatter_add_(1, sources.index, sources.weight)
+        shares = mixed.step.images.mean((2, 3))[sources.index]  # of every source, by channel
+        said = (shares * sources.weight[..., None]).sum(1)
         gap = float((mixed.images.mean((2, 3)) - said).abs().max())
         assert gap <= TOLERANCE, f"weights are {gap:.3f} away from the pixels' shares {where}"
 
@@ -142,7 +144,7 @@ def loss_falls(subject: Subject) -> None:
     optimizer = torch.optim.SGD(parameters, lr=0.05, momentum=0.9)
     losses = []
     for number in range(40):
-        loss = mixed_step(method, toy_step(split, task, model, number))
+        loss = mixed_step(method, toy_step(split, task, model, number)).loss
         optimizer.zero_grad()
         loss.backward()
         gradients = [p.grad for p in parameters if p.grad is not None]
@@ -158,7 +160,7 @@ def all_parameters_learn(subject: Subject) -> None:
     method, model, task = subject.bound()
     split = task.load("train", Path(), 0)
     for number in range(8):
-        mixed_step(method, toy_step(split, task, model, number)).backward()
+        mixed_step(method, toy_step(split, task, model, number)).loss.backward()
     idle = [n for n, p in method.named_parameters() if p.grad is None or not p.grad.any()]
     assert not idle, f"no gradient reaches {', '.join(idle)}"
 
@@ -171,13 +173,16 @@ def state_survives(subject: Subject) -> None:
     optimizer = torch.optim.SGD(parameters, lr=0.1)
     for number in range(3):
         optimizer.zero_grad()
-        mixed_step(method, toy_step(split, task, model, number)).backward()
+        mixed_step(method, toy_step(split, task, model, number)).loss.backward()
         optimizer.step()
-    other = subject.make()
+    other = subject.fresh()
     other.bind(model, task)
     other.load_state_dict(copy.deepcopy(method.state_dict()))
     losses = [
-        [float(mixed_step(m, toy_step(split, task, model.eval(), n)).detach()) for n in range(8)]
+        [
+            float(mixed_step(m, toy_step(split, task, model.eval(), n)).loss.detach())
+            for n in range(8)
+        ]
         for m in (method, other)
     ]
     gap = max(abs(a - b) for a, b in zip(*losses, strict=True))
@@ -203,7 +208,7 @@ def card_tells_the_truth(subject: Subject) -> None:
     card = subject.card
     if card is None:
         return
-    unit = type(subject.make())
+    unit = load_method(card)
     told = {p.name: (p.type, p.default) for p in card.parameters}
     hints = get_type_hints(unit.__init__, include_extras=True)
     taken = {

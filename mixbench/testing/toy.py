@@ -1,19 +1,34 @@
 """A toy task, and a method under test on it: small enough for a check to take no time."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixbench.contract import Method, Part, Score, Sources, Split, Step, Task
-from mixbench.declare import Metric
+from mixbench.contract import (
+    ClassIndex,
+    Method,
+    Part,
+    Preparation,
+    Score,
+    Sources,
+    Split,
+    Step,
+    Task,
+    Trained,
+)
+from mixbench.declare import Metric, Need, Recipe
 from mixbench.models import ResidualNet
 from mixbench.registry.cards import Card
+from mixbench.registry.units import find, load_method
 from mixbench.splits import ResidentSplit
+from mixbench.stages.training import adopt_buffers
 from mixbench.streams import generator
 
 CLASSES = 5
@@ -25,6 +40,8 @@ class ToyTask(Task):
     """Tell apart images of one dominant colour per class; 96 of them, 16x12, made by arithmetic."""
 
     version = 1
+    num_classes = CLASSES
+    image_size = (16, 12)
     metrics = (Metric("accuracy", "%", higher_is_better=True, primary=True),)
 
     def load(self, part: Part, folder: Path, seed: int) -> Split:  # noqa: ARG002  # nothing to read
@@ -32,7 +49,8 @@ class ToyTask(Task):
         targets = torch.arange(96) % CLASSES
         colours = torch.randn(CLASSES, 3, 1, 1, generator=generator(0, "synthetic"))
         noise = torch.randn(96, 3, 16, 12, generator=generator(1, "synthetic"))
-        return ResidentSplit(colours[targets] + 0.3 * noise, targets, targets)
+        images = colours[targets] + 0.3 * noise
+        return ResidentSplit(images, targets, ClassIndex(targets, CLASSES))
 
     def build(self, model: str) -> nn.Module:  # noqa: ARG002  # there is one
         """Return a small residual net."""
@@ -61,19 +79,76 @@ class Subject:
         Returns a fresh, unbound instance.
     card
         What the file says of itself; None for a class without a file.
+    scorers
+        The methods that it needs trained models of, by role.
     """
 
     make: Callable[[], Method]
     card: Card | None = None
+    scorers: Mapping[str, Callable[[], Method]] = field(default_factory=dict)
+
+    @cached_property
+    def prepared(self) -> Mapping[str, Tensor]:
+        """What the method's preparation leaves in its buffers, on untrained models."""
+        method, task = self.make(), ToyTask()
+        trained = {}
+        for role, make in self.scorers.items():
+            model, scorer = bound(make())
+            trained[role] = Trained(model.eval(), scorer.eval())
+        preparation = Preparation(
+            task=task,
+            model="toy",
+            recipe=Recipe(model="toy", epochs=1),
+            seed=0,
+            folder=Path(),
+            device=torch.device("cpu"),
+            trained=trained,
+            scratch=Path(tempfile.mkdtemp()),
+            results=Path(tempfile.mkdtemp()),
+            report=lambda _done, _of, _numbers: None,
+        )
+        method.prepare(preparation)
+        return dict(method.named_buffers())
+
+    def fresh(self) -> Method:
+        """Return a prepared method that is bound to no model yet."""
+        method = self.make()
+        adopt_buffers(method, self.prepared)
+        return method
 
     def bound(self) -> tuple[Method, nn.Module, Task]:
-        """Return a fresh method with the toy task's model, always the same weights."""
-        task, method = ToyTask(), self.make()
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            model = task.build("")
-            method.bind(model, task)
-        return method, model, task
+        """Return a fresh, prepared method with the toy task's model, always the same weights."""
+        model, method = bound(self.fresh())
+        return method, model, ToyTask()
+
+
+def subject_of(card: Card, parameters: Mapping[str, Any] | None = None) -> Subject:
+    """Return a method's file as the subject of checks, and what it needs with it.
+
+    Parameters
+    ----------
+    parameters
+        Values other than the defaults and those of the protocol ``toy``.
+    """
+    values = {**card.declared.get("by_protocol", {}).get("toy", {}), **(parameters or {})}
+    needs: Mapping[str, Need] = card.declared.get("needs", {})
+    scorers = {
+        role: partial(
+            load_method(find("method", need.method)),
+            **{name: values[name] for name in need.share if name in values},
+        )
+        for role, need in needs.items()
+    }
+    return Subject(partial(load_method(card), **values), card, scorers)
+
+
+def bound(method: Method) -> tuple[nn.Module, Method]:
+    """Return the toy task's model, always the same weights, and the method bound to it."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = ToyTask().build("")
+        method.bind(model, ToyTask())
+    return model, method
 
 
 class Mixed(NamedTuple):
@@ -84,11 +159,22 @@ class Mixed(NamedTuple):
     sources: Sources
 
 
-def mix(subject: Subject, images: Tensor, seed: int, site: str = "input") -> Mixed:
-    """Mix a batch with a fresh method and a fresh stream."""
+def mix(
+    subject: Subject, images: Tensor, seed: int, site: str = "input", pool: Tensor | None = None
+) -> Mixed:
+    """Mix a batch with a fresh method and a fresh stream.
+
+    Parameters
+    ----------
+    pool
+        The images that `Step.draw` draws from; the batch itself if there are no others.
+    """
     method, model, task = subject.bound()
     targets = torch.arange(len(images)) % CLASSES
-    step = Step(images, targets, rng=generator(seed, "mix"), task=task, model=model)
+    others = images.repeat(CLASSES, 1, 1, 1) if pool is None else pool
+    classes = torch.arange(len(others)) % CLASSES
+    split = ResidentSplit(others, classes, ClassIndex(classes, CLASSES))
+    step = Step(images, targets, rng=generator(seed, "mix"), task=task, model=model, split=split)
     step.site = site
     mixed, sources = method.mix(images, step)
     return Mixed(step, mixed, sources)
@@ -108,9 +194,10 @@ def mixes(subject: Subject, number: int = 6) -> Iterator[tuple[str, Mixed]]:
     """Yield what the method makes of lit images at every site, size and seed."""
     for site in subject.make().sites:
         for size in SIZES:
+            images = lit(number + 4 * CLASSES, size)
             for seed in SEEDS:
                 where = f"at {site}, {size[0]}x{size[1]} pixels, stream {seed}"
-                yield where, mix(subject, lit(number, size), seed, site)
+                yield where, mix(subject, images[:number], seed, site, pool=images[number:])
 
 
 def toy_step(split: Split, task: Task, model: nn.Module, number: int) -> Step:

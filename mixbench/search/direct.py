@@ -1,0 +1,110 @@
+"""Solve instead of evolve: the worst mask of every pair, then the N worst pairs.
+
+The fitness is a mean of scores that do not depend on each other, so its optimum is known item by
+item. Within a pair, scores are smooth in the mask: a ridge regression on the mask's bits and the
+products of neighbouring ones, fitted to random masks, says which masks to score next; the best is
+then improved bit by bit.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixbench.search.found import Found
+from mixbench.search.space import Ids, Masks, Space
+
+Score = Callable[[Ids, Masks], NDArray[np.float64]]
+RANDOM, PREDICTED, ROUNDS, POLISH = 256, 128, 2, 4  # masks per pair; at most 600 with the polish
+CANDIDATES = 1 << 16  # masks that the regression chooses from
+RIDGE = 0.01
+
+
+def solve(
+    space: Space,
+    score: Score,
+    seed: int,
+    *,
+    maximise: bool,
+    report: Callable[[int, int, dict[str, float]], None],
+) -> Found:
+    """Return the best pairs with the best masks that were found for them.
+
+    Parameters
+    ----------
+    report
+        Told after every pair: how many are done, of how many, and the best score.
+    """
+    ids = np.concatenate([space.cross(np.arange(space.num_cross)), space.same])
+    sign = -1.0 if maximise else 1.0
+    features, masks = _candidates(space, seed)
+    single = space.pack(np.eye(space.num_bits, dtype=bool))  # masks of one cell each
+    best = np.zeros(len(ids), space.dtype)
+    scores = np.zeros(len(ids))
+    for number, pair in enumerate(ids):
+        start = np.random.default_rng([seed, number]).permutation(len(masks))[:RANDOM]
+        lowest = _Lowest(space, pair, lambda i, m: sign * score(i, m))
+        lowest.ask(masks[start])
+        for _ in range(ROUNDS):
+            lowest.ask(lowest.predicted(features, masks))
+        for _ in range(POLISH):
+            lowest.ask(lowest.mask ^ single)
+        best[number], scores[number] = lowest.mask, sign * lowest.score
+        report(number + 1, len(ids), {"score": float(scores[number])})
+    order = np.argsort(sign * scores[: space.num_cross], kind="stable")[: space.num_pairs]
+    chosen = np.concatenate([order, np.arange(space.num_cross, len(ids))])
+    return Found(ids[chosen], best[chosen], scores[chosen])
+
+
+class _Lowest:
+    """The lowest score of a pair so far, and all masks that were tried."""
+
+    def __init__(self, space: Space, pair: np.int32, score: Score) -> None:
+        self._pair, self._score = pair, score
+        self._tried = np.empty(0, space.dtype)
+        self._scores = np.empty(0)
+
+    @property
+    def mask(self) -> Any:
+        """The mask with the lowest score."""
+        return self._tried[np.argmin(self._scores)]
+
+    @property
+    def score(self) -> float:
+        """The lowest score."""
+        return float(self._scores.min())
+
+    def ask(self, masks: Masks) -> None:
+        """Score the masks that were not tried before."""
+        new = np.setdiff1d(masks, self._tried)
+        ids = np.full(len(new), self._pair, np.int32)
+        self._tried = np.concatenate([self._tried, new])
+        self._scores = np.concatenate([self._scores, self._score(ids, new)])
+
+    def predicted(self, features: NDArray[np.float32], masks: Masks) -> Masks:
+        """Return the untried masks that a ridge regression on the tried ones finds lowest."""
+        known = np.isin(masks, self._tried, assume_unique=True)
+        order = np.searchsorted(masks, self._tried)
+        rows = features[order].astype(np.float64)
+        penalty = RIDGE * len(rows) * np.eye(rows.shape[1])
+        weights = np.linalg.solve(rows.T @ rows + penalty, rows.T @ self._scores)
+        guess = np.where(known, np.inf, features @ weights.astype(np.float32))
+        number = min(PREDICTED, int((~known).sum()))
+        return masks[np.argsort(guess, kind="stable")[:number]]
+
+
+def _candidates(space: Space, seed: int) -> tuple[NDArray[np.float32], Masks]:
+    """Return masks to choose from, all of them if they are few, with their features."""
+    if space.full < CANDIDATES:
+        masks: Masks = np.arange(space.full + 1).astype(space.dtype)
+    else:
+        rng = np.random.default_rng([seed])
+        drawn = rng.integers(space.full, size=CANDIDATES, dtype=space.dtype, endpoint=True)
+        masks = np.unique(drawn)
+    signs = (2 * space.bits(masks) - 1).astype(np.float32)
+    grid = signs.reshape(-1, space.grid, space.grid)
+    across = (grid[:, :, 1:] * grid[:, :, :-1]).reshape(len(masks), -1)
+    down = (grid[:, 1:] * grid[:, :-1]).reshape(len(masks), -1)
+    ones = np.ones((len(masks), 1), np.float32)
+    return np.concatenate([ones, signs, across, down], 1), masks

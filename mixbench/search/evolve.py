@@ -1,0 +1,77 @@
+"""Run the genetic search to its end, from wherever an earlier process left it."""
+
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import numpy as np
+
+from mixbench.search.fitness import Scorer
+from mixbench.search.found import Found
+from mixbench.search.genetic import Genetic, Settings
+from mixbench.search.space import Space
+from mixbench.store import write_bytes
+
+Report = Callable[[int, int, dict[str, float]], None]
+SAVE_EVERY_S = 5.0
+STATE = "search.npz"
+
+
+def evolve(
+    space: Space, settings: Settings, scorer: Scorer, seed: int, scratch: Path, report: Report
+) -> Found:
+    """Return the best solution of all generations.
+
+    Parameters
+    ----------
+    scratch
+        Where the search leaves its state every few seconds, and looks for one to continue.
+    report
+        Told after every generation: how many are done, of how many, and how good it is.
+    """
+    search = Genetic(seed, space, settings, scorer)
+    if not _restore(search, scorer, scratch / STATE):
+        search.start()
+    saved = monotonic()
+    while not search.finished:
+        search.step()
+        last = search.history[-1]
+        hits = 100 * (1 - scorer.num_items / max(scorer.num_requests, 1))
+        numbers = {"best": last["best"], "mean": last["mean"], "hits_%": hits}
+        report(search.generation, settings.generations, numbers)
+        if monotonic() - saved >= SAVE_EVERY_S:
+            _save(search, scorer, scratch / STATE)
+            saved = monotonic()
+    winner = search.best[0]
+    ids = winner.ids(space)
+    search.snapshots[search.generation] = [int(i) for i in ids]
+    return Found(ids, winner.masks, scorer(ids, winner.masks), search.history, search.snapshots)
+
+
+def _save(search: Genetic, scorer: Scorer, path: Path) -> None:
+    state = search.state()
+    keys, scores = scorer.memory
+    counts = {"requests": scorer.num_requests, "forwards": scorer.num_forwards}
+    text = json.dumps(state.pop("progress") | counts)
+    buffer = io.BytesIO()
+    np.savez(buffer, **state, keys=keys, scores=scores, progress=np.array(text))
+    write_bytes(path, buffer.getvalue())
+
+
+def _restore(search: Genetic, scorer: Scorer, path: Path) -> bool:
+    """Put a saved state back; tell whether there was a sound one."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            state: dict[str, Any] = {name: arrays[name] for name in arrays.files}
+        state["progress"] = json.loads(str(state["progress"]))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return False
+    scorer.recall(state["keys"], state["scores"])
+    scorer.num_requests = state["progress"]["requests"]
+    scorer.num_forwards = state["progress"]["forwards"]
+    search.restore(state)
+    return True

@@ -1,0 +1,106 @@
+"""What a search found, as a file that people read and `search=fixed` takes."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixbench.errors import UsageError
+from mixbench.search.space import Ids, Masks, Space
+
+SCHEMA = "mixbench/search@1"
+
+
+@dataclass(frozen=True)
+class Found:
+    """Pairs of classes with their masks.
+
+    Attributes
+    ----------
+    scores
+        Of every pair; None where nothing was scored.
+    history
+        One row per generation: best, mean, requests, distinct items.
+    snapshots
+        Pairs of the best solution, by generation.
+    """
+
+    ids: Ids
+    masks: Masks
+    scores: NDArray[np.float64] | None = None
+    history: list[dict[str, float]] = field(default_factory=list)
+    snapshots: dict[int, list[int]] = field(default_factory=dict)
+
+
+def to_json(found: Found, space: Space, names: Sequence[str], facts: dict[str, Any]) -> str:
+    """Return the text of a result file.
+
+    Parameters
+    ----------
+    names
+        Of the classes.
+    facts
+        How it was found: the search's settings and counts.
+    """
+    scores = [None] * len(found.ids) if found.scores is None else found.scores.tolist()
+    content = {
+        "schema": SCHEMA,
+        "classes": list(names),
+        "grid": space.grid,
+        **facts,
+        "fitness": None if found.scores is None else float(found.scores.mean()),
+        "pairs": [
+            {**_pair(int(i), names), "mask": _rows(cells, space.grid), "score": score}
+            for i, cells, score in zip(found.ids, space.bits(found.masks), scores, strict=True)
+        ],
+        "snapshots": {
+            str(generation): [list(_pair(i, names).values()) for i in ids]
+            for generation, ids in found.snapshots.items()
+        },
+        "history": found.history,
+    }
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def from_file(path: Path, grid: int, num_classes: int, names: Sequence[str] | None = None) -> Found:
+    """Return the pairs and masks of a result file.
+
+    Raises
+    ------
+    UsageError
+        If it is no such file, or for other classes or another grid.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        known, pairs = list(content["classes"]), content["pairs"]
+        position = {name: i for i, name in enumerate(known)}
+        ids = [position[p["first"]] * len(known) + position[p["second"]] for p in pairs]
+        cells = np.array([[list(map(int, row)) for row in p["mask"]] for p in pairs], dtype=bool)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} must be the result of a search ({error!r}).") from error
+    if content["grid"] != grid or cells.shape[1:] != (grid, grid):
+        raise UsageError(
+            f"{path} holds masks of {content['grid']} x {content['grid']} cells; grid must be the "
+            f"same (got {grid})."
+        )
+    if len(known) != num_classes or (names is not None and known != list(names)):
+        raise UsageError(
+            f"{path} is for the {len(known)} classes {', '.join(known[:4])}, ...; the task has "
+            f"{num_classes}{' others' if len(known) == num_classes else ''}."
+        )
+    space = Space(num_classes, grid, len(ids))
+    return Found(np.array(ids, np.int32), space.pack(cells.reshape(len(ids), -1)))
+
+
+def _pair(pair: int, names: Sequence[str]) -> dict[str, str]:
+    first, second = divmod(pair, len(names))
+    return {"first": names[first], "second": names[second]}
+
+
+def _rows(cells: NDArray[np.bool_], grid: int) -> list[str]:
+    """Return a mask as rows of 1 (the first class) and 0 (the second)."""
+    return ["".join("01"[int(cell)] for cell in row) for row in cells.reshape(grid, grid)]

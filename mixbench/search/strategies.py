@@ -1,0 +1,121 @@
+"""The ways to find pairs and masks, behind one question."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mixbench.contract import Preparation
+from mixbench.errors import UsageError
+from mixbench.search.direct import solve
+from mixbench.search.evolve import evolve
+from mixbench.search.fitness import HeldOut, Scorer
+from mixbench.search.found import Found, from_file, to_json
+from mixbench.search.genetic import Settings
+from mixbench.search.space import Space
+from mixbench.store import write_bytes
+from mixbench.streams import stream_seed
+
+RESULT = "search.json"
+
+
+@dataclass(frozen=True)
+class Question:
+    """How to look for pairs and masks; `Settings` says what the numbers mean.
+
+    Attributes
+    ----------
+    strategy
+        ``genetic``, ``direct``, ``random`` or ``fixed``.
+    image_pairs
+        Composed to score a class pair.
+    """
+
+    strategy: str
+    file: str
+    by_loss: bool
+    maximise: bool
+    image_pairs: int
+    population: int
+    generations: int
+    crossover: float
+    mutation: float
+    tournament: int
+    patience: int
+
+    @property
+    def path(self) -> Path:
+        """The file of ``fixed``."""
+        return Path(self.file)
+
+    @property
+    def settings(self) -> Settings:
+        """Of the genetic search."""
+        return Settings(
+            population=self.population,
+            generations=self.generations,
+            crossover=self.crossover,
+            mutation=self.mutation,
+            tournament=self.tournament,
+            patience=self.patience,
+            maximise=self.maximise,
+        )
+
+
+def answer(question: Question, space: Space, preparation: Preparation) -> Found:
+    """Return pairs and masks, and publish them as search.json beside the stage's other files."""
+    names = preparation.task.class_names(preparation.folder)
+    seed = stream_seed(preparation.seed, "search")
+    facts: dict[str, Any] = {"search": question.strategy}
+    if question.strategy == "fixed":
+        found = from_file(question.path, space.grid, space.num_classes, names)
+    elif question.strategy == "random":
+        found = random_pairs(space, seed)
+    else:
+        scorer = make_scorer(question, space, preparation)
+        if question.strategy == "genetic":
+            found = evolve(
+                space, question.settings, scorer, seed, preparation.scratch, preparation.report
+            )
+        else:
+            found = solve(
+                space, scorer, seed, maximise=question.maximise, report=preparation.report
+            )
+        facts |= {
+            "score": "patch loss" if question.by_loss else "patch accuracy",
+            "goal": "max" if question.maximise else "min",
+            "requests": scorer.num_requests,
+            "distinct": scorer.num_items,
+            "forwards": scorer.num_forwards,
+        }
+    text = to_json(found, space, names, facts)
+    write_bytes(preparation.results / RESULT, text.encode())
+    return found
+
+
+def random_pairs(space: Space, seed: int) -> Found:
+    """Return random pairs with random masks: the control that shows what guidance adds."""
+    rng = np.random.default_rng([seed])
+    ranks = rng.choice(space.num_cross, space.num_pairs, replace=False)
+    ids = np.concatenate([space.cross(ranks), space.same])
+    return Found(ids, rng.integers(space.full, size=len(ids), dtype=space.dtype, endpoint=True))
+
+
+def make_scorer(question: Question, space: Space, preparation: Preparation) -> Scorer:
+    """Return the scores of the phase-1 model on images held out of its training."""
+    model, method = preparation.trained["scorer"]
+    task, device = preparation.task, preparation.device
+    split = task.load("validation", preparation.folder, preparation.seed)
+    if split.by_class is None:
+        raise UsageError("The search composes images by class: this task has no classes.")
+    images = split.read(torch.arange(len(split)), None).to(device)
+
+    def patches(x: Tensor) -> Tensor:
+        logits: Tensor = method.patches(model(x).features)  # type: ignore[operator]  # a PatchMix method's
+        return logits
+
+    held_out = HeldOut(images, split.by_class, question.image_pairs, preparation.seed)
+    return Scorer(space, held_out, patches, by_loss=question.by_loss)
