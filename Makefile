@@ -27,7 +27,7 @@ fix: .venv/ready
 	$(BIN)/ruff format .
 
 schema: .venv/ready
-	$(BIN)/python -c 'from mixbench.records import schema_text; print(schema_text(), end="")' \
+	$(BIN)/python -c 'from mixbench.records.schema import schema_text; print(schema_text(), end="")' \
 		> leaderboards/record.schema.json
 
 clean:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from mixbench.contract import ClassIndex
+from mixbench.errors import DataError
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 
@@ -56,10 +57,22 @@ def stratified_holdout(classes: Tensor, share: float, rng: torch.Generator) -> T
     Returns
     -------
     held : (N,) bool
+
+    Raises
+    ------
+    DataError
+        If nothing of a class is held out, or nothing left to train on.
     """
     held = torch.zeros(len(classes), dtype=torch.bool)
     for name in classes.unique():
         members = torch.nonzero(classes == name).flatten()
+        number = round(share * len(members))
+        if not 0 < number < len(members):
+            raise DataError(
+                f"The held-out share must leave images of every class on both sides: class "
+                f"{int(name)} has {len(members)}, of which {number} would be held out "
+                f"(got {share})."
+            )
         order = torch.randperm(len(members), generator=rng)
-        held[members[order[: round(share * len(members))]]] = True
+        held[members[order[:number]]] = True
     return held

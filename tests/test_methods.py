@@ -78,10 +78,8 @@ def test_patchmix_head_overhead_is_as_counted() -> None:
 
 
 def test_a_grid_larger_than_the_image_is_refused() -> None:
-    step, method = step_for(PatchMix(grid=9), torch.randn(4, 3, 16, 8))
-
-    with pytest.raises(BadParameter, match="at most the image's shorter side, 8 pixels"):
-        method.mix(step.images, step)
+    with pytest.raises(BadParameter, match="shorter side; images are 16 x 12 pixels"):
+        PatchMix(grid=13).check(ToyTask(), None)
 
 
 def test_manifold_mixup_visits_every_site_evenly() -> None:

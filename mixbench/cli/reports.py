@@ -10,6 +10,7 @@ from mixbench.cli.options import as_json, existing_store, names, store_option
 from mixbench.errors import UnknownName, UsageError
 
 if TYPE_CHECKING:
+    from mixbench.records.schema import Record
     from mixbench.store import Store
 
 
@@ -19,37 +20,57 @@ if TYPE_CHECKING:
 @click.option(
     "--format", "form", type=click.Choice(["table", "markdown", "csv", "json"]), default="table"
 )
+@click.option("--figures", is_flag=True, help="Draw the cells instead, and say where.")
 @as_json
 @store_option
 def report(
-    *, methods: tuple[str, ...], tasks: tuple[str, ...], form: str, as_json: bool, store_path: Path
+    *,
+    methods: tuple[str, ...],
+    tasks: tuple[str, ...],
+    form: str,
+    figures: bool,
+    as_json: bool,
+    store_path: Path,
 ) -> None:
-    """Print the leaderboards of the store."""
+    """Print the leaderboards of the store, or draw its cells."""
     from mixbench.leaderboard import tables
     from mixbench.leaderboard.board import leaderboards
-    from mixbench.leaderboard.reports import read_records
 
-    records = read_records(existing_store(store_path))
-    wanted = names(methods), names(tasks)
-    for kind, asked, known in (
-        ("recorded method", wanted[0], {r.method.name for r in records}),
-        ("recorded task", wanted[1], {r.task.name for r in records}),
-    ):
-        for name in asked:
-            if name not in known:
-                raise UnknownName(kind, name, known)
-    boards = leaderboards(
-        record
-        for record in records
-        if (not wanted[0] or record.method.name in wanted[0])
-        and (not wanted[1] or record.task.name in wanted[1])
-    )
+    store = existing_store(store_path)
+    records = _chosen(store, names(methods), names(tasks))
+    if figures:
+        from mixbench.figures.cells import draw_cells
+
+        for path in draw_cells(store, records):
+            click.echo(path)
+        return
+    boards = leaderboards(records)
     writers = {"markdown": tables.to_markdown, "csv": tables.to_csv, "json": tables.to_json}
     if as_json or form != "table":
         click.echo(writers["json" if as_json else form](boards), nl=False)
         return
     for board in boards:
         tables.to_terminal(board)
+
+
+def _chosen(store: "Store", methods: list[str], tasks: list[str]) -> "list[Record]":
+    """Return the store's records, of the given methods and tasks if there are any."""
+    from mixbench.leaderboard.reports import read_records
+
+    records = read_records(store)
+    for kind, asked, known in (
+        ("recorded method", methods, {r.method.name for r in records}),
+        ("recorded task", tasks, {r.task.name for r in records}),
+    ):
+        for name in asked:
+            if name not in known:
+                raise UnknownName(kind, name, known)
+    return [
+        record
+        for record in records
+        if (not methods or record.method.name in methods)
+        and (not tasks or record.task.name in tasks)
+    ]
 
 
 @click.command()

@@ -78,6 +78,7 @@ def _run(plan: "Plan", store: "Store", checkpoint_every: int, *, as_json: bool) 
 
     from mixbench.engines import scheduler
     from mixbench.engines.local import LocalEngine, local_slots
+    from mixbench.engines.preflight import preflight
     from mixbench.engines.progress import Show
     from mixbench.records.evidence import write_record
 
@@ -88,6 +89,7 @@ def _run(plan: "Plan", store: "Store", checkpoint_every: int, *, as_json: bool) 
     with Show(Console(stderr=True)) as show:
         board = scheduler.survey(plan, store, engine.num_slots, show.notice)
         show.notice(_headline(plan, board))
+        preflight(board)
         _note_run(plan, store, command)
 
         def on_cell(number: int) -> None:

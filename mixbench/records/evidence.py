@@ -30,6 +30,7 @@ ROLES = {
     "predictions.safetensors": "predictions",
     "metrics.json": "metrics",
     "method.safetensors": "buffers",
+    "search.json": "search",
 }
 
 

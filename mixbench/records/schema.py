@@ -172,7 +172,7 @@ class Software(Strict):
 class Artifact(Strict):
     """A file that the store keeps: where, and its digest."""
 
-    role: Literal["weights", "curve", "predictions", "metrics", "buffers"]
+    role: Literal["weights", "curve", "predictions", "metrics", "buffers", "search"]
     path: str
     sha256: Digest
     bytes: int = Field(ge=0)

@@ -65,7 +65,7 @@ def _save(search: Genetic, scorer: Scorer, path: Path) -> None:
 def _restore(search: Genetic, scorer: Scorer, path: Path) -> bool:
     """Put a saved state back; tell whether there was a sound one."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
             state: dict[str, Any] = {name: arrays[name] for name in arrays.files}
         state["progress"] = json.loads(str(state["progress"]))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):

@@ -1,7 +1,7 @@
 """What a search found, as a file that people read and `search=fixed` takes."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,16 @@ def to_json(found: Found, space: Space, names: Sequence[str], facts: dict[str, A
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
+def found_of(content: Mapping[str, Any]) -> Found:
+    """Return the pairs and masks that a result file holds."""
+    names, pairs, grid = list(content["classes"]), content["pairs"], content["grid"]
+    position = {name: i for i, name in enumerate(names)}
+    ids = [position[p["first"]] * len(names) + position[p["second"]] for p in pairs]
+    cells = np.array([[list(map(int, row)) for row in p["mask"]] for p in pairs], dtype=bool)
+    space = Space(len(names), grid, len(ids))
+    return Found(np.array(ids, np.int32), space.pack(cells.reshape(len(ids), grid * grid)))
+
+
 def from_file(path: Path, grid: int, num_classes: int, names: Sequence[str] | None = None) -> Found:
     """Return the pairs and masks of a result file.
 
@@ -76,13 +86,10 @@ def from_file(path: Path, grid: int, num_classes: int, names: Sequence[str] | No
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        known, pairs = list(content["classes"]), content["pairs"]
-        position = {name: i for i, name in enumerate(known)}
-        ids = [position[p["first"]] * len(known) + position[p["second"]] for p in pairs]
-        cells = np.array([[list(map(int, row)) for row in p["mask"]] for p in pairs], dtype=bool)
+        found, known = found_of(content), list(content["classes"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path} must be the result of a search ({error!r}).") from error
-    if content["grid"] != grid or cells.shape[1:] != (grid, grid):
+    if content["grid"] != grid:
         raise UsageError(
             f"{path} holds masks of {content['grid']} x {content['grid']} cells; grid must be the "
             f"same (got {grid})."
@@ -92,8 +99,7 @@ def from_file(path: Path, grid: int, num_classes: int, names: Sequence[str] | No
             f"{path} is for the {len(known)} classes {', '.join(known[:4])}, ...; the task has "
             f"{num_classes}{' others' if len(known) == num_classes else ''}."
         )
-    space = Space(num_classes, grid, len(ids))
-    return Found(np.array(ids, np.int32), space.pack(cells.reshape(len(ids), -1)))
+    return found
 
 
 def _pair(pair: int, names: Sequence[str]) -> dict[str, str]:

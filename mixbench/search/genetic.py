@@ -49,6 +49,18 @@ class Settings:
     maximise: bool
 
 
+class Fitness(base.Fitness):  # type: ignore[misc]  # deap ships no types
+    """A score that is to be small."""
+
+    weights = (-1.0,)
+
+
+class Merit(base.Fitness):  # type: ignore[misc]  # deap ships no types
+    """A score that is to be large."""
+
+    weights = (1.0,)
+
+
 class Individual:
     """A solution: pairs, and masks for them and for the same-class pairs after them."""
 
@@ -161,8 +173,7 @@ class Genetic:
 
     def __init__(self, seed: int, space: Space, settings: Settings, score: Score) -> None:
         self.space, self.settings, self.seed = space, settings, seed
-        weights = (1.0 if settings.maximise else -1.0,)
-        self.fitness = type("Fitness", (base.Fitness,), {"weights": weights})
+        self.fitness = Merit if settings.maximise else Fitness
         self.toolbox = base.Toolbox()
         self.toolbox.register("select", select)
         self.toolbox.register("mate", mate, space)

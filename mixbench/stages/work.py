@@ -58,13 +58,8 @@ class Job:
 
     @property
     def data(self) -> Path:
-        """The folder with the data's files; generated files are checked first."""
-        if "data" not in self.spec["inputs"]:
-            return Path(self.spec["places"]["data"])
-        key = self.spec["inputs"]["data"]
-        for name in self.store.manifest(key)["files"]:
-            self.store.path(key, name)
-        return self.store.folder(key) / "files"
+        """The folder with the data's files."""
+        return data_folder(self.spec, self.store)
 
     def setup(self) -> Setup:
         """Return a run of the stage's method, with what its preparation found."""
@@ -84,6 +79,16 @@ class Job:
         name = f"weights/epoch-{manifest['result']['tail'][-1]}.safetensors"
         load_weights(model, method, load_file(self.store.path(key, name), str(self.device)))
         return Trained(model.eval(), method.eval())
+
+
+def data_folder(spec: Mapping[str, Any], store: Store) -> Path:
+    """Return the folder with the data of a spec; generated files are checked first."""
+    if "data" not in spec["inputs"]:
+        return Path(spec["places"]["data"])
+    key = spec["inputs"]["data"]
+    for name in store.manifest(key)["files"]:
+        store.path(key, name)
+    return store.folder(key) / "files"
 
 
 def make_task(spec: Mapping[str, Any]) -> Task:

@@ -1,0 +1,1 @@
+"""Pictures of finished cells, drawn from what the store keeps of them."""

@@ -1,0 +1,76 @@
+"""What a finished cell's method made of images in training, with the labels that it gave them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from safetensors.torch import load_file
+from torch import Tensor
+
+from mixbench.contract import Method, Step, Task
+from mixbench.stages.training import load_weights
+from mixbench.stages.work import data_folder, make_task, revive
+from mixbench.store import Store
+from mixbench.streams import generator
+
+COLUMNS, NAMED = 8, 3
+INK = "#1f2933"
+
+
+def example_mixes(store: Store, key: str) -> Figure:
+    """Return some training images above what the trained method mixes them into.
+
+    Parameters
+    ----------
+    key
+        Of a finished training stage.
+    """
+    manifest = store.manifest(key)
+    spec: Mapping[str, Any] = manifest["spec"]
+    task = make_task(spec)
+    folder = data_folder(spec, store)
+    model, method = revive(spec, torch.device("cpu"))
+    name = f"weights/epoch-{manifest['result']['tail'][-1]}.safetensors"
+    load_weights(model, method, load_file(store.path(key, name)))
+    seed = spec["identity"]["seed"]
+    split = task.load("train", folder, seed)
+    index = torch.arange(COLUMNS)
+    images, targets = split.read(index, None), split.targets[index]
+    rng = generator(seed, "mix", 0)
+    step = Step(images, targets, rng=rng, task=task, model=model, split=split)
+    with torch.no_grad():
+        mixed, sources = method.mix(images, step)
+    labels = _labels(task, step.targets[sources.index], sources.weight, task.class_names(folder))
+    own = [str(task.class_names(folder)[int(t)]) for t in targets]
+    return _draw(images, own, mixed, labels, _title(method))
+
+
+def _labels(task: Task, targets: Tensor, weight: Tensor, names: Any) -> list[str]:
+    """Return each mixed image's classes with their shares, the largest first."""
+    shares = torch.zeros(len(targets), task.num_classes).scatter_add_(1, targets, weight)
+    texts = []
+    for row in shares:
+        values, classes = row.topk(min(NAMED, task.num_classes))
+        parts = zip(values.tolist(), classes.tolist(), strict=True)
+        texts.append("\n".join(f"{names[c]}: {v:.2f}" for v, c in parts if v > 0))
+    return texts
+
+
+def _draw(images: Tensor, own: list[str], mixed: Tensor, labels: list[str], title: str) -> Figure:
+    number = len(images)
+    figure = Figure(figsize=(1.15 * number, 3.4), layout="constrained")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=INK)
+    low, high = images.min(), images.max()
+    for row, (batch, texts) in enumerate(((images, own), (mixed, labels))):
+        for column in range(number):
+            axes = figure.add_subplot(2, number, row * number + column + 1)
+            shown = ((batch[column] - low) / (high - low)).clamp(0, 1).permute(1, 2, 0)
+            axes.imshow(shown.numpy(), cmap="gray", vmin=0, vmax=1)
+            axes.set(xticks=[], yticks=[])
+            axes.set_xlabel(texts[column], fontsize=8, color=INK)
+    return figure
+
+
+def _title(method: Method) -> str:
+    return f"{type(method).__name__}: training images, and what became of them with which label"

@@ -1,0 +1,33 @@
+"""Ask methods whether they fit their tasks, before anything is trained.
+
+``python -m mixbench.stages.check`` reads specs of training stages as JSON from standard input and
+prints a JSON list of complaints. It is a process of its own because it imports torch, which the
+launcher does not.
+"""
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mixbench.errors import MixbenchError
+from mixbench.stages.work import make_method, make_task
+
+
+def complaint(spec: Mapping[str, Any]) -> str:
+    """Return what the method of a spec finds wrong, or an empty text."""
+    try:
+        task, places = make_task(spec), spec["places"]
+        held_out = None
+        if "data" in places:
+            held_out = task.load("validation", Path(places["data"]), spec["identity"]["seed"])
+        make_method(spec).check(task, held_out)
+    except MixbenchError as error:
+        return f"{spec['label']}: {error}"
+    return ""
+
+
+if __name__ == "__main__":
+    found = [complaint(spec) for spec in json.load(sys.stdin)]
+    json.dump([text for text in found if text], sys.stdout)

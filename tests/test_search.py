@@ -1,0 +1,470 @@
+"""The search against a plain reference: Algorithm 2 as a list of bits, one individual at a time."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from mixbench.contract import ClassIndex
+from mixbench.errors import DataError, UsageError
+from mixbench.models import ResidualNet
+from mixbench.search.direct import solve
+from mixbench.search.evolve import STATE, evolve
+from mixbench.search.fitness import HeldOut, Scorer
+from mixbench.search.found import Found, from_file, to_json
+from mixbench.search.genetic import Draws, Genetic, Settings, first_population
+from mixbench.search.space import Space
+from mixbench.search.strategies import random_pairs
+from mixbench.streams import generator
+
+C, P, PER_PAIR = 4, 4, 6
+SPACE = Space(C, P, num_pairs=4, same_class=True)
+SETTINGS = Settings(
+    population=40, generations=8, crossover=0.5, mutation=0.3, tournament=3, patience=0,
+    maximise=False,
+)  # fmt: skip
+Bits = list[int]
+
+
+@pytest.fixture(scope="module")
+def model() -> torch.nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = ResidualNet(8, channels=3, classes=C, strides=(1, 2, 1))
+    return net.eval()
+
+
+@pytest.fixture(scope="module")
+def held_out() -> HeldOut:
+    classes = torch.arange(8 * C) % C
+    images = torch.randn(8 * C, 3, 16, 12, generator=generator(0, "synthetic"))
+    images += classes[:, None, None, None]
+    return HeldOut(images, ClassIndex(classes, C), PER_PAIR, seed=0)
+
+
+def patches_of(model: torch.nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+    def patches(x: torch.Tensor) -> torch.Tensor:
+        pooled = torch.nn.functional.adaptive_avg_pool2d(model(x).features, P)
+        return model.get_submodule("classifier")(pooled.flatten(2).transpose(1, 2))  # type: ignore[no-any-return]
+
+    return patches
+
+
+def scorer(model: torch.nn.Module, held_out: HeldOut, **options: Any) -> Scorer:
+    asked: dict[str, Any] = {"by_loss": False, "rows": 48} | options
+    return Scorer(SPACE, held_out, patches_of(model), **asked)
+
+
+class Reference:
+    """Algorithm 2 with a genome of Python lists: heads (one bit per pair), tails (P² bits each).
+
+    It evaluates each individual by itself, pair by pair, and shares with the program only the
+    random numbers. Inactive tails are never read.
+    """
+
+    def __init__(self, model: torch.nn.Module, held_out: HeldOut) -> None:
+        self.model, self.held_out = model, held_out
+        self.forwards = 0
+
+    def individual(self, pairs: Sequence[int], masks: Sequence[int]) -> dict[str, Any]:
+        tails = [[0] * (P * P) for _ in range(C * C)]
+        for pair, mask in zip([*pairs, *self.same], masks, strict=True):
+            tails[pair] = [(mask >> bit) & 1 for bit in range(P * P)]
+        return {"slots": list(pairs), "tails": tails, "fitness": None}
+
+    same = tuple(i * C + i for i in range(C))
+
+    def active(self, x: dict[str, Any]) -> list[int]:
+        return [*x["slots"], *self.same]
+
+    @torch.no_grad()
+    def fitness(self, x: dict[str, Any]) -> float:
+        scores = []
+        for pair in self.active(x):
+            one, other = self.held_out.image_pairs(*divmod(pair, C))
+            first, second = self.held_out.images[one], self.held_out.images[other]
+            rows = []
+            for row in range(P):
+                cells = [torch.full((4, 3), float(x["tails"][pair][row * P + c])) for c in range(P)]
+                rows.append(torch.cat(cells, 1))
+            mask = torch.cat(rows)
+            logits = patches_of(self.model)(first * mask + second * (1 - mask))
+            self.forwards += len(first)
+            target = torch.tensor([pair // C if bit else pair % C for bit in x["tails"][pair]])
+            scores.append(float((logits.argmax(-1) == target).double().mean()))
+        return float(np.mean(scores))
+
+    def generation(self, population: list[dict[str, Any]], draws: Draws) -> list[dict[str, Any]]:
+        chosen = [
+            min((population[i] for i in row), key=lambda x: x["fitness"])
+            for row in draws.contestants.tolist()
+        ]
+        offspring = [
+            {"slots": list(x["slots"]), "tails": [list(t) for t in x["tails"]],
+             "fitness": x["fitness"]}
+            for x in chosen
+        ]  # fmt: skip
+        for i, crossed in enumerate(draws.crosses):
+            if crossed:
+                self.cross(offspring[2 * i], offspring[2 * i + 1])
+        for i, x in enumerate(offspring):
+            if draws.mutates[i]:
+                self.mutate(x, draws, i)
+        for x in offspring:
+            if x["fitness"] is None:
+                x["fitness"] = self.fitness(x)
+        return offspring
+
+    def cross(self, a: dict[str, Any], b: dict[str, Any]) -> None:
+        for pair in set(self.active(a)) & set(self.active(b)):
+            for row in range(P):
+                for k in range(row * P + P // 2, row * P + P):
+                    a["tails"][pair][k], b["tails"][pair][k] = (
+                        b["tails"][pair][k], a["tails"][pair][k],
+                    )  # fmt: skip
+        a["fitness"] = b["fitness"] = None
+
+    def mutate(self, x: dict[str, Any], draws: Draws, i: int) -> None:
+        flips = draws.tails(i, len(self.active(x)), SPACE)
+        operator = draws.operator[i]
+        for number, pair in enumerate(self.active(x)):
+            old = x["tails"][pair]
+            if operator == 0:
+                x["tails"][pair] = [1 - bit for bit in old]
+            elif operator == 1:
+                x["tails"][pair] = [old[c * P + r] for r in range(P) for c in range(P)]
+            elif operator == 3:
+                x["tails"][pair] = [b ^ int(f) for b, f in zip(old, flips[number], strict=True)]
+        if operator == 2:
+            free = [p for p in range(C * C) if p // C != p % C and p not in x["slots"]]
+            new = free[int(draws.rank[i] * len(free))]
+            x["slots"][draws.slot[i]] = new
+            x["tails"][new] = [(int(draws.mask[i]) >> bit) & 1 for bit in range(P * P)]
+        x["fitness"] = None
+
+    def genome(self, x: dict[str, Any]) -> tuple[list[int], list[int]]:
+        masks = [sum(b << k for k, b in enumerate(x["tails"][p])) for p in self.active(x)]
+        return x["slots"], masks
+
+
+def test_the_search_is_algorithm_2_exactly(model: torch.nn.Module, held_out: HeldOut) -> None:
+    """Equal populations and fitness, bit for bit, over 40 individuals and 8 generations."""
+    fast = scorer(model, held_out)
+    search = Genetic(7, SPACE, SETTINGS, fast)
+    search.start()
+    reference = Reference(model, held_out)
+    start = first_population(7, SPACE, SETTINGS, search.fitness)
+    population = [reference.individual(x.pairs.tolist(), x.masks.tolist()) for x in start]
+    for x in population:
+        x["fitness"] = reference.fitness(x)
+
+    for generation in range(9):
+        ours = [(x.pairs.tolist(), x.masks.tolist()) for x in search.population]
+        assert ours == [reference.genome(x) for x in population]
+        assert [x.fitness.values[0] for x in search.population] == [
+            x["fitness"] for x in population
+        ]
+        if generation < 8:
+            search.step()
+            draws = Draws(7, generation + 1, SPACE, SETTINGS)
+            population = reference.generation(population, draws)
+
+    assert fast.num_forwards == fast.num_items * PER_PAIR
+    assert fast.num_requests * PER_PAIR == reference.forwards
+    assert fast.num_items < fast.num_requests
+
+
+def test_every_item_is_forwarded_exactly_once(held_out: HeldOut, model: torch.nn.Module) -> None:
+    rows = []
+
+    def counting(x: torch.Tensor) -> torch.Tensor:
+        rows.append(len(x))
+        return patches_of(model)(x)
+
+    score = Scorer(SPACE, held_out, counting, by_loss=False, rows=12)
+    ids, masks = np.array([1, 2, 1, 1], np.int32), np.array([5, 5, 5, 6], np.uint16)
+
+    first = score(ids, masks)
+    again = score(ids[::-1].copy(), masks[::-1].copy())
+
+    assert score.num_items == 3
+    assert score.num_forwards == 3 * PER_PAIR
+    assert rows == [12, 12]  # batches are always full: two items a batch, the second filled up
+    assert first.tolist() == again[::-1].tolist()
+    assert first[0] == first[2]
+
+
+def test_a_score_does_not_depend_on_the_company(held_out: HeldOut, model: torch.nn.Module) -> None:
+    rng = np.random.default_rng(0)
+    ids = SPACE.cross(rng.integers(SPACE.num_cross, size=30))
+    masks = rng.integers(SPACE.full, size=30, dtype=np.uint16)
+
+    together = scorer(model, held_out)(ids, masks)
+    alone = [scorer(model, held_out)(ids[i : i + 1], masks[i : i + 1])[0] for i in range(30)]
+
+    assert together.tolist() == alone
+
+
+def test_the_loss_is_the_mean_cross_entropy(held_out: HeldOut, model: torch.nn.Module) -> None:
+    score = scorer(model, held_out, by_loss=True)
+    one, _ = held_out.image_pairs(0, 1)
+    images = held_out.images[torch.tensor(one.tolist())]
+    logits = patches_of(model)(images)  # the full mask: all of the first class
+
+    value = score(np.array([1], np.int32), np.array([SPACE.full], np.uint16))[0]
+
+    expected = torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1), torch.zeros(PER_PAIR * P * P, dtype=torch.int64)
+    )
+    assert value == pytest.approx(float(expected.detach()), rel=1e-5)
+
+
+MASK = st.integers(0, 2**16 - 1)
+
+
+@given(first=MASK, second=MASK)
+def test_halves_and_transposes(first: int, second: int) -> None:
+    masks = np.array([first, second], np.uint16)
+    cells = SPACE.bits(masks).reshape(2, P, P)
+
+    assert (SPACE.bits(SPACE.transpose(masks)).reshape(2, P, P) == cells.transpose(0, 2, 1)).all()
+    assert SPACE.pack(SPACE.bits(masks)).tolist() == [first, second]
+    left = SPACE.bits(np.array([SPACE.left], np.uint16)).reshape(P, P)
+    assert left.tolist() == [[True, True, False, False]] * P
+
+
+@given(classes=st.integers(2, 12))
+@settings(max_examples=10)
+def test_ranks_are_all_cross_pairs(classes: int) -> None:
+    space = Space(classes, 2, 1)
+
+    ids = space.cross(np.arange(space.num_cross))
+
+    assert sorted(ids) == [
+        i * classes + j for i in range(classes) for j in range(classes) if i != j
+    ]
+
+
+@given(seed=st.integers(0, 50))
+@settings(max_examples=20, deadline=None)
+def test_individuals_keep_exactly_n_distinct_cross_pairs(seed: int) -> None:
+    score = table_score(seed)
+    search = Genetic(seed, SPACE, replace(SETTINGS, mutation=0.9), score)
+    search.start()
+    for _ in range(5):
+        search.step()
+
+    for x in search.population:
+        assert len(set(x.pairs.tolist())) == SPACE.num_pairs
+        assert all(p // C != p % C for p in x.pairs)
+
+
+def table_score(seed: int, space: Space = SPACE) -> Callable[..., NDArray[np.float64]]:
+    """Return scores that are smooth in the mask, with noise, as a network's are."""
+    rng = np.random.default_rng(seed)
+    weight = rng.normal(size=(C * C, space.num_bits))
+    pairs = rng.normal(size=(C * C, space.num_bits - 1))
+    level = rng.normal(size=C * C)
+
+    def score(ids: NDArray[np.int32], masks: NDArray[np.uint16]) -> NDArray[np.float64]:
+        signs = 2.0 * space.bits(masks) - 1
+        smooth = (signs * weight[ids]).sum(-1) + (
+            signs[..., 1:] * signs[..., :-1] * pairs[ids]
+        ).sum(-1)
+        return 0.5 + 0.01 * (smooth + level[ids])  # type: ignore[no-any-return]
+
+    return score
+
+
+def test_the_search_gets_better_and_keeps_the_best() -> None:
+    search = Genetic(0, SPACE, replace(SETTINGS, generations=30), table_score(0))
+    search.start()
+    while not search.finished:
+        search.step()
+
+    bests = [row["best"] for row in search.history]
+    assert bests == sorted(bests, reverse=True)
+    assert bests[-1] < bests[0]
+    assert search.history[-1]["mean"] < search.history[0]["mean"]
+    assert bests[-1] == min(row["best_of_generation"] for row in search.history)
+
+
+def test_maximising_is_the_other_way_round() -> None:
+    search = Genetic(0, SPACE, replace(SETTINGS, maximise=True), table_score(0))
+    search.start()
+    while not search.finished:
+        search.step()
+
+    assert search.history[-1]["best"] == max(r["best_of_generation"] for r in search.history)
+    assert search.history[-1]["mean"] > search.history[0]["mean"]
+
+
+def test_patience_ends_the_search() -> None:
+    search = Genetic(0, SPACE, replace(SETTINGS, generations=500, patience=5), table_score(0))
+    search.start()
+    while not search.finished:
+        search.step()
+
+    assert search.generation < 500
+    assert search.history[-1]["best"] == search.history[-6]["best"]
+
+
+def test_direct_finds_the_optimum_of_most_pairs() -> None:
+    """All 65,536 masks of four pairs are enumerated; at most 600 are asked for."""
+    asked: dict[int, int] = {}
+    score = table_score(3)
+
+    def counting(ids: NDArray[np.int32], masks: NDArray[np.uint16]) -> NDArray[np.float64]:
+        for pair in ids:
+            asked[int(pair)] = asked.get(int(pair), 0) + 1
+        return score(ids, masks)
+
+    found = solve(SPACE, counting, 0, maximise=False, report=lambda *_: None)
+
+    assert max(asked.values()) <= 600
+    assert found.scores is not None
+    exact = 0
+    for pair, value in zip(found.ids[:4], found.scores[:4], strict=True):
+        every = np.arange(2**16, dtype=np.uint16)
+        optimum = score(np.full(2**16, pair), every).min()
+        exact += value == optimum
+    assert exact >= 3
+
+
+def test_direct_is_no_worse_than_the_genetic_search() -> None:
+    search = Genetic(0, SPACE, replace(SETTINGS, population=60, generations=40), table_score(1))
+    search.start()
+    while not search.finished:
+        search.step()
+
+    found = solve(SPACE, table_score(1), 0, maximise=False, report=lambda *_: None)
+
+    assert found.scores is not None
+    assert found.scores.mean() <= search.best[0].fitness.values[0]
+
+
+def test_a_search_that_was_stopped_ends_the_same(
+    tmp_path: Path, model: torch.nn.Module, held_out: HeldOut, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mixbench.search.evolve.SAVE_EVERY_S", 0.0)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    whole = evolve(SPACE, SETTINGS, scorer(model, held_out), 3, tmp_path / "a", lambda *_: None)
+
+    def dies(done: int, _of: int, _numbers: dict[str, float]) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evolve(SPACE, SETTINGS, scorer(model, held_out), 3, tmp_path / "b", dies)
+    second = scorer(model, held_out)
+    resumed = evolve(SPACE, SETTINGS, second, 3, tmp_path / "b", lambda *_: None)
+
+    assert resumed.ids.tolist() == whole.ids.tolist()
+    assert resumed.masks.tolist() == whole.masks.tolist()
+    assert resumed.history == whole.history
+    assert resumed.snapshots == whole.snapshots
+
+
+def test_a_damaged_state_starts_over(
+    tmp_path: Path, model: torch.nn.Module, held_out: HeldOut
+) -> None:
+    whole = evolve(SPACE, SETTINGS, scorer(model, held_out), 3, tmp_path, lambda *_: None)
+    (tmp_path / STATE).write_bytes(b"PK\x03\x04 half of a file")
+
+    again = evolve(SPACE, SETTINGS, scorer(model, held_out), 3, tmp_path, lambda *_: None)
+
+    assert again.history == whole.history
+
+
+NAMES = ("cat", "dog", "ship", "truck")
+
+
+def written(folder: Path, found: Found, space: Space = SPACE) -> Path:
+    path = folder / "search.json"
+    path.write_text(to_json(found, space, NAMES, {"search": "genetic"}))
+    return path
+
+
+def test_a_result_file_is_read_back(tmp_path: Path) -> None:
+    found = random_pairs(SPACE, 0)
+
+    again = from_file(written(tmp_path, found), P, C, NAMES)
+
+    assert again.ids.tolist() == found.ids.tolist()
+    assert again.masks.tolist() == found.masks.tolist()
+
+
+def test_a_result_file_is_readable(tmp_path: Path) -> None:
+    found = Found(np.array([1], np.int32), np.array([0b0000_0000_0000_0011], np.uint16))
+
+    content = json.loads(written(tmp_path, found).read_text())
+
+    assert content["pairs"][0] == {
+        "first": "cat", "second": "dog", "mask": ["1100", "0000", "0000", "0000"], "score": None,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("grid", "classes", "names", "complaint"),
+    [
+        (2, C, NAMES, "masks of 4 x 4 cells; grid must be the same (got 2)"),
+        (P, 5, None, "is for the 4 classes cat, dog, ship, truck, ...; the task has 5"),
+        (P, C, ("a", "b", "c", "d"), "the task has 4 others"),
+    ],
+)
+def test_a_result_for_something_else_is_refused(
+    tmp_path: Path, grid: int, classes: int, names: Sequence[str] | None, complaint: str
+) -> None:
+    path = written(tmp_path, random_pairs(SPACE, 0))
+
+    with pytest.raises(UsageError) as caught:
+        from_file(path, grid, classes, names)
+
+    assert complaint in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"classes": ["a"], "pairs": [{}]}'])
+def test_a_file_that_is_no_result_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.json").write_text(text)
+
+    with pytest.raises(UsageError, match=r"x\.json must be the result of a search"):
+        from_file(tmp_path / "x.json", P, C)
+
+
+def test_image_pairs_are_fixed_and_never_an_image_with_itself(held_out: HeldOut) -> None:
+    same, again = held_out.image_pairs(2, 2), held_out.image_pairs(2, 2)
+    cross = held_out.image_pairs(0, 3)
+
+    assert (same == again).all()
+    assert (same[0] != same[1]).all()
+    assert (held_out.by_class.classes[cross[0]] == 0).all()
+    assert (held_out.by_class.classes[cross[1]] == 3).all()
+    assert len({tuple(p) for p in cross.T}) == PER_PAIR
+
+
+def test_too_few_images_to_compose_are_named(held_out: HeldOut) -> None:
+    lonely = replace(held_out, by_class=ClassIndex(torch.tensor([0, 1, 1, 2]), C))
+
+    with pytest.raises(DataError, match="classes 0 and 3 have too few held-out images"):
+        lonely.image_pairs(0, 3)
+    with pytest.raises(DataError, match="classes 0 and 0"):
+        lonely.image_pairs(0, 0)
+
+
+@pytest.mark.parametrize("classes", [10, 100, 1000])
+def test_an_individual_is_small(classes: int) -> None:
+    space = Space(classes, 4, classes, same_class=True)
+
+    (individual,) = first_population(0, space, replace(SETTINGS, population=1), float)
+
+    size = individual.pairs.nbytes + individual.masks.nbytes
+    assert size <= 16 * classes
