@@ -37,13 +37,13 @@ def evolution(result: Result) -> Figure | None:
         f"{result['distinct']:,} items scored for {result['requests']:,} asked", loc="left",
         fontsize=10, color=INK,
     )  # fmt: skip
-    _mark_changes(axes, result["snapshots"], {r["generation"]: r["best"] for r in history})
-    axes.legend(frameon=False)
-    _plain(axes)
+    _mark_changes(axes, result["snapshots"])
+    axes.legend(frameon=False, loc="lower left")
+    axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 
-def _mark_changes(axes: Axes, snapshots: Result, best: Mapping[int, float]) -> None:
+def _mark_changes(axes: Axes, snapshots: Result) -> None:
     """Name what the best solution gained and lost from mark to mark."""
     marks = sorted(map(int, snapshots))
     for before, after in pairwise(marks):
@@ -51,19 +51,19 @@ def _mark_changes(axes: Axes, snapshots: Result, best: Mapping[int, float]) -> N
         if old == new:
             continue
         axes.axvline(after, color=QUIET, lw=0.6, ls=":")
-        for text, colour, shift in (
-            (_named("+", new - old), KEPT, 26), (_named("-", old - new), DROPPED, 14),
-        ):  # fmt: skip
-            axes.annotate(
-                text, (after, best[after]), xytext=(-4, shift), textcoords="offset points",
-                ha="right", fontsize=7, color=colour,
+        gained, lost = _named("+", new - old), _named("-", old - new)
+        below = 0.99 - 0.035 * len(gained)
+        for text, colour, top in ((gained, KEPT, 0.99), (lost, DROPPED, below)):
+            axes.text(
+                after, top, "\n".join(text) + " ", transform=axes.get_xaxis_transform(), ha="right",
+                va="top", fontsize=7, color=colour,
             )  # fmt: skip
 
 
-def _named(sign: str, pairs: set[tuple[str, ...]]) -> str:
-    names = [f"({first}, {second})" for first, second in sorted(pairs)]
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"{sign} {' '.join(names[:SHOWN])}{more}"
+def _named(sign: str, pairs: set[tuple[str, ...]]) -> list[str]:
+    names = [f"{sign} ({first}, {second})" for first, second in sorted(pairs)]
+    more = [f"{sign} {len(names) - SHOWN} more"] if len(names) > SHOWN else []
+    return [*names[:SHOWN], *more]
 
 
 def combinations(result: Result) -> Figure:
@@ -121,7 +121,3 @@ def mutations(result: Result, seed: int) -> Figure:
             changed_pair = individual.pairs[row] != found.ids[row]
             axes.set_xlabel(named, fontsize=8, color=KEPT if changed_pair else INK)
     return figure
-
-
-def _plain(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)

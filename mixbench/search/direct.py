@@ -37,24 +37,49 @@ def solve(
         Told after every pair: how many are done, of how many, and the best score.
     """
     ids = np.concatenate([space.cross(np.arange(space.num_cross)), space.same])
+    first, second = np.divmod(ids, space.num_classes)
     sign = -1.0 if maximise else 1.0
+    # (j, i) under a mask is (i, j) under its complement: one of the two is solved.
+    solved = np.flatnonzero(first <= second)
+    masks, lowest = lowest_masks(
+        space,
+        lambda i, m: sign * score(i, m),
+        seed,
+        ids[solved],
+        lambda done, value: report(done, len(solved), {"score": sign * value}),
+    )
+    position = {int(pair): number for number, pair in enumerate(ids[solved])}
+    turned = first > second
+    source = np.where(turned, second * space.num_classes + first, ids)
+    rows = np.array([position[int(pair)] for pair in source])
+    best = np.where(turned, masks[rows] ^ space.dtype.type(space.full), masks[rows])
+    scores = lowest[rows]
+    order = np.argsort(scores[: space.num_cross], kind="stable")[: space.num_pairs]
+    chosen = np.concatenate([order, np.arange(space.num_cross, len(ids))])
+    return Found(ids[chosen], best[chosen], sign * scores[chosen])
+
+
+def lowest_masks(
+    space: Space,
+    score: Score,
+    seed: int,
+    ids: Ids,
+    report: Callable[[int, float], None] = lambda _done, _score: None,
+) -> tuple[Masks, NDArray[np.float64]]:
+    """Return the mask with the lowest score that was found for every pair, and the scores."""
     features, masks = _candidates(space, seed)
     single = space.pack(np.eye(space.num_bits, dtype=bool))  # masks of one cell each
-    best = np.zeros(len(ids), space.dtype)
-    scores = np.zeros(len(ids))
+    best, scores = np.zeros(len(ids), space.dtype), np.zeros(len(ids))
     for number, pair in enumerate(ids):
-        start = np.random.default_rng([seed, number]).permutation(len(masks))[:RANDOM]
-        lowest = _Lowest(space, pair, lambda i, m: sign * score(i, m))
-        lowest.ask(masks[start])
+        lowest = _Lowest(space, pair, score)
+        lowest.ask(masks[np.random.default_rng([seed, pair]).permutation(len(masks))[:RANDOM]])
         for _ in range(ROUNDS):
             lowest.ask(lowest.predicted(features, masks))
         for _ in range(POLISH):
             lowest.ask(lowest.mask ^ single)
-        best[number], scores[number] = lowest.mask, sign * lowest.score
-        report(number + 1, len(ids), {"score": float(scores[number])})
-    order = np.argsort(sign * scores[: space.num_cross], kind="stable")[: space.num_pairs]
-    chosen = np.concatenate([order, np.arange(space.num_cross, len(ids))])
-    return Found(ids[chosen], best[chosen], scores[chosen])
+        best[number], scores[number] = lowest.mask, lowest.score
+        report(number + 1, lowest.score)
+    return best, scores
 
 
 class _Lowest:

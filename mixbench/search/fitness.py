@@ -3,7 +3,7 @@
 The fitness of a solution is the mean over its (pair, mask) items of a score that depends on the
 item alone, because the held-out images composed for a pair are drawn once. So each distinct item
 is scored once, whoever asks for it and in which company: the result is the same as scoring every
-solution by itself.
+solution by itself. An item (j, i) under a mask is the item (i, j) under the mask's complement.
 """
 
 from collections.abc import Callable
@@ -43,11 +43,15 @@ class HeldOut:
     def image_pairs(self, first: int, second: int) -> NDArray[np.int64]:
         """Return the image pairs of a class pair, (2, per_pair): all different, while they last.
 
+        Those of (j, i) are those of (i, j) exchanged.
+
         Raises
         ------
         DataError
             If a class has too few held-out images to make a pair of.
         """
+        if first > second:
+            return self.image_pairs(second, first)[::-1]
         one, other = (self.by_class.members(c).numpy() for c in (first, second))
         pairs = np.stack([a.ravel() for a in np.meshgrid(one, other, indexing="ij")])
         pairs = pairs[:, pairs[0] != pairs[1]]
@@ -105,6 +109,7 @@ class Scorer:
 
     def __call__(self, ids: Ids, masks: Masks) -> NDArray[np.float64]:
         """Return the scores of items, in the shape of `ids`: a share in [0, 1], or nats."""
+        ids, masks = self._ordered(ids, masks)
         keys = self.space.keys(ids, masks)
         self.num_requests += keys.size
         wanted, first = np.unique(keys, return_index=True)
@@ -117,6 +122,13 @@ class Scorer:
             self._scores = np.concatenate([self._scores, fresh])[order]
         found: NDArray[np.float64] = self._scores[np.searchsorted(self._keys, keys)]
         return found
+
+    def _ordered(self, ids: Ids, masks: Masks) -> tuple[Ids, Masks]:
+        """Return the same compositions with the smaller class first: (j, i, M) is (i, j, not M)."""
+        first, second = np.divmod(ids, self.space.num_classes)
+        turned = first > second
+        ids = np.where(turned, second * self.space.num_classes + first, ids)
+        return ids, np.where(turned, masks ^ self.space.dtype.type(self.space.full), masks)
 
     @torch.no_grad()
     def _score(self, ids: Ids, masks: Masks) -> NDArray[np.float64]:

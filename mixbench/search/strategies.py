@@ -1,14 +1,15 @@
 """The ways to find pairs and masks, behind one question."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from mixbench.contract import Preparation
+from mixbench.contract import Method, Preparation
 from mixbench.errors import UsageError
 from mixbench.search.direct import solve
 from mixbench.search.evolve import evolve
@@ -112,10 +113,23 @@ def make_scorer(question: Question, space: Space, preparation: Preparation) -> S
     if split.by_class is None:
         raise UsageError("The search composes images by class: this task has no classes.")
     images = split.read(torch.arange(len(split)), None).to(device)
+    held_out = HeldOut(images, split.by_class, question.image_pairs, preparation.seed)
+    return Scorer(space, held_out, patch_logits(model, method), by_loss=question.by_loss)
+
+
+def patch_logits(model: nn.Module, method: Method) -> Callable[[Tensor], Tensor]:
+    """Return a function from images to the logits of their patches, in the fastest memory layout.
+
+    Parameters
+    ----------
+    method
+        Of the PatchMix kind: its `patches` classifies the cells of a feature map.
+    """
+    model = model.to(memory_format=torch.channels_last)
 
     def patches(x: Tensor) -> Tensor:
-        logits: Tensor = method.patches(model(x).features)  # type: ignore[operator]  # a PatchMix method's
+        features = model(x.contiguous(memory_format=torch.channels_last)).features
+        logits: Tensor = method.patches(features)  # type: ignore[operator]
         return logits
 
-    held_out = HeldOut(images, split.by_class, question.image_pairs, preparation.seed)
-    return Scorer(space, held_out, patches, by_loss=question.by_loss)
+    return patches
