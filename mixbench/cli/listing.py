@@ -1,6 +1,7 @@
 """``mixbench list`` and ``mixbench info``: what there is."""
 
 import json
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -44,22 +45,39 @@ def info(name: str, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(_facts(card), indent=1, ensure_ascii=False, default=_plain))
         return
-    click.echo(f"{card.kind} {card.name}, version {card.version}, {card.source}\n{card.summary}\n")
-    for field, text in card.header.items():
-        click.echo(click.wrap_text(f"{field:8} {text}", 98, subsequent_indent=" " * 9))
-    if card.parameters:
-        click.echo("\nparameters (--set NAME.PARAM=VALUE)")
-    for parameter in card.parameters:
-        click.echo(f"  {card.name}.{parameter.name}={parameter.default}    {parameter.annotation}")
-    for protocol, recipe in card.declared.get("protocols", {}).items():
-        click.echo(f"\nprotocol {protocol} (each field is a parameter too)\n  {_recipe(recipe)}")
-    if models := card.declared.get("models"):
-        click.echo(f"\nmodels: {', '.join(models)}")
-    for metric in card.declared.get("metrics", ()):
-        ranked = ", ranked" if metric.primary else ""
-        better = "higher" if metric.higher_is_better else "lower"
-        click.echo(f"metric {metric.name} in {metric.unit}, {better} is better{ranked}")
+    for line in (*_head(card), *_parameters(card), *_task_lines(card)):
+        click.echo(line)
     click.echo(f"\n{card.path}")
+
+
+def _head(card: "Card") -> Iterator[str]:
+    yield f"{card.kind} {card.name}, version {card.version}, {card.source}\n{card.summary}\n"
+    for field, text in card.header.items():
+        yield click.wrap_text(f"{field:8} {text}", 98, subsequent_indent=" " * 9)
+
+
+def _parameters(card: "Card") -> Iterator[str]:
+    """Yield every parameter with its default and type, and what protocols make of them."""
+    if card.parameters:
+        yield "\nparameters (--set NAME.PARAM=VALUE)"
+    texts = {f"{card.name}.{p.name}={p.default}": p.annotation for p in card.parameters}
+    width = max(map(len, texts), default=0)
+    for text, annotation in texts.items():
+        yield f"  {text:{width}}  {annotation}"
+    for protocol, values in card.declared.get("by_protocol", {}).items():
+        yield f"  under protocol {protocol}: {_named(values)}"
+
+
+def _task_lines(card: "Card") -> Iterator[str]:
+    """Yield what only tasks have: protocols, models, metrics."""
+    for protocol, recipe in card.declared.get("protocols", {}).items():
+        yield f"\nprotocol {protocol} (each field is a parameter too)\n  {_named(vars(recipe))}"
+    if models := card.declared.get("models"):
+        yield f"\nmodels: {', '.join(models)}"
+    for metric in card.declared.get("metrics", ()):
+        better = "higher" if metric.higher_is_better else "lower"
+        ranked = ", ranked" if metric.primary else ""
+        yield f"metric {metric.name} in {metric.unit}, {better} is better{ranked}"
 
 
 def _find_any(name: str) -> "Card":
@@ -89,8 +107,8 @@ def _facts(card: "Card") -> dict[str, Any]:
     }
 
 
-def _recipe(recipe: object) -> str:
-    return ", ".join(f"{name}={value}" for name, value in vars(recipe).items())
+def _named(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in values.items())
 
 
 def _plain(value: object) -> Any:
