@@ -9,6 +9,7 @@ Differs  where the paper is silent or contradicts itself, the reading is a param
          of each batch each (`final`), with the loss L_O
 """
 
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -19,6 +20,7 @@ from mixbench.declare import Count, CountOrZero, File, Fraction, Need, Positive,
 from mixbench.errors import UsageError
 from mixbench.kernels import cell_areas, compose_grid, permutation
 from mixbench.search.found import from_file
+from mixbench.search.genetic import Settings
 from mixbench.search.space import Space
 from mixbench.search.strategies import Question, answer
 
@@ -93,22 +95,19 @@ class GuidedPatchMix(RandomPatchMix):
     ) -> None:
         super().__init__(grid, cells, alpha, patch_loss=patch_loss, head=head)
         self.final = final
-        self.file = file
         self.num_pairs = num_pairs
         self.same_class = same_class
-        self.question = Question(
-            strategy=search,
-            file=file,
-            by_loss=fitness == "loss",
-            maximise=goal == "max",
-            image_pairs=image_pairs,
+        self.takes_file = bool(file)
+        settings = Settings(
             population=population,
             generations=generations,
             crossover=crossover,
             mutation=mutation,
             tournament=tournament,
             patience=patience,
+            maximise=goal == "max",
         )
+        self.question = Question(search, Path(file), fitness == "loss", image_pairs, settings)
 
     def check(self, task: Task, held_out: Split | None) -> None:
         """Compare the parameters with the task's classes, images and held-out part."""
@@ -121,10 +120,10 @@ class GuidedPatchMix(RandomPatchMix):
                 f"num_pairs must be at most {space.num_cross}, the ordered pairs of "
                 f"{task.num_classes} classes (got {space.num_pairs})."
             )
-        if (self.question.strategy == "fixed") != bool(self.file):
+        if (self.question.strategy == "fixed") != self.takes_file:
             raise UsageError("search=fixed and file=PATH belong together: give both or neither.")
-        if self.file:
-            from_file(self.question.path, self.grid, task.num_classes)
+        if self.takes_file:
+            from_file(self.question.file, self.grid, task.num_classes)
         if held_out is not None and held_out.by_class is not None:
             empty = torch.nonzero(held_out.by_class.counts == 0).flatten().tolist()
             if empty:

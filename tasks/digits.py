@@ -5,7 +5,7 @@ Data     Optical Recognition of Handwritten Digits (Alpaydin & Kaynak, 1998), te
 Licence  CC BY 4.0
 Split    test: the last 597 images, other writers than most before them; validation: 10 % of every
          class of the first 1,200
-Expected quick: 97-98 % top-1, 10 s on one CPU core
+Expect   protocol quick: 98 to 99 % top-1 without mixing, 10 to 20 s on one CPU core
 """
 
 from pathlib import Path

@@ -16,13 +16,13 @@ SOURCES = sorted(p for d in ("mixbench", "methods", "tasks") for p in (ROOT / d)
 # The first floors know no torch.
 LIGHT = (
     *("errors", "declare", "registry.cards", "registry.units", "registry.parameters"),
-    *("registry.fingerprint", "plan.data", "plan.cells", "plan.graph", "plan.why", "store"),
+    *("registry.fingerprint", "store", "plan.data", "plan.cells", "plan.graph", "plan.why"),
     *("records.schema", "stage", "engines.local", "engines.scheduler", "engines.preflight"),
     "engines.progress",
     *("records.evidence", "leaderboard.board", "leaderboard.tables", "leaderboard.reports"),
 )
 HEAVY = (
-    *("streams", "contract.task", "contract.step", "contract.method", "contract.preparation"),
+    *("streams", "contract.task", "contract.step", "contract.method"),
     *("contract", "kernels", "models", "metrics", "splits", "stages.evaluation", "stages.mixing"),
     *("stages.training", "stages.journal", "stages.environment", "stages.work"),
     "stages.check",

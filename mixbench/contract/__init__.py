@@ -4,8 +4,7 @@ Axes, everywhere: batch (B), channel (C), height (H), width (W), class (K) and, 
 the parts that a mixed item is made of (K as well). Images are (B, C, H, W).
 """
 
-from mixbench.contract.method import Method, mixed_loss
-from mixbench.contract.preparation import Preparation, Trained
+from mixbench.contract.method import Method, Preparation, Trained, mixed_loss
 from mixbench.contract.step import Sources, Step
 from mixbench.contract.task import ClassIndex, Output, Part, Score, Split, Task
 

@@ -1,16 +1,16 @@
-"""What a mixing method owes."""
+"""What a mixing method owes, and what it works with before training."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from mixbench.contract.step import Sources, Step
 from mixbench.contract.task import Output, Split, Task
-from mixbench.declare import Need
-
-if TYPE_CHECKING:
-    from mixbench.contract.preparation import Preparation
+from mixbench.declare import Need, Recipe
 
 
 class Method(nn.Module):
@@ -74,6 +74,45 @@ class Method(nn.Module):
     def predict(self, output: Output) -> Tensor:
         """Return the prediction at test, in the form of `Output.out`."""
         return output.out
+
+
+class Trained(NamedTuple):
+    """A finished cell's model with its method, in evaluation mode."""
+
+    model: nn.Module
+    method: Method
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What `Method.prepare` works with.
+
+    Attributes
+    ----------
+    model
+        The name of the model that will be trained.
+    folder
+        Of the data, in the official layout, for `Task.load`.
+    trained
+        The finished cells that the method declared it needs, by role.
+    scratch
+        A folder that survives an interruption, for a state to continue from.
+    results
+        A folder whose files are kept with the method's buffers.
+    report
+        Shows how far the work is: ``report(done, of, numbers to show)``.
+    """
+
+    task: Task
+    model: str
+    recipe: Recipe
+    seed: int
+    folder: Path
+    device: torch.device
+    trained: Mapping[str, Trained]
+    scratch: Path
+    results: Path
+    report: Callable[[int, int, Mapping[str, float]], None]
 
 
 def mixed_loss(

@@ -7,7 +7,7 @@ from typing import Any
 
 from mixbench.declare import Need, Recipe
 from mixbench.errors import UnknownName, UsageError
-from mixbench.plan.data import DataSource, locate, sha256
+from mixbench.plan.data import DataSource, content_digest, locate
 from mixbench.registry.cards import Card
 from mixbench.registry.parameters import Setting, given_to, parameters_of, task_settings
 from mixbench.registry.units import find
@@ -30,7 +30,9 @@ class Unit:
     @property
     def identity(self) -> dict[str, Any]:
         """What decides results beside the unit's own code: files count by their content."""
-        contents = {name: f"sha256:{sha256(Path(path))}" for name, path in self.files.items()}
+        contents = {
+            name: f"sha256:{content_digest(Path(path))}" for name, path in self.files.items()
+        }
         return {
             "name": self.card.name,
             "version": self.card.version,

@@ -9,6 +9,7 @@ from typing import Final, Literal
 from mixbench.declare import Data
 from mixbench.errors import DataError
 from mixbench.registry.cards import Card
+from mixbench.store import sha256
 
 Origin = Literal["official", "modified", "synthetic"]
 SYNTHETIC: Final = "synthetic"
@@ -47,7 +48,7 @@ def locate(task: Card, asked: str | None) -> DataSource:
         return DataSource(SYNTHETIC, None, "")
     folder = Path(asked).expanduser().resolve() if asked else _packaged(task.name, data)
     try:
-        digests = {name: sha256(folder / name) for name in data.files}
+        digests = {name: content_digest(folder / name) for name in data.files}
     except DataError as error:
         raise DataError(
             f"The task {task.name}: {error} Give the folder that holds {', '.join(data.files)} "
@@ -68,8 +69,8 @@ def _packaged(task: str, data: Data) -> Path:
     return Path(spec.submodule_search_locations[0]) / data.folder
 
 
-def sha256(path: Path) -> str:
-    """Return the digest of a file's content.
+def content_digest(path: Path) -> str:
+    """Return the digest of a file that the user named.
 
     Raises
     ------
@@ -77,8 +78,7 @@ def sha256(path: Path) -> str:
         If it cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256(path)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}).") from error
 

@@ -25,45 +25,27 @@ RESULT = "search.json"
 
 @dataclass(frozen=True)
 class Question:
-    """How to look for pairs and masks; `Settings` says what the numbers mean.
+    """How to look for pairs and masks.
 
     Attributes
     ----------
     strategy
         ``genetic``, ``direct``, ``random`` or ``fixed``.
+    file
+        The result that ``fixed`` takes.
+    by_loss
+        Whether the patches' loss is scored, instead of their accuracy.
     image_pairs
         Composed to score a class pair.
+    settings
+        Of the genetic search; what is better also for the direct one.
     """
 
     strategy: str
-    file: str
+    file: Path
     by_loss: bool
-    maximise: bool
     image_pairs: int
-    population: int
-    generations: int
-    crossover: float
-    mutation: float
-    tournament: int
-    patience: int
-
-    @property
-    def path(self) -> Path:
-        """The file of ``fixed``."""
-        return Path(self.file)
-
-    @property
-    def settings(self) -> Settings:
-        """Of the genetic search."""
-        return Settings(
-            population=self.population,
-            generations=self.generations,
-            crossover=self.crossover,
-            mutation=self.mutation,
-            tournament=self.tournament,
-            patience=self.patience,
-            maximise=self.maximise,
-        )
+    settings: Settings
 
 
 def answer(question: Question, space: Space, preparation: Preparation) -> Found:
@@ -72,7 +54,7 @@ def answer(question: Question, space: Space, preparation: Preparation) -> Found:
     seed = stream_seed(preparation.seed, "search")
     facts: dict[str, Any] = {"search": question.strategy}
     if question.strategy == "fixed":
-        found = from_file(question.path, space.grid, space.num_classes, names)
+        found = from_file(question.file, space.grid, space.num_classes, names)
     elif question.strategy == "random":
         found = random_pairs(space, seed)
     else:
@@ -83,11 +65,11 @@ def answer(question: Question, space: Space, preparation: Preparation) -> Found:
             )
         else:
             found = solve(
-                space, scorer, seed, maximise=question.maximise, report=preparation.report
+                space, scorer, seed, maximise=question.settings.maximise, report=preparation.report
             )
         facts |= {
             "score": "patch loss" if question.by_loss else "patch accuracy",
-            "goal": "max" if question.maximise else "min",
+            "goal": "max" if question.settings.maximise else "min",
             "requests": scorer.num_requests,
             "distinct": scorer.num_items,
             "forwards": scorer.num_forwards,
