@@ -1,6 +1,6 @@
 """What the search costs against Algorithm 2 done plainly, one individual and one pair at a time.
 
-    python benchmarks/search.py           population 100, 60 generations (about two minutes)
+    python benchmarks/search.py           population 100, 60 generations (about four minutes)
     python benchmarks/search.py --full    population 500, 250 generations as well
 
 A Random PatchMix model is trained on digits, then searched with the paper's setting (as many cross

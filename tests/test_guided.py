@@ -209,3 +209,20 @@ def test_the_sum_is_three_losses_on_three_batches() -> None:
     assert len(mixed) == 60
     assert torch.equal(mixed[:20], step.images[:20])
     torch.testing.assert_close(method.loss(output, sources, step), losses.sum())
+
+
+def test_pictures_are_drawn_from_finished_cells(mixbench: Run, fast: tuple[str, ...]) -> None:
+    mixbench("run", "-m", "guided_patchmix,mixup", "-t", "digits", *fast, *SMALL)
+
+    done = mixbench("report", "--figures")
+
+    assert done.returncode == 0, done.stderr
+    drawn = {Path(line).parent.name.split("[")[0] + "/" + Path(line).name
+             for line in done.stdout.splitlines()}  # fmt: skip
+    assert drawn == {
+        "mixup/mixes.png", "guided_patchmix/mixes.png", "guided_patchmix/evolution.png",
+        "guided_patchmix/combinations.png", "guided_patchmix/mutations.png",
+    }  # fmt: skip
+    for line in done.stdout.splitlines():
+        assert Path(line).read_bytes().startswith(b"\x89PNG")
+        assert Path(line).stat().st_size > 5_000

@@ -1,0 +1,69 @@
+"""Pictures say what the search's result says."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from mixbench.figures.search import combinations, evolution, mutations
+from mixbench.search.found import Found, to_json
+from mixbench.search.space import Space
+
+NAMES = ("cat", "dog", "ship")
+SPACE = Space(3, 2, 2)
+
+
+@pytest.fixture
+def result() -> Any:
+    history: list[dict[str, float]] = [
+        {"generation": g, "best": 0.5 - g / 1000, "best_of_generation": 0.5 - g / 1000, "mean": 0.6}
+        for g in range(101)
+    ]
+    found = Found(
+        np.array([1, 5], np.int32), np.array([0b0001, 0b1010], np.uint8), np.array([0.4, 0.3]),
+        history, {0: [1, 2], 50: [1, 5], 100: [1, 5]},
+    )  # fmt: skip
+    facts = {"score": "patch accuracy", "distinct": 12, "requests": 34}
+    return json.loads(to_json(found, SPACE, NAMES, facts))
+
+
+def texts(figure: Figure) -> Sequence[str]:
+    return [text.get_text().strip() for axes in figure.axes for text in axes.texts]
+
+
+def test_evolution_draws_the_history_and_names_what_changed(result: Any) -> None:
+    figure = evolution(result)
+
+    assert figure is not None
+    mean, _, best = figure.axes[0].lines[:3]
+    assert list(np.asarray(best.get_ydata()))[::50] == [0.5, 0.45, 0.4]
+    assert set(np.asarray(mean.get_ydata())) == {0.6}
+    assert texts(figure) == ["+ (dog, ship)", "- (cat, ship)"]
+
+
+def test_a_search_without_generations_has_no_evolution(result: Any) -> None:
+    assert evolution({**result, "history": []}) is None
+
+
+def test_combinations_show_every_mask_at_its_pair(result: Any) -> None:
+    picture = np.asarray(combinations(result).axes[0].images[0].get_array())
+
+    # Rows and columns of 2 cells with a gap of one: (cat, dog) stands at row 0, column 1.
+    assert picture[1:3, 4:6].tolist() == [[1, 0], [0, 0]]
+    assert picture[4:6, 7:9].tolist() == [[0, 1], [0, 1]]
+    assert np.isfinite(picture).sum() == 8
+
+
+def test_mutations_are_the_searchs_own(result: Any) -> None:
+    axes = mutations(result, seed=0).axes
+    titles = [a.get_title() for a in axes[:5]]
+    drawn = {t: np.asarray(a.images[0].get_array()) for t, a in zip(titles, axes, strict=False)}
+
+    assert titles == ["found", "flip tails", "transpose", "flip heads", "random tails"]
+    assert drawn["found"].tolist() == [[True, False], [False, False]]
+    assert (drawn["flip tails"] == ~drawn["found"]).all()
+    assert (drawn["transpose"] == drawn["found"].T).all()
+    assert axes[3].get_xlabel() != "(cat, dog)"
