@@ -111,6 +111,14 @@ def test_a_failed_cell_is_named_and_not_a_zero(make_record: MakeRecord) -> None:
     assert board.notes[0] == "Without a number: mixup s0 (diverged)."
 
 
+def test_a_failure_that_was_mended_is_not_held_against_the_method(make_record: MakeRecord) -> None:
+    mended = [make_record("mixup", status="failed", reason="a bug"), make_record("mixup")]
+
+    board = only([make_record(), *mended])
+
+    assert not any("Without a number" in note for note in board.notes)
+
+
 def test_nothing_but_failures_makes_no_leaderboard(make_record: MakeRecord) -> None:
     assert leaderboards([make_record(status="failed", reason="it broke")]) == []
     assert to_csv([]) == ""

@@ -51,6 +51,8 @@ def report(
         return
     for board in boards:
         tables.to_terminal(board)
+    if not boards:
+        click.echo(f"No finished cell in {store.root} yet; see: mixbench status.")
 
 
 def _chosen(store: "Store", methods: list[str], tasks: list[str]) -> "list[Record]":

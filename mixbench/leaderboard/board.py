@@ -142,9 +142,9 @@ def _paired(runs: pd.DataFrame, method: str) -> dict[str, float | None]:
 
 
 def _notes(group: Sequence[Record], rows: pd.DataFrame) -> Iterable[str]:
-    failed = sorted({
-        f"{method_label(r)} s{r.seed} ({r.status})" for r in group if r.status != "ok"
-    })
+    good = {(method_label(r), r.seed) for r in group if r.status == "ok"}
+    bad = {(method_label(r), r.seed): r.status for r in group if r.status != "ok"}
+    failed = [f"{m} s{seed} ({bad[m, seed]})" for m, seed in sorted(bad.keys() - good)]
     if failed:
         yield f"Without a number: {', '.join(failed)}."
     if group[0].data.origin != "official":
