@@ -11,10 +11,13 @@ import sys
 import threading
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mixbench.errors import Damaged, Diverged, MixbenchError, StoreFull, naming_full_disk
 from mixbench.store import Store, now, read_json, write_json
+
+if TYPE_CHECKING:
+    import torch
 
 DONE, FAILED, FULL, INPUT_DAMAGED, STOPPED = 0, 1, 74, 75, 143
 LIFELINE = "MIXBENCH_LIFELINE"
@@ -52,19 +55,15 @@ def _guarded(store: Store, key: str) -> int:
 
 def _run(store: Store, key: str) -> int:
     """Do the work and publish it."""
-    import torch
-
     from mixbench.stages import environment
     from mixbench.stages.journal import DiskJournal, Stopped
-    from mixbench.stages.work import WORK, Job
+    from mixbench.stages.work import WORK, Job, check_code
 
     work = store.work(key)
     spec: dict[str, Any] = read_json(work / "spec.json")
     _log(f"{now()} {spec['kind']} {spec['label']} {key}")
-    torch.set_num_threads(spec["identity"].get("recipe", {}).get("threads", 1))
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.benchmark = False
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    check_code(spec)
+    device = _device(spec)
     journal = DiskJournal(work, spec["checkpoint_every"], _log)
     signal.signal(signal.SIGTERM, lambda *_: setattr(journal, "stop", True))
 
@@ -92,6 +91,16 @@ def _run(store: Store, key: str) -> int:
     store.publish(key, built, manifest)
     shutil.rmtree(work, ignore_errors=True)
     return DONE
+
+
+def _device(spec: dict[str, Any]) -> "torch.device":
+    """Return where to compute, with torch set to give the same result every time."""
+    import torch
+
+    torch.set_num_threads(spec["identity"].get("recipe", {}).get("threads", 1))
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _die_with_launcher() -> None:

@@ -13,12 +13,14 @@ A stage is finished exactly if ``stages/KEY/manifest.json`` exists. Everything i
 its place, flushed to the disk and renamed; the first writer wins.
 """
 
+import errno
 import hashlib
 import json
 import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -118,11 +120,16 @@ class Store:
         ------
         MixbenchError
             If the place cannot be written to.
+        OSError
+            If the disk is full.
         """
         try:
             for name in ("stages", "work", "logs", "records", "runs"):
                 (self.root / name).mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError, PermissionError) as error:
+                os.utime(self.root / name)
+        except OSError as error:
+            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                raise
             raise MixbenchError(
                 f"The store {self.root} cannot be written to ({error.strerror}). "
                 "Give another folder with --store."
@@ -151,6 +158,8 @@ class Store:
             If it is not what was written. The stage is put aside, so that it is computed again.
         """
         path = self.folder(key) / name
+        if not self.finished(key):
+            raise Damaged(f"{path} is gone; its stage must be computed again.")
         written = self.manifest(key)["files"].get(name)
         if written is None or not path.exists() or sha256(path) != written["sha256"]:
             self.put_aside(key)
@@ -180,7 +189,8 @@ class Store:
         """Move a finished stage away, so that it counts as not finished; return where it lies."""
         aside = self.root / "damaged" / f"{key}.{uuid.uuid4().hex[:8]}"
         aside.parent.mkdir(exist_ok=True)
-        self.folder(key).rename(aside)
+        with suppress(FileNotFoundError):  # another process may have been faster
+            self.folder(key).rename(aside)
         return aside
 
     def publish(self, key: str, built: Path, manifest: Mapping[str, Any]) -> None:
@@ -228,10 +238,11 @@ class Store:
     def progress(self, key: str) -> dict[str, Any]:
         """Return the last line of a stage's progress; empty if there is none."""
         path = self.work(key) / "progress.jsonl"
-        if not path.exists():
+        try:
+            lines = path.read_bytes()[-4096:].split(b"\n")[:-1]  # the last line may be half written
+            return dict(json.loads(lines[-1])) if lines else {}
+        except (FileNotFoundError, ValueError):  # just published, or a line that a full disk cut
             return {}
-        lines = path.read_bytes()[-4096:].split(b"\n")[:-1]  # the last line may be half written
-        return dict(json.loads(lines[-1])) if lines else {}
 
     def failure(self, key: str) -> dict[str, str]:
         """Return how a stage failed; empty if it did not."""

@@ -47,7 +47,8 @@ def test_card_says_what_the_file_says(tmp_path: Path) -> None:
     ("before", "after", "complaint"),
     [
         ("version = 2", "version = ", "line 13: invalid syntax"),
-        ("    version = 2\n", "", "must declare `version = 1`"),
+        ("    version = 2\n", "", "must declare version itself"),
+        ("version = 2", "version = 0", "version must be 1 or more (got 0)"),
         ("version = 2", "version = compute()", "line 13: a declaration must be made of literals"),
         ("class Noise(Method):", "class _Noise(Method):", "must define one public class"),
         ("alpha: Positive = 0.5", "alpha=0.5", "parameter 'alpha' must have a type"),

@@ -41,7 +41,7 @@ class Confused(Method):
         wrong[torch.arange(len(split)), split.targets] = 0
         pair = [int(split.targets[0]), int(wrong.sum(0).argmax())]
         self.register_buffer("pair", torch.tensor(pair))
-        preparation.report(1, 1)
+        preparation.report(1, 1, {})
 
     def mix(self, x, step):
         if int(torch.randint(2, (), generator=step.rng)):

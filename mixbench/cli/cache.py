@@ -93,16 +93,17 @@ def _reasons(stage: "Stage", store: "Store") -> list[str]:
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 @store_option
 def gc(*, dry_run: bool, store_path: Path) -> None:
-    """Remove what no record rests on: old stages, left checkpoints, damaged files."""
+    """Remove what neither a record nor the newest or a running command rests on."""
     from mixbench.leaderboard.reports import read_records
 
     store = existing_store(store_path)
     kept = {stage.key for record in read_records(store) for stage in record.stages}
+    kept |= _wanted(store)
     gone = [store.folder(key) for key in store.finished_keys() if key not in kept]
     gone += [
         path
         for path in (store.root / "work").iterdir()
-        if path.is_dir() and not store.running(path.name)
+        if path.is_dir() and path.name not in kept and not store.running(path.name)
     ]
     gone += list((store.root / "damaged").glob("*"))
     size = 0
@@ -112,3 +113,17 @@ def gc(*, dry_run: bool, store_path: Path) -> None:
             shutil.rmtree(folder)
     verb = "would be removed" if dry_run else "removed"
     click.echo(f"{len(gone)} folders {verb}, {size / 2**20:.1f} MiB; {len(kept)} stages stay")
+
+
+def _wanted(store: "Store") -> set[str]:
+    """Return the stages of the newest run, and of every run whose launcher is alive."""
+    from mixbench.store import read_json
+
+    runs = [read_json(path) for path in sorted(store.runs.glob("*.json"))]
+    alive = [run for run in runs if Path(f"/proc/{run['pid']}").exists()]
+    return {
+        stage["key"]
+        for run in [*alive, *runs[-1:]]
+        for cell in run["cells"]
+        for stage in cell["stages"]
+    }

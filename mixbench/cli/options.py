@@ -84,7 +84,7 @@ def _seeds(number: int | None, listed: str | None) -> list[int]:
     if listed is None:
         return list(range(number or 1))
     texts = names([listed])
-    if not texts or not all(text.isdigit() for text in texts):
+    if not texts or not all(text.isdecimal() for text in texts):
         raise UsageError(f"--seed must be whole numbers, as in 0,1,2 (got {listed!r}).")
     return [int(text) for text in texts]
 

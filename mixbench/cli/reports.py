@@ -1,6 +1,7 @@
 """``mixbench report``, ``status`` and ``logs``: what came of it."""
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,7 +109,7 @@ def logs(cell: str, store_path: Path) -> None:
     """Print what a cell's processes printed; part of the cell's name is enough."""
     store = existing_store(store_path)
     run = _newest_run(store)
-    found = [entry for entry in run["cells"] if cell in entry["cell"]]
+    found = [entry for entry in run["cells"] if _names(cell, entry["cell"])]
     if not found:
         raise UnknownName("cell of the newest run", cell, [e["cell"] for e in run["cells"]])
     for entry in found:
@@ -117,6 +118,12 @@ def logs(cell: str, store_path: Path) -> None:
             if path.exists():
                 click.echo(f"--- {entry['cell']} {stage['kind']}: {path}")
                 click.echo(path.read_text(encoding="utf-8", errors="replace"), nl=False)
+
+
+def _names(part: str, cell: str) -> bool:
+    """Tell whether some whole parts of a cell's name, with or without parameters, are meant."""
+    plain = re.sub(r"\[[^]]*\]", "", cell)
+    return any(f"/{part}/" in f"/{name}/" for name in (cell, plain))
 
 
 def _newest_run(store: "Store") -> dict[str, Any]:

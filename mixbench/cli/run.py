@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mixbench.cli.options import as_json, make_request, request_options, store_option
-from mixbench.errors import naming_full_disk
+from mixbench.errors import UsageError, naming_full_disk
 
 if TYPE_CHECKING:
     from mixbench.engines.scheduler import Board
@@ -41,6 +41,7 @@ def run(
 
     The same command again continues where the last one stopped.
     """
+    from mixbench.engines.preflight import preflight
     from mixbench.plan.cells import cells_of
     from mixbench.plan.graph import plan as make_plan
     from mixbench.store import Store
@@ -51,9 +52,9 @@ def run(
         return _show_plan(plan, store, as_json=as_json)
     with naming_full_disk(store.root):
         store.open()
+        preflight(plan, store, fresh=fresh)
         if fresh:
-            for key in plan.stages:
-                store.forget(key)
+            _forget(plan, store)
         return _run(plan, store, checkpoint_every, as_json=as_json)
 
 
@@ -72,13 +73,21 @@ def plan(*, store_path: Path, as_json: bool, **options: Any) -> int:
     )
 
 
+def _forget(plan: "Plan", store: "Store") -> None:
+    """Remove what is stored of the plan's stages, unless a process works on one of them."""
+    busy = [plan.stages[key].label for key in plan.stages if store.running(key)]
+    if busy:
+        raise UsageError(f"--fresh: another process works on {busy[0]}; stop it first.")
+    for key in plan.stages:
+        store.forget(key)
+
+
 def _run(plan: "Plan", store: "Store", checkpoint_every: int, *, as_json: bool) -> int:
     """Run the plan, write the records, print the leaderboards; return the exit code."""
     from rich.console import Console
 
     from mixbench.engines import scheduler
     from mixbench.engines.local import LocalEngine, local_slots
-    from mixbench.engines.preflight import preflight
     from mixbench.engines.progress import Show
     from mixbench.records.evidence import write_record
 
@@ -89,7 +98,6 @@ def _run(plan: "Plan", store: "Store", checkpoint_every: int, *, as_json: bool) 
     with Show(Console(stderr=True)) as show:
         board = scheduler.survey(plan, store, engine.num_slots, show.notice)
         show.notice(_headline(plan, board))
-        preflight(board)
         _note_run(plan, store, command)
 
         def on_cell(number: int) -> None:
@@ -156,7 +164,9 @@ def _note_run(plan: "Plan", store: "Store", command: list[str]) -> None:
     cells = [
         {
             "cell": cell.label,
-            "stages": [{"kind": plan.stages[key].kind, "key": key} for key in chain],
+            "stages": [
+                {"kind": plan.stages[key].kind, "key": key} for key in plan.rests_on(chain[-1])
+            ],
         }
         for cell, chain in zip(plan.cells, plan.chains, strict=True)
     ]

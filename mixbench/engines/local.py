@@ -31,6 +31,7 @@ class Ended(NamedTuple):
 class _Running:
     process: subprocess.Popen[bytes]
     slot: dict[str, str]
+    lifeline: int  # open in the launcher alone, as long as it lives
 
 
 def local_slots() -> list[dict[str, str]]:
@@ -88,9 +89,7 @@ class LocalEngine:
                 pass_fds=(read,),
             )
         os.close(read)
-        # The write end stays open, in this process alone, as long as it lives.
-        os.set_inheritable(write, False)  # noqa: FBT003  # the library's signature
-        self._running[key] = _Running(process, slot)
+        self._running[key] = _Running(process, slot, write)
 
     def ended(self) -> list[Ended]:
         """Return the stages that ended since the last call; their slots are free again."""
@@ -99,6 +98,7 @@ class LocalEngine:
             code = running.process.poll()
             if code is not None:
                 _signal_group(running.process, signal.SIGKILL)
+                os.close(running.lifeline)
                 self._slots.append(running.slot)
                 del self._running[key]
                 ended.append(Ended(key, code))
@@ -114,6 +114,7 @@ class LocalEngine:
                 running.process.wait(max(deadline - time.monotonic(), 0))
             _signal_group(running.process, signal.SIGKILL)
             running.process.wait()
+            os.close(running.lifeline)
         self._running.clear()
 
 

@@ -5,12 +5,18 @@ import subprocess
 import sys
 from dataclasses import asdict
 
-from mixbench.engines.scheduler import Board
 from mixbench.errors import UsageError
+from mixbench.plan.graph import Plan
+from mixbench.store import Store
 
 
-def preflight(board: Board) -> None:
+def preflight(plan: Plan, store: Store, *, fresh: bool) -> None:
     """Have every method that defines `check` look at the tasks it is to be trained on.
+
+    Parameters
+    ----------
+    fresh
+        Whether finished training stages will be run again.
 
     Raises
     ------
@@ -18,10 +24,10 @@ def preflight(board: Board) -> None:
         With the first complaint.
     """
     specs = {}
-    for cell, chain in zip(board.plan.cells, board.plan.chains, strict=True):
+    for cell, chain in zip(plan.cells, plan.chains, strict=True):
         asks = "check" in cell.method.card.defines
-        if asks and board.status(chain[-2]) == "waiting":
-            stage = board.plan.stages[chain[-2]]
+        if asks and (fresh or not store.finished(chain[-2])):
+            stage = plan.stages[chain[-2]]
             specs[cell.method.label, cell.task.label] = asdict(stage)  # seeds do not differ in this
     if not specs:
         return
@@ -33,7 +39,8 @@ def preflight(board: Board) -> None:
         check=False,
     )
     if done.returncode:
-        raise UsageError(f"The methods cannot be checked: {done.stderr.strip().splitlines()[-1]}")
-    complaints = json.loads(done.stdout)
+        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise UsageError(f"The methods cannot be checked: {said[-1]}")
+    complaints = json.loads(done.stdout.splitlines()[-1])  # a plugin may print as well
     if complaints:
         raise UsageError(complaints[0])

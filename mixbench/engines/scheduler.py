@@ -43,6 +43,7 @@ class Board:
     store: Store
     num_slots: int
     states: dict[str, StageState] = field(default_factory=dict)
+    payers: dict[str, int] = field(default_factory=dict)  # the cell that a stage was first run for
 
     def count(self, *statuses: Status) -> int:
         """Return how many stages have one of the statuses."""

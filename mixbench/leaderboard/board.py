@@ -58,7 +58,8 @@ def leaderboards(records: Iterable[Record]) -> list[Leaderboard]:
     groups: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         groups[_question(record)].append(record)
-    answered = [group for group in groups.values() if any(r.status == "ok" for r in group)]
+    current = [_current(group) for group in groups.values()]
+    answered = [group for group in current if any(r.status == "ok" for r in group)]
     return sorted(map(_leaderboard, answered), key=lambda board: board.name)
 
 
@@ -70,12 +71,23 @@ def _question(record: Record) -> str:
     return json.dumps(parts, sort_keys=True)
 
 
+def _current(group: Iterable[Record]) -> list[Record]:
+    """Return the newest record of every method and seed, none of an older code or version.
+
+    Numbers of different code, versions or parameters have no common mean.
+    """
+    ordered = sorted(group, key=lambda record: record.created)
+    newest = {method_label(record): record.method for record in ordered}
+    same = [record for record in ordered if record.method == newest[method_label(record)]]
+    return list({(method_label(record), record.seed): record for record in same}.values())
+
+
 def _leaderboard(group: Sequence[Record]) -> Leaderboard:
     """Return the leaderboard of the records of one question, at least one of which is ok."""
     good = [record for record in group if record.status == "ok"]
     first = good[0]
     task, data, primary = first.task, first.data, first.primary
-    rows = _rows(newest(good), higher_is_better=primary.higher_is_better)
+    rows = _rows(runs_of(good), higher_is_better=primary.higher_is_better)
     changed = [f"{name}={task.parameters[name]}" for name in task.changed]
     if first.protocol == "custom":
         changed += [f"{name}={first.recipe[name]}" for name in ("epochs", "batch_size", "lr")]
@@ -95,23 +107,22 @@ def _leaderboard(group: Sequence[Record]) -> Leaderboard:
     )
 
 
-def newest(records: Iterable[Record]) -> pd.DataFrame:
-    """Return one run for every method and seed, the newest, with the numbers that are ranked."""
-    runs: dict[tuple[str, int], dict[str, object]] = {}
-    for record in sorted(records, key=lambda r: r.created):
-        method = method_label(record)
-        last = {m.name: m.value for m in record.metrics if m.at == "last"}
+def runs_of(records: Iterable[Record]) -> pd.DataFrame:
+    """Return one row for every run, with the numbers that are ranked or shown."""
+    rows = []
+    for record in records:
         assert record.cost is not None  # ok records have one
-        runs[method, record.seed] = {
-            "method": method,
+        last = {m.name: m.value for m in record.metrics if m.at == "last" and not m.primary}
+        rows.append({
+            "method": method_label(record),
             "seed": record.seed,
             "value": record.primary.value,
-            **{name: value for name, value in last.items() if name != record.primary.name},
+            **last,
             "images": record.cost.images,
             "minutes": record.cost.wall_s_total / 60,
             "extra_parameters": record.cost.extra_parameters,
-        }
-    return pd.DataFrame(list(runs.values()))
+        })
+    return pd.DataFrame(rows)
 
 
 def _rows(runs: pd.DataFrame, *, higher_is_better: bool) -> pd.DataFrame:
@@ -142,9 +153,7 @@ def _paired(runs: pd.DataFrame, method: str) -> dict[str, float | None]:
 
 
 def _notes(group: Sequence[Record], rows: pd.DataFrame) -> Iterable[str]:
-    good = {(method_label(r), r.seed) for r in group if r.status == "ok"}
-    bad = {(method_label(r), r.seed): r.status for r in group if r.status != "ok"}
-    failed = [f"{m} s{seed} ({bad[m, seed]})" for m, seed in sorted(bad.keys() - good)]
+    failed = sorted(f"{method_label(r)} s{r.seed} ({r.status})" for r in group if r.status != "ok")
     if failed:
         yield f"Without a number: {', '.join(failed)}."
     if group[0].data.origin != "official":

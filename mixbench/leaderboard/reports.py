@@ -18,7 +18,7 @@ def read_records(store: Store) -> list[Record]:
         If one is not valid; the message names its file and the field.
     """
     files = store.record_files()
-    return [parse(path.read_text(encoding="utf-8"), str(path)) for path in files]
+    return [parse(path.read_text(encoding="utf-8", errors="replace"), str(path)) for path in files]
 
 
 def boards_about(store: Store, records: Iterable[Record]) -> list[Leaderboard]:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from mixbench.plan.cells import Cell, needed
 from mixbench.plan.data import SYNTHETIC
+from mixbench.registry.cards import Card
 from mixbench.registry.fingerprint import combine, fingerprint
 
 StageKind = Literal["data", "prepare", "train", "evaluate"]
@@ -116,10 +117,15 @@ def _add(stage: Stage, stages: dict[str, Stage]) -> str:
     return stage.key
 
 
+def code_of(kind: StageKind, units: tuple[Card, ...]) -> dict[str, str]:
+    """Return the digest, by module, of the code that decides a stage's result."""
+    return fingerprint(WORK[kind], units, alone=("mixbench.stages.work",))
+
+
 def _stage(kind: StageKind, cell: Cell, inputs: Mapping[str, str]) -> Stage:
     """Return one stage of a cell, with only what decides its result in its identity."""
     units = (cell.task,) if kind == "data" else (cell.task, cell.method)
-    code = fingerprint(WORK[kind], tuple(unit.card for unit in units))
+    code = code_of(kind, tuple(unit.card for unit in units))
     identity: dict[str, Any] = {
         "key_version": KEY_VERSION,
         "kind": kind,

@@ -1,11 +1,13 @@
 """From a settled cell to its record. Reads manifests and metrics; trains and decides nothing."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from mixbench.declare import Data, Metric, Reference
 from mixbench.engines.scheduler import BROKEN, Board
+from mixbench.errors import Damaged
 from mixbench.plan.cells import Cell, Unit
 from mixbench.records.schema import (
     SCHEMA,
@@ -45,15 +47,20 @@ def write_record(number: int, board: Board, command: Sequence[str]) -> Record:
     cell, chain = board.plan.cells[number], board.plan.chains[number]
     path = record_path(board.store, cell, chain[-1])
     if board.states[chain[-1]].status == "cached" and path.exists():
-        known = parse(path.read_text(encoding="utf-8"), str(path))
-        if known.status == "ok":
-            return known
-    record = _record(cell, chain, board, command)
+        with suppress(Damaged):  # a damaged record is written again
+            known = parse(path.read_text(encoding="utf-8", errors="replace"), str(path))
+            if known.status == "ok":
+                return known
+    for key in board.plan.rests_on(chain[-1]):
+        if board.status(key) == "done":
+            board.payers.setdefault(key, number)
+    record = _record(number, board, command)
     write_bytes(path, to_json(record).encode())
     return record
 
 
-def _record(cell: Cell, chain: Sequence[str], board: Board, command: Sequence[str]) -> Record:
+def _record(number: int, board: Board, command: Sequence[str]) -> Record:
+    cell, chain = board.plan.cells[number], board.plan.chains[number]
     final = board.states[chain[-1]]
     facts: dict[str, Any] = {
         "schema": SCHEMA,
@@ -78,9 +85,9 @@ def _record(cell: Cell, chain: Sequence[str], board: Board, command: Sequence[st
         facts |= {"stages": [], "metrics": [], "references": [], "artifacts": []}
         facts |= {"cost": None, "hardware": None, "software": None}
         return Record(**facts)
-    rests_on = board.plan.rests_on(chain[-1])
+    rests_on = [k for k in board.plan.rests_on(chain[-1]) if board.store.finished(k)]
     manifests = {key: board.store.manifest(key) for key in rests_on}
-    ran = {key for key in rests_on if board.states.get(key) and board.states[key].status == "done"}
+    ran = {key for key in rests_on if board.payers.get(key) == number}
     train = manifests[chain[-2]]
     return Record(
         **facts,

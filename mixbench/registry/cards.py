@@ -20,6 +20,10 @@ from mixbench.errors import InvalidUnit
 Kind = Literal["method", "task"]
 Source = Literal["builtin", "file"]
 
+REQUIRED: Mapping[Kind, tuple[str, ...]] = {
+    "method": ("version",),
+    "task": ("version", "data", "metrics", "models", "protocols"),
+}
 # The only names that a declaration or an annotation may use.
 NAMES: dict[str, Any] = {
     **{name: value for name, value in vars(declare).items() if not name.startswith("_")},
@@ -101,13 +105,20 @@ def read_card(path: Path, kind: Kind, source: Source = "builtin") -> Card:
         raise InvalidUnit(f"The {kind} file {path} cannot be read: {error}.") from error
     except SyntaxError as error:
         raise InvalidUnit(f"{path}, line {error.lineno}: {error.msg}.") from error
-    if not name.isidentifier():
-        raise InvalidUnit(f"The {kind} file {path} must be named like a Python identifier.")
+    if not re.fullmatch(r"[a-z_][a-z0-9_]*", name):
+        raise InvalidUnit(
+            f"The {kind} file {path} must be named in small letters, digits and underscores."
+        )
     unit = _unit_class(tree, name, path)
     docstring = ast.get_docstring(tree) or ""
     declared = _declared(unit, path)
-    if "version" not in declared:
-        raise InvalidUnit(f"{path}, line {unit.lineno}: {unit.name} must declare `version = 1`.")
+    missing = [field for field in REQUIRED[kind] if field not in declared]
+    if missing:
+        raise InvalidUnit(
+            f"{path}, line {unit.lineno}: {unit.name} must declare {', '.join(missing)} itself."
+        )
+    if not isinstance(declared["version"], int) or declared["version"] < 1:
+        raise InvalidUnit(f"{path}: version must be 1 or more (got {declared['version']!r}).")
     return Card(
         kind=kind,
         name=name,

@@ -41,13 +41,17 @@ def _is_docstring(node: ast.AST) -> bool:
 
 
 @cache
-def fingerprint(modules: tuple[str, ...], units: tuple[Card, ...] = ()) -> dict[str, str]:
+def fingerprint(
+    modules: tuple[str, ...], units: tuple[Card, ...] = (), alone: tuple[str, ...] = ()
+) -> dict[str, str]:
     """Return the digest of every first-party module behind the given modules and units.
 
     Parameters
     ----------
     modules
         Dotted names of core modules.
+    alone
+        Core modules that count without what they import.
     units
         Cards of the methods and tasks that take part, built in or files.
 
@@ -61,6 +65,7 @@ def fingerprint(modules: tuple[str, ...], units: tuple[Card, ...] = ()) -> dict[
         _collect(module, _origin(module), found)
     for card in units:
         _collect(card.module, card.path, found)
+    found |= {module: path for module in alone if (path := _origin(module))}
     return {name: digest(path) for name, path in sorted(found.items())}
 
 

@@ -42,10 +42,14 @@ def evolve(
         last = search.history[-1]
         hits = 100 * (1 - scorer.num_items / max(scorer.num_requests, 1))
         numbers = {"best": last["best"], "mean": last["mean"], "hits_%": hits}
-        report(search.generation, settings.generations, numbers)
         if monotonic() - saved >= SAVE_EVERY_S:
             _save(search, scorer, scratch / STATE)
             saved = monotonic()
+        try:
+            report(search.generation, settings.generations, numbers)
+        except BaseException:  # told to stop: nothing of what is done is to be lost
+            _save(search, scorer, scratch / STATE)
+            raise
     winner = search.best[0]
     ids = winner.ids(space)
     search.snapshots[search.generation] = [int(i) for i in ids]

@@ -30,4 +30,4 @@ def complaint(spec: Mapping[str, Any]) -> str:
 
 if __name__ == "__main__":
     found = [complaint(spec) for spec in json.load(sys.stdin)]
-    json.dump([text for text in found if text], sys.stdout)
+    sys.stdout.write("\n" + json.dumps([text for text in found if text]) + "\n")

@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic, perf_counter
 from typing import Any
@@ -71,23 +72,50 @@ class DiskJournal:
         Stopped
             If the run was told to stop.
         """
-        self.report(step, num_steps, self._shown)
+        self._note(step, num_steps, self._shown)
         if step < num_steps and (self.stop or step % self._every == 0):
             self._checkpoint(step, state())
-        if self.stop:
+        if self.stop and step < num_steps:
             raise Stopped
 
     def report(self, done: int, of: int, shown: Mapping[str, float]) -> None:
+        """Note how far a preparation is, and stop if told to.
+
+        Raises
+        ------
+        Stopped
+            If the stage was told to stop.
+        """
+        self._note(done, of, shown)
+        if self.stop:
+            raise Stopped
+
+    def earlier_s(self) -> float:
+        """Return the seconds that earlier attempts of a preparation worked, by their notes."""
+        path, total, last = self.work / "progress.jsonl", 0.0, 0.0
+        for line in path.read_text().splitlines() if path.exists() else ():
+            with suppress(ValueError):  # an attempt that was killed may leave half a line
+                elapsed = float(json.loads(line)["elapsed_s"])
+                total, last = total + (last if elapsed < last else 0.0), elapsed
+        return total + last
+
+    def _note(self, done: int, of: int, shown: Mapping[str, float]) -> None:
         """Append a line to the progress file, now and then: how far, how fast, numbers to show."""
         if monotonic() - self._reported < REPORT_EVERY_S:
             return
         self._reported = monotonic()
         first, since = self._start
-        speed = (done - first) / max(perf_counter() - since, 1e-9)
+        elapsed = perf_counter() - since
         numbers = {k: v for k, v in shown.items() if math.isfinite(v)}
-        line = json.dumps({"step": done, "of": of, "steps_per_s": speed, "shown": numbers})
+        content = {
+            "step": done,
+            "of": of,
+            "steps_per_s": (done - first) / max(elapsed, 1e-9),
+            "elapsed_s": elapsed,
+            "shown": numbers,
+        }
         with (self.work / "progress.jsonl").open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+            file.write(json.dumps(content) + "\n")
 
     def end_epoch(
         self, row: Mapping[str, float], weights: Callable[[], State], names: list[str]

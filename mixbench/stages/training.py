@@ -200,6 +200,9 @@ def _end_epoch(run: Run, epoch: int, journal: Journal) -> None:
     scores = setup.task.score(outputs, run.validation.targets)
     row = {"epoch": epoch, "loss": float(run.losses.mean())}
     row |= {f"validation_{name}": score.value for name, score in scores.items()}
+    wrong = [name for name, value in row.items() if not math.isfinite(value)]
+    if wrong:
+        raise Diverged(f"{wrong[0]} is {row[wrong[0]]} at the end of epoch {epoch}.")
     run.curve.append(row)
     _tick(run, "eval_s")
 

@@ -4,6 +4,8 @@ A stage reads its spec and its inputs' files, leaves its own files in a folder, 
 its manifest says of the result and the cost.
 """
 
+import os
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +19,8 @@ from torch import nn
 
 from mixbench.contract import Method, Preparation, Task, Trained
 from mixbench.declare import Recipe
+from mixbench.errors import MixbenchError
+from mixbench.plan.graph import code_of
 from mixbench.registry.cards import Card, Kind
 from mixbench.registry.units import find, load_method, load_task
 from mixbench.stages.evaluation import at_points, predict
@@ -81,6 +85,24 @@ class Job:
         return Trained(model.eval(), method.eval())
 
 
+def check_code(spec: Mapping[str, Any]) -> None:
+    """Refuse to publish under a key the work of other code than the key was made of.
+
+    Raises
+    ------
+    MixbenchError
+        If a file was changed since the stage was planned.
+    """
+    kinds: tuple[Kind, ...] = ("task",) if spec["kind"] == "data" else ("task", "method")
+    now = code_of(spec["kind"], tuple(_unit(spec, kind)[0] for kind in kinds))
+    changed = [name for name, digest in spec["code"].items() if now.get(name) != digest]
+    if changed or len(now) != len(spec["code"]):
+        raise MixbenchError(
+            f"The code was changed while the run was going on ({', '.join(changed) or 'imports'}): "
+            "give the command again, so that it is planned anew."
+        )
+
+
 def data_folder(spec: Mapping[str, Any], store: Store) -> Path:
     """Return the folder with the data of a spec; generated files are checked first."""
     if "data" not in spec["inputs"]:
@@ -137,7 +159,7 @@ def prepare(job: Job) -> Facts:
     roles = [role for role in job.spec["inputs"] if role not in {"data", "prepare"}]
     scratch = job.journal.work / "scratch"
     scratch.mkdir(exist_ok=True)
-    start = perf_counter()
+    earlier_s, start = job.journal.earlier_s(), perf_counter()
     setup.method.prepare(
         Preparation(
             task=setup.task,
@@ -154,14 +176,15 @@ def prepare(job: Job) -> Facts:
     )
     buffers = {name: buffer.cpu().contiguous() for name, buffer in setup.method.named_buffers()}
     save_file(buffers, job.built / "method.safetensors")
-    return {"result": {}, "cost": {"wall_s": perf_counter() - start}}
+    return {"result": {}, "cost": {"wall_s": earlier_s + perf_counter() - start}}
 
 
 def train_stage(job: Job) -> Facts:
     """Train, and keep the weights of the best and of the last epochs and the learning curve."""
     setup = job.setup()
     run = train(setup, job.journal)
-    job.journal.kept.rename(job.built / "weights")
+    # Links: an attempt that fails from here on must still find the weights of the last epochs.
+    shutil.copytree(job.journal.kept, job.built / "weights", copy_function=os.link)
     write_json(job.built / "curve.json", run.curve)
     epochs, tail = setup.recipe.epochs, min(setup.recipe.tail, setup.recipe.epochs)
     counters = run.counters
