@@ -14,10 +14,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mixbench.contract import Step
+from mixbench.contract import ClassIndex, Step
+from mixbench.errors import UsageError
 from mixbench.registry.units import find
+from mixbench.splits import ResidentSplit
 from mixbench.streams import generator
-from mixbench.testing import subject_of
+from mixbench.testing import ToyTask, subject_of
 from mixbench.testing.toy import CLASSES, toy_step
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -226,3 +228,23 @@ def test_pictures_are_drawn_from_finished_cells(mixbench: Run, fast: tuple[str, 
     for line in done.stdout.splitlines():
         assert Path(line).read_bytes().startswith(b"\x89PNG")
         assert Path(line).stat().st_size > 5_000
+
+
+class Unclassed(ToyTask):
+    num_classes = 0
+
+
+def test_a_task_without_classes_is_refused() -> None:
+    method = subject_of(find("method", "guided_patchmix")).make()
+
+    with pytest.raises(UsageError, match="searches pairs of classes: this task has none"):
+        method.check(Unclassed(), None)
+
+
+def test_a_class_without_held_out_images_is_refused() -> None:
+    method = subject_of(find("method", "guided_patchmix")).make()
+    targets = torch.tensor([0, 1, 1, 3])
+    held_out = ResidentSplit(torch.zeros(4, 3, 16, 12), targets, ClassIndex(targets, CLASSES))
+
+    with pytest.raises(UsageError, match="held-out images, but class 2 has none"):
+        method.check(ToyTask(), held_out)
