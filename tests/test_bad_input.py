@@ -102,6 +102,7 @@ def test_a_method_that_raises_fails_alone(
     assert "Without a number: mine (file) s0 (failed)." in done.stdout
     (record,) = (tmp_path / "store" / "records" / "digits" / "mine").glob("*.json")
     assert '"status": "failed"' in record.read_text()
+    assert "skipped   evaluate digits" in mixbench("status").stdout
     log = mixbench("logs", "mine").stdout
     assert "Traceback" in log
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,11 +84,7 @@ def status(*, as_json: bool, store_path: Path) -> None:
     """Show how far the newest run is, from any shell."""
     store = existing_store(store_path)
     run = _newest_run(store)
-    rows = [
-        {"cell": cell["cell"], **stage, **_state(store, stage["key"])}
-        for cell in run["cells"]
-        for stage in cell["stages"]
-    ]
+    rows = [row for cell in run["cells"] for row in _rows(store, cell)]
     if as_json:
         click.echo(json.dumps({**run, "cells": rows}, indent=1))
         return
@@ -99,7 +96,19 @@ def status(*, as_json: bool, store_path: Path) -> None:
     click.echo(", ".join(f"{name} {number}" for name, number in counts.items() if number))
 
 
-STATES = ("finished", "running", "failed", "diverged", "stopped", "waiting")
+STATES = ("finished", "running", "failed", "diverged", "skipped", "stopped", "waiting")
+
+
+def _rows(store: "Store", cell: dict[str, Any]) -> Iterator[dict[str, str]]:
+    """Yield a cell's stages with their states; what rests on a failed one is skipped."""
+    broken = ""
+    for stage in cell["stages"]:
+        state = _state(store, stage["key"])
+        if state["state"] in {"failed", "diverged"}:
+            broken = stage["kind"]
+        elif state["state"] == "waiting" and broken:
+            state = {"state": "skipped", "detail": f"rests on {broken}"}
+        yield {"cell": cell["cell"], **stage, **state}
 
 
 @click.command()
