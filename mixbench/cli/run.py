@@ -117,11 +117,12 @@ def _run(plan: "Plan", store: "Store", checkpoint_every: int, *, as_json: bool) 
 
 def _conclude(records: list["Record"], store: "Store", *, as_json: bool) -> int:
     """Print the answer, say where the files lie, name what failed."""
-    from mixbench.leaderboard.reports import boards_about, write_reports
+    from mixbench.leaderboard.reports import boards_about, read_records, write_reports
     from mixbench.leaderboard.tables import to_json, to_terminal
 
-    boards = boards_about(store, records)
-    written = write_reports(store)
+    known = read_records(store)
+    boards = boards_about(known, records)
+    written = write_reports(store, known)
     if as_json:
         cells = [{"cell": r.cell, "status": r.status, "reason": r.reason} for r in records]
         click.echo(json.dumps({"cells": cells, "leaderboards": json.loads(to_json(boards))}))

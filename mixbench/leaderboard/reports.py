@@ -21,18 +21,16 @@ def read_records(store: Store) -> list[Record]:
     return [parse(path.read_text(encoding="utf-8", errors="replace"), str(path)) for path in files]
 
 
-def boards_about(store: Store, records: Iterable[Record]) -> list[Leaderboard]:
-    """Return the store's leaderboards in which one of the records takes part."""
+def boards_about(known: Iterable[Record], records: Iterable[Record]) -> list[Leaderboard]:
+    """Return the leaderboards of all known records in which one of the given takes part."""
     asked = {(r.task.name, r.model, r.protocol, r.data.digest) for r in records}
-    about = [
-        r for r in read_records(store) if (r.task.name, r.model, r.protocol, r.data.digest) in asked
-    ]
+    about = [r for r in known if (r.task.name, r.model, r.protocol, r.data.digest) in asked]
     return leaderboards(about)
 
 
-def write_reports(store: Store) -> Path:
-    """Write all leaderboards of the store as Markdown, CSV and JSON; return their folder."""
-    boards = leaderboards(read_records(store))
+def write_reports(store: Store, known: Iterable[Record]) -> Path:
+    """Write the leaderboards of all known records as Markdown, CSV and JSON; return where."""
+    boards = leaderboards(known)
     folder = store.root / "leaderboards"
     for name, text in (
         ("leaderboards.md", to_markdown(boards)),

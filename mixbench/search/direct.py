@@ -37,10 +37,10 @@ def solve(
         Told after every pair: how many are done, of how many, and the best score.
     """
     ids = np.concatenate([space.cross(np.arange(space.num_cross)), space.same])
-    first, second = np.divmod(ids, space.num_classes)
+    source, flips = space.ordered(ids, np.zeros(len(ids), space.dtype))
     sign = -1.0 if maximise else 1.0
     # (j, i) under a mask is (i, j) under its complement: one of the two is solved.
-    solved = np.flatnonzero(first <= second)
+    solved = np.flatnonzero(source == ids)
     masks, lowest = lowest_masks(
         space,
         lambda i, m: sign * score(i, m),
@@ -49,11 +49,8 @@ def solve(
         lambda done, value: report(done, len(solved), {"score": sign * value}),
     )
     position = {int(pair): number for number, pair in enumerate(ids[solved])}
-    turned = first > second
-    source = np.where(turned, second * space.num_classes + first, ids)
     rows = np.array([position[int(pair)] for pair in source])
-    best = np.where(turned, masks[rows] ^ space.dtype.type(space.full), masks[rows])
-    scores = lowest[rows]
+    best, scores = masks[rows] ^ flips, lowest[rows]
     order = np.argsort(scores[: space.num_cross], kind="stable")[: space.num_pairs]
     chosen = np.concatenate([order, np.arange(space.num_cross, len(ids))])
     return Found(ids[chosen], best[chosen], sign * scores[chosen])

@@ -109,7 +109,7 @@ class Scorer:
 
     def __call__(self, ids: Ids, masks: Masks) -> NDArray[np.float64]:
         """Return the scores of items, in the shape of `ids`: a share in [0, 1], or nats."""
-        ids, masks = self._ordered(ids, masks)
+        ids, masks = self.space.ordered(ids, masks)
         keys = self.space.keys(ids, masks)
         self.num_requests += keys.size
         wanted, first = np.unique(keys, return_index=True)
@@ -122,13 +122,6 @@ class Scorer:
             self._scores = np.concatenate([self._scores, fresh])[order]
         found: NDArray[np.float64] = self._scores[np.searchsorted(self._keys, keys)]
         return found
-
-    def _ordered(self, ids: Ids, masks: Masks) -> tuple[Ids, Masks]:
-        """Return the same compositions with the smaller class first: (j, i, M) is (i, j, not M)."""
-        first, second = np.divmod(ids, self.space.num_classes)
-        turned = first > second
-        ids = np.where(turned, second * self.space.num_classes + first, ids)
-        return ids, np.where(turned, masks ^ self.space.dtype.type(self.space.full), masks)
 
     @torch.no_grad()
     def _score(self, ids: Ids, masks: Masks) -> NDArray[np.float64]:

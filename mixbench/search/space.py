@@ -92,6 +92,13 @@ class Space:
         masks: Masks = packed.astype(self.dtype)
         return masks
 
+    def ordered(self, ids: Ids, masks: Masks) -> tuple[Ids, Masks]:
+        """Return the same compositions with the smaller class first: (j, i, M) is (i, j, not M)."""
+        first, second = np.divmod(ids, self.num_classes)
+        turned = first > second
+        ids = np.where(turned, second * self.num_classes + first, ids)
+        return ids, np.where(turned, masks ^ self.dtype.type(self.full), masks)
+
     def keys(self, ids: Ids, masks: Masks) -> NDArray[np.int64]:
         """Return one number for every (pair, mask)."""
         return (ids.astype(np.int64) << self.num_bits) | masks.astype(np.int64)

@@ -121,8 +121,8 @@ class DiskJournal:
         self, row: Mapping[str, float], weights: Callable[[], State], names: list[str]
     ) -> None:
         """Note an epoch's numbers and keep its weights under every given name."""
-        named = {k.removeprefix("validation_"): v for k, v in row.items() if "_" in k}
-        self._shown = dict(list(named.items())[:1])
+        first = next(name for name in row if name.startswith("validation_"))
+        self._shown = {first.removeprefix("validation_"): row[first]}
         if names:
             content = save({k: v.detach().cpu().contiguous() for k, v in weights().items()})
             for name in names:
