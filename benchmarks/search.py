@@ -33,7 +33,8 @@ from mixbench.search.genetic import Genetic, Settings, first_population
 from mixbench.search.space import Ids, Masks, Space
 from mixbench.search.strategies import patch_logits
 from mixbench.stages.journal import DiskJournal
-from mixbench.stages.training import Setup, train
+from mixbench.stages.runs import Setup
+from mixbench.stages.training import train
 
 PER_PAIR = 64
 SETTINGS = Settings(

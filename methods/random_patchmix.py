@@ -87,14 +87,34 @@ class RandomPatchMix(Method):
             )
 
     def bind(self, model: nn.Module, task: Task) -> None:
-        """Make the classifiers of the patches."""
+        """Make the classifiers of the patches.
+
+        Raises
+        ------
+        BadParameter
+            If the model's last feature map is too small for the grid, or its classifier not made
+            for the map's features.
+        """
         if not self.patch_loss:
             return
+        dim, (height, width) = int(model.feature_dim), model.feature_size  # type: ignore[arg-type, misc]
+        if self.grid > min(height, width):
+            raise BadParameter(
+                f"grid must be at most the side of the model's last feature map, which is "
+                f"{height} x {width} for images of {task.image_size[0]} x {task.image_size[1]} "
+                f"pixels (got {self.grid}): take a smaller grid, larger images or another model, "
+                "or set patch_loss=false."
+            )
         if self.head == "tied":
-            self._tied = [model.get_submodule("classifier")]
+            classifier = model.get_submodule("classifier")
+            if getattr(classifier, "in_features", dim) != dim:
+                raise BadParameter(
+                    f"head=tied needs a classifier of the map's {dim} features; the model's takes "
+                    f"{classifier.in_features}."
+                )
+            self._tied = [classifier]
             return
         number = self.grid**2 if self.head == "per_cell" else 1
-        dim = int(model.feature_dim)  # type: ignore[arg-type]
         self.heads.extend(task.new_classifier(dim) for _ in range(number))
 
     def mix(self, x: Tensor, step: Step) -> tuple[Tensor, Sources]:

@@ -48,6 +48,8 @@ class Reference:
         Table, row and column in the publication.
     num_seeds
         Runs behind `value` and `deviation`; None where the publication does not say.
+    protocol
+        The one that follows the publication.
     """
 
     metric: str
@@ -58,6 +60,24 @@ class Reference:
     where: str
     deviation: float | None = None
     num_seeds: int | None = None
+    protocol: str = "paper"
+
+
+def table_row(
+    citation: str,
+    where: str,
+    model: str,
+    numbers: Mapping[str, float | tuple[float, float]],
+    *,
+    metric: str = "top1",
+    num_seeds: int | None = None,
+) -> tuple[Reference, ...]:
+    """Return a table's row of published numbers: by method, a value or a value and deviation."""
+    return tuple(
+        Reference(metric, method, model, value, citation, where, deviation, num_seeds)
+        for method, number in numbers.items()
+        for value, deviation in [number if isinstance(number, tuple) else (number, None)]
+    )
 
 
 @dataclass(frozen=True)
@@ -69,9 +89,16 @@ class Recipe:
     model
         The protocol's model when the user names none.
     lr
-        At the first step; annealed to 0 by half a cosine over all steps.
+        At the first step.
+    milestones : epochs
+        After which the learning rate is a tenth of what it was; with none, it is annealed to 0 by
+        half a cosine over all steps.
     precision
         ``"bfloat16"`` runs the forward pass under autocast; weights stay float32.
+    memory_format
+        ``"channels_last"`` is faster where the device's convolutions want it.
+    compile
+        Whether torch compiles the model.
     threads
         CPU threads of one run. It decides the order of sums, hence the last bits of the result.
     tail : epochs
@@ -85,9 +112,30 @@ class Recipe:
     momentum: Fraction = 0.9
     nesterov: bool = True
     weight_decay: NonNegative = 5e-4
+    milestones: tuple[Count, ...] = ()
     precision: Literal["float32", "bfloat16"] = "float32"
+    memory_format: Literal["contiguous", "channels_last"] = "contiguous"
+    compile: bool = False
     threads: Count = 1
     tail: Count = 10
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A file in which data is published.
+
+    Attributes
+    ----------
+    digest
+        MD5 or SHA-256, by its length.
+    url
+        Empty where it must be fetched by hand.
+    """
+
+    name: str
+    digest: str
+    url: str = ""
+    bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -97,7 +145,14 @@ class Data:
     Attributes
     ----------
     files
-        The SHA-256 of every official file by its path under the data's folder.
+        The MD5 or SHA-256 of official files by their paths under the data's folder; empty where
+        none is published.
+    trees
+        Official numbers of files, by the paths of the folders that hold them.
+    archives
+        What `files` and `trees` are unpacked from.
+    by_hand
+        What must be done before, or instead of, a download.
     package
         An installed distribution whose folder `folder` ships the files; empty if none does.
     """
@@ -106,9 +161,30 @@ class Data:
     version: str
     licence: str
     url: str
-    files: Mapping[str, str]
+    files: Mapping[str, str] = field(default_factory=dict)
+    trees: Mapping[str, int] = field(default_factory=dict)
+    archives: tuple[Archive, ...] = ()
+    by_hand: str = ""
     package: str = ""
     folder: str = "."
+
+
+@dataclass(frozen=True)
+class Synthetic:
+    """How much data is generated.
+
+    Attributes
+    ----------
+    train, test
+        Images of every class.
+    protocols
+        Those that run on generated data unless the user names other.
+    """
+
+    train: Count
+    test: Count
+    seed: CountOrZero = 0
+    protocols: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@
       - BadParameter   a value of the wrong type or out of range
       - InvalidUnit    a method or task file that breaks its contract
   - DataError          data that is missing, corrupt or not what the task reads
+      - DataFull       no room left for it
   - Damaged            a file of the store that is not what was written
   - StoreFull          no room left on the store's disk
   - Diverged           a loss that is not finite: a result of the method, not a crash
@@ -13,7 +14,7 @@
 
 import difflib
 import errno
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,11 +34,14 @@ class UsageError(MixbenchError):
 class UnknownName(UsageError):
     """Nothing of the given kind has this name; the message lists the known ones."""
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    def __init__(
+        self, kind: str, name: str, known: Iterable[str], shown: Iterable[str] | None = None
+    ) -> None:
         names = sorted(known)
         close = difflib.get_close_matches(name, names, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        super().__init__(f"No {kind} {name!r}.{hint} Known: {', '.join(names) or 'none'}.")
+        listed = ", ".join(names if shown is None else shown) or "none"
+        super().__init__(f"No {kind} {name!r}.{hint} Known: {listed}.")
 
 
 class BadParameter(UsageError):
@@ -67,16 +71,28 @@ class StoreFull(MixbenchError):
         )
 
 
+class DataFull(DataError):
+    """The disk under a data set has no room left."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(
+            f"The disk under {folder} is full: free some room, or choose another place (--to), "
+            "then give the same command again."
+        )
+
+
 class Diverged(MixbenchError):
     """The loss is not finite."""
 
 
 @contextmanager
-def naming_full_disk(root: Path) -> Iterator[None]:
-    """Turn the operating system's "no space left" into a `StoreFull` about the store."""
+def naming_full_disk(
+    root: Path, refusal: Callable[[Path], MixbenchError] = StoreFull
+) -> Iterator[None]:
+    """Turn the operating system's "no space left" into a sentence about a folder."""
     try:
         yield
     except OSError as error:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
             raise
-        raise StoreFull(root) from error
+        raise refusal(root) from error

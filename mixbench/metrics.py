@@ -19,6 +19,12 @@ def top1(logits: Tensor, targets: Tensor) -> Score:
     return _mean(100.0 * (logits.argmax(1) == targets))
 
 
+def top5(logits: Tensor, targets: Tensor) -> Score:
+    """Return the share of items whose class is among the five largest logits, in percent."""
+    among = logits.topk(min(5, logits.shape[1])).indices == targets[:, None]
+    return _mean(100.0 * among.any(1))
+
+
 def cross_entropy(logits: Tensor, targets: Tensor) -> Score:
     """Return the mean negative log-likelihood of the classes, in nats."""
     return _mean(F.cross_entropy(logits.double(), targets, reduction="none"))

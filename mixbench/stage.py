@@ -19,6 +19,8 @@ from mixbench.store import Store, now, read_json, write_json
 if TYPE_CHECKING:
     import torch
 
+    from mixbench.ranks import Ranks
+
 DONE, FAILED, FULL, INPUT_DAMAGED, STOPPED = 0, 1, 74, 75, 143
 LIFELINE = "MIXBENCH_LIFELINE"
 
@@ -28,6 +30,8 @@ def main() -> int:
     root, key = sys.argv[1:]
     _die_with_launcher()
     store = Store(Path(root))
+    if os.environ.get("RANK", "0") != "0":  # the first process holds the lock for all
+        return _guarded(store, key)
     with store.lock(key):
         return DONE if store.finished(key) else _guarded(store, key)
 
@@ -37,7 +41,6 @@ def _guarded(store: Store, key: str) -> int:
     work = store.work(key)
     try:
         with naming_full_disk(store.root):
-            (work / "failure.json").unlink(missing_ok=True)
             code = _run(store, key)
     except StoreFull as error:
         code = _say(error, FULL)
@@ -55,42 +58,57 @@ def _guarded(store: Store, key: str) -> int:
 
 def _run(store: Store, key: str) -> int:
     """Do the work and publish it."""
-    from mixbench.stages import environment
-    from mixbench.stages.journal import DiskJournal, Stopped
-    from mixbench.stages.work import WORK, Job, check_code
+    from mixbench.ranks import joined
+    from mixbench.stages.journal import Stopped
+    from mixbench.stages.work import check_code
 
-    work = store.work(key)
-    spec: dict[str, Any] = read_json(work / "spec.json")
+    spec: dict[str, Any] = read_json(store.work(key) / "spec.json")
     _log(f"{now()} {spec['kind']} {spec['label']} {key}")
     check_code(spec)
-    device = _device(spec)
-    journal = DiskJournal(work, spec["checkpoint_every"], _log)
-    signal.signal(signal.SIGTERM, lambda *_: setattr(journal, "stop", True))
-
-    built = work / "built"
-    shutil.rmtree(built, ignore_errors=True)
-    built.mkdir()
-    started = now()
+    number = spec["processes"] if spec["kind"] == "train" else 1
     try:
-        facts = WORK[spec["kind"]](Job(spec, store, journal, built, device))
+        with joined(number, sys.argv[1:]) as ranks:
+            _work(store, key, spec, ranks)
     except Stopped:
         return STOPPED
+    return DONE
+
+
+def _work(store: Store, key: str, spec: dict[str, Any], ranks: "Ranks") -> None:
+    """Do the work with the other processes of the stage; the first one publishes it."""
+    from mixbench.stages import environment
+    from mixbench.stages.journal import DiskJournal
+    from mixbench.stages.work import WORK, Job
+
+    work = store.work(key)
+    built = work / "built"
+    device = _device(spec)
+    journal = DiskJournal(work, spec["checkpoint_every"], _log, ranks)
+    signal.signal(signal.SIGTERM, lambda *_: setattr(journal, "stop", True))
+    if ranks.leads:
+        shutil.rmtree(built, ignore_errors=True)
+        (work / "failure.json").unlink(missing_ok=True)
+        built.mkdir()
+    started = now()
+    facts = WORK[spec["kind"]](Job(spec, store, journal, built, device, ranks))
+    if not ranks.leads:
+        return
     host, gpu = environment.peak_memory_gib(device)
+    gpus = ranks.number if device.type == "cuda" else 0
     facts["cost"] |= {"peak_host_gib": host, "peak_gpu_gib": gpu}
-    facts["cost"]["gpu_s"] = facts["cost"]["wall_s"] if device.type == "cuda" else 0.0
+    facts["cost"]["gpu_s"] = facts["cost"]["wall_s"] * gpus
     manifest = {
         "key": key,
         "spec": spec,
         "started": started,
         "ended": now(),
         "resumed_at_steps": journal.resumed_at,
-        "hardware": environment.hardware(device),
+        "hardware": environment.hardware(device, gpus),
         "software": environment.software(),
         **facts,
     }
     store.publish(key, built, manifest)
     shutil.rmtree(work, ignore_errors=True)
-    return DONE
 
 
 def _device(spec: dict[str, Any]) -> "torch.device":

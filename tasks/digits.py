@@ -15,20 +15,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixbench.contract import ClassIndex, Part, Score, Split, Task
-from mixbench.declare import Data, Fraction, Metric, Recipe
-from mixbench.errors import DataError
-from mixbench.metrics import calibration_error, cross_entropy, top1
-from mixbench.models import ResidualNet
-from mixbench.splits import ResidentSplit, random_crop, stratified_holdout
+from mixbench.classification import Classification, held_out
+from mixbench.contract import ClassIndex, Part, Split
+from mixbench.declare import Data, Fraction, Metric, Recipe, Synthetic
+from mixbench.errors import BadParameter, DataError
+from mixbench.images.augment import CropFlip
+from mixbench.images.splits import Pixels, ResidentSplit
+from mixbench.models.build import sized
+from mixbench.models.residual import ResidualNet
 from mixbench.streams import generator
 
 FILE = "digits.csv.gz"
-SIDE, CLASSES, NUM_TRAIN = 8, 10, 1200
-MEAN, DEVIATION = 0.3063, 0.3755  # of the training pixels, scaled to [0, 1]
+SIDE, CLASSES, NUM_TRAIN, WHITE = 8, 10, 1200, 16
+PIXELS = Pixels((0.3063,), (0.3755,))  # of the training images
 
 
-class Digits(Task):
+class Digits(Classification):
     """Classify handwritten digits.
 
     Parameters
@@ -52,69 +54,64 @@ class Digits(Task):
         Metric("cross_entropy", "nats", higher_is_better=False),
         Metric("calibration_error", "%", higher_is_better=False),
     )
-    num_classes = 10
-    image_size = (8, 8)
+    synthetic = Synthetic(train=120, test=60)
     models = ("resnet8", "resnet14", "resnet20", "resnet32")
     protocols = {
         "quick": Recipe(model="resnet8", epochs=60),
         "paper": Recipe(model="resnet8", epochs=400),
     }
 
+    channels = 1
+
     def __init__(self, holdout: Fraction = 0.1) -> None:
+        super().__init__(CLASSES, (SIDE, SIDE))
         self.holdout = holdout
 
     def load(self, part: Part, folder: Path, seed: int) -> Split:
         """Read the test part, or the training images on one side of the split."""
         images, classes = read_digits(folder / FILE)
-        if part == "test":
-            chosen = torch.arange(len(classes)) >= NUM_TRAIN
-        else:
-            held = stratified_holdout(classes[:NUM_TRAIN], self.holdout, generator(seed, "split"))
+        chosen = torch.arange(len(classes)) >= NUM_TRAIN
+        if part != "test":
             chosen = torch.zeros(len(classes), dtype=torch.bool)
-            chosen[: len(held)] = held if part == "validation" else ~held
-        images, classes = (images[chosen] / 16 - MEAN) / DEVIATION, classes[chosen]
-        return ResidentSplit(images, classes, ClassIndex(classes, CLASSES), augment=shift)
+            chosen[:NUM_TRAIN] = held_out(part, classes[:NUM_TRAIN], self.holdout, seed)
+        images, classes = images[chosen], classes[chosen]
+        index = ClassIndex(classes, CLASSES)
+        return ResidentSplit(images, classes, index, PIXELS, CropFlip(1), white=WHITE)
 
-    def synthesize(self, folder: Path) -> None:
-        """Write blurred random glyphs, one per class, shifted and noisy, in the same layout."""
-        rng = generator(0, "synthetic")
+    def synthesize(self, folder: Path, amount: Synthetic) -> None:
+        """Write blurred random glyphs, one per class, shifted and noisy, in the same layout.
+
+        Raises
+        ------
+        BadParameter
+            If the amount does not fit the layout, in which row 1,200 ends the training part.
+        """
+        if amount.train * CLASSES != NUM_TRAIN:
+            needed = NUM_TRAIN // CLASSES
+            raise BadParameter(
+                f"digits has {needed} training images per class (got {amount.train})."
+            )
+        rng = generator(amount.seed, "synthetic")
         glyphs = F.avg_pool2d(torch.rand(CLASSES, 1, 10, 10, generator=rng), 3, 1)
         low, high = glyphs.amin((1, 2, 3), keepdim=True), glyphs.amax((1, 2, 3), keepdim=True)
-        classes = torch.randint(CLASSES, (NUM_TRAIN + 597,), generator=rng)
-        images = random_crop(((glyphs - low) / (high - low))[classes], 1, rng)
+        number = CLASSES * (amount.train + amount.test)
+        classes = torch.randint(CLASSES, (number,), generator=rng)
+        shift = CropFlip(1)
+        images = ((glyphs - low) / (high - low))[classes]
+        images = shift.crop_batch(images, shift.draw(number, rng))
         images = images + 0.2 * torch.randn(images.shape, generator=rng)
-        rows = torch.cat([(16 * images).round().clamp(0, 16).flatten(1), classes[:, None]], 1)
+        rows = torch.cat([(WHITE * images).round().clamp(0, WHITE).flatten(1), classes[:, None]], 1)
         np.savetxt(folder / FILE, rows.numpy(), fmt="%d", delimiter=",")
 
     def build(self, model: str) -> nn.Module:
         """Return a residual net with a last map of 4x4, so that a 4x4 grid has a cell each."""
         depth = int(model.removeprefix("resnet"))
-        return ResidualNet(depth, channels=1, classes=CLASSES, strides=(1, 2, 1))
-
-    def new_classifier(self, feature_dim: int) -> nn.Module:
-        """Return a linear classifier of pooled features."""
-        return nn.Linear(feature_dim, CLASSES)
-
-    def loss(self, out: Tensor, targets: Tensor) -> Tensor:
-        """Return the cross-entropy of every image, (B,)."""
-        return F.cross_entropy(out, targets, reduction="none")
-
-    def score(self, outputs: Tensor, targets: Tensor) -> dict[str, Score]:
-        """Return top-1 accuracy, cross-entropy and calibration error."""
-        return {
-            "top1": top1(outputs, targets),
-            "cross_entropy": cross_entropy(outputs, targets),
-            "calibration_error": calibration_error(outputs, targets),
-        }
-
-
-def shift(images: Tensor, rng: torch.Generator) -> Tensor:
-    """Return every image moved by up to one pixel, black where it left."""
-    return random_crop(images, 1, rng, fill=-MEAN / DEVIATION)
+        net = ResidualNet(depth, channels=1, classes=CLASSES, strides=(1, 2, 1))
+        return sized(net, 1, self.image_size)
 
 
 def read_digits(path: Path) -> tuple[Tensor, Tensor]:
-    """Return the images of a file, (N, 1, 8, 8) float32 in 0..16, and their classes, (N,) int64.
+    """Return the images of a file, (N, 1, 8, 8) uint8 in 0..16, and their classes, (N,) int64.
 
     Raises
     ------
@@ -131,7 +128,7 @@ def read_digits(path: Path) -> tuple[Tensor, Tensor]:
             f"(got {table.shape[0]} of {table.shape[1]})."
         )
     grey, classes = table[:, :-1], table[:, -1]
-    if not ((grey >= 0) & (grey <= 16)).all() or not np.isin(classes, np.arange(CLASSES)).all():
+    if not ((grey >= 0) & (grey <= WHITE)).all() or not np.isin(classes, np.arange(CLASSES)).all():
         raise DataError(f"{path} must hold grey values in 0..16 and classes in 0..{CLASSES - 1}.")
-    images = torch.from_numpy(grey.astype(np.float32)).view(-1, 1, SIDE, SIDE)
+    images = torch.from_numpy(grey.astype(np.uint8)).view(-1, 1, SIDE, SIDE)
     return images, torch.from_numpy(classes.astype(np.int64))

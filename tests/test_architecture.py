@@ -15,28 +15,33 @@ SOURCES = sorted(p for d in ("mixbench", "methods", "tasks") for p in (ROOT / d)
 # Rooms and files of the core, from the ground up: each may import only what stands before it.
 # The first floors know no torch.
 LIGHT = (
-    *("errors", "declare", "registry.cards", "registry.units", "registry.parameters"),
-    *("registry.fingerprint", "store", "plan.data", "plan.cells", "plan.graph", "plan.why"),
+    *("errors", "declare", "archives", "registry.cards", "registry.units"),
+    *("registry.parameters", "registry.backbones", "registry.fingerprint", "store"),
+    *("plan.data", "plan.verify", "plan.cells", "plan.graph", "plan.why"),
     *("records.schema", "stage", "engines.local", "engines.scheduler", "engines.preflight"),
     "engines.progress",
     *("records.evidence", "leaderboard.board", "leaderboard.tables", "leaderboard.reports"),
 )
 HEAVY = (
     *("streams", "contract.task", "contract.step", "contract.method"),
-    *("contract", "kernels", "models", "metrics", "splits", "stages.evaluation", "stages.mixing"),
-    *("stages.training", "stages.journal", "stages.environment", "stages.work"),
+    *("contract", "kernels", "metrics", "ranks"),
+    *("models.residual", "models.timm_net", "models.build"),
+    *("images.augment", "images.decode", "images.pickled", "images.folders", "images.scenes"),
+    *("images.splits", "images.loading", "classification"),
+    *("stages.evaluation", "stages.mixing", "stages.runs", "stages.training", "stages.journal"),
+    *("stages.environment", "stages.work"),
     "stages.check",
     *("search.space", "search.fitness", "search.found", "search.genetic", "search.direct"),
     *("search.evolve", "search.strategies"),
     *("figures.search", "figures.mixes", "figures.cells"),
     *("testing.toy", "testing.checks", "testing"),
 )
-CLI = ("options", "listing", "reports", "cache", "doctor", "run")
+CLI = ("options", "listing", "reports", "cache", "data", "doctor", "run")
 FLOORS = [*LIGHT, *HEAVY, *(f"cli.{name}" for name in CLI), "cli", "__main__"]
 # Imported inside functions, by the process that needs them.
 LATE = {
     "registry.units": {"contract"},
-    "stage": {"stages.environment", "stages.journal", "stages.work"},
+    "stage": {"ranks", "stages.environment", "stages.journal", "stages.work"},
 }
 VERSION = ROOT / "mixbench" / "__init__.py"
 ROOMS = {path.parent.name for path in (ROOT / "mixbench").glob("*/__init__.py")}
@@ -133,7 +138,8 @@ def test_the_core_knows_no_unit_by_name(path: Path) -> None:
 @pytest.mark.parametrize(
     "command",
     ["--help", "list methods", "list tasks", "info random_patchmix", "info digits",
-     "plan -m none,mixup -t digits", "plan -m none -t digits --data synthetic"],
+     "plan -m none,mixup -t digits", "plan -m none -t digits --data synthetic",
+     "plan -m none -t imagenet --protocol quick --model convnext_tiny", "data ls"],
 )  # fmt: skip
 def test_listing_and_planning_need_no_torch(command: str, tmp_path: Path) -> None:
     code = (

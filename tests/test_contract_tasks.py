@@ -1,44 +1,58 @@
 """What every task owes. A new file in tasks/ is tested by being there, on its generated data."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 import pytest
 import torch
 
 from mixbench.contract import Method, Task
+from mixbench.declare import Synthetic
+from mixbench.plan.cells import base_values
+from mixbench.plan.verify import compare
 from mixbench.registry.cards import Card
 from mixbench.registry.units import find, load_method, load_task, paths
 from mixbench.stages.evaluation import predict
 from mixbench.streams import generator
 
 
-@pytest.fixture(params=list(paths("task")))
+@pytest.fixture(scope="module", params=list(paths("task")))
 def card(request: pytest.FixtureRequest) -> Card:
     return find("task", request.param)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def task(card: Card) -> Task:
-    return load_task(card)()
+    """The task as it runs on generated data."""
+    protocols = card.declared["synthetic"].protocols
+    return load_task(card)(**base_values(card, next(iter(protocols), "")))
 
 
-@pytest.fixture
-def folder(task: Task, tmp_path: Path) -> Path:
-    task.synthesize(tmp_path)
-    return tmp_path
+@pytest.fixture(scope="module")
+def folder(task: Task, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data")
+    task.synthesize(path, few(task, 20, 10))
+    return path
+
+
+def few(task: Task, train: int, test: int) -> Synthetic:
+    """Return a small amount of data, unless the layout knows only one."""
+    synthetic = task.synthetic
+    return replace(synthetic, train=train, test=test) if synthetic.protocols else synthetic
 
 
 def baseline() -> Method:
     return load_method(find("method", "none"))()
 
 
-def test_the_card_tells_the_truth(card: Card, task: Task) -> None:
-    hints = get_type_hints(type(task).__init__, include_extras=True)
+def test_the_card_tells_the_truth(card: Card) -> None:
+    cls: Any = load_task(card)
+    hints = get_type_hints(cls.__init__, include_extras=True)
     hints.pop("return", None)
 
     assert {p.name: p.type for p in card.parameters} == hints
-    assert {name: getattr(task, name) for name in card.declared} == card.declared
+    assert {name: getattr(cls, name) for name in card.declared} == card.declared
     assert card.header["Data"]
     assert card.header["Licence"]
 
@@ -47,13 +61,27 @@ def test_declarations_are_complete(task: Task) -> None:
     assert sum(metric.primary for metric in task.metrics) == 1
     assert task.models
     assert all(recipe.model in task.models for recipe in task.protocols.values())
-    assert all(len(digest) == 64 for digest in task.data.files.values())
+    published = [*task.data.files.values(), *(archive.digest for archive in task.data.archives)]
+    assert all(len(digest) in {0, 32, 64} for digest in published)
+    assert set(task.synthetic.protocols) <= set(task.protocols)
+
+
+def test_references_are_of_what_is_there(task: Task) -> None:
+    names = {metric.name for metric in task.metrics}
+
+    for reference in task.references:
+        assert reference.metric in names
+        assert reference.model in task.models
+        assert reference.method in set(paths("method"))
 
 
 def test_generated_data_has_the_official_layout(task: Task, folder: Path) -> None:
     written = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    trees = tuple(f"{tree}/" for tree in task.data.trees)
 
-    assert written == set(task.data.files)
+    assert set(task.data.files) <= written
+    assert all(path in task.data.files or path.startswith(trees) for path in written)
+    assert not any(finding.text == "missing" for finding in compare(task.data, folder))
 
 
 def test_parts_share_no_image(task: Task, folder: Path) -> None:
@@ -63,6 +91,15 @@ def test_parts_share_no_image(task: Task, folder: Path) -> None:
     for one, other in ((0, 1), (0, 2), (1, 2)):
         both = torch.cat([images[one].unique(dim=0), images[other].unique(dim=0)])
         assert len(both.unique(dim=0)) == len(both)
+
+
+def test_classes_are_named_and_all_there(task: Task, folder: Path) -> None:
+    names = task.class_names(folder)
+
+    assert len(set(names)) == task.num_classes
+    for part in ("train", "validation", "test"):
+        split = task.load(part, folder, 0)
+        assert set(split.targets.tolist()) == set(range(task.num_classes))
 
 
 def test_augmentation_draws_only_from_its_stream(task: Task, folder: Path) -> None:
@@ -82,7 +119,7 @@ def test_every_model_predicts_and_is_scored(task: Task, folder: Path) -> None:
     for name in task.models[:2]:
         model = task.build(name)
 
-        outputs = predict(model, baseline(), split, torch.device("cpu"))
+        outputs = predict(model, baseline(), split)
         losses = task.loss(outputs, split.targets)
         scores = task.score(outputs, split.targets)
 
@@ -91,11 +128,24 @@ def test_every_model_predicts_and_is_scored(task: Task, folder: Path) -> None:
         assert all(model.get_submodule(block) for block in model.blocks)  # type: ignore[union-attr]
 
 
-def test_features_have_the_declared_depth(task: Task, folder: Path) -> None:
+def test_features_have_the_declared_size(task: Task, folder: Path) -> None:
     split = task.load("test", folder, 0)
     model = task.build(task.models[0])
 
     features = model(split.read(torch.arange(3), None)).features
 
-    assert features.dim() == 4
-    assert features.shape[:2] == (3, model.feature_dim)
+    assert tuple(features.shape) == (3, model.feature_dim, *model.feature_size)  # type: ignore[misc]
+
+
+def test_generating_twice_gives_the_same_files(task: Task, tmp_path: Path) -> None:
+    amount = few(task, 4, 3)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        task.synthesize(tmp_path / name, amount)
+    files = sorted(
+        p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*") if p.is_file()
+    )
+
+    assert files
+    for file in files:
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()

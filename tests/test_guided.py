@@ -14,13 +14,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mixbench.contract import ClassIndex, Step
+from mixbench.contract import Step
 from mixbench.errors import UsageError
 from mixbench.registry.units import find
-from mixbench.splits import ResidentSplit
 from mixbench.streams import generator
 from mixbench.testing import ToyTask, subject_of
-from mixbench.testing.toy import CLASSES, toy_step
+from mixbench.testing.toy import CLASSES, ToySplit, toy_step
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 CELL = ("-m", "guided_patchmix", "-t", "digits")
@@ -244,7 +243,7 @@ def test_a_task_without_classes_is_refused() -> None:
 def test_a_class_without_held_out_images_is_refused() -> None:
     method = subject_of(find("method", "guided_patchmix")).make()
     targets = torch.tensor([0, 1, 1, 3])
-    held_out = ResidentSplit(torch.zeros(4, 3, 16, 12), targets, ClassIndex(targets, CLASSES))
+    held_out = ToySplit(torch.zeros(4, 3, 16, 12), targets)
 
     with pytest.raises(UsageError, match="held-out images, but class 2 has none"):
         method.check(ToyTask(), held_out)

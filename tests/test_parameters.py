@@ -47,10 +47,13 @@ def test_recipe_fields_are_parameters_of_the_task() -> None:
     card = find("task", "digits")
     recipe = card.declared["protocols"]["quick"]
 
-    own, changed = task_settings(card, recipe, {"epochs": "3", "holdout": "0.2"})
+    own, changed = task_settings(
+        card, card.defaults, recipe, {"epochs": "3", "holdout": "0.2", "milestones": "1,2"}
+    )
 
     assert own == {"holdout": 0.2}
     assert changed.epochs == 3
+    assert changed.milestones == (1, 2)
     assert changed.lr == recipe.lr
 
 

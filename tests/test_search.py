@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mixbench.contract import ClassIndex
 from mixbench.errors import DataError, UsageError
-from mixbench.models import ResidualNet
+from mixbench.models.residual import ResidualNet
 from mixbench.search.direct import solve
 from mixbench.search.evolve import STATE, evolve
 from mixbench.search.fitness import HeldOut, Scorer

@@ -3,21 +3,40 @@
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR
 
 from mixbench.contract import Method, Output, Sources, Step, Task
 from mixbench.declare import Recipe
 from mixbench.errors import BadParameter, Diverged
 from mixbench.registry.units import find, load_method
 from mixbench.stages.journal import DiskJournal, Stopped
-from mixbench.stages.training import Run, Setup, State, learning_rate, train, weights
+from mixbench.stages.runs import Run, Setup, State, weights
+from mixbench.stages.training import learning_rate, train
 from mixbench.testing import ToyTask
 
 RECIPE = Recipe(model="toy", epochs=3, batch_size=30, lr=0.05, tail=2)  # 3 steps an epoch
+
+
+class Silent:
+    """A journal that notes nothing."""
+
+    def restore(self) -> State | None:
+        return None
+
+    def after_step(self, step: int, num_steps: int, state: Callable[[], State]) -> None:
+        pass
+
+    def end_epoch(
+        self, row: Mapping[str, float], weights: Callable[[], State], names: list[str]
+    ) -> None:
+        pass
 
 
 class Memory:
@@ -164,13 +183,47 @@ def test_bfloat16_trains() -> None:
     assert run.curve[-1]["loss"] < run.curve[0]["loss"]
 
 
-def test_the_learning_rate_is_torchs_cosine() -> None:
+def torchs_rates(make: Callable[[torch.optim.Optimizer], Any], number: int) -> list[float]:
+    """Return what a schedule of torch makes of a rate of 0.1."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=40)
-    for step in range(40):
-        assert learning_rate(0.1, step, 40) == pytest.approx(schedule.get_last_lr()[0])
+    schedule, rates = make(optimizer), []
+    for _ in range(number):
+        rates.append(schedule.get_last_lr()[0])
         optimizer.step()
         schedule.step()
+    return rates
+
+
+def test_the_learning_rate_is_torchs_cosine() -> None:
+    recipe = Recipe(model="toy", epochs=8)
+
+    rates = [learning_rate(recipe, step, 40) for step in range(40)]
+
+    theirs = torchs_rates(partial(CosineAnnealingLR, T_max=40), 40)
+    assert rates == pytest.approx(theirs)
+
+
+def test_milestones_are_torchs() -> None:
+    recipe = Recipe(model="toy", epochs=10, milestones=(2, 5))
+
+    rates = [learning_rate(recipe, 3 * epoch + 2, 30) for epoch in range(10)]
+
+    assert rates == pytest.approx(torchs_rates(partial(MultiStepLR, milestones=[2, 5]), 10))
+
+
+@pytest.mark.parametrize(
+    "change", [{"memory_format": "channels_last"}, {"compile": True}], ids=lambda c: next(iter(c))
+)
+@pytest.mark.parametrize("method", ["random_patchmix", "manifold_mixup"])
+def test_memory_format_and_compilation_change_no_result(
+    change: dict[str, Any], method: str
+) -> None:
+    def losses(**changes: Any) -> list[float]:
+        recipe = replace(RECIPE, epochs=1, **changes)
+        run = train(setup(load_method(find("method", method))(), recipe=recipe), Silent())
+        return [float(loss) for loss in run.losses]
+
+    assert losses(**change) == pytest.approx(losses(), abs=1e-4)
 
 
 def journal(folder: Path, notes: list[str]) -> DiskJournal:

@@ -4,6 +4,7 @@ import click
 
 import mixbench
 from mixbench.cli.cache import cache
+from mixbench.cli.data import data
 from mixbench.cli.doctor import doctor
 from mixbench.cli.listing import info, list_units
 from mixbench.cli.reports import logs, report, status
@@ -19,8 +20,9 @@ def main() -> None:
     mixbench run -m none,mixup -t digits --seeds 3    train, evaluate, rank
     mixbench list methods                             what there is
     mixbench report                                   the leaderboards of the store
+    mixbench data get cifar10                         the data of a task
     """
 
 
-for command in (run, plan, list_units, info, report, status, logs, cache, doctor):
+for command in (run, plan, list_units, info, report, status, logs, cache, data, doctor):
     main.add_command(command)

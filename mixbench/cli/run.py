@@ -15,7 +15,8 @@ from mixbench.cli.options import as_json, make_request, request_options, store_o
 from mixbench.errors import UsageError, naming_full_disk
 
 if TYPE_CHECKING:
-    from mixbench.engines.scheduler import Board
+    from mixbench.engines.local import LocalEngine
+    from mixbench.engines.scheduler import Board, Means
     from mixbench.plan.graph import Plan
     from mixbench.records.schema import Record
     from mixbench.store import Store
@@ -32,22 +33,35 @@ INTERRUPTED = 130
     "--checkpoint-every", type=click.IntRange(1), default=200, show_default=True,
     metavar="STEPS", help="How much work a crash may cost.",
 )  # fmt: skip
+@click.option(
+    "--workers", type=click.IntRange(0), metavar="N",
+    help="Processes that read images ahead, for each cell.  [default: what the slots leave]",
+)  # fmt: skip
+@click.option(
+    "--gpus-per-cell", type=click.IntRange(1), default=1, show_default=True, metavar="N",
+    help="How many GPUs train one model together.",
+)  # fmt: skip
 @as_json
-def run(
-    *, store_path: Path, fresh: bool, dry_run: bool, checkpoint_every: int, as_json: bool,
-    **options: Any,
-) -> int:  # fmt: skip
+def run(*, store_path: Path, fresh: bool, dry_run: bool, as_json: bool, **options: Any) -> int:
     """Run what is missing, and rank what is finished.
 
     The same command again continues where the last one stopped.
     """
+    from mixbench.engines.local import LocalEngine, local_slots, readers
     from mixbench.engines.preflight import preflight
+    from mixbench.engines.scheduler import Means
     from mixbench.plan.cells import cells_of
     from mixbench.plan.graph import plan as make_plan
     from mixbench.store import Store
 
     plan = make_plan(cells_of(make_request(options)))
     store = Store(store_path)
+    slots = local_slots(options["gpus_per_cell"])
+    means = Means(
+        checkpoint_every=options["checkpoint_every"],
+        workers=readers(slots) if options["workers"] is None else options["workers"],
+        processes=options["gpus_per_cell"],
+    )
     if dry_run:
         return _show_plan(plan, store, as_json=as_json)
     with naming_full_disk(store.root):
@@ -55,7 +69,7 @@ def run(
         preflight(plan, store, fresh=fresh)
         if fresh:
             _forget(plan, store)
-        return _run(plan, store, checkpoint_every, as_json=as_json)
+        return _run(plan, store, LocalEngine(store.root, slots), means, as_json=as_json)
 
 
 @click.command()
@@ -82,19 +96,19 @@ def _forget(plan: "Plan", store: "Store") -> None:
         store.forget(key)
 
 
-def _run(plan: "Plan", store: "Store", checkpoint_every: int, *, as_json: bool) -> int:
+def _run(
+    plan: "Plan", store: "Store", engine: "LocalEngine", means: "Means", *, as_json: bool
+) -> int:
     """Run the plan, write the records, print the leaderboards; return the exit code."""
     from rich.console import Console
 
     from mixbench.engines import scheduler
-    from mixbench.engines.local import LocalEngine, local_slots
     from mixbench.engines.progress import Show
     from mixbench.records.evidence import write_record
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stopped politely, either way
     command = ["mixbench", *sys.argv[1:]]
     records: list[Record] = []
-    engine = LocalEngine(store.root, local_slots())
     with Show(Console(stderr=True)) as show:
         board = scheduler.survey(plan, store, engine.num_slots, show.notice)
         show.notice(_headline(plan, board))
@@ -104,7 +118,7 @@ def _run(plan: "Plan", store: "Store", checkpoint_every: int, *, as_json: bool) 
             records.append(write_record(number, board, command))
 
         try:
-            scheduler.run(board, engine, show, on_cell, checkpoint_every)
+            scheduler.run(board, engine, show, on_cell, means)
         except KeyboardInterrupt:
             finished = board.count("done", "cached")
             show.notice(

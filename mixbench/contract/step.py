@@ -25,6 +25,10 @@ class Sources(NamedTuple):
     index: Tensor  # type: ignore[assignment]  # shadows tuple.index, which has no use here
     weight: Tensor
 
+    def rows(self, rows: slice) -> "Sources":
+        """Return the sources of some rows of the mixed batch."""
+        return Sources(self.index[rows], self.weight[rows])
+
     @classmethod
     def alone(cls, x: Tensor) -> "Sources":
         """Return the sources of a batch that was not mixed."""

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from mixbench.declare import Data, Metric, Need, Recipe, Reference
+from mixbench.archives import unpack
+from mixbench.declare import Data, Metric, Need, Recipe, Reference, Synthetic
 from mixbench.errors import MixbenchError
 
 Part = Literal["train", "validation", "test"]
@@ -94,6 +95,10 @@ class Split(Protocol):
 
     def __len__(self) -> int: ...
 
+    def to(self, device: torch.device) -> "Split":
+        """Return the same part for a device, on which `read` then returns images."""
+        ...
+
     def read(self, index: Tensor, rng: torch.Generator | None) -> Tensor:
         """Return the items' images, normalised; augmented from `rng` unless it is None."""
         ...
@@ -108,10 +113,16 @@ class Task:
     ----------
     models
         Names that `build` knows.
+    takes_timm
+        Whether it also builds every model of timm by its name.
     protocols
         Recipes by name; the first is the default.
     references
         Published numbers.
+    synthetic
+        How much data is generated unless the user says otherwise.
+    by_protocol
+        Values that a protocol gives to parameters which the user does not set.
     num_classes, image_size
         For methods to check what they are asked; 0 for a task without single classes.
     """
@@ -123,8 +134,11 @@ class Task:
     protocols: ClassVar[Mapping[str, Recipe]]
     references: ClassVar[tuple[Reference, ...]] = ()
     needs: ClassVar[Mapping[str, Need]] = {}
-    num_classes: ClassVar[int] = 0
-    image_size: ClassVar[tuple[int, int]]
+    takes_timm: ClassVar[bool] = False
+    synthetic: ClassVar[Synthetic]
+    by_protocol: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    num_classes: int = 0
+    image_size: tuple[int, int]
 
     def load(self, part: Part, folder: Path, seed: int) -> Split:
         """Read one part of the data from files in the official layout.
@@ -139,15 +153,19 @@ class Task:
         """
         raise NotImplementedError
 
-    def synthesize(self, folder: Path) -> None:
+    def synthesize(self, folder: Path, amount: Synthetic) -> None:
         """Write generated data in the official layout into an empty folder."""
         raise NotImplementedError
+
+    def unpack(self, archive: Path, folder: Path) -> None:
+        """Unpack one of the data's archives into the data's folder."""
+        unpack(archive, folder)
 
     def build(self, model: str) -> nn.Module:
         """Return a freshly initialised model that returns `Output`.
 
-        It has ``feature_dim``, the depth of its features, ``blocks``, the names of the submodules
-        at which a method may mix, and ``classifier``.
+        It has ``feature_dim`` and ``feature_size``, the depth, height and width of its features,
+        ``blocks``, the names of the submodules at which a method may mix, and ``classifier``.
         """
         raise NotImplementedError
 

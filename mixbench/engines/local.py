@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from mixbench.errors import UsageError
 from mixbench.stage import LIFELINE
 
 GRACE_S = 15.0
@@ -34,13 +35,41 @@ class _Running:
     lifeline: int  # open in the launcher alone, as long as it lives
 
 
-def local_slots() -> list[dict[str, str]]:
-    """Return the environment of every slot: one for a GPU each, or one for a CPU core each."""
-    gpus = _gpus()
-    if gpus:
-        return [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus]
-    cores = len(os.sched_getaffinity(0))
-    return [{"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"} for _ in range(cores)]
+def local_slots(size: int = 1) -> list[dict[str, str]]:
+    """Return the environment of every slot.
+
+    Parameters
+    ----------
+    size
+        GPUs of a slot; on a machine without them, processor cores.
+
+    Raises
+    ------
+    UsageError
+        If there are not that many.
+    """
+    gpus, cores = _gpus(), len(os.sched_getaffinity(0))
+    number, unit = (len(gpus), "GPUs") if gpus else (cores, "processor cores")
+    if size > number:
+        raise UsageError(
+            f"--gpus-per-cell must be at most the {number} {unit} of this machine (got {size})."
+        )
+    if not gpus:
+        return [{"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}] * (cores // size)
+    return [
+        {"CUDA_VISIBLE_DEVICES": ",".join(gpus[start : start + size])}
+        for start in range(0, number - size + 1, size)
+    ]
+
+
+def readers(slots: list[dict[str, str]]) -> int:
+    """Return how many processes of a slot can read images ahead beside its training.
+
+    On GPUs that is the slot's share of the processor cores; without, they are busy training.
+    """
+    if not slots[0]["CUDA_VISIBLE_DEVICES"]:
+        return 0
+    return max(len(os.sched_getaffinity(0)) // len(slots) - 1, 1)
 
 
 def _gpus() -> list[str]:

@@ -11,7 +11,9 @@ from mixbench.store import Store
 
 
 def preflight(plan: Plan, store: Store, *, fresh: bool) -> None:
-    """Have every method that defines `check` look at the tasks it is to be trained on.
+    """Have methods and models that may not fit their tasks made, and the methods look.
+
+    Models that a task names are known to fit it.
 
     Parameters
     ----------
@@ -26,9 +28,10 @@ def preflight(plan: Plan, store: Store, *, fresh: bool) -> None:
     specs = {}
     for cell, chain in zip(plan.cells, plan.chains, strict=True):
         asks = "check" in cell.method.card.defines
-        if asks and (fresh or not store.finished(chain[-2])):
+        foreign = cell.model not in cell.task.card.declared["models"]
+        if (asks or foreign) and (fresh or not store.finished(chain[-2])):
             stage = plan.stages[chain[-2]]
-            specs[cell.method.label, cell.task.label] = asdict(stage)  # seeds do not differ in this
+            specs[cell.method.label, cell.task.label] = asdict(stage)  # seeds are alike in this
     if not specs:
         return
     done = subprocess.run(

@@ -68,6 +68,25 @@ class Board:
         ]
 
 
+@dataclass(frozen=True)
+class Means:
+    """How stages are run. None of it decides a result.
+
+    Attributes
+    ----------
+    checkpoint_every : steps
+        How much work a crash may cost.
+    workers
+        Processes of a stage that read images from files ahead.
+    processes
+        That train one model together.
+    """
+
+    checkpoint_every: int
+    workers: int = 0
+    processes: int = 1
+
+
 class Show(Protocol):
     """What tells the user how far the work is."""
 
@@ -112,7 +131,7 @@ def run(
     engine: LocalEngine,
     show: Show,
     on_cell: Callable[[int], None],
-    checkpoint_every: int,
+    means: Means,
 ) -> None:
     """Run what is waiting, and report each cell's number as soon as it is settled.
 
@@ -126,7 +145,7 @@ def run(
     reported: set[int] = set()
     try:
         while len(reported) < len(board.plan.cells):
-            _advance(board, engine, checkpoint_every)
+            _advance(board, engine, means)
             for number in _newly_settled(board, reported):
                 reported.add(number)
                 on_cell(number)
@@ -136,14 +155,14 @@ def run(
         engine.stop()
 
 
-def _advance(board: Board, engine: LocalEngine, checkpoint_every: int) -> None:
+def _advance(board: Board, engine: LocalEngine, means: Means) -> None:
     """Take note of what ended, and start what may start."""
     for ended in engine.ended():
         _settle(board, ended)
     _skip_hopeless(board)
     for key in board.ready():
         if engine.free:
-            _start(board, engine, key, checkpoint_every)
+            _start(board, engine, key, means)
 
 
 def _newly_settled(board: Board, reported: set[int]) -> list[int]:
@@ -151,10 +170,10 @@ def _newly_settled(board: Board, reported: set[int]) -> list[int]:
     return [n for n in range(len(board.plan.cells)) if n not in reported and board.settled(n)]
 
 
-def _start(board: Board, engine: LocalEngine, key: str, checkpoint_every: int) -> None:
+def _start(board: Board, engine: LocalEngine, key: str, means: Means) -> None:
     stage = board.plan.stages[key]
     work = board.store.work(key)
-    write_json(work / "spec.json", asdict(stage) | {"checkpoint_every": checkpoint_every})
+    write_json(work / "spec.json", asdict(stage) | asdict(means))
     engine.start(key, board.store.log(key))
     board.states[key] = StageState("running", started=time.monotonic())
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mixbench.contract import Method, Step, Task
-from mixbench.stages.training import load_weights
+from mixbench.stages.runs import load_weights
 from mixbench.stages.work import data_folder, make_task, revive
 from mixbench.store import Store
 from mixbench.streams import generator

@@ -8,6 +8,7 @@ from typing import Any
 from mixbench.declare import Need, Recipe
 from mixbench.errors import UnknownName, UsageError
 from mixbench.plan.data import DataSource, content_digest, locate
+from mixbench.registry.backbones import timm_models
 from mixbench.registry.cards import Card
 from mixbench.registry.parameters import Setting, given_to, parameters_of, task_settings
 from mixbench.registry.units import find
@@ -122,8 +123,14 @@ def cells_of(request: Request) -> list[Cell]:
 
 def _method(card: Card, protocol: str, settings: Sequence[Setting]) -> Unit:
     """Return a method with the values that the user, the protocol or the method itself gives."""
-    base = card.defaults | card.declared.get("by_protocol", {}).get(protocol, {})
+    base = base_values(card, protocol)
     return Unit(card, parameters_of(card, base, given_to(card, settings)), base)
+
+
+def base_values(card: Card, protocol: str) -> dict[str, Any]:
+    """Return the values of a unit's parameters that nobody sets."""
+    by_protocol: Mapping[str, Mapping[str, Any]] = card.declared.get("by_protocol", {})
+    return {**card.defaults, **by_protocol.get(protocol, {})}
 
 
 def _frame(card: Card, request: Request) -> dict[str, Any]:
@@ -133,17 +140,29 @@ def _frame(card: Card, request: Request) -> dict[str, Any]:
     if protocol not in protocols:
         raise UnknownName(f"protocol of {card.name}", protocol, protocols)
     official = protocols[protocol]
-    parameters, recipe = task_settings(card, official, given_to(card, request.settings))
-    model = request.model or recipe.model
-    if model not in card.declared["models"]:
-        raise UnknownName(f"model of {card.name}", model, card.declared["models"])
+    base = base_values(card, protocol)
+    parameters, recipe = task_settings(card, base, official, given_to(card, request.settings))
     return {
-        "task": Unit(card, parameters, card.defaults),
-        "model": model,
+        "task": Unit(card, parameters, base),
+        "model": _model(card, request.model or recipe.model),
         "protocol": protocol,
         "recipe": recipe,
-        "data": locate(card, request.data),
+        "data": locate(card, request.data, protocol),
     }
+
+
+def _model(card: Card, name: str) -> str:
+    """Return a model's name if the task builds it."""
+    declared: Sequence[str] = card.declared["models"]
+    if name in declared:
+        return name
+    if not card.declared.get("takes_timm"):
+        raise UnknownName(f"model of {card.name}", name, declared)
+    of_timm = timm_models()
+    if name not in of_timm:
+        shown = [*declared, "every model of timm"]
+        raise UnknownName(f"model of {card.name}", name, {*declared, *of_timm}, shown)
+    return name
 
 
 def needed(cell: Cell) -> dict[str, Cell]:

@@ -12,7 +12,6 @@ from functools import cached_property
 from typing import Any, Literal
 
 from mixbench.plan.cells import Cell, needed
-from mixbench.plan.data import SYNTHETIC
 from mixbench.registry.cards import Card
 from mixbench.registry.fingerprint import combine, fingerprint
 
@@ -94,7 +93,7 @@ def _chain(cell: Cell, stages: dict[str, Stage]) -> tuple[str, ...]:
     """Add the cell's stages and those it starts from; return the keys of its own."""
     chain = _training_chain(cell, stages)
     inputs = {"train": chain[-1]}
-    if cell.data.origin == SYNTHETIC:
+    if cell.data.folder is None:
         inputs["data"] = chain[0]
     return (*chain, _add(_stage("evaluate", cell, inputs), stages))
 
@@ -103,7 +102,7 @@ def _training_chain(cell: Cell, stages: dict[str, Stage]) -> tuple[str, ...]:
     """Add the cell's stages up to its trained model; return their keys."""
     inputs = {role: _training_chain(other, stages)[-1] for role, other in needed(cell).items()}
     chain = []
-    if cell.data.origin == SYNTHETIC:
+    if cell.data.folder is None:
         inputs["data"] = _add(_stage("data", cell, {}), stages)
         chain.append(inputs["data"])
     if "prepare" in cell.method.card.defines:

@@ -152,10 +152,12 @@ def _metrics(cell: Cell, store: Store, key: str) -> Iterator[MetricRecord]:
 
 
 def _references(cell: Cell) -> Iterator[ReferenceRecord]:
-    """Yield the published numbers for the cell, if it follows the published protocol."""
+    """Yield the published numbers for the cell, if it follows the publication on its data."""
     references: Sequence[Reference] = cell.task.card.declared.get("references", ())
+    wanted = (cell.method.card.name, cell.model, cell.protocol)
     for ref in references:
-        if (ref.method, ref.model) == (cell.method.card.name, cell.model):
+        published = (ref.method, ref.model, ref.protocol) == wanted
+        if published and not cell.custom and cell.data.origin == "official":
             yield ReferenceRecord(
                 metric=ref.metric,
                 value=ref.value,

@@ -149,12 +149,19 @@ class Cost(Strict):
 
 
 class Hardware(Strict):
-    """The machine that trained."""
+    """The machine that trained.
+
+    Attributes
+    ----------
+    gpus
+        How many took part.
+    """
 
     cpu: str
     cpu_cores: int
     ram_gib: NonNegative
     gpu: str | None
+    gpus: int = Field(ge=0)
     gpu_gib: NonNegative | None
 
 

@@ -22,7 +22,7 @@ Source = Literal["builtin", "file"]
 
 REQUIRED: Mapping[Kind, tuple[str, ...]] = {
     "method": ("version",),
-    "task": ("version", "data", "metrics", "models", "protocols"),
+    "task": ("version", "data", "metrics", "models", "protocols", "synthetic"),
 }
 # The only names that a declaration or an annotation may use.
 NAMES: dict[str, Any] = {

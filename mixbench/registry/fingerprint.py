@@ -18,7 +18,7 @@ from mixbench.registry.units import FOLDERS
 
 FIRST_PARTY = "mixbench"
 # They may stop a stage, but cannot change what it returns.
-NOT_DECIDING = frozenset({"mixbench", "mixbench.errors"})
+NOT_DECIDING = frozenset({"mixbench", "mixbench.archives", "mixbench.errors"})
 
 
 @cache

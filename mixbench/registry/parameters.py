@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, NamedTuple, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -61,7 +61,7 @@ def parameters_of(card: Card, base: Mapping[str, Any], given: Mapping[str, str])
 
 
 def task_settings(
-    card: Card, recipe: Recipe, given: Mapping[str, str]
+    card: Card, base: Mapping[str, Any], recipe: Recipe, given: Mapping[str, str]
 ) -> tuple[dict[str, Any], Recipe]:
     """Return a task's parameters and its recipe, both with the given values.
 
@@ -76,7 +76,15 @@ def task_settings(
     checked = _checked(card.name, given, RECIPE_TYPES | own)
     changed = {name: value for name, value in checked.items() if name not in own}
     parameters = {name: value for name, value in checked.items() if name in own}
-    return card.defaults | parameters, dataclasses.replace(recipe, **changed)
+    return {**base, **parameters}, dataclasses.replace(recipe, **changed)
+
+
+def _parsed(kind: Any, text: str) -> Any:
+    """Return a text as a value of a type; of a tuple, the parts between commas."""
+    adapter = TypeAdapter(kind)
+    if get_origin(kind) is tuple:
+        return adapter.validate_python(text.split(",") if text else [])
+    return adapter.validate_strings(text)
 
 
 def _checked(unit: str, given: Mapping[str, str], types: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,7 +93,7 @@ def _checked(unit: str, given: Mapping[str, str], types: Mapping[str, Any]) -> d
         if name not in types:
             raise UnknownName(f"parameter of {unit}", name, types)
         try:
-            values[name] = TypeAdapter(types[name]).validate_strings(text)
+            values[name] = _parsed(types[name], text)
         except ValidationError as error:
             must = "; ".join(detail["msg"] for detail in error.errors())
             must = must.replace("Input should be", "must be")

@@ -1,4 +1,4 @@
-"""Ask methods whether they fit their tasks, before anything is trained.
+"""Ask whether methods and models fit their tasks, before anything is trained.
 
 ``python -m mixbench.stages.check`` reads specs of training stages as JSON from standard input and
 prints a JSON list of complaints. It is a process of its own because it imports torch, which the
@@ -16,13 +16,15 @@ from mixbench.stages.work import make_method, make_task
 
 
 def complaint(spec: Mapping[str, Any]) -> str:
-    """Return what the method of a spec finds wrong, or an empty text."""
+    """Return what keeps the method of a spec from training its model, or an empty text."""
     try:
         task, places = make_task(spec), spec["places"]
         held_out = None
         if "data" in places:
             held_out = task.load("validation", Path(places["data"]), spec["identity"]["seed"])
-        make_method(spec).check(task, held_out)
+        method = make_method(spec)
+        method.check(task, held_out)
+        method.bind(task.build(spec["identity"]["model"]), task)
     except MixbenchError as error:
         return f"{spec['label']}: {error}"
     return ""

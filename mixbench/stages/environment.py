@@ -16,14 +16,15 @@ import mixbench
 PACKAGES = ("numpy", "pandas", "safetensors", "scikit-learn", "torch", "torchvision", "timm")
 
 
-def hardware(device: torch.device) -> dict[str, Any]:
-    """Return the machine's processor, memory and GPU."""
+def hardware(device: torch.device, gpus: int) -> dict[str, Any]:
+    """Return the machine's processor, memory and GPU, and how many of those took part."""
     gpu = torch.cuda.get_device_properties(device) if device.type == "cuda" else None
     return {
         "cpu": _cpu(),
         "cpu_cores": os.cpu_count() or 1,
         "ram_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "gpu": gpu.name if gpu else None,
+        "gpus": gpus,
         "gpu_gib": round(gpu.total_memory / 2**30, 1) if gpu else None,
     }
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
+from mixbench.ranks import ALONE, Ranks
 from mixbench.store import write_bytes
 
 State = dict[str, Any]
@@ -35,9 +36,18 @@ class DiskJournal:
     checkpoint_every : steps
     notify
         Told of anything that a reader of the log should know.
+    ranks
+        Of several processes only the first writes; all stop when it does.
     """
 
-    def __init__(self, work: Path, checkpoint_every: int, notify: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        work: Path,
+        checkpoint_every: int,
+        notify: Callable[[str], None],
+        ranks: Ranks = ALONE,
+    ) -> None:
+        self._ranks = ranks
         self.work = work
         self.kept = work / "kept"
         self.stop = False
@@ -50,6 +60,14 @@ class DiskJournal:
 
     def restore(self) -> State | None:
         """Return the newest sound checkpoint; name and remove the damaged ones."""
+        if not self._ranks.leads:
+            self._ranks.agree(True)  # noqa: FBT003  # the first has removed what is damaged
+        state = self._newest()
+        if self._ranks.leads:
+            self._ranks.agree(True)  # noqa: FBT003
+        return state
+
+    def _newest(self) -> State | None:
         for path in sorted(self.work.glob("checkpoint-*.pt"), reverse=True):
             content = path.read_bytes()
             if _name(_step(path), content) != path.name:
@@ -61,7 +79,8 @@ class DiskJournal:
             self._start = (int(state["step"]), perf_counter())
             self._notify(f"goes on at step {state['step']}")
             return state
-        shutil.rmtree(self.kept, ignore_errors=True)
+        if self._ranks.leads:
+            shutil.rmtree(self.kept, ignore_errors=True)
         return None
 
     def after_step(self, step: int, num_steps: int, state: Callable[[], State]) -> None:
@@ -72,10 +91,12 @@ class DiskJournal:
         Stopped
             If the run was told to stop.
         """
-        self._note(step, num_steps, self._shown)
-        if step < num_steps and (self.stop or step % self._every == 0):
-            self._checkpoint(step, state())
-        if self.stop and step < num_steps:
+        stop = self._ranks.agree(self.stop) and step < num_steps
+        if self._ranks.leads:
+            self._note(step, num_steps, self._shown)
+            if stop or (step < num_steps and step % self._every == 0):
+                self._checkpoint(step, state())
+        if stop:
             raise Stopped
 
     def report(self, done: int, of: int, shown: Mapping[str, float]) -> None:
@@ -123,7 +144,7 @@ class DiskJournal:
         """Note an epoch's numbers and keep its weights under every given name."""
         first = next(name for name in row if name.startswith("validation_"))
         self._shown = {first.removeprefix("validation_"): row[first]}
-        if names:
+        if names and self._ranks.leads:
             content = save({k: v.detach().cpu().contiguous() for k, v in weights().items()})
             for name in names:
                 write_bytes(self.kept / f"{name}.safetensors", content)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from mixbench.contract import Method, Output, Sources, Step
 from mixbench.errors import InvalidUnit
+from mixbench.ranks import ALONE, Ranks
 
 
 class StepResult(NamedTuple):
@@ -16,11 +17,30 @@ class StepResult(NamedTuple):
     num_images: int
 
 
-def mixed_step(method: Method, step: Step) -> StepResult:
+class SharedStep(nn.Module):
+    """Model and method as one module, as torch wants them to share gradients between processes."""
+
+    def __init__(self, model: nn.Module, method: Method, ranks: Ranks) -> None:
+        super().__init__()
+        self.model = model
+        self.method = method
+        self.ranks = ranks
+
+    def forward(self, step: Step) -> StepResult:
+        """Return the loss of this process's rows of the mixed batch."""
+        return mixed_step(self.method, step, self.ranks)
+
+
+def mixed_step(method: Method, step: Step, ranks: Ranks = ALONE) -> StepResult:
     """Mix a batch at one of the method's sites, and return the loss.
 
     Mixing inside the model runs as a forward hook on the named block, so that backbones hold no
     mixing code.
+
+    Parameters
+    ----------
+    ranks
+        Of several processes, each passes its own rows of the mixed batch through the model.
 
     Raises
     ------
@@ -34,8 +54,8 @@ def mixed_step(method: Method, step: Step) -> StepResult:
         (step.site,) = method.sites
     if step.site == "input":
         mixed, sources = method.mix(step.images, step)
-        output: Output = step.model(mixed)
-        return StepResult(method.loss(output, sources, step), len(mixed))
+        output: Output = step.model(mixed[ranks.rows])
+        return StepResult(method.loss(output, sources.rows(ranks.rows), step), len(mixed))
     blocks = {f"block{i}": name for i, name in enumerate(step.model.blocks, start=1)}  # type: ignore[arg-type]
     if step.site not in blocks:
         raise InvalidUnit(
@@ -45,13 +65,14 @@ def mixed_step(method: Method, step: Step) -> StepResult:
     seen: list[Sources] = []
 
     def hook(_module: nn.Module, _inputs: tuple[Tensor, ...], activations: Tensor) -> Tensor:
-        mixed, sources = method.mix(activations, step)
-        seen.append(sources)
-        return mixed
+        mixed, sources = method.mix(ranks.gather(activations), step)
+        seen.append(sources.rows(ranks.rows))
+        return mixed[ranks.rows]
 
     handle = step.model.get_submodule(blocks[step.site]).register_forward_hook(hook)
     try:
-        output = step.model(step.images)
+        # Not called but run: a compiled model does not see a hook that comes and goes.
+        output = step.model.forward(step.images[ranks.rows])
     finally:
         handle.remove()
     return StepResult(method.loss(output, seen[0], step), len(step.images))

@@ -5,23 +5,22 @@ weights, its optimiser and its step: a run continued from a checkpoint ends bit-
 """
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from time import perf_counter
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from mixbench.contract import Method, Split, Step, Task
+from mixbench.contract import Step
 from mixbench.declare import Recipe
-from mixbench.errors import BadParameter, Diverged
+from mixbench.errors import Diverged
+from mixbench.images.loading import Request, batches
 from mixbench.stages.evaluation import predict
-from mixbench.stages.mixing import mixed_step
+from mixbench.stages.runs import Counters, Run, Setup, State, begin, load_weights, weights
 from mixbench.streams import generator, stream_seed
-
-State: TypeAlias = dict[str, Any]
 
 
 class Journal(Protocol):
@@ -39,71 +38,6 @@ class Journal(Protocol):
         """Note an epoch's numbers and keep its weights under every given name."""
 
 
-@dataclass(frozen=True)
-class Setup:
-    """What a run is made of.
-
-    Attributes
-    ----------
-    folder
-        Of the data, in the official layout.
-    model
-        Its name.
-    """
-
-    method: Method
-    task: Task
-    model: str
-    recipe: Recipe
-    seed: int
-    folder: Path
-    device: torch.device
-
-
-@dataclass
-class Counters:
-    """The cost of a run so far, over all its attempts.
-
-    Attributes
-    ----------
-    images
-        Passed forward and backward.
-    train_s, eval_s : seconds
-        Of the loop without validation, and of validation.
-    """
-
-    images: int = 0
-    train_s: float = 0.0
-    eval_s: float = 0.0
-
-
-@dataclass
-class Run:
-    """A run in progress."""
-
-    setup: Setup
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    train: Split
-    validation: Split
-    losses: Tensor  # of the epoch's steps so far, (steps_per_epoch,)
-    order: tuple[int, Tensor] = (-1, torch.empty(0))  # the epoch, and the items' order in it
-    curve: list[dict[str, float]] = field(default_factory=list)
-    best: int = 0
-    counters: Counters = field(default_factory=Counters)
-    clock: float = field(default_factory=perf_counter)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Full batches of an epoch."""
-        return len(self.losses)
-
-    @property
-    def num_steps(self) -> int:
-        """Of the whole run."""
-        return self.setup.recipe.epochs * self.steps_per_epoch
-
-
 def train(setup: Setup, journal: Journal) -> Run:
     """Train one model with one method, continuing from the journal's checkpoint if it has one.
 
@@ -115,23 +49,24 @@ def train(setup: Setup, journal: Journal) -> Run:
     run = begin(setup)
     recipe, seed = setup.recipe, setup.seed
     start = _restore(run, journal.restore())
-    for step in range(start, run.num_steps):
-        torch.manual_seed(stream_seed(seed, "layer", step))  # dropout and its like
-        index = batch_index(run, step)
+    ahead: deque[Tensor] = deque()  # which items the batches consist of that are being read
+    images = batches(run.train, _requests(run, start, ahead), setup.workers, setup.ranks)
+    for step, batch in enumerate(images, start):
+        torch.manual_seed(stream_seed(seed, "layer", step) + setup.ranks.rank)  # dropout, its like
         state = Step(
-            run.train.read(index, generator(seed, "augment", step)).to(setup.device),
-            run.train.targets[index].to(setup.device),
+            batch,
+            run.train.targets[ahead.popleft()].to(setup.device),
             rng=generator(seed, "mix", step),
             task=setup.task,
             model=run.model,
             split=run.train,
         )
         with torch.autocast(setup.device.type, torch.bfloat16, recipe.precision == "bfloat16"):
-            loss, num_images = mixed_step(setup.method, state)
+            loss, num_images = run.shared(state)
         run.optimizer.zero_grad()
         loss.backward()
         for group in run.optimizer.param_groups:
-            group["lr"] = learning_rate(recipe.lr, step, run.num_steps)
+            group["lr"] = learning_rate(recipe, step, run.num_steps)
         run.optimizer.step()
         run.losses[step % run.steps_per_epoch] = loss.detach()
         run.counters.images += num_images
@@ -141,41 +76,19 @@ def train(setup: Setup, journal: Journal) -> Run:
     return run
 
 
-def begin(setup: Setup) -> Run:
-    """Return a run at its first step: fresh model, heads and optimiser, and the data.
-
-    Raises
-    ------
-    BadParameter
-        If the training part does not fill one batch.
-    """
-    recipe, seed = setup.recipe, setup.seed
-    with torch.random.fork_rng():
-        torch.manual_seed(stream_seed(seed, "init"))
-        model = setup.task.build(setup.model).to(setup.device)
-        torch.manual_seed(stream_seed(seed, "head"))
-        setup.method.bind(model, setup.task)
-    setup.method.to(setup.device)
-    train, validation = (setup.task.load(p, setup.folder, seed) for p in ("train", "validation"))
-    if len(train) < recipe.batch_size:
-        raise BadParameter(
-            f"batch_size must be at most the number of training images, {len(train)} "
-            f"(got {recipe.batch_size})."
-        )
-    optimizer = torch.optim.SGD(
-        [*model.parameters(), *setup.method.parameters()],
-        lr=recipe.lr,
-        momentum=recipe.momentum,
-        nesterov=recipe.nesterov and recipe.momentum > 0,
-        weight_decay=recipe.weight_decay,
-    )
-    losses = torch.zeros(len(train) // recipe.batch_size, device=setup.device)
-    return Run(setup, model.train(), optimizer, train, validation, losses)
+def _requests(run: Run, start: int, ahead: deque[Tensor]) -> Iterator[Request]:
+    """Yield which items make up each batch and what augments them; note the items."""
+    for step in range(start, run.num_steps):
+        ahead.append(batch_index(run, step))
+        yield ahead[-1], generator(run.setup.seed, "augment", step)
 
 
-def learning_rate(initial: float, step: int, num_steps: int) -> float:
-    """Return the rate of a step: half a cosine from `initial` to 0."""
-    return initial * (1 + math.cos(math.pi * step / num_steps)) / 2
+def learning_rate(recipe: Recipe, step: int, num_steps: int) -> float:
+    """Return the rate of a step: half a cosine to 0, or a tenth after every milestone."""
+    if not recipe.milestones:
+        return recipe.lr * (1 + math.cos(math.pi * step / num_steps)) / 2
+    epoch = step * recipe.epochs // num_steps
+    return recipe.lr * 0.1 ** sum(epoch >= milestone for milestone in recipe.milestones)
 
 
 def batch_index(run: Run, step: int) -> Tensor:
@@ -190,13 +103,14 @@ def batch_index(run: Run, step: int) -> Tensor:
 
 def _end_epoch(run: Run, epoch: int, journal: Journal) -> None:
     """Check the epoch's losses, validate, and hand over what is worth keeping."""
+    run.losses = run.setup.ranks.mean(run.losses)
     bad = torch.nonzero(~run.losses.isfinite()).flatten().tolist()
     if bad:
         step = (epoch - 1) * run.steps_per_epoch + bad[0] + 1
         raise Diverged(f"The loss is {run.losses[bad[0]].item()} at step {step} (epoch {epoch}).")
     _tick(run, "train_s")
     setup = run.setup
-    outputs = predict(run.model, setup.method, run.validation, setup.device)
+    outputs = predict(run.model, setup.method, run.validation, setup.workers, setup.ranks)
     scores = setup.task.score(outputs, run.validation.targets)
     row = {"epoch": epoch, "loss": float(run.losses.mean())}
     row |= {f"validation_{name}": score.value for name, score in scores.items()}
@@ -216,30 +130,6 @@ def _end_epoch(run: Run, epoch: int, journal: Journal) -> None:
     if epoch > setup.recipe.epochs - setup.recipe.tail:
         names.append(f"epoch-{epoch}")
     journal.end_epoch(row, lambda: weights(run.model, setup.method), names)
-
-
-def weights(model: nn.Module, method: Method) -> State:
-    """Return everything that evaluation needs: the model's and the method's tensors."""
-    parts = {"model": model.state_dict(), "method": method.state_dict()}
-    return {f"{part}.{name}": t for part, state in parts.items() for name, t in state.items()}
-
-
-def load_weights(model: nn.Module, method: Method, state: Mapping[str, Tensor]) -> None:
-    """Put back what `weights` returned."""
-    parts = {
-        part: {n.removeprefix(part): t for n, t in state.items() if n.startswith(part)}
-        for part in ("model.", "method.")
-    }
-    model.load_state_dict(parts["model."])
-    adopt_buffers(method, parts["method."])
-    method.load_state_dict(parts["method."])
-
-
-def adopt_buffers(method: Method, tensors: Mapping[str, Tensor]) -> None:
-    """Give the method the buffers that its preparation made and a new instance lacks."""
-    for name, tensor in tensors.items():
-        if "." not in name and name not in dict(method.named_parameters()):
-            method.register_buffer(name, tensor.clone())
 
 
 def _state(run: Run, step: int) -> State:

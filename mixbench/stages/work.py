@@ -21,11 +21,13 @@ from mixbench.contract import Method, Preparation, Task, Trained
 from mixbench.declare import Recipe
 from mixbench.errors import MixbenchError
 from mixbench.plan.graph import code_of
+from mixbench.ranks import ALONE, Ranks
 from mixbench.registry.cards import Card, Kind
 from mixbench.registry.units import find, load_method, load_task
 from mixbench.stages.evaluation import at_points, predict
 from mixbench.stages.journal import DiskJournal
-from mixbench.stages.training import Setup, adopt_buffers, load_weights, train
+from mixbench.stages.runs import MEMORY, Setup, adopt_buffers, load_weights
+from mixbench.stages.training import train
 from mixbench.store import Store, write_json
 
 Facts = dict[str, Any]
@@ -48,6 +50,7 @@ class Job:
     journal: DiskJournal
     built: Path
     device: torch.device
+    ranks: Ranks = ALONE
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -73,7 +76,17 @@ class Job:
             adopt_buffers(method, load_file(found))
         recipe = Recipe(**self.identity["recipe"])
         model, seed = self.identity["model"], self.identity["seed"]
-        return Setup(method, self.task, model, recipe, seed, self.data, self.device)
+        return Setup(
+            method=method,
+            task=self.task,
+            model=model,
+            recipe=recipe,
+            seed=seed,
+            folder=self.data,
+            device=self.device,
+            workers=self.spec["workers"],
+            ranks=self.ranks,
+        )
 
     def trained(self, role: str) -> Trained:
         """Return the model and method that a finished training stage ended with."""
@@ -141,7 +154,8 @@ def revive(spec: Mapping[str, Any], device: torch.device) -> tuple[nn.Module, Me
     task, method = make_task(spec), make_method(spec)
     model = task.build(spec["identity"]["model"])
     method.bind(model, task)
-    return model.to(device), method.to(device)
+    memory = MEMORY[spec["identity"]["recipe"]["memory_format"]]
+    return model.to(device).to(memory_format=memory), method.to(device)
 
 
 def synthesize(job: Job) -> Facts:
@@ -149,7 +163,7 @@ def synthesize(job: Job) -> Facts:
     files = job.built / "files"
     files.mkdir()
     start = perf_counter()
-    job.task.synthesize(files)
+    job.task.synthesize(files, job.task.synthetic)
     return {"result": {}, "cost": {"wall_s": perf_counter() - start}}
 
 
@@ -183,6 +197,8 @@ def train_stage(job: Job) -> Facts:
     """Train, and keep the weights of the best and of the last epochs and the learning curve."""
     setup = job.setup()
     run = train(setup, job.journal)
+    if not job.ranks.leads:
+        return {}
     # Links: an attempt that fails from here on must still find the weights of the last epochs.
     shutil.copytree(job.journal.kept, job.built / "weights", copy_function=os.link)
     write_json(job.built / "curve.json", run.curve)
@@ -206,7 +222,7 @@ def evaluate(job: Job) -> Facts:
     """Score the test part at the reported points, and keep the final predictions."""
     key = job.spec["inputs"]["train"]
     trained = job.store.manifest(key)["result"]
-    test = job.task.load("test", job.data, job.identity["seed"])
+    test = job.task.load("test", job.data, job.identity["seed"]).to(job.device)
     model, method = revive(job.spec, job.device)
     start = perf_counter()
     names = {epoch: f"epoch-{epoch}" for epoch in trained["tail"]}
@@ -216,7 +232,7 @@ def evaluate(job: Job) -> Facts:
     for epoch in sorted(names):
         path = job.store.path(key, f"weights/{names[epoch]}.safetensors")
         load_weights(model, method, load_file(path, str(job.device)))
-        outputs = predict(model, method, test, job.device)
+        outputs = predict(model, method, test, job.spec["workers"])
         scores[epoch] = job.task.score(outputs, test.targets)
     save_file({"outputs": outputs, "targets": test.targets}, job.built / "predictions.safetensors")
     points = at_points(scores, trained["best"], trained["tail"])

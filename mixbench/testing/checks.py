@@ -11,7 +11,6 @@ import inspect
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import get_type_hints
 
@@ -19,10 +18,19 @@ import numpy as np
 import torch
 
 from mixbench.registry.units import load_method
-from mixbench.splits import ResidentSplit
 from mixbench.stages.evaluation import predict
 from mixbench.stages.mixing import mixed_step
-from mixbench.testing.toy import CLASSES, SEEDS, SIZES, Subject, mix, mixes, noise, toy_step
+from mixbench.testing.toy import (
+    CLASSES,
+    SEEDS,
+    SIZES,
+    Subject,
+    ToySplit,
+    mix,
+    mixes,
+    noise,
+    toy_step,
+)
 
 TOLERANCE = 1e-5
 
@@ -193,11 +201,11 @@ def evaluation_is_untouched(subject: Subject) -> None:
     """Evaluation mixes nothing, draws nothing and depends on each image alone."""
     method, model, task = subject.bound()
     split = task.load("test", Path(), 0)
+    few = ToySplit(split.read(torch.arange(7), None), split.targets[:7])
     model.train()
-    assert isinstance(split, ResidentSplit)
     with unchanged_global_randomness():
-        whole = predict(model, method, split, torch.device("cpu"))
-        part = predict(model, method, replace(split, images=split.images[:7]), torch.device("cpu"))
+        whole = predict(model, method, split)
+        part = predict(model, method, few)
     assert model.training, "the model was left in evaluation mode"
     gap = float((whole[:7] - part).abs().max())
     assert gap <= 1e-4, f"predictions change by {gap:.3f} with the company of the image"

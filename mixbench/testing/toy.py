@@ -24,16 +24,39 @@ from mixbench.contract import (
     Trained,
 )
 from mixbench.declare import Metric, Need, Recipe
-from mixbench.models import ResidualNet
+from mixbench.models.build import sized
+from mixbench.models.residual import ResidualNet
 from mixbench.registry.cards import Card
 from mixbench.registry.units import find, load_method
-from mixbench.splits import ResidentSplit
-from mixbench.stages.training import adopt_buffers
+from mixbench.stages.runs import adopt_buffers
 from mixbench.streams import generator
 
 CLASSES = 5
 SIZES = ((8, 12), (16, 16), (13, 9))  # height, width: non-square, square, divisible by nothing
 SEEDS = range(8)
+
+
+@dataclass
+class ToySplit:
+    """Images that are not augmented: (N, C, H, W) float32, with their classes, (N,) int64."""
+
+    images: Tensor
+    targets: Tensor
+    by_class: ClassIndex | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.by_class = ClassIndex(self.targets, CLASSES)
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def to(self, device: torch.device) -> Split:
+        """Return the same part for a device."""
+        return ToySplit(self.images.to(device), self.targets)
+
+    def read(self, index: Tensor, rng: torch.Generator | None) -> Tensor:  # noqa: ARG002  # the protocol
+        """Return the items' images."""
+        return self.images[index]
 
 
 class ToyTask(Task):
@@ -44,17 +67,18 @@ class ToyTask(Task):
     image_size = (16, 12)
     metrics = (Metric("accuracy", "%", higher_is_better=True, primary=True),)
 
-    def load(self, part: Part, folder: Path, seed: int) -> Split:  # noqa: ARG002  # nothing to read
+    def load(self, part: Part, folder: Path, seed: int) -> ToySplit:  # noqa: ARG002  # nothing to read
         """Return the images; all parts are alike."""
         targets = torch.arange(96) % CLASSES
         colours = torch.randn(CLASSES, 3, 1, 1, generator=generator(0, "synthetic"))
         noise = torch.randn(96, 3, 16, 12, generator=generator(1, "synthetic"))
         images = colours[targets] + 0.3 * noise
-        return ResidentSplit(images, targets, ClassIndex(targets, CLASSES))
+        return ToySplit(images, targets)
 
     def build(self, model: str) -> nn.Module:  # noqa: ARG002  # there is one
-        """Return a small residual net."""
-        return ResidualNet(8, channels=3, classes=CLASSES)
+        """Return a small residual net with a last map of 8x6."""
+        net = ResidualNet(8, channels=3, classes=CLASSES, strides=(1, 2, 1))
+        return sized(net, 3, self.image_size)
 
     def new_classifier(self, feature_dim: int) -> nn.Module:
         """Return a linear classifier."""
@@ -173,7 +197,7 @@ def mix(
     targets = torch.arange(len(images)) % CLASSES
     others = images.repeat(CLASSES, 1, 1, 1) if pool is None else pool
     classes = torch.arange(len(others)) % CLASSES
-    split = ResidentSplit(others, classes, ClassIndex(classes, CLASSES))
+    split = ToySplit(others, classes)
     step = Step(images, targets, rng=generator(seed, "mix"), task=task, model=model, split=split)
     step.site = site
     mixed, sources = method.mix(images, step)

@@ -1,0 +1,296 @@
+"""``mixbench data``: fetch what is published, make what resembles it, check what is there."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mixbench.cli.options import as_json
+from mixbench.declare import Archive, Data, Synthetic
+from mixbench.errors import DataError, DataFull, UnknownName, UsageError, naming_full_disk
+
+if TYPE_CHECKING:
+    from mixbench.archives import Tell
+    from mixbench.plan.verify import Finding
+    from mixbench.registry.cards import Card
+
+FEW = 10  # wrong files that are named
+
+
+@click.group()
+def data() -> None:
+    """Fetch, make and check the data of tasks."""
+
+
+@data.command("ls")
+@as_json
+def list_data(*, as_json: bool) -> None:
+    """List the data sets, and where they are."""
+    from mixbench.plan.data import whereabouts
+
+    rows = [
+        {
+            "name": name,
+            "tasks": [card.name for card in cards],
+            "folder": str(whereabouts(cards[0])),
+            "here": not _missing(cards[0].declared["data"], whereabouts(cards[0])),
+            "licence": cards[0].declared["data"].licence,
+        }
+        for name, cards in _known().items()
+    ]
+    if as_json:
+        click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        return
+    width = max(len(str(row["name"])) for row in rows)
+    for row in rows:
+        where = row["folder"] if row["here"] else f"not here; mixbench data get {row['name']}"
+        click.echo(f"{row['name']:{width}}  {where}\n{'':{width}}  licence: {row['licence']}")
+
+
+@data.command()
+@click.argument("name")
+@click.option(
+    "--from", "source", type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder with the archives, where they were fetched by hand.",
+)  # fmt: skip
+@click.option("--to", "folder", type=click.Path(file_okay=False, path_type=Path), help="Where to.")
+def get(name: str, source: Path | None, folder: Path | None) -> int:
+    """Fetch a data set's archives, check and unpack them.
+
+    The same command again continues where the last one stopped.
+    """
+    from mixbench.plan.data import home
+    from mixbench.registry.units import load_task
+
+    card = _card(name)
+    declared: Data = card.declared["data"]
+    click.echo(f"{declared.name}, {declared.version}\nlicence  {declared.licence}")
+    click.echo(f"page     {declared.url}")
+    if declared.by_hand:
+        click.echo(click.wrap_text(f"by hand  {declared.by_hand}", 98, subsequent_indent=" " * 9))
+    if declared.package:
+        click.echo(f"It comes with the installed package {declared.package}: nothing to fetch.")
+        return 0
+    folder = (folder or home(declared)).expanduser().resolve()
+    with naming_full_disk(folder, DataFull):
+        folder.mkdir(parents=True, exist_ok=True)
+        task = load_task(card)()
+        for archive in declared.archives:
+            mark = folder / f".unpacked-{archive.name}"
+            if mark.exists():
+                continue
+            path = _fetched(archive, source, folder, declared)
+            with _spinner(f"unpacking {path.name}"):
+                task.unpack(path, folder)
+            mark.touch()
+    return _verified(card, folder, images=False, as_json=False)
+
+
+def _fetched(archive: Archive, source: Path | None, folder: Path, declared: Data) -> Path:
+    """Return the path of an archive that is what was published."""
+    from mixbench.archives import check, download
+
+    places = [place / archive.name for place in (source, folder) if place is not None]
+    path = next((place for place in places if place.exists()), None)
+    if path is not None:
+        with _bar(f"checking {archive.name}") as tell:
+            check(path, archive, tell)
+        return path
+    if not archive.url:
+        command = f"mixbench data get {declared.name} --from FOLDER"
+        raise DataError(
+            f"{archive.name} cannot be fetched without registration: get it as said above, then "
+            f"give its folder with `{command}` (looked for {places[0]})."
+        )
+    with _bar(f"fetching {archive.name}") as tell:
+        return download(archive, folder, tell)
+
+
+@data.command()
+@click.argument("name")
+@click.option("--to", "folder", type=click.Path(file_okay=False, path_type=Path), help="Where to.")
+@click.option("--classes", type=click.IntRange(1), help="How many classes.")
+@click.option("--train", type=click.IntRange(1), help="Training images of every class.")
+@click.option("--test", type=click.IntRange(1), help="Test images of every class.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--set", "settings", multiple=True, metavar="NAME.PARAM=VALUE", help="Of the task.")
+def make(*, name: str, folder: Path | None, settings: tuple[str, ...], **given: int | None) -> None:
+    r"""Write generated images in a data set's official layout.
+
+    They are textured shapes on cluttered grounds: learnable, not trivial, and labelled as
+    synthetic wherever their numbers are shown.
+
+    \b
+    mixbench data make cifar10 --classes 5 --train 50 --test 20 --to shapes
+    """
+    from mixbench.plan.cells import base_values
+    from mixbench.plan.data import home
+    from mixbench.registry.parameters import given_to, parameters_of, read_settings
+
+    card = _card(name)
+    declared, synthetic = card.declared["data"], card.declared["synthetic"]
+    folder = folder or home(declared).with_name(f"{declared.name}-synthetic")
+    folder = _empty(folder.expanduser().resolve())
+    texts = given_to(card, read_settings(settings))
+    if (classes := given.pop("classes")) is not None:
+        texts["classes"] = str(classes)
+    protocol = next(iter(synthetic.protocols), "")
+    values = parameters_of(card, base_values(card, protocol), texts)
+    amount = replace(synthetic, **{n: v for n, v in given.items() if v is not None})
+    with naming_full_disk(folder, DataFull), _spinner(f"painting the images of {card.name}"):
+        _make(card, values, amount, folder)
+    changed = "".join(f" --set {card.name}.{n}={values[n]}" for n in texts)
+    under = f" --protocol {protocol}" if protocol else ""
+    click.echo(
+        f"{folder}\n{amount.train} training and {amount.test} test images of every class; use it "
+        f"with\n  mixbench run -m none -t {card.name}{under}{changed} --data {folder}"
+    )
+
+
+def _empty(folder: Path) -> Path:
+    """Refuse a folder that holds something."""
+    if folder.exists() and any(folder.iterdir()):
+        raise UsageError(f"{folder} must be empty: remove what is there, or name another by --to.")
+    return folder
+
+
+def _make(card: "Card", values: dict[str, Any], amount: Synthetic, folder: Path) -> None:
+    """Write generated data, and beside it what was written; all of it or nothing."""
+    from mixbench.plan.data import MARK, survey
+    from mixbench.registry.units import load_task
+    from mixbench.store import sha256, write_json
+
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    load_task(card)(**values).synthesize(part, amount)
+    declared: Data = card.declared["data"]
+    made = {
+        "task": {"name": card.name, "version": card.version, "parameters": values},
+        "amount": asdict(amount),
+        "files": {path: sha256(part / path) for path in declared.files},
+        "trees": {path: survey(part / path) for path in declared.trees},
+    }
+    write_json(part / MARK, made)
+    if folder.exists():
+        folder.rmdir()
+    part.rename(folder)
+
+
+@data.command()
+@click.argument("name")
+@click.option("--data", "folder", type=click.Path(path_type=Path), help="Its folder.")
+@click.option("--images", is_flag=True, help="Open every image, too.")
+@as_json
+def verify(*, name: str, folder: Path | None, images: bool, as_json: bool) -> int:
+    """Compare a data set's files with what was published: counts and checksums.
+
+    Generated data is compared with what was written.
+    """
+    from mixbench.plan.data import whereabouts
+
+    card = _card(name)
+    place = folder.expanduser().resolve() if folder else whereabouts(card)
+    return _verified(card, place, images=images, as_json=as_json)
+
+
+def _verified(card: "Card", folder: Path, *, images: bool, as_json: bool) -> int:
+    """Print what is found in a data set's folder; return the exit code."""
+    from mixbench.plan.data import MARK
+    from mixbench.plan.verify import compare
+
+    declared: Data = card.declared["data"]
+    findings = list(compare(declared, folder))
+    if images:
+        findings.append(_opened([folder / tree for tree in declared.trees]))
+    wrong = [finding for finding in findings if not finding.ok]
+    if as_json:
+        rows = [finding._asdict() for finding in findings]
+        click.echo(json.dumps({"folder": str(folder), "ok": not wrong, "found": rows}, indent=1))
+        return 1 if wrong else 0
+    for finding in findings:
+        click.echo(f"{'ok  ' if finding.ok else 'FAIL'} {finding.path}: {finding.text}")
+    if wrong:
+        verb = "make" if (folder / MARK).exists() else "get"
+        advice = f"remove it and give `mixbench data {verb} {declared.name}`"
+        click.echo(f"{folder} is not complete: {len(wrong)} wrong; {advice}.", err=True)
+        return 1
+    click.echo(f"{folder} is complete.")
+    return 0
+
+
+def _opened(trees: list[Path]) -> "Finding":
+    """Open every image, and return how many cannot be read, and the first of them."""
+    from mixbench.images.folders import unreadable
+    from mixbench.plan.verify import Finding
+
+    with _bar("opening images", unit="images") as tell:
+        number, faults = unreadable(trees, tell)
+    text = " ".join([f"{number - len(faults)} of {number} can be read.", *faults[:FEW]])
+    return Finding("images", not faults, text)
+
+
+def _known() -> dict[str, list["Card"]]:
+    """Return the tasks of every data set."""
+    from mixbench.registry.units import find, paths
+
+    cards: dict[str, list[Card]] = {}
+    for name in paths("task"):
+        card = find("task", name)
+        cards.setdefault(card.declared["data"].name, []).append(card)
+    return cards
+
+
+def _card(name: str) -> "Card":
+    """Return a task that reads a data set, by the name of either."""
+    known = _known()
+    by_task = {card.name: card for cards in known.values() for card in cards}
+    if name not in known and name not in by_task:
+        raise UnknownName("data set", name, {*known, *by_task})
+    return by_task[name] if name in by_task else known[name][0]
+
+
+def _missing(declared: Data, folder: Path) -> list[str]:
+    return [path for path in (*declared.files, *declared.trees) if not (folder / path).exists()]
+
+
+@contextmanager
+def _spinner(text: str) -> Iterator[None]:
+    """Show that something goes on; a line where there is no terminal."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        click.echo(text, err=True)
+        yield
+        return
+    with console.status(text):
+        yield
+
+
+@contextmanager
+def _bar(text: str, unit: str = "bytes") -> Iterator["Tell"]:
+    """Show how far something is, on a terminal."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    done = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
+    columns = (TextColumn(text), BarColumn(), done, TimeRemainingColumn())
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        click.echo(text, err=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task(text, total=None)
+        yield lambda done, of: progress.update(bar, completed=done, total=of or None)

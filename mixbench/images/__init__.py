@@ -1,0 +1,1 @@
+"""Images: read from files, kept in memory or streamed, augmented, generated."""

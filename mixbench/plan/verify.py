@@ -1,0 +1,58 @@
+"""Whether the files of a data set are those that were published, or those that were generated."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mixbench.archives import digest_of
+from mixbench.declare import Data
+from mixbench.errors import DataError
+from mixbench.plan.data import MARK, survey
+from mixbench.store import read_json
+
+
+class Finding(NamedTuple):
+    """What was found at a path of the official layout."""
+
+    path: str
+    ok: bool
+    text: str
+
+
+def compare(data: Data, folder: Path) -> Iterator[Finding]:
+    """Yield what is found at each file and each tree of files of the layout.
+
+    Parameters
+    ----------
+    folder
+        With official files, which are compared with what was published, or with generated ones,
+        which are compared with what was written.
+    """
+    files: Mapping[str, str] = data.files
+    trees: Mapping[str, Any] = {name: (number, "") for name, number in data.trees.items()}
+    if (folder / MARK).exists():
+        made = read_json(folder / MARK)
+        files, trees = made["files"], made["trees"]
+    for name, digest in files.items():
+        yield _file(name, folder / name, digest)
+    for name, (number, digest) in trees.items():
+        yield _tree(name, folder / name, number, digest)
+
+
+def _file(name: str, path: Path, digest: str) -> Finding:
+    if not path.is_file():
+        return Finding(name, ok=False, text="missing")
+    found = digest_of(path, digest)
+    if digest in {"", found}:
+        return Finding(name, ok=True, text=found)
+    return Finding(name, ok=False, text=f"checksum must be {digest} (got {found})")
+
+
+def _tree(name: str, path: Path, number: int, digest: str) -> Finding:
+    try:
+        count, content = survey(path)
+    except DataError:
+        return Finding(name, ok=False, text="missing")
+    same = digest in {"", content}
+    text = f"{count} of {number} files" + ("" if same else ", others than were written")
+    return Finding(name, ok=count == number and same, text=text)

@@ -1,0 +1,162 @@
+"""A run of training: what it is made of, and its weights as they are kept."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from mixbench.contract import Method, Split, Task
+from mixbench.declare import Recipe
+from mixbench.errors import BadParameter
+from mixbench.ranks import ALONE, Ranks
+from mixbench.stages.mixing import SharedStep
+from mixbench.streams import stream_seed
+
+State: TypeAlias = dict[str, Any]
+MEMORY = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a run is made of.
+
+    Attributes
+    ----------
+    folder
+        Of the data, in the official layout.
+    model
+        Its name.
+    workers
+        Processes that read images ahead.
+    ranks
+        The processes that train the model together.
+    """
+
+    method: Method
+    task: Task
+    model: str
+    recipe: Recipe
+    seed: int
+    folder: Path
+    device: torch.device
+    workers: int = 0
+    ranks: Ranks = ALONE
+
+
+@dataclass
+class Counters:
+    """The cost of a run so far, over all its attempts.
+
+    Attributes
+    ----------
+    images
+        Passed forward and backward.
+    train_s, eval_s : seconds
+        Of the loop without validation, and of validation.
+    """
+
+    images: int = 0
+    train_s: float = 0.0
+    eval_s: float = 0.0
+
+
+@dataclass
+class Run:
+    """A run in progress."""
+
+    setup: Setup
+    model: nn.Module
+    shared: nn.Module
+    optimizer: torch.optim.Optimizer
+    train: Split
+    validation: Split
+    losses: Tensor  # of the epoch's steps so far, (steps_per_epoch,)
+    order: tuple[int, Tensor] = (-1, torch.empty(0))  # the epoch, and the items' order in it
+    curve: list[dict[str, float]] = field(default_factory=list)
+    best: int = 0
+    counters: Counters = field(default_factory=Counters)
+    clock: float = field(default_factory=perf_counter)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Full batches of an epoch."""
+        return len(self.losses)
+
+    @property
+    def num_steps(self) -> int:
+        """Of the whole run."""
+        return self.setup.recipe.epochs * self.steps_per_epoch
+
+
+def begin(setup: Setup) -> Run:
+    """Return a run at its first step: fresh model, heads and optimiser, and the data.
+
+    Raises
+    ------
+    BadParameter
+        If the training part does not fill one batch, or the ranks cannot share it evenly.
+    """
+    recipe, seed, device = setup.recipe, setup.seed, setup.device
+    with torch.random.fork_rng():
+        torch.manual_seed(stream_seed(seed, "init"))
+        model = setup.task.build(setup.model)
+        torch.manual_seed(stream_seed(seed, "head"))
+        setup.method.bind(model, setup.task)
+    model.to(device).to(memory_format=MEMORY[recipe.memory_format])
+    setup.method.to(device)
+    shared = setup.ranks.share(SharedStep(model.train(), setup.method, setup.ranks), device)
+    if recipe.compile:
+        model.compile()
+    train, validation = (
+        setup.task.load(p, setup.folder, seed).to(device) for p in ("train", "validation")
+    )
+    _check_batch(recipe.batch_size, len(train), setup.ranks.number)
+    optimizer = torch.optim.SGD(
+        [*model.parameters(), *setup.method.parameters()],
+        lr=recipe.lr,
+        momentum=recipe.momentum,
+        nesterov=recipe.nesterov and recipe.momentum > 0,
+        weight_decay=recipe.weight_decay,
+    )
+    losses = torch.zeros(len(train) // recipe.batch_size, device=device)
+    return Run(setup, model, shared, optimizer, train, validation, losses)
+
+
+def _check_batch(size: int, num_images: int, num_ranks: int) -> None:
+    """Refuse a batch that cannot be filled, or not be shared evenly."""
+    if num_images < size:
+        raise BadParameter(
+            f"batch_size must be at most the number of training images, {num_images} (got {size})."
+        )
+    if size % num_ranks:
+        raise BadParameter(
+            f"batch_size must be a multiple of the {num_ranks} processes sharing it (got {size})."
+        )
+
+
+def weights(model: nn.Module, method: Method) -> State:
+    """Return everything that evaluation needs: the model's and the method's tensors."""
+    parts = {"model": model.state_dict(), "method": method.state_dict()}
+    return {f"{part}.{name}": t for part, state in parts.items() for name, t in state.items()}
+
+
+def load_weights(model: nn.Module, method: Method, state: Mapping[str, Tensor]) -> None:
+    """Put back what `weights` returned."""
+    parts = {
+        part: {n.removeprefix(part): t for n, t in state.items() if n.startswith(part)}
+        for part in ("model.", "method.")
+    }
+    model.load_state_dict(parts["model."])
+    adopt_buffers(method, parts["method."])
+    method.load_state_dict(parts["method."])
+
+
+def adopt_buffers(method: Method, tensors: Mapping[str, Tensor]) -> None:
+    """Give the method the buffers that its preparation made and a new instance lacks."""
+    for name, tensor in tensors.items():
+        if "." not in name and name not in dict(method.named_parameters()):
+            method.register_buffer(name, tensor.clone())

@@ -1,0 +1,235 @@
+"""CIFAR-10: 60,000 photographs of 32x32 pixels, in ten classes.
+
+Data     Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009: the python
+         version, cifar-10-batches-py/ with five training batches and a test batch
+Licence  none stated by the authors
+Split    test: the official 10,000; validation: 10 % of every class of the official 50,000
+Recipe   paper: that of Cascante-Bonilla et al., BMVC 2021, arXiv:2106.09011, §4.1
+Expect   protocol paper, resnet32: 92.6 % top-1 without mixing (the paper)
+"""
+
+from pathlib import Path
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mixbench.classification import Classification, check_classes, held_out
+from mixbench.contract import ClassIndex, Part, Split
+from mixbench.declare import (
+    Archive,
+    Count,
+    Data,
+    Fraction,
+    Metric,
+    Recipe,
+    Synthetic,
+    table_row,
+)
+from mixbench.errors import DataError
+from mixbench.images.augment import CropFlip
+from mixbench.images.pickled import read_pickle, write_pickle
+from mixbench.images.scenes import looks, one_thing, paint, shuffled_classes
+from mixbench.images.splits import Pixels, ResidentSplit
+from mixbench.streams import generator
+
+SIDE = 32
+
+
+class PythonVersion(NamedTuple):
+    """How the python version of a CIFAR names its files and what is in them."""
+
+    folder: str
+    meta: str
+    names_key: str
+    labels_key: str
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    pixels: Pixels
+
+
+class Cifar10(Classification):
+    """Classify small photographs in ten classes.
+
+    Parameters
+    ----------
+    classes
+        The first so many of the classes.
+    holdout
+        The share of the training images that is held out for validation.
+    """
+
+    version = 1
+    data = Data(
+        name="cifar10",
+        version="python version, 2009",
+        licence="none stated by the authors",
+        url="https://www.cs.toronto.edu/~kriz/cifar.html",
+        files={
+            "cifar-10-batches-py/batches.meta": "5ff9c542aee3614f3951f8cda6e48888",
+            "cifar-10-batches-py/data_batch_1": "c99cafc152244af753f735de768cd75f",
+            "cifar-10-batches-py/data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+            "cifar-10-batches-py/data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+            "cifar-10-batches-py/data_batch_4": "634d18415352ddfa80567beed471001a",
+            "cifar-10-batches-py/data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+            "cifar-10-batches-py/test_batch": "40351d587109b95175f43aff81a1287e",
+        },
+        archives=(
+            Archive(
+                "cifar-10-python.tar.gz",
+                "c58f30108f718f92721af3b95e74349a",
+                "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+                170498071,
+            ),
+        ),
+    )
+    synthetic = Synthetic(train=400, test=100, protocols=("quick",))
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("top1", "%", higher_is_better=True, primary=True),
+        Metric("cross_entropy", "nats", higher_is_better=False),
+        Metric("calibration_error", "%", higher_is_better=False),
+    )
+    models = (
+        *("resnet8", "resnet20", "resnet32", "resnet56", "mobilenet_v2", "resnet50"),
+        *("preact_resnet56", "preact_resnet164"),
+    )
+    takes_timm = True
+    protocols = {
+        "paper": Recipe(model="resnet32", epochs=400),
+        "quick": Recipe(model="resnet8", epochs=10),
+    }
+    references = (
+        *table_row(
+            "arXiv:2106.09011", "Table 1, MobileNetV2", "mobilenet_v2",
+            {
+                "none": (90.55, 0.04), "mixup": (91.39, 0.02), "manifold_mixup": (91.79, 0.11),
+                "cutmix_16": (91.93, 0.04), "random_patchmix": (92.64, 0.02),
+                "guided_patchmix": (93.85, 0.07),
+            },
+            num_seeds=3,
+        ),
+        *table_row(
+            "arXiv:2106.09011", "Table 1, ResNet32", "resnet32",
+            {
+                "none": (92.61, 0.03), "mixup": (93.40, 0.02), "manifold_mixup": (94.14, 0.05),
+                "cutmix_16": (93.92, 0.06), "random_patchmix": (94.13, 0.07),
+                "guided_patchmix": (94.93, 0.03),
+            },
+            num_seeds=3,
+        ),
+        *table_row(
+            "arXiv:2106.09011", "Table 1, ResNet50", "resnet50",
+            {
+                "none": (93.70, 0.06), "mixup": (94.75, 0.03), "manifold_mixup": (95.24, 0.06),
+                "cutmix_16": (94.89, 0.05), "random_patchmix": (95.04, 0.08),
+                "guided_patchmix": (95.48, 0.02),
+            },
+            num_seeds=3,
+        ),
+        *table_row(
+            "arXiv:2106.09011", "Table 1, ResNet56*", "preact_resnet56",
+            {
+                "none": (93.95, 0.04), "mixup": (94.42, 0.06), "manifold_mixup": (94.15, 0.03),
+                "cutmix_16": (93.92, 0.07), "random_patchmix": (94.62, 0.09),
+                "guided_patchmix": (94.80, 0.07),
+            },
+            num_seeds=3,
+        ),
+        *table_row(
+            "arXiv:2106.09011", "Table 1, ResNet164*", "preact_resnet164",
+            {
+                "none": (94.06, 0.07), "mixup": (95.12, 0.03), "manifold_mixup": (95.55, 0.08),
+                "cutmix_16": (95.72, 0.07), "random_patchmix": (95.81, 0.12),
+                "guided_patchmix": (96.06, 0.04),
+            },
+            num_seeds=3,
+        ),
+    )  # fmt: skip
+
+    _layout = PythonVersion(
+        folder="cifar-10-batches-py",
+        meta="batches.meta",
+        names_key="label_names",
+        labels_key="labels",
+        train=("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5"),
+        test=("test_batch",),
+        pixels=Pixels((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    )
+
+    def __init__(self, classes: Count = 10, holdout: Fraction = 0.1) -> None:
+        super().__init__(classes, (SIDE, SIDE))
+        self.holdout = holdout
+
+    def load(self, part: Part, folder: Path, seed: int) -> Split:
+        """Read the test batch, or the training images on one side of the split."""
+        layout = self._layout
+        batches = layout.test if part == "test" else layout.train
+        images, classes = self.read(folder / layout.folder, batches)
+        chosen = classes < self.num_classes
+        if part != "test":
+            kept = torch.nonzero(chosen).flatten()
+            chosen = torch.zeros_like(chosen)
+            chosen[kept[held_out(part, classes[kept], self.holdout, seed)]] = True
+        images, classes = images[chosen], classes[chosen]
+        index = ClassIndex(classes, self.num_classes)
+        return ResidentSplit(images, classes, index, layout.pixels, CropFlip(4, flip=0.5))
+
+    def class_names(self, folder: Path) -> list[str]:
+        """Return what the classes are called."""
+        inside = folder / self._layout.folder
+        return self.names_of(self._all_names(inside), inside)
+
+    def _all_names(self, folder: Path) -> list[str]:
+        path, key = folder / self._layout.meta, self._layout.names_key
+        names = read_pickle(path).get(key)
+        if not isinstance(names, list):
+            raise DataError(f"{path} must hold a list {key!r}.")
+        return [str(name) for name in names]
+
+    def read(self, folder: Path, batches: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+        """Return the images of some batches, (N, 3, 32, 32) uint8, and their classes, (N,) int64.
+
+        Raises
+        ------
+        DataError
+            If a file is not what the python version of the data is made of.
+        """
+        known = self._all_names(folder)
+        self.names_of(known, folder)
+        images, classes, labels_key = [], [], self._layout.labels_key
+        for batch in batches:
+            content = read_pickle(folder / batch)
+            rows, labels = content.get("data", np.empty(0)), content.get(labels_key)
+            shape = np.shape(rows)
+            if len(shape) != 2 or shape[1] != 3 * SIDE * SIDE or labels is None:
+                raise DataError(
+                    f"{folder / batch} must hold 'data' in rows of {3 * SIDE * SIDE} and "
+                    f"{labels_key!r} (got {shape} and {sorted(content)})."
+                )
+            if len(labels) != shape[0]:
+                raise DataError(f"{folder / batch} has {shape[0]} images and {len(labels)} labels.")
+            classes.append(torch.tensor(labels, dtype=torch.int64))
+            check_classes(classes[-1], len(known), folder / batch)
+            pixels = torch.from_numpy(np.array(rows, np.uint8))
+            images.append(pixels.view(-1, 3, SIDE, SIDE))
+        return torch.cat(images), torch.cat(classes)
+
+    def synthesize(self, folder: Path, amount: Synthetic) -> None:
+        """Write generated scenes of one thing each as the same pickled batches."""
+        layout, kinds = self._layout, looks(self.num_classes)
+        inside = folder / layout.folder
+        inside.mkdir()
+        write_pickle(inside / layout.meta, {layout.names_key: [kind.name for kind in kinds]})
+        parts = ((amount.train, layout.train), (amount.test, layout.test))
+        for number, (per_class, names) in enumerate(parts):
+            rng = generator(amount.seed, "synthetic", number)
+            classes = shuffled_classes(self.num_classes, per_class, rng)
+            painted = paint(one_thing(classes, rng), kinds, self.image_size, rng)
+            rows = torch.cat([scene.images for scene in painted]).flatten(1)
+            chunks = zip(
+                rows.tensor_split(len(names)), classes.tensor_split(len(names)), strict=True
+            )
+            for name, (data, labels) in zip(names, chunks, strict=True):
+                content = {"data": data.numpy(), layout.labels_key: labels.tolist()}
+                write_pickle(inside / name, content)

@@ -1,0 +1,133 @@
+"""CIFAR-100: 60,000 photographs of 32x32 pixels, in a hundred classes.
+
+Data     Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009: the python
+         version, cifar-100-python/ with a training and a test batch; the fine labels
+Licence  none stated by the authors
+Split    test: the official 10,000; validation: 10 % of every class of the official 50,000
+Recipe   paper: that of Cascante-Bonilla et al., BMVC 2021, arXiv:2106.09011, §4.1
+Expect   protocol paper, resnet32: 68.5 % top-1 without mixing (the paper)
+"""
+
+from mixbench.declare import (
+    Archive,
+    Count,
+    Data,
+    Fraction,
+    Metric,
+    Recipe,
+    Synthetic,
+    table_row,
+)
+from mixbench.images.splits import Pixels
+
+from .cifar10 import Cifar10, PythonVersion
+
+
+class Cifar100(Cifar10):
+    """Classify small photographs in a hundred classes.
+
+    Parameters
+    ----------
+    classes
+        The first so many of the classes.
+    holdout
+        The share of the training images that is held out for validation.
+    """
+
+    version = 1
+    data = Data(
+        name="cifar100",
+        version="python version, 2009",
+        licence="none stated by the authors",
+        url="https://www.cs.toronto.edu/~kriz/cifar.html",
+        files={
+            "cifar-100-python/meta": "7973b15100ade9c7d40fb424638fde48",
+            "cifar-100-python/test": "f0ef6b0ae62326f3e7ffdfab6717acfc",
+            "cifar-100-python/train": "16019d7e3df5f24257cddd939b257f8d",
+        },
+        archives=(
+            Archive(
+                "cifar-100-python.tar.gz",
+                "eb9058c3a382ffc7106e4002c42a8d85",
+                "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+                169001437,
+            ),
+        ),
+    )
+    synthetic = Synthetic(train=150, test=30, protocols=("quick",))
+    by_protocol = {"quick": {"classes": 30}}
+    metrics = (
+        Metric("top1", "%", higher_is_better=True, primary=True),
+        Metric("top5", "%", higher_is_better=True),
+        Metric("cross_entropy", "nats", higher_is_better=False),
+        Metric("calibration_error", "%", higher_is_better=False),
+    )
+    models = (
+        *("resnet8", "resnet20", "resnet32", "resnet56", "mobilenet_v2", "resnet50"),
+        *("preact_resnet56", "preact_resnet164"),
+    )
+    takes_timm = True
+    protocols = {
+        "paper": Recipe(model="resnet32", epochs=400),
+        "quick": Recipe(model="resnet8", epochs=10),
+    }
+    references = (
+        *table_row(
+            "arXiv:2106.09011", "Table 1, MobileNetV2", "mobilenet_v2",
+            {
+                "none": (66.55, 0.21), "mixup": (68.45, 0.38), "manifold_mixup": (68.97, 0.41),
+                "cutmix_16": (69.14, 0.39), "random_patchmix": (69.18, 0.38),
+                "guided_patchmix": (70.05, 0.37),
+            },
+            num_seeds=3,
+        ),
+        *table_row(
+            "arXiv:2106.09011", "Table 1, ResNet32", "resnet32",
+            {
+                "none": (68.52, 0.38), "mixup": (69.12, 0.31), "manifold_mixup": (70.82, 0.39),
+                "cutmix_16": (71.32, 0.30), "random_patchmix": (71.09, 0.49),
+                "guided_patchmix": (72.83, 0.26),
+            },
+            num_seeds=3,
+        ),
+        *table_row(
+            "arXiv:2106.09011", "Table 1, ResNet50", "resnet50",
+            {
+                "none": (71.37, 0.27), "mixup": (71.99, 0.31), "manifold_mixup": (72.65, 0.40),
+                "cutmix_16": (72.91, 0.36), "random_patchmix": (73.02, 0.48),
+                "guided_patchmix": (73.63, 0.31),
+            },
+            num_seeds=3,
+        ),
+        *table_row(
+            "arXiv:2106.09011", "Table 1, ResNet56*", "preact_resnet56",
+            {
+                "none": (71.60, 0.37), "mixup": (72.43, 0.29), "manifold_mixup": (73.21, 0.47),
+                "cutmix_16": (74.02, 0.35), "random_patchmix": (74.56, 0.32),
+                "guided_patchmix": (75.26, 0.38),
+            },
+            num_seeds=3,
+        ),
+        *table_row(
+            "arXiv:2106.09011", "Table 1, ResNet164*", "preact_resnet164",
+            {
+                "none": (72.43, 0.22), "mixup": (74.14, 0.34), "manifold_mixup": (75.07, 0.49),
+                "cutmix_16": (76.97, 0.31), "random_patchmix": (76.39, 0.44),
+                "guided_patchmix": (78.16, 0.47),
+            },
+            num_seeds=3,
+        ),
+    )  # fmt: skip
+
+    _layout = PythonVersion(
+        folder="cifar-100-python",
+        meta="meta",
+        names_key="fine_label_names",
+        labels_key="fine_labels",
+        train=("train",),
+        test=("test",),
+        pixels=Pixels((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    )
+
+    def __init__(self, classes: Count = 100, holdout: Fraction = 0.1) -> None:
+        super().__init__(classes, holdout)

@@ -1,0 +1,198 @@
+"""Tiny-ImageNet-200: 110,000 photographs of 64x64 pixels, in two hundred classes.
+
+Data     Le & Yang, Tiny ImageNet Visual Recognition Challenge, 2015: tiny-imagenet-200/ with
+         train/WNID/images/ and val/val_annotations.txt; classes in the order of sorted wnids
+Licence  ImageNet's: research and teaching only, not for profit
+Split    test: the official 10,000 validation images, whose labels are public; validation: 10 % of
+         every class of the official 100,000 training images
+Recipe   paper: that of Cascante-Bonilla et al., BMVC 2021, arXiv:2106.09011, §4.1, with the stem
+         for small images, which the paper does not state
+Expect   protocol paper, resnet50: 61.2 % top-1 without mixing (the paper)
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mixbench.classification import Classification, held_out
+from mixbench.contract import ClassIndex, Part, Split
+from mixbench.declare import (
+    Archive,
+    Count,
+    Data,
+    Fraction,
+    Metric,
+    Recipe,
+    Synthetic,
+    table_row,
+)
+from mixbench.errors import DataError
+from mixbench.images.augment import CropFlip
+from mixbench.images.folders import Listing, list_images
+from mixbench.images.scenes import looks, one_thing, shuffled_classes, write_images
+from mixbench.images.splits import Pixels, ResidentSplit, read_all
+from mixbench.streams import generator
+
+SIDE = 64
+ROOT = "tiny-imagenet-200"
+PIXELS = Pixels((0.4802, 0.4481, 0.3975), (0.2770, 0.2691, 0.2821))  # of the training images
+
+
+class TinyImagenet(Classification):
+    """Classify small photographs in two hundred classes.
+
+    Parameters
+    ----------
+    classes
+        The first so many of the classes, by wnid.
+    holdout
+        The share of the training images that is held out for validation.
+    """
+
+    version = 1
+    data = Data(
+        name="tiny_imagenet",
+        version="CS231n, 2015",
+        licence="ImageNet's terms: research and teaching only, not for profit",
+        url="http://cs231n.stanford.edu/tiny-imagenet-200.zip",
+        files={
+            "tiny-imagenet-200/wnids.txt": "",
+            "tiny-imagenet-200/words.txt": "",
+            "tiny-imagenet-200/val/val_annotations.txt": "",
+        },
+        trees={"tiny-imagenet-200/train": 100200, "tiny-imagenet-200/val/images": 10000},
+        archives=(
+            Archive(
+                "tiny-imagenet-200.zip",
+                "90528d7ca1a48142e341f4ef8d21d0de",
+                "http://cs231n.stanford.edu/tiny-imagenet-200.zip",
+                248100043,
+            ),
+        ),
+    )
+    synthetic = Synthetic(train=120, test=30, protocols=("quick",))
+    by_protocol = {"quick": {"classes": 10}}
+    metrics = (
+        Metric("top1", "%", higher_is_better=True, primary=True),
+        Metric("top5", "%", higher_is_better=True),
+        Metric("cross_entropy", "nats", higher_is_better=False),
+        Metric("calibration_error", "%", higher_is_better=False),
+    )
+    models = (
+        *("resnet8", "resnet20", "resnet32", "resnet56", "mobilenet_v2", "resnet50"),
+        *("preact_resnet56", "preact_resnet164"),
+    )
+    takes_timm = True
+    protocols = {
+        "paper": Recipe(model="resnet50", epochs=400),
+        "quick": Recipe(model="resnet8", epochs=10),
+    }
+    references = table_row(
+        "arXiv:2106.09011", "Table 2, Tiny-Imagenet", "resnet50",
+        {
+            "none": 61.18, "mixup": 63.04, "cutmix": 63.36, "random_patchmix": 62.94,
+            "guided_patchmix": 64.70,
+        },
+    )  # fmt: skip
+
+    def __init__(self, classes: Count = 200, holdout: Fraction = 0.1) -> None:
+        super().__init__(classes, (SIDE, SIDE))
+        self.holdout = holdout
+
+    def load(self, part: Part, folder: Path, seed: int) -> Split:
+        """Read the official validation images, or training images on one side of the split."""
+        root, names = folder / ROOT, self.class_names(folder)
+        if part == "test":
+            listing = annotated(root / "val", names)
+        else:
+            listing = list_images(root / "train", names, "images")
+            listing = listing.only(held_out(part, listing.classes, self.holdout, seed))
+        index = ClassIndex(listing.classes, self.num_classes)
+        images = read_all(listing.paths, self.image_size)
+        return ResidentSplit(images, listing.classes, index, PIXELS, CropFlip(4, flip=0.5))
+
+    def class_names(self, folder: Path) -> list[str]:
+        """Return the classes' wnids, sorted."""
+        path = folder / ROOT / "wnids.txt"
+        return self.names_of(sorted(read_lines(path)), path)
+
+    def synthesize(self, folder: Path, amount: Synthetic) -> None:
+        """Write generated scenes of one thing each in the same folders."""
+        kinds, root = looks(self.num_classes), folder / ROOT
+        wnids = [f"n{number:08}" for number in range(self.num_classes)]
+        root.mkdir()
+        write_lines(root / "wnids.txt", reversed(wnids))
+        words = (f"{wnid}\t{kind.name}" for wnid, kind in zip(wnids, kinds, strict=True))
+        write_lines(root / "words.txt", words)
+
+        rng = generator(amount.seed, "synthetic", 0)
+        classes = torch.arange(self.num_classes).repeat_interleave(amount.train)
+        names = [f"{wnids[c]}_{i % amount.train}.JPEG" for i, c in enumerate(classes.tolist())]
+        paths = [root / "train" / name[:9] / "images" / name for name in names]
+        for wnid in wnids:
+            (root / "train" / wnid / "images").mkdir(parents=True)
+        boxes = write_images(paths, one_thing(classes, rng), kinds, self.image_size, rng)
+        for wnid, rows in zip(wnids, boxes[:, 0].split(amount.train), strict=True):
+            lines = (f"{wnid}_{i}.JPEG\t{corners(row)}" for i, row in enumerate(rows))
+            write_lines(root / "train" / wnid / f"{wnid}_boxes.txt", lines)
+
+        rng = generator(amount.seed, "synthetic", 1)
+        classes = shuffled_classes(self.num_classes, amount.test, rng)
+        paths = [root / "val" / "images" / f"val_{i}.JPEG" for i in range(len(classes))]
+        (root / "val" / "images").mkdir(parents=True)
+        boxes = write_images(paths, one_thing(classes, rng), kinds, self.image_size, rng)
+        lines = (
+            f"{path.name}\t{wnids[c]}\t{corners(row)}"
+            for path, c, row in zip(paths, classes.tolist(), boxes[:, 0], strict=True)
+        )
+        write_lines(root / "val" / "val_annotations.txt", lines)
+
+
+def corners(box: Tensor) -> str:
+    """Return a box as the annotations hold it: left, top, right, bottom."""
+    left, top, width, height = (int(value) for value in box)
+    return f"{left}\t{top}\t{left + width - 1}\t{top + height - 1}"
+
+
+def annotated(folder: Path, names: list[str]) -> Listing:
+    """Return the official validation images of some classes, in the order of their annotations.
+
+    Raises
+    ------
+    DataError
+        If an annotation has another form or names no class of the data.
+    """
+    path, index = folder / "val_annotations.txt", {name: i for i, name in enumerate(names)}
+    known = set(read_lines(folder.parent / "wnids.txt"))
+    paths, classes = [], []
+    for number, line in enumerate(read_lines(path), 1):
+        parts = line.split("\t")
+        if len(parts) < 2 or parts[1] not in known:  # a file and a class
+            raise DataError(
+                f"{path}, line {number}: must hold a file and a class of wnids.txt (got {line!r})."
+            )
+        if parts[1] in index:
+            paths.append(folder / "images" / Path(parts[0]).name)
+            classes.append(index[parts[1]])
+    return Listing(paths, torch.tensor(classes))
+
+
+def read_lines(path: Path) -> list[str]:
+    """Return the lines of a text file that are not empty.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read.
+    """
+    try:
+        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} must be a text file ({error}).") from error
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write a text file."""
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
