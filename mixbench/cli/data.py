@@ -247,7 +247,11 @@ def _known() -> dict[str, list["Card"]]:
 
 
 def _card(name: str) -> "Card":
-    """Return a task that reads a data set, by the name of either."""
+    """Return a task that reads a data set, by the name of either, or by its file."""
+    from mixbench.registry.units import find
+
+    if name.endswith(".py"):
+        return find("task", name)
     known = _known()
     by_task = {card.name: card for cards in known.values() for card in cards}
     if name not in known and name not in by_task:

@@ -12,6 +12,7 @@ from rich.table import Table
 from mixbench.engines.scheduler import Board, Status
 
 LIVE_EVERY_S, PLAIN_EVERY_S = 0.25, 15.0
+MEASURED, LONG_S = 30, 600.0  # steps that tell a speed, and what is worth a word beforehand
 SHORT_S = 3.0  # taken for a stage without training until one of its kind has ended
 ENDINGS: Mapping[Status, str] = {
     "done": "done",
@@ -34,18 +35,17 @@ def remaining_s(board: Board) -> float | None:
     """Estimate the seconds until everything is settled; None as long as no training has begun.
 
     Stages of one kind are taken to cost the same per epoch; a running one counts with the part
-    that its progress leaves.
+    that its progress leaves, at its measured speed. A cell's stages run one after the other.
     """
     spent: dict[str, float] = defaultdict(float)
     amount: dict[str, float] = defaultdict(float)
     left: dict[str, float] = defaultdict(float)
-    now = time.monotonic()
     for key, state in board.states.items():
         stage = board.plan.stages[key]
         size = max(stage.num_epochs, 1)
-        share = _share(board, key)
-        if state.started and share:
-            spent[stage.kind] += state.duration_s or now - state.started
+        share, seconds = _done(board, key)
+        if seconds:
+            spent[stage.kind] += seconds
             amount[stage.kind] += share * size
         if state.status in {"waiting", "running"}:
             left[stage.kind] += (1 - share) * size
@@ -53,14 +53,36 @@ def remaining_s(board: Board) -> float | None:
         return None
     costs = {kind: spent[kind] / amount[kind] for kind in amount if amount[kind]}
     total = sum(costs.get(kind, SHORT_S) * size for kind, size in left.items())
-    return total / board.num_slots
+    unsettled = sum(not board.settled(number) for number in range(len(board.plan.cells)))
+    return total / max(min(board.num_slots, unsettled), 1)
 
 
-def _share(board: Board, key: str) -> float:
-    """Return how much of a stage is done, in [0, 1]."""
-    status = board.states[key].status
-    line = board.store.progress(key) if status == "running" else {}
-    return float(line["step"] / line["of"]) if line else float(status == "done")
+def _done(board: Board, key: str) -> tuple[float, float]:
+    """Return how much of a stage is done, in [0, 1], and the seconds that it took, start-up apart.
+
+    The seconds are 0 as long as they are not known.
+    """
+    state = board.states[key]
+    line = board.store.progress(key) if state.status == "running" else {}
+    if line.get("steps_per_s"):
+        return line["step"] / line["of"], line["step"] / line["steps_per_s"]
+    return float(state.status == "done"), state.duration_s or 0.0
+
+
+def forecast(board: Board) -> str:
+    """Return how long it all takes at the speed that was measured; empty if that is short."""
+    running = (key for key, state in board.states.items() if state.status == "running")
+    training = (key for key in running if board.plan.stages[key].kind == "train")
+    lines = [line for key in training if (line := board.store.progress(key))]
+    left = remaining_s(board) if any(line["step"] >= MEASURED for line in lines) else None
+    if left is None or left < LONG_S:
+        return ""
+    speed = sum(line["steps_per_s"] for line in lines) / len(lines)
+    return (
+        f"At the measured {speed:.3g} steps/s of a training stage, this takes about "
+        f"{duration(left)} in {board.num_slots} slots. It may be stopped at any time: the same "
+        "command goes on from the last checkpoints."
+    )
 
 
 def summary(board: Board) -> str:
@@ -97,6 +119,7 @@ class Show:
         self._console = console
         self._live = Live(console=console, transient=True) if console.is_terminal else None
         self._told: set[str] = set()
+        self._foretold = False
         self._last = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -122,6 +145,9 @@ class Show:
         if time.monotonic() - self._last < (LIVE_EVERY_S if self._live else PLAIN_EVERY_S):
             return
         self._last = time.monotonic()
+        if not self._foretold and (text := forecast(board)):
+            self._foretold = True
+            self.notice(text)
         if self._live:
             self._live.update(_table(board))
         else:

@@ -1,0 +1,269 @@
+"""Augmentation, decoding, and parts of a data set: against torchvision, and against each other."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import RandomResizedCrop
+from torchvision.transforms.v2 import functional as tv
+
+from mixbench.contract import ClassIndex
+from mixbench.errors import DataError
+from mixbench.images.augment import Augmentation, CropFlip, ResizedCropFlip, centre, grey
+from mixbench.images.decode import read_image
+from mixbench.images.folders import class_folders, list_images, unreadable
+from mixbench.images.loading import batches
+from mixbench.images.splits import Pixels, ResidentSplit, StreamedSplit, read_all
+from mixbench.streams import generator
+
+PIXELS = Pixels((0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
+
+
+@pytest.fixture
+def images(rng: torch.Generator) -> Tensor:
+    return torch.randint(256, (24, 3, 12, 16), generator=rng, dtype=torch.uint8)
+
+
+def in_memory(images: Tensor, augment: CropFlip | None = None) -> ResidentSplit:
+    classes = torch.arange(len(images)) % 3
+    return ResidentSplit(images, classes, ClassIndex(classes, 3), PIXELS, augment)
+
+
+def from_files(images: Tensor, folder: Path, augment: Augmentation | None = None) -> StreamedSplit:
+    paths = [folder / f"{i:02}.png" for i in range(len(images))]
+    for path, image in zip(paths, images, strict=True):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
+    classes = torch.arange(len(images)) % 3
+    return StreamedSplit(
+        paths, classes, ClassIndex(classes, 3), PIXELS, augment, fit=lambda image: image
+    )
+
+
+def test_a_batch_is_cropped_as_its_images_are(images: Tensor, rng: torch.Generator) -> None:
+    augment = CropFlip(4, flip=0.5)
+    draws = augment.draw(len(images), rng)
+
+    batch = augment.crop_batch(images, draws)
+
+    one_by_one = [augment.crop(image, row) for image, row in zip(images, draws, strict=True)]
+    assert torch.equal(batch, torch.stack(one_by_one))
+
+
+def test_every_shift_and_flip_is_as_likely(rng: torch.Generator) -> None:
+    corner = torch.zeros(40_000, 1, 5, 5, dtype=torch.uint8)
+    corner[:, :, 2, 1] = 1
+    augment = CropFlip(1, flip=0.5)
+
+    moved = augment.crop_batch(corner, augment.draw(len(corner), rng)).float().mean((0, 1))
+
+    places = torch.zeros(5, 5)
+    for down in range(1, 4):
+        for right in range(3):
+            places[down, right] += 1 / 18
+            places[down, 4 - right] += 1 / 18
+    torch.testing.assert_close(moved, places, atol=0.005, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(100, 80), (57, 200), (64, 48)])
+def test_windows_are_resized_as_torchvision_does(size: tuple[int, int]) -> None:
+    rng = generator(0, "synthetic")
+    image = torch.randint(256, (3, *size), dtype=torch.uint8, generator=rng)
+    augment = ResizedCropFlip(48)
+    draws = augment.draw(1, rng)[0]
+    draws[40] = 0.9  # not flipped
+
+    top, left, height, width = augment.window(size, draws)
+
+    theirs = tv.resized_crop(image, top, left, height, width, [48, 48], antialias=True)
+    assert torch.equal(augment.crop(image, draws), theirs)
+    draws[40] = 0.1
+    assert torch.equal(augment.crop(image, draws), theirs.flip(-1))
+
+
+@pytest.mark.parametrize("size", [(100, 80), (57, 200), (64, 49), (61, 61)])
+def test_the_centre_is_torchvisions(size: tuple[int, int], rng: torch.Generator) -> None:
+    image = torch.randint(256, (3, *size), dtype=torch.uint8, generator=rng)
+
+    theirs = tv.center_crop(tv.resize(image, [55], antialias=True), [48, 48])
+
+    assert torch.equal(centre(image, 55, 48), theirs)
+
+
+def test_windows_follow_torchvisions_law() -> None:
+    size, number = (60, 90), 4000
+    augment = ResizedCropFlip(32)
+    draws = augment.draw(number, generator(0, "augment"))
+    ours = torch.tensor([augment.window(size, row) for row in draws], dtype=torch.float)
+    blank = torch.empty(3, *size)
+    theirs_transform = RandomResizedCrop(32)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        drawn = [theirs_transform.make_params([blank]) for _ in range(number)]
+    theirs = torch.tensor(
+        [[d[name] for name in ("top", "left", "height", "width")] for d in drawn], dtype=torch.float
+    )
+
+    torch.testing.assert_close(ours.mean(0), theirs.mean(0), rtol=0.06, atol=0.5)
+    torch.testing.assert_close(ours.std(0), theirs.std(0), rtol=0.06, atol=0.5)
+
+
+def test_colours_change_as_torchvision_changes_them(rng: torch.Generator) -> None:
+    images = torch.rand(5, 3, 6, 7, generator=rng)
+    augment = ResizedCropFlip(6, jitter=0.4)
+    draws = augment.draw(5, rng)
+
+    tinted = augment.tint(images, draws)
+
+    for image, row, ours in zip(images, draws[:, 41:44].tolist(), tinted, strict=True):
+        brightness, contrast, saturation = (1 + 0.4 * (2 * draw - 1) for draw in row)
+        theirs = tv.adjust_brightness(image, brightness)
+        theirs = tv.adjust_contrast(theirs, contrast)
+        theirs = tv.adjust_saturation(theirs, saturation)
+        torch.testing.assert_close(ours, theirs, atol=2e-3, rtol=0)  # their grey is rounded
+
+
+def test_lighting_shifts_all_pixels_of_an_image_alike(rng: torch.Generator) -> None:
+    images = torch.rand(2000, 3, 2, 2, generator=rng)
+    augment = ResizedCropFlip(2, lighting=0.1)
+
+    shift = augment.tint(images, augment.draw(2000, rng)) - images
+
+    assert float(shift.std((2, 3)).max()) < 1e-6
+    deviation = shift[:, :, 0, 0].T.cov().trace().sqrt()
+    assert float(deviation) == pytest.approx(0.1 * (0.2175**2 + 0.0188**2 + 0.0045**2) ** 0.5, 0.05)
+
+
+def test_grey_is_the_brightness() -> None:
+    assert grey(torch.ones(1, 3, 1, 1)).item() == pytest.approx(1, abs=1e-3)
+
+
+def test_pixels_are_normalised(images: Tensor) -> None:
+    read = in_memory(images).read(torch.tensor([3, 1]), None)
+
+    for channel in range(3):
+        theirs = (images[[3, 1], channel] / 255 - PIXELS.mean[channel]) / PIXELS.deviation[channel]
+        torch.testing.assert_close(read[:, channel], theirs)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_files_give_the_batches_that_memory_gives(
+    images: Tensor, tmp_path: Path, workers: int
+) -> None:
+    augment = CropFlip(2, flip=0.5)
+    splits = in_memory(images, augment), from_files(images, tmp_path, augment)
+
+    def requests() -> list[tuple[Tensor, torch.Generator | None]]:
+        order = torch.randperm(24, generator=generator(0, "order")).split(7)
+        return [(i, generator(0, "augment", n) if n else None) for n, i in enumerate(order)]
+
+    resident, streamed = (list(batches(split, requests(), workers)) for split in splits)
+
+    assert [len(batch) for batch in streamed] == [7, 7, 7, 3]
+    for one, other in zip(resident, streamed, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_cannot_be_read_is_named(
+    images: Tensor, tmp_path: Path, workers: int
+) -> None:
+    split = from_files(images, tmp_path)
+    split.paths[5].write_bytes(b"")
+
+    with pytest.raises(DataError, match=r"05\.png is not an image file"):
+        list(batches(split, [(torch.arange(8), None)], workers))
+
+
+def saved(path: Path, mode: str, **options: object) -> Path:
+    """Write an image of one colour, 6 x 4 pixels, in a mode of PIL's."""
+    image = Image.new("RGB", (6, 4), (200, 100, 50)).convert(mode)
+    image.save(path, **options)  # type: ignore[arg-type]
+    return path
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK", "RGB"])
+def test_every_kind_of_jpeg_becomes_rgb(tmp_path: Path, mode: str) -> None:
+    image = read_image(saved(tmp_path / "image.jpg", mode, quality=95))
+
+    assert image.shape == (3, 4, 6)
+    assert image.dtype == torch.uint8
+    if mode == "L":
+        assert torch.equal(image[0], image[1])
+    else:
+        assert (image[:, 2, 2].int() - torch.tensor([200, 100, 50])).abs().max() <= 4
+
+
+def test_a_palette_with_transparency_becomes_rgb(tmp_path: Path) -> None:
+    image = read_image(saved(tmp_path / "image.png", "P", transparency=0))
+
+    assert image.shape == (3, 4, 6)
+
+
+def test_a_note_on_how_to_turn_the_image_is_not_followed(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees
+    path = saved(tmp_path / "image.jpg", "RGB", exif=exif)
+
+    assert read_image(path).shape == (3, 4, 6)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-80])
+
+
+@pytest.mark.parametrize(
+    ("harm", "complaint"),
+    [
+        (cut, "is damaged"),
+        (lambda path: path.write_text("a text"), "is not an image file"),
+        (Path.unlink, "is missing"),
+    ],
+    ids=["truncated", "text", "missing"],
+)
+def test_a_bad_file_is_named(
+    tmp_path: Path, harm: Callable[[Path], object], complaint: str
+) -> None:
+    path = saved(tmp_path / "image.jpg", "RGB")
+    harm(path)
+
+    with pytest.raises(DataError, match=complaint) as caught:
+        read_image(path)
+
+    assert str(path) in str(caught.value)
+
+
+def test_images_of_another_size_are_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path / "image.png", "RGB")
+
+    with pytest.raises(DataError, match=r"image\.png must be 5 x 6 pixels \(got 4 x 6\)"):
+        read_all([path], (5, 6))
+
+
+def test_an_empty_class_folder_is_named(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    saved(tmp_path / "a" / "image.png", "RGB")
+
+    with pytest.raises(DataError, match=r"class folder .*b must hold images"):
+        list_images(tmp_path, class_folders(tmp_path))
+
+
+def test_a_folder_without_classes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="a folder of images for each class"):
+        class_folders(tmp_path / "nowhere")
+
+
+def test_unreadable_images_are_counted_and_named(tmp_path: Path) -> None:
+    saved(tmp_path / "good.png", "RGB")
+    (tmp_path / "bad.jpg").write_text("x")
+    (tmp_path / "note.txt").write_text("x")
+    told = []
+
+    number, faults = unreadable([tmp_path], lambda done, of: told.append((done, of)))
+
+    assert number == 2
+    assert told == [(1, 2), (2, 2)]
+    assert [fault for fault in faults if "bad.jpg" in fault] == faults
