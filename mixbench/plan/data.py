@@ -88,10 +88,11 @@ def _installed(task: Card) -> Path:
     data, place = task.declared["data"], whereabouts(task)
     if all((place / name).exists() for name in (*data.files, *data.trees)):
         return place
+    ways = [f"--protocol {protocol}" for protocol in task.declared["synthetic"].protocols]
     raise DataError(
         f"The task {task.name} needs {data.name} ({data.url}), which is not at {place}. Fetch it "
         f"with `mixbench data get {data.name}`, name its folder with --data PATH, or take "
-        f"generated images with --data {SYNTHETIC}."
+        f"generated images with {' or '.join((*ways, f'--data {SYNTHETIC}'))}."
     )
 
 

@@ -1,0 +1,103 @@
+"""Two processes that train one model end where one process ends."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from mixbench.ranks import ALONE, Ranks
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def test_one_process_is_the_whole() -> None:
+    x = torch.arange(5.0)
+
+    assert ALONE.leads
+    assert torch.equal(x[ALONE.rows], x)
+    assert ALONE.gather(x) is x
+    assert ALONE.mean(x) is x
+    assert ALONE.agree(True)
+
+
+def test_ranks_take_turns_in_a_batch() -> None:
+    x = torch.arange(6)
+
+    rows = [x[Ranks(rank, 3).rows].tolist() for rank in range(3)]
+
+    assert rows == [[0, 3], [1, 4], [2, 5]]
+
+
+def trained(store: Path) -> tuple[dict[str, Tensor], list[dict[str, float]], Any]:
+    """Return the last weights, the learning curve and the manifest of the only training."""
+    (curve,) = store.glob("stages/*/curve.json")
+    (weights,) = curve.parent.glob("weights/epoch-*.safetensors")
+    manifest = json.loads((curve.parent / "manifest.json").read_text())
+    return load_file(weights), json.loads(curve.read_text()), manifest
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few generated photographs in ImageNet's layout, which are streamed from files."""
+    from dataclasses import replace
+
+    from mixbench.registry.units import find, load_task
+
+    folder = tmp_path_factory.mktemp("imagenet")
+    make: Any = load_task(find("task", "imagenet"))
+    task = make(classes=4, side=32)
+    task.synthesize(folder, replace(task.synthetic, train=25, test=5))
+    return folder
+
+
+@pytest.mark.parametrize("method", ["random_patchmix", "manifold_mixup"])
+def test_two_processes_train_what_one_trains(
+    mixbench: Run, images: Path, tmp_path: Path, method: str
+) -> None:
+    """At the same global batch, and with batch norms, whose statistics are the whole batch's."""
+    few = ["classes=4", "side=32", "epochs=2", "batch_size=20", "lr=0.02", "tail=1"]
+    settings = [part for text in few for part in ("--set", f"imagenet.{text}")]
+    cell = ("run", "-m", method, "-t", "imagenet", "--protocol", "quick", "--data", str(images))
+
+    for number, workers in (("1", "0"), ("2", "1")):
+        processes = ("--gpus-per-cell", number, "--workers", workers)
+        done = mixbench(*cell, *settings, *processes, "--store", str(tmp_path / number))
+        assert done.returncode == 0, done.stderr
+
+    one, one_curve, one_manifest = trained(tmp_path / "1")
+    two, two_curve, two_manifest = trained(tmp_path / "2")
+    assert one_manifest["key"] == two_manifest["key"]
+    assert one_manifest["cost"]["images"] == two_manifest["cost"]["images"] == 160
+    assert one.keys() == two.keys()
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, atol=2e-4, rtol=1e-3, msg=name)
+    for row, other in zip(one_curve, two_curve, strict=True):
+        assert other["loss"] == pytest.approx(row["loss"], abs=1e-4)
+        assert other["validation_top1"] == row["validation_top1"]
+
+
+def test_a_batch_that_cannot_be_shared_evenly_is_refused(mixbench: Run, images: Path) -> None:
+    few = ["classes=4", "side=32", "batch_size=21"]
+    settings = [part for text in few for part in ("--set", f"imagenet.{text}")]
+
+    done = mixbench(
+        *("run", "-m", "none", "-t", "imagenet", "--protocol", "quick", "--data", str(images)),
+        *settings, "--gpus-per-cell", "2",
+    )  # fmt: skip
+
+    assert done.returncode == 1
+    assert "batch_size must be a multiple of the 2 processes sharing it (got 21)" in done.stderr
+
+
+def test_more_processes_than_the_machine_has_are_refused(mixbench: Run) -> None:
+    done = mixbench("run", "-m", "none", "-t", "digits", "--gpus-per-cell", "999")
+
+    assert done.returncode == 2
+    assert "--gpus-per-cell must be at most the" in done.stderr
+    assert "(got 999)" in done.stderr
