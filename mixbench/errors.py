@@ -32,15 +32,16 @@ class UsageError(MixbenchError):
 
 
 class UnknownName(UsageError):
-    """Nothing of the given kind has this name; the message lists the known ones."""
+    """Nothing of the given kind has this name; the message lists the known ones, or some."""
 
     def __init__(
         self, kind: str, name: str, known: Iterable[str], shown: Iterable[str] | None = None
     ) -> None:
         names = sorted(known)
-        close = difflib.get_close_matches(name, names, n=1)
+        first = names if shown is None else list(shown)
+        close = [match for some in (first, names) for match in difflib.get_close_matches(name, some)]
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        listed = ", ".join(names if shown is None else shown) or "none"
+        listed = ", ".join(first) or "none"
         super().__init__(f"No {kind} {name!r}.{hint} Known: {listed}.")
 
 

@@ -56,6 +56,26 @@ def plugin(tmp_path: Path) -> Callable[[str], str]:
         ("run -m none -t digit", "No task 'digit'. Did you mean 'digits'?"),
         ("run -m none -t digits --model resnet9", "No model of digits 'resnet9'."),
         ("run -m none -t digits --protocol long", "No protocol of digits 'long'."),
+        ("run -m none -t cifar10 --protocol quick --model resnet33", "Did you mean 'resnet32'?"),
+        (
+            "run -m none -t cifar10 --protocol quick --model convnext_tinny",
+            "Did you mean 'convnext_tiny'? Known: resnet8, resnet20",
+        ),
+        (
+            "run -m none -t cifar10 --protocol quick --model inception_v3",
+            "inception_v3 does not take images of 32 x 32 pixels",
+        ),
+        (
+            "run -m random_patchmix -t cifar10 --protocol quick --model resnet18",
+            "the model's last feature map, which is 1 x 1 for images of 32 x 32 pixels (got 4)",
+        ),
+        (
+            "run -m random_patchmix -t imagenet --protocol quick --model vgg11 "
+            "--set random_patchmix.grid=1 --set random_patchmix.head=tied",
+            "head=tied needs a classifier of the map's 512 features; the model's takes 4096",
+        ),
+        ("run -m none -t cifar10 --set cifar10.milestones=1,x", "valid integer"),
+        ("run -m none -t cifar10 --set cifar10.memory_format=wide", "'channels_last' (got 'wide')"),
         ("run -m mixup -t digits --set mixup.alpa=1", "Did you mean 'alpha'?"),
         ("run -m mixup -t digits --set mixup.alpha=-1", "must be greater than 0 (got '-1')"),
         ("run -m mixup -t digits --set mixup.alpha", "must be NAME.PARAM=VALUE"),

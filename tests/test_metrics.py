@@ -1,12 +1,15 @@
 """Metrics against other derivations of the same numbers."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import accuracy_score, log_loss
+from torchmetrics.functional.classification import multiclass_accuracy
 
 from mixbench.contract import Score
-from mixbench.metrics import calibration_error, cross_entropy, top1
+from mixbench.metrics import calibration_error, cross_entropy, top1, top5
 from mixbench.stages.evaluation import at_points
 
 
@@ -16,6 +19,19 @@ def answers(rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
     logits = 2 * torch.randn(500, 7, generator=rng)
     logits[torch.arange(500), targets] += 1
     return logits, targets
+
+
+@pytest.mark.parametrize(("metric", "k"), [(top1, 1), (top5, 5)])
+def test_accuracies_are_torchmetrics(
+    answers: tuple[torch.Tensor, torch.Tensor],
+    metric: Callable[[torch.Tensor, torch.Tensor], Score],
+    k: int,
+) -> None:
+    logits, targets = answers
+
+    theirs = multiclass_accuracy(logits, targets, num_classes=7, top_k=k, average="micro")
+
+    assert metric(logits, targets).value == pytest.approx(100 * float(theirs), abs=1e-4)
 
 
 def test_top1_is_scikit_learns(answers: tuple[torch.Tensor, torch.Tensor]) -> None:

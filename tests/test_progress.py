@@ -1,0 +1,83 @@
+"""What the user is told of the time that is left."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mixbench.engines.progress import duration, forecast, remaining_s
+from mixbench.engines.scheduler import Board, StageState
+from mixbench.plan.cells import Request, cells_of
+from mixbench.plan.graph import plan
+from mixbench.store import Store
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Board:
+    """Four cells of 60 epochs, of which the first two are running in two slots."""
+    planned = plan(cells_of(Request(["none"], ["digits"], seeds=range(4))))
+    store = Store(tmp_path)
+    store.open()
+    states = {key: StageState() for key in planned.stages}
+    board = Board(planned, store, 2, states)
+    for key in trainings(board)[:2]:
+        states[key] = StageState("running", started=0.0)
+    return board
+
+
+def trainings(board: Board) -> list[str]:
+    return [key for key, stage in board.plan.stages.items() if stage.kind == "train"]
+
+
+def note(board: Board, key: str, step: int, of: int, speed: float) -> None:
+    path = board.store.work(key) / "progress.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    line = {"step": step, "of": of, "steps_per_s": speed, "elapsed_s": 1.0, "shown": {}}
+    path.write_text(json.dumps(line) + "\n")
+
+
+def test_nothing_is_foretold_before_a_speed_is_measured(board: Board) -> None:
+    assert remaining_s(board) is None
+    assert forecast(board) == ""
+
+
+def test_the_time_left_follows_from_the_measured_speed(board: Board) -> None:
+    for key in trainings(board)[:2]:
+        note(board, key, 100, 1000, speed=0.5)
+
+    left = remaining_s(board)
+
+    # Two runs with 900 steps left and two with 1000, at two seconds a step, in two slots; and
+    # four evaluations, taken for 3 s each.
+    assert left == pytest.approx((2 * 900 + 2 * 1000) * 2 / 2 + 4 * 3 / 2)
+
+
+def test_a_long_run_is_foretold_with_its_measured_speed(board: Board) -> None:
+    note(board, trainings(board)[0], 100, 1000, speed=0.5)
+
+    assert "measured 0.5 steps/s" in forecast(board)
+    assert "about 1 h 05 m in 2 slots" in forecast(board)
+
+
+def test_a_short_run_or_a_first_step_is_not(board: Board) -> None:
+    note(board, trainings(board)[0], 100, 1000, speed=100)
+    assert forecast(board) == ""
+
+    note(board, trainings(board)[0], 2, 1000, speed=0.5)
+    assert forecast(board) == ""
+
+
+def test_one_cell_does_not_use_two_slots(board: Board) -> None:
+    for state in list(board.states.values())[2:]:
+        state.status = "done"
+    first = trainings(board)[0]
+    note(board, first, 100, 1000, speed=1)
+
+    assert remaining_s(board) == pytest.approx(900 + 3)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(45, "45 s"), (200, "3 m 20 s"), (7500, "2 h 05 m")]
+)
+def test_durations_are_as_people_say_them(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
