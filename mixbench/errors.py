@@ -39,7 +39,7 @@ class UnknownName(UsageError):
     ) -> None:
         names = sorted(known)
         first = names if shown is None else list(shown)
-        close = [match for some in (first, names) for match in difflib.get_close_matches(name, some)]
+        close = difflib.get_close_matches(name, first) or difflib.get_close_matches(name, names)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         listed = ", ".join(first) or "none"
         super().__init__(f"No {kind} {name!r}.{hint} Known: {listed}.")
