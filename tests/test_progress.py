@@ -76,8 +76,6 @@ def test_one_cell_does_not_use_two_slots(board: Board) -> None:
     assert remaining_s(board) == pytest.approx(900 + 3)
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(45, "45 s"), (200, "3 m 20 s"), (7500, "2 h 05 m")]
-)
+@pytest.mark.parametrize(("seconds", "text"), [(45, "45 s"), (200, "3 m 20 s"), (7500, "2 h 05 m")])
 def test_durations_are_as_people_say_them(seconds: float, text: str) -> None:
     assert duration(seconds) == text
