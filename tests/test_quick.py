@@ -1,4 +1,4 @@
-"""The protocol that anyone can run: every task on generated images, neither trivial nor hopeless."""
+"""The protocol that anyone can run: every task on generated images, neither easy nor hopeless."""
 
 import json
 import os
