@@ -66,7 +66,7 @@ class GuidedPatchMix(RandomPatchMix):
         )
     }
     by_protocol = {
-        "quick": {"population": 100, "generations": 60, "image_pairs": 32},
+        "quick": {"population": 60, "generations": 40, "image_pairs": 16},
         "toy": {"population": 8, "generations": 2, "image_pairs": 4},
     }
 
