@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from mixbench.contract import Method, Output, Sources, Split, Step, Task, mixed_loss
 from mixbench.declare import Count, Positive
 from mixbench.errors import BadParameter
-from mixbench.kernels import beta, cell_areas, compose_grid, permutation
+from mixbench.kernels import beta, cell_areas, paste_cells, permutation
 
 
 class RandomPatchMix(Method):
@@ -120,12 +120,12 @@ class RandomPatchMix(Method):
     def mix(self, x: Tensor, step: Step) -> tuple[Tensor, Sources]:
         """Return the composed batch; its sources are the cells, weighted by their areas."""
         size = (x.shape[-2], x.shape[-1])
-        own = self.random_cells(step.rng)
+        own = self.random_cells(step.rng).to(x.device)
         partner = permutation(len(x), step.rng, x.device)
         items = torch.arange(len(x), device=x.device)
-        index = torch.where(own.to(x.device), items[:, None], partner[:, None])
+        index = torch.where(own, items[:, None], partner[:, None])
         weight = cell_areas(size, self.grid).to(x.device).expand(len(x), -1)
-        return compose_grid(x, index, self.grid), Sources(index, weight)
+        return paste_cells(x, partner, own, self.grid), Sources(index, weight)
 
     def random_cells(self, rng: torch.Generator) -> Tensor:
         """Draw which cells stay the own image's, (grid * grid,) bool."""

@@ -1,5 +1,6 @@
 """Archives of published data: fetched, checked and unpacked, without trusting what is in them."""
 
+import errno
 import gzip
 import hashlib
 import lzma
@@ -65,19 +66,9 @@ def download(archive: Archive, folder: Path, tell: Tell) -> Path:
         If it cannot be fetched, or is not what was published.
     """
     path = folder / archive.name
-    if path.exists():
-        return path
     partial = path.with_name(f"{archive.name}.part")
-    try:
+    with _naming_url(archive.url):
         _fetch(archive.url, partial, tell)
-    except urllib.error.HTTPError as error:
-        if error.code != NOTHING_LEFT:
-            raise DataError(f"{archive.url} answers: {error.code} {error.reason}.") from error
-    except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
-        reason = getattr(error, "reason", error)
-        raise DataError(
-            f"{archive.url} cannot be fetched ({reason}); the same command goes on from here."
-        ) from error
     size = partial.stat().st_size
     if size < archive.bytes:
         raise DataError(
@@ -90,6 +81,23 @@ def download(archive: Archive, folder: Path, tell: Tell) -> Path:
         partial.unlink()
         raise
     return partial.rename(path)
+
+
+@contextmanager
+def _naming_url(url: str) -> Iterator[None]:
+    """Name what cannot be fetched; a full disk is another's to name."""
+    try:
+        yield
+    except urllib.error.HTTPError as error:
+        if error.code != NOTHING_LEFT:
+            raise DataError(f"{url} answers: {error.code} {error.reason}.") from error
+    except (OSError, HTTPException) as error:
+        if getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        reason = getattr(error, "reason", error)
+        raise DataError(
+            f"{url} cannot be fetched ({reason}); the same command goes on from here."
+        ) from error
 
 
 def _fetch(url: str, partial: Path, tell: Tell) -> None:
@@ -120,7 +128,7 @@ def unpack(archive: Path, folder: Path) -> None:
         with _naming_damage(archive), zipfile.ZipFile(archive) as opened:
             for info in opened.infolist():
                 kind = info.external_attr >> 16 & 0o170000
-                _admit(archive, info.filename, plain=kind != SYMBOLIC_LINK)
+                admit(archive, info.filename, plain=kind != SYMBOLIC_LINK)
             opened.extractall(folder)
         return
     with opened_tar(archive) as tar:
@@ -155,7 +163,7 @@ def unpack_tar(tar: tarfile.TarFile, archive: Path, folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     for member in tar:
-        _admit(archive, member.name, plain=member.isfile() or member.isdir())
+        admit(archive, member.name, plain=member.isfile() or member.isdir())
         tar.extract(member, folder, filter="data")
 
 
@@ -167,8 +175,14 @@ def _naming_damage(archive: Path) -> Iterator[None]:
         raise DataError(f"The archive {archive} is damaged: {error}.") from error
 
 
-def _admit(archive: Path, name: str, *, plain: bool) -> None:
-    """Refuse a member that is neither file nor folder, or that would lie elsewhere."""
+def admit(archive: Path, name: str, *, plain: bool) -> None:
+    """Refuse a member that is neither file nor folder, or that would lie elsewhere.
+
+    Raises
+    ------
+    DataError
+        If it is.
+    """
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts:
         raise DataError(f"The archive {archive} is refused: {name!r} leads out of its folder.")

@@ -94,7 +94,8 @@ class Recipe:
         After which the learning rate is a tenth of what it was; with none, it is annealed to 0 by
         half a cosine over all steps.
     precision
-        ``"bfloat16"`` runs the forward pass under autocast; weights stay float32.
+        ``"tf32"`` lets GPUs round the factors of products; ``"bfloat16"`` runs the forward pass
+        under autocast. Weights stay float32.
     memory_format
         ``"channels_last"`` is faster where the device's convolutions want it.
     compile
@@ -113,7 +114,7 @@ class Recipe:
     nesterov: bool = True
     weight_decay: NonNegative = 5e-4
     milestones: tuple[Count, ...] = ()
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     memory_format: Literal["contiguous", "channels_last"] = "contiguous"
     compile: bool = False
     threads: Count = 1

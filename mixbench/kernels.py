@@ -3,6 +3,7 @@
 Axes: batch (B), channel (C), height (H), width (W). The first argument is never modified.
 """
 
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -42,7 +43,7 @@ def permutation(size: int, rng: torch.Generator, device: torch.device) -> Tensor
 
 def blend(x: Tensor, partner: Tensor, lam: float) -> Tensor:
     """Return ``lam * x + (1 - lam) * x[partner]``."""
-    return torch.lerp(x[partner], x, lam)
+    return x.index_select(0, partner).lerp_(x, lam)
 
 
 def clipped_box(centre: tuple[int, int], half: tuple[int, int], size: tuple[int, int]) -> Box:
@@ -60,7 +61,7 @@ def paste_box(x: Tensor, partner: Tensor, box: Box) -> Tensor:
     """Return `x` with the same box of every item taken from its partner."""
     mixed = x.clone()
     rows, columns = slice(box.top, box.bottom), slice(box.left, box.right)
-    mixed[:, :, rows, columns] = x[:, :, rows, columns][partner]
+    mixed[:, :, rows, columns] = x[:, :, rows, columns].index_select(0, partner)
     return mixed
 
 
@@ -73,10 +74,34 @@ def cell_edges(length: int, grid: int) -> list[int]:
     return [-(-cell * length // grid) for cell in range(grid + 1)]
 
 
+@cache
 def cell_areas(size: tuple[int, int], grid: int) -> Tensor:
-    """Return the share of the image that each cell covers, (grid * grid,) float32, rows first."""
+    """Return the share of the image that each cell covers, (grid * grid,) float32, rows first.
+
+    It is made once for each size, and must not be modified.
+    """
     heights, widths = (torch.tensor(cell_edges(n, grid)).diff() for n in size)
     return (heights[:, None] * widths / (size[0] * size[1])).flatten()
+
+
+@cache
+def cell_of_pixels(size: tuple[int, int], grid: int, device: torch.device) -> Tensor:
+    """Return in which cell every pixel lies, (H, W) int64. It must not be modified, either."""
+    rows, columns = (torch.arange(n, device=device) * grid // n for n in size)
+    return rows[:, None] * grid + columns
+
+
+def paste_cells(x: Tensor, partner: Tensor, own: Tensor, grid: int) -> Tensor:
+    """Return `x` with the same cells of every item taken from its partner.
+
+    Parameters
+    ----------
+    own : (grid * grid,) bool
+        The cells that stay, rows of cells first.
+    """
+    cells = cell_of_pixels((x.shape[-2], x.shape[-1]), grid, x.device)
+    share = own.to(x.dtype)[cells]
+    return x.index_select(0, partner).lerp_(x, share)  # exact for shares of 0 and 1
 
 
 def compose_grid(x: Tensor, index: Tensor, grid: int) -> Tensor:
@@ -92,8 +117,7 @@ def compose_grid(x: Tensor, index: Tensor, grid: int) -> Tensor:
     # Every row of pixels is cut where cells meet, or at every pixel if cells differ in width; the
     # pieces of all items are one table, from which one call takes what is wanted.
     pieces = grid if width % grid == 0 else width
-    rows, columns = (torch.arange(n, device=x.device) * grid // n for n in (height, pieces))
-    cells = (rows[:, None] * grid + columns).flatten()
+    cells = cell_of_pixels((height, pieces), grid, x.device).flatten()
     number = channels * height * pieces
     first = index.int().index_select(1, cells) * number  # half the bytes of int64 are enough
     places = torch.arange(number, dtype=torch.int32, device=x.device).view(channels, -1)

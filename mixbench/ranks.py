@@ -5,7 +5,8 @@ partners; each passes forward and backward its own rows of the mixed batch. So t
 of one process with the whole batch, up to the order of sums.
 
 The first rank is the stage's process. It starts the others with the variables that torchrun sets,
-so ``torchrun --nproc-per-node N -m mixbench.stage STORE KEY`` does the same.
+so ``torchrun --nproc-per-node N -m mixbench.stage STORE KEY`` does the same for a planned training.
+Random draws inside the model (dropout) are each process's own.
 """
 
 import os
@@ -13,7 +14,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
+
+from mixbench.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -111,14 +114,15 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, ranks: Ranks) -> Tensor:
         ctx.ranks = ranks
+        x = x.contiguous()
         parts = [torch.empty_like(x) for _ in range(ranks.number)]
-        dist.all_gather(parts, x.contiguous())
+        dist.all_gather(parts, x)
         return torch.stack(parts, 1).flatten(0, 1)  # row r of process p is row r * number + p
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (gradient,) = gradients
-        gradient = gradient.contiguous()
+        gradient = gradient.contiguous().clone()  # the one that came is not ours to change
         dist.all_reduce(gradient)
         return gradient[ctx.ranks.rows], None
 
@@ -134,22 +138,34 @@ def _control() -> Any:
 
 
 @contextmanager
-def joined(number: int, arguments: Sequence[str]) -> Iterator[Ranks]:
+def joined(number: int, arguments: Sequence[str], peaceful: Container[int]) -> Iterator[Ranks]:
     """Start the other processes if this is the first, and meet them; part at the end.
 
     Parameters
     ----------
     arguments
         Of ``python -m mixbench.stage``.
+    peaceful
+        Exit codes of the others with which this process goes on.
+
+    Raises
+    ------
+    UsageError
+        If torchrun started another number of processes.
     """
     if number == 1 and "RANK" not in os.environ:
-        yield Ranks()
+        yield ALONE
         return
+    if "RANK" in os.environ and os.environ.get("WORLD_SIZE") != str(number):
+        raise UsageError(
+            f"The stage was planned for {number} processes (got WORLD_SIZE="
+            f"{os.environ.get('WORLD_SIZE')}): give torchrun --nproc-per-node {number}."
+        )
     if "RANK" not in os.environ:
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
         os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": str(number)}
         for rank in range(1, number):
-            _start(rank, arguments)
+            _start(rank, arguments, peaceful)
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
@@ -161,16 +177,19 @@ def joined(number: int, arguments: Sequence[str]) -> Iterator[Ranks]:
             dist.destroy_process_group()
 
 
-def _start(rank: int, arguments: Sequence[str]) -> None:
-    """Start another process; if it fails, this one ends with the same exit code."""
+def _start(rank: int, arguments: Sequence[str], peaceful: Container[int]) -> None:
+    """Start another process; if it ends with another code than these, this one does too."""
     process = subprocess.Popen(
         [sys.executable, "-m", "mixbench.stage", *arguments],
         env=os.environ | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
     )
 
     def watch() -> None:
-        if code := process.wait():
-            os._exit(abs(code))  # the others wait for it in a collective, for ever
+        code = process.wait()
+        if code < 0:
+            os.kill(os.getpid(), -code)
+        if code not in peaceful:
+            os._exit(code)  # the others wait for it in a collective, for ever
 
     threading.Thread(target=watch, daemon=True).start()
 

@@ -30,8 +30,8 @@ def main() -> int:
     root, key = sys.argv[1:]
     _die_with_launcher()
     store = Store(Path(root))
-    if os.environ.get("RANK", "0") != "0":  # the first process holds the lock for all
-        return _guarded(store, key)
+    if not _leads():  # the first process holds the lock for all
+        return DONE if store.finished(key) else _guarded(store, key)
     with store.lock(key):
         return DONE if store.finished(key) else _guarded(store, key)
 
@@ -52,26 +52,38 @@ def _guarded(store: Store, key: str) -> int:
         code = _fail(work, "failed", str(error))
     except Exception as error:  # noqa: BLE001  # a unit may raise anything: it becomes a failed record
         traceback.print_exc()
-        code = _fail(work, "failed", _reason(error))
+        # What breaks when another process of the stage has failed is not the reason.
+        known = (work / "failure.json").exists()
+        code = FAILED if known else _fail(work, "failed", _reason(error))
     return code
 
 
 def _run(store: Store, key: str) -> int:
     """Do the work and publish it."""
-    from mixbench.ranks import joined
+    from mixbench.ranks import ALONE, joined
     from mixbench.stages.journal import Stopped
     from mixbench.stages.work import check_code
 
     spec: dict[str, Any] = read_json(store.work(key) / "spec.json")
     _log(f"{now()} {spec['kind']} {spec['label']} {key}")
     check_code(spec)
-    number = spec["processes"] if spec["kind"] == "train" else 1
+    if _leads():
+        (store.work(key) / "failure.json").unlink(missing_ok=True)
     try:
-        with joined(number, sys.argv[1:]) as ranks:
+        if spec["kind"] != "train":
+            if _leads():
+                _work(store, key, spec, ALONE)
+            return DONE
+        with joined(spec["processes"], sys.argv[1:], {DONE, STOPPED}) as ranks:
             _work(store, key, spec, ranks)
     except Stopped:
         return STOPPED
     return DONE
+
+
+def _leads() -> bool:
+    """Return whether this is the stage's first process."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _work(store: Store, key: str, spec: dict[str, Any], ranks: "Ranks") -> None:
@@ -87,7 +99,6 @@ def _work(store: Store, key: str, spec: dict[str, Any], ranks: "Ranks") -> None:
     signal.signal(signal.SIGTERM, lambda *_: setattr(journal, "stop", True))
     if ranks.leads:
         shutil.rmtree(built, ignore_errors=True)
-        (work / "failure.json").unlink(missing_ok=True)
         built.mkdir()
     started = now()
     facts = WORK[spec["kind"]](Job(spec, store, journal, built, device, ranks))
@@ -116,6 +127,8 @@ def _device(spec: dict[str, Any]) -> "torch.device":
     import torch
 
     torch.set_num_threads(spec["identity"].get("recipe", {}).get("threads", 1))
+    exact = spec["identity"].get("recipe", {}).get("precision") == "float32"
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = not exact
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -200,19 +200,21 @@ class Cifar10(Classification):
         images, classes, labels_key = [], [], self._layout.labels_key
         for batch in batches:
             content = read_pickle(folder / batch)
-            rows, labels = content.get("data", np.empty(0)), content.get(labels_key)
-            shape = np.shape(rows)
-            if len(shape) != 2 or shape[1] != 3 * SIDE * SIDE or labels is None:
+            rows = content.get("data", np.empty(0))
+            labels = np.asarray(content.get(labels_key, ()))
+            if np.ndim(rows) != 2 or rows.shape[1] != 3 * SIDE * SIDE:  # a table
                 raise DataError(
-                    f"{folder / batch} must hold 'data' in rows of {3 * SIDE * SIDE} and "
-                    f"{labels_key!r} (got {shape} and {sorted(content)})."
+                    f"{folder / batch} must hold 'data' in rows of {3 * SIDE * SIDE} bytes (got "
+                    f"{np.shape(rows)} beside {sorted(content)})."
                 )
-            if len(labels) != shape[0]:
-                raise DataError(f"{folder / batch} has {shape[0]} images and {len(labels)} labels.")
-            classes.append(torch.tensor(labels, dtype=torch.int64))
+            if labels.shape != (len(rows),) or labels.dtype.kind not in "iu":
+                raise DataError(
+                    f"{folder / batch} must hold {labels_key!r}, a whole number for each of its "
+                    f"{len(rows)} images (got {labels.dtype} of shape {labels.shape})."
+                )
+            classes.append(torch.from_numpy(labels.astype(np.int64)))
             check_classes(classes[-1], len(known), folder / batch)
-            pixels = torch.from_numpy(np.array(rows, np.uint8))
-            images.append(pixels.view(-1, 3, SIDE, SIDE))
+            images.append(torch.from_numpy(rows).view(-1, 3, SIDE, SIDE))
         return torch.cat(images), torch.cat(classes)
 
     def synthesize(self, folder: Path, amount: Synthetic) -> None:

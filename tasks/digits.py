@@ -39,7 +39,7 @@ class Digits(Classification):
         The share of the training images that is held out for validation.
     """
 
-    version = 1
+    version = 2
     data = Data(
         name="digits",
         version="UCI optdigits, test part",

@@ -11,6 +11,7 @@ Recipe   paper: that of clovaai/CutMix-PyTorch@2d8eb68, train.py and its README,
 Expect   protocol paper, resnet50: 76.3 % top-1 without mixing
 """
 
+import re
 import shutil
 import tarfile
 from functools import partial
@@ -40,6 +41,7 @@ from mixbench.streams import generator
 
 PIXELS = Pixels((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 MARGIN = 256 / 224  # of the short side over the central square that is tested
+CLASS_ARCHIVE = re.compile(r"n\d{8}\.tar")
 DEVKIT = "ILSVRC2012_devkit_t12"
 
 
@@ -82,7 +84,10 @@ class Imagenet(Classification):
         Metric("cross_entropy", "nats", higher_is_better=False),
         Metric("calibration_error", "%", higher_is_better=False),
     )
-    models = ("resnet8", "resnet20", "resnet50")
+    models = (
+        *("resnet8", "resnet20", "resnet32", "resnet56", "mobilenet_v2", "resnet50"),
+        *("preact_resnet56", "preact_resnet164"),
+    )
     takes_timm = True
     protocols = {
         "paper": Recipe(
@@ -160,9 +165,20 @@ class Imagenet(Classification):
 
 
 def unpack_training(archive: Path, folder: Path) -> None:
-    """Unpack an archive of one archive per class into ``train/WNID/``."""
+    """Unpack an archive of one archive per class into ``train/WNID/``.
+
+    Raises
+    ------
+    DataError
+        If it holds something else.
+    """
     with opened_tar(archive) as outer:
         for member in outer:
+            if not (member.isfile() and CLASS_ARCHIVE.fullmatch(member.name)):
+                raise DataError(
+                    f"The archive {archive} is refused: it must hold an archive for each class, as "
+                    f"n01440764.tar (got {member.name!r})."
+                )
             with tarfile.open(fileobj=outer.extractfile(member)) as images:
                 unpack_tar(images, archive, folder / "train" / Path(member.name).stem)
 

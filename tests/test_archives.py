@@ -101,14 +101,6 @@ def test_a_whole_file_that_was_not_named_yet_is_taken(server: Server, tmp_path: 
     assert fetch(server, tmp_path)[0].read_bytes() == CONTENT
 
 
-def test_a_file_that_is_there_is_not_fetched(server: Server, tmp_path: Path) -> None:
-    (tmp_path / "a.bin").write_bytes(CONTENT)
-
-    fetch(server, tmp_path)
-
-    assert server.asked == []
-
-
 def test_other_content_is_refused_and_not_kept(server: Server, tmp_path: Path) -> None:
     server.behaviour[0] = "wrong"
 

@@ -91,7 +91,9 @@ def test_imagenet_is_an_image_folder(imagenet: tuple[Task, Path]) -> None:
     test = task.load("test", folder, 0)
 
     assert isinstance(test, StreamedSplit)
-    assert [str(path) for path in test.paths] == [path for path, _ in theirs.samples]
+    assert [str(test.path(item)) for item in range(len(test))] == [
+        path for path, _ in theirs.samples
+    ]
     assert test.targets.tolist() == theirs.targets
     assert list(task.class_names(folder)) == theirs.classes
     assert test.read(torch.arange(2), None).shape == (2, 3, 40, 40)
@@ -103,7 +105,8 @@ def test_imagenet_parts_share_no_file(imagenet: tuple[Task, Path]) -> None:
     assert isinstance(train, StreamedSplit)
     assert isinstance(validation, StreamedSplit)
 
-    assert not set(train.paths) & set(validation.paths)
+    files = [{split.path(item) for item in range(len(split))} for split in (train, validation)]
+    assert not files[0] & files[1]
     assert validation.targets.bincount().tolist() == [2, 2, 2]
     assert len(train) == 24
 
@@ -195,3 +198,23 @@ def test_a_truncated_archive_of_classes_is_named(
 
     with pytest.raises(DataError, match=r"ILSVRC2012_img_train\.tar is damaged"):
         task.unpack(path, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("../../n00000001.tar", tarfile.REGTYPE), ("n00000001.tar", tarfile.DIRTYPE),
+     ("n00000001.tar", tarfile.SYMTYPE), ("readme.txt", tarfile.REGTYPE)],
+    ids=["elsewhere", "folder", "link", "text"],
+)  # fmt: skip
+def test_only_archives_of_classes_are_unpacked(name: str, kind: bytes, tmp_path: Path) -> None:
+    task = load_task(find("task", "imagenet"))()
+    path = tmp_path / "ILSVRC2012_img_train.tar"
+    with tarfile.open(path, "w") as tar:
+        info = tarfile.TarInfo(name)
+        info.type = kind
+        tar.addfile(info)
+
+    with pytest.raises(DataError, match=r"img_train\.tar is refused: it must hold an archive for"):
+        task.unpack(path, tmp_path / "out")
+
+    assert not (tmp_path / "out").exists()

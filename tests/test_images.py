@@ -171,7 +171,7 @@ def test_an_image_that_cannot_be_read_is_named(
     images: Tensor, tmp_path: Path, workers: int
 ) -> None:
     split = from_files(images, tmp_path)
-    split.paths[5].write_bytes(b"")
+    split.path(5).write_bytes(b"")
 
     with pytest.raises(DataError, match=r"05\.png is not an image file"):
         list(batches(split, [(torch.arange(8), None)], workers))

@@ -18,6 +18,7 @@ from mixbench.kernels import (
     clipped_box,
     compose_grid,
     paste_box,
+    paste_cells,
 )
 from mixbench.registry.units import find, load_method
 from mixbench.streams import generator
@@ -78,6 +79,20 @@ def test_compose_grid_fills_every_pixel_from_its_cell(
                 cell = row * grid // size[0] * grid + column * grid // size[1]
                 source = x[index[item, cell], :, row, column]
                 assert torch.equal(mixed[item, :, row, column], source)
+
+
+@pytest.mark.parametrize("grid", [1, 2, 4, 5])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_paste_cells_is_compose_grid_with_one_mask(grid: int, dtype: torch.dtype) -> None:
+    rng = torch.Generator().manual_seed(0)
+    x = images(6, (9, 12)).to(dtype)
+    own = torch.rand(grid**2, generator=rng) < 0.5
+    partner = torch.randperm(6, generator=rng)
+
+    mixed = paste_cells(x, partner, own, grid)
+
+    index = torch.where(own, torch.arange(6)[:, None], partner[:, None])
+    assert torch.equal(mixed, compose_grid(x, index, grid))
 
 
 @given(length=st.integers(1, 300), grid=st.integers(1, 20))

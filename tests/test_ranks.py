@@ -1,7 +1,10 @@
 """Two processes that train one model end where one process ends."""
 
 import json
+import signal
 import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -91,8 +94,8 @@ def test_a_batch_that_cannot_be_shared_evenly_is_refused(mixbench: Run, images: 
         *settings, "--gpus-per-cell", "2",
     )  # fmt: skip
 
-    assert done.returncode == 1
-    assert "batch_size must be a multiple of the 2 processes sharing it (got 21)" in done.stderr
+    assert done.returncode == 2
+    assert "--gpus-per-cell must divide the batch of imagenet, 21 (got 2)" in done.stderr
 
 
 def test_more_processes_than_the_machine_has_are_refused(mixbench: Run) -> None:
@@ -101,3 +104,47 @@ def test_more_processes_than_the_machine_has_are_refused(mixbench: Run) -> None:
     assert done.returncode == 2
     assert "--gpus-per-cell must be at most the" in done.stderr
     assert "(got 999)" in done.stderr
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_stop_leaves_a_checkpoint_from_which_the_run_goes_on(
+    images: Path, tmp_path: Path, processes: str
+) -> None:
+    """Also where readers and other ranks, which are told to stop as well, work for the stage."""
+    few = ["classes=4", "side=32", "epochs=150", "batch_size=20", "tail=1"]
+    settings = [part for text in few for part in ("--set", f"imagenet.{text}")]
+    command = [
+        *(sys.executable, "-m", "mixbench", "run", "-m", "none", "-t", "imagenet"),
+        *("--protocol", "quick", "--data", str(images), "--store", str(tmp_path / "store")),
+        *("--workers", "1", "--gpus-per-cell", processes), *settings,
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    wait_for_progress(tmp_path / "store")
+
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[1]
+
+    assert process.returncode == 130
+    assert "Stopped" in said
+    assert not list(tmp_path.glob("store/work/*/failure.json"))
+    (checkpoint,) = tmp_path.glob("store/work/*/checkpoint-*.pt")
+    step = int(checkpoint.name.split("-")[1])
+    assert 0 < step < 600
+    again = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    log = next(tmp_path.glob("store/logs/*"))
+    wait_for(lambda: f"goes on at step {step}" in log.read_text())
+    again.send_signal(signal.SIGINT)
+    again.communicate(timeout=60)
+
+
+def wait_for_progress(store: Path) -> None:
+    wait_for(
+        lambda: any(p.read_text().count("\n") > 1 for p in store.glob("work/*/progress.jsonl"))
+    )
+
+
+def wait_for(happened: Callable[[], bool], limit_s: float = 90) -> None:
+    deadline = time.monotonic() + limit_s
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

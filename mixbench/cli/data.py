@@ -1,7 +1,7 @@
 """``mixbench data``: fetch what is published, make what resembles it, check what is there."""
 
 import json
-import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -77,18 +77,31 @@ def get(name: str, source: Path | None, folder: Path | None) -> int:
         click.echo(f"It comes with the installed package {declared.package}: nothing to fetch.")
         return 0
     folder = (folder or home(declared)).expanduser().resolve()
-    with naming_full_disk(folder, DataFull):
+    with _filling(folder):
         folder.mkdir(parents=True, exist_ok=True)
         task = load_task(card)()
         for archive in declared.archives:
             mark = folder / f".unpacked-{archive.name}"
-            if mark.exists():
+            if mark.exists() and not _missing(declared, folder):
                 continue
             path = _fetched(archive, source, folder, declared)
             with _spinner(f"unpacking {path.name}"):
                 task.unpack(path, folder)
             mark.touch()
     return _verified(card, folder, images=False, as_json=False)
+
+
+@contextmanager
+def _filling(folder: Path) -> Iterator[None]:
+    """Name a folder that nothing can be written to."""
+    try:
+        with naming_full_disk(folder, DataFull):
+            yield
+    except OSError as error:
+        raise DataError(
+            f"{folder} cannot be written to ({error.strerror or error}): choose another place by "
+            "--to."
+        ) from error
 
 
 def _fetched(archive: Archive, source: Path | None, folder: Path, declared: Data) -> Path:
@@ -142,7 +155,7 @@ def make(*, name: str, folder: Path | None, settings: tuple[str, ...], **given: 
     protocol = next(iter(synthetic.protocols), "")
     values = parameters_of(card, base_values(card, protocol), texts)
     amount = replace(synthetic, **{n: v for n, v in given.items() if v is not None})
-    with naming_full_disk(folder, DataFull), _spinner(f"painting the images of {card.name}"):
+    with _filling(folder), _spinner(f"painting the images of {card.name}"):
         _make(card, values, amount, folder)
     changed = "".join(f" --set {card.name}.{n}={values[n]}" for n in texts)
     under = f" --protocol {protocol}" if protocol else ""
@@ -165,21 +178,22 @@ def _make(card: "Card", values: dict[str, Any], amount: Synthetic, folder: Path)
     from mixbench.registry.units import load_task
     from mixbench.store import sha256, write_json
 
-    part = folder.with_name(f"{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    load_task(card)(**values).synthesize(part, amount)
     declared: Data = card.declared["data"]
-    made = {
-        "task": {"name": card.name, "version": card.version, "parameters": values},
-        "amount": asdict(amount),
-        "files": {path: sha256(part / path) for path in declared.files},
-        "trees": {path: survey(part / path) for path in declared.trees},
-    }
-    write_json(part / MARK, made)
-    if folder.exists():
-        folder.rmdir()
-    part.rename(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        made = Path(scratch) / folder.name
+        made.mkdir()
+        load_task(card)(**values).synthesize(made, amount)
+        content = {
+            "task": {"name": card.name, "version": card.version, "parameters": values},
+            "amount": asdict(amount),
+            "files": {path: sha256(made / path) for path in declared.files},
+            "trees": {path: survey(made / path) for path in declared.trees},
+        }
+        write_json(made / MARK, content)
+        if folder.exists():
+            folder.rmdir()
+        made.rename(folder)
 
 
 @data.command()
@@ -207,7 +221,7 @@ def _verified(card: "Card", folder: Path, *, images: bool, as_json: bool) -> int
     declared: Data = card.declared["data"]
     findings = list(compare(declared, folder))
     if images:
-        findings.append(_opened([folder / tree for tree in declared.trees]))
+        findings += _opened([folder / tree for tree in declared.trees])
     wrong = [finding for finding in findings if not finding.ok]
     if as_json:
         rows = [finding._asdict() for finding in findings]
@@ -224,15 +238,17 @@ def _verified(card: "Card", folder: Path, *, images: bool, as_json: bool) -> int
     return 0
 
 
-def _opened(trees: list[Path]) -> "Finding":
-    """Open every image, and return how many cannot be read, and the first of them."""
+def _opened(trees: list[Path]) -> list["Finding"]:
+    """Open the image files, if there are any; return how many can be read, and who cannot."""
     from mixbench.images.folders import unreadable
     from mixbench.plan.verify import Finding
 
+    if not trees:
+        return []
     with _bar("opening images", unit="images") as tell:
         number, faults = unreadable(trees, tell)
     text = " ".join([f"{number - len(faults)} of {number} can be read.", *faults[:FEW]])
-    return Finding("images", not faults, text)
+    return [Finding("images", not faults, text)]
 
 
 def _known() -> dict[str, list["Card"]]:

@@ -62,6 +62,7 @@ def run(*, store_path: Path, fresh: bool, dry_run: bool, as_json: bool, **option
         workers=readers(slots) if options["workers"] is None else options["workers"],
         processes=options["gpus_per_cell"],
     )
+    _check_shares(plan, means.processes)
     if dry_run:
         return _show_plan(plan, store, as_json=as_json)
     with naming_full_disk(store.root):
@@ -85,6 +86,17 @@ def plan(*, store_path: Path, as_json: bool, **options: Any) -> int:
     return _show_plan(
         make_plan(cells_of(make_request(options))), Store(store_path), as_json=as_json
     )
+
+
+def _check_shares(plan: "Plan", processes: int) -> None:
+    """Refuse batches that the processes of a cell cannot share evenly."""
+    for cell in plan.cells:
+        if cell.recipe.batch_size % processes:
+            name, size = cell.task.card.name, cell.recipe.batch_size
+            raise UsageError(
+                f"--gpus-per-cell must divide the batch of {name}, {size} (got {processes}): take "
+                f"another, or set --set {name}.batch_size=N."
+            )
 
 
 def _forget(plan: "Plan", store: "Store") -> None:

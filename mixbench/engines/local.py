@@ -19,6 +19,8 @@ from mixbench.errors import UsageError
 from mixbench.stage import LIFELINE
 
 GRACE_S = 15.0
+# What torchrun and its like set for their processes, of which a stage is none.
+OF_RANKS = frozenset({"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"})
 
 
 class Ended(NamedTuple):
@@ -106,7 +108,8 @@ class LocalEngine:
         """Start the stage's process in a free slot; what it prints is appended to `log`."""
         slot = self._slots.pop(0)
         read, write = os.pipe()
-        environment = os.environ | slot | {LIFELINE: str(read), "PYTHONUNBUFFERED": "1"}
+        kept = {name: value for name, value in os.environ.items() if name not in OF_RANKS}
+        environment = kept | slot | {LIFELINE: str(read), "PYTHONUNBUFFERED": "1"}
         with log.open("ab") as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", "mixbench.stage", str(self._root), key],

@@ -74,7 +74,11 @@ def forecast(board: Board) -> str:
     running = (key for key, state in board.states.items() if state.status == "running")
     training = (key for key in running if board.plan.stages[key].kind == "train")
     lines = [line for key in training if (line := board.store.progress(key))]
-    left = remaining_s(board) if any(line["step"] >= MEASURED for line in lines) else None
+    left = (
+        remaining_s(board)
+        if any(line["step"] - line["first"] >= MEASURED for line in lines)
+        else None
+    )
     if left is None or left < LONG_S:
         return ""
     speed = sum(line["steps_per_s"] for line in lines) / len(lines)

@@ -65,15 +65,19 @@ class CropFlip:
         size, channels, height, width = images.shape
         down, right, flip = (draw.to(images.device) for draw in self._places(draws))
         padded = F.pad(images, (self.padding,) * 4)
-        # Row r, column c of a window lie at (down + r) * stride + right + c of the padded plane;
-        # a flipped window counts its columns backwards. One gather takes them all.
         stride = width + 2 * self.padding
-        columns = torch.arange(width, device=images.device)
-        columns = torch.where(flip[:, None], width - 1 - columns, columns) + right[:, None]
-        rows = (torch.arange(height, device=images.device) + down[:, None]) * stride
-        places = (rows[:, :, None] + columns[:, None, :]).view(size, 1, -1)
-        taken = padded.flatten(2).gather(2, places.expand(-1, channels, -1))
-        return taken.view(size, channels, height, width)
+        plane = (height + 2 * self.padding) * stride
+        # A mirrored window is a window of the mirrored image. Every piece of a row, wherever it
+        # begins, is a row of one table of overlapping rows, from which one call takes them all.
+        pixels = torch.cat([padded, padded.flip(-1)]).flatten()
+        pieces = pixels.as_strided((pixels.numel() - width + 1, width), (1, 1))
+        image = torch.arange(size, device=images.device) + size * flip
+        right = torch.where(flip, 2 * self.padding - right, right)
+        first = image * (channels * plane) + down * stride + right
+        rows = torch.arange(height, device=images.device) * stride
+        inside = torch.arange(channels, device=images.device)[:, None] * plane + rows
+        starts = (first[:, None] + inside.flatten()).flatten()
+        return pieces.index_select(0, starts).view(images.shape)
 
     def tint(self, images: Tensor, draws: Tensor) -> Tensor:  # noqa: ARG002  # the protocol
         """Return the images: colours stay."""

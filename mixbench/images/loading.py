@@ -1,5 +1,6 @@
 """Batches in the order in which a run asks for them, read ahead where that takes time."""
 
+import signal
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -52,13 +53,24 @@ def batches(
     if workers:
         pinned = split.device.type == "cuda"
         fetched = DataLoader(
-            fetch, batch_size=None, sampler=work(), num_workers=workers, pin_memory=pinned
+            fetch,
+            batch_size=None,
+            sampler=work(),
+            num_workers=workers,
+            pin_memory=pinned,
+            worker_init_fn=_outlive_signals,
         )
     for images in fetched:
         if isinstance(images, DataError):
             raise images
         whole = ranks.gather(images.to(split.device, non_blocking=True))
         yield split.finish(whole, asked.pop(0))
+
+
+def _outlive_signals(_worker: int) -> None:
+    """Leave a stop, which the whole process group is told of, to the stage: it ends its readers."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class Fetch(Dataset[Tensor | DataError]):

@@ -1,10 +1,12 @@
 """Parts of a data set: resident on the device, or streamed from files; the same batches of both."""
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
@@ -112,7 +114,7 @@ class ResidentSplit(ImageSplit):
 
     def fetch(self, index: Tensor, draws: Tensor | None) -> Tensor:
         """Return the items' stored pixels, cropped, uint8 (B, C, H, W)."""
-        images = self.images[index.to(self.device)]
+        images = self.images.index_select(0, index.to(self.device))
         if self._augment is None or draws is None:
             return images
         return self._augment.crop_batch(images, draws)
@@ -124,7 +126,8 @@ class StreamedSplit(ImageSplit):
     Parameters
     ----------
     paths
-        Of the N images.
+        Of the N images. They are kept as one array: a million objects would be copied into every
+        process that reads.
     fit
         Brings an image, uint8 (3, H, W) of any size, to the size of all, where none is augmented.
     """
@@ -140,8 +143,12 @@ class StreamedSplit(ImageSplit):
         fit: Callable[[Tensor], Tensor],
     ) -> None:
         super().__init__(targets, by_class, pixels, augment)
-        self.paths = paths
+        self._paths = np.array([os.fsencode(path) for path in paths])
         self._fit = fit
+
+    def path(self, item: int) -> Path:
+        """Return an item's file."""
+        return Path(os.fsdecode(self._paths[item]))
 
     def fetch(self, index: Tensor, draws: Tensor | None) -> Tensor:
         """Read, crop and stack the items, uint8 (B, 3, h, w), in the memory of the host."""
@@ -154,7 +161,7 @@ class StreamedSplit(ImageSplit):
             return torch.stack(list(pool.map(self._one, index.tolist(), rows)))
 
     def _one(self, item: int, draws: Tensor | None) -> Tensor:
-        image = read_image(self.paths[item])
+        image = read_image(self.path(item))
         if self.augment is None or draws is None:
             return self._fit(image)
         return self.augment.crop(image, draws)

@@ -8,6 +8,7 @@ from torch import nn
 
 from mixbench.errors import UsageError
 from mixbench.models.residual import PreActNet, ResidualNet
+from mixbench.registry.backbones import timm_models
 
 
 def _of_timm(name: str, channels: int, classes: int) -> nn.Module:
@@ -34,7 +35,7 @@ def build(
     Parameters
     ----------
     name
-        A model of timm; with `small`, a net for small images of that name comes first.
+        Of a net for small images, or of a model of timm; where both have one, `small` decides.
     size
         Height and width of the images.
 
@@ -43,7 +44,7 @@ def build(
     UsageError
         If the model does not take images of this size.
     """
-    if small and name in SMALL:
+    if name in SMALL and (small or name not in timm_models()):
         return sized(SMALL[name](channels=channels, classes=classes), channels, size)
     from mixbench.models.timm_net import timm_net
 

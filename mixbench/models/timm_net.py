@@ -54,13 +54,15 @@ class TimmNet(nn.Module):
         Raises
         ------
         UsageError
-            If the model does not take images of this size, or has no map of features.
+            If the model does not take images of this size, or has no single map of features.
         """
         blank = torch.zeros(1, channels, *size)
         self.eval()
         try:
             with torch.no_grad():
                 last = self.net.forward_features(blank)  # type: ignore[operator]
+                if not isinstance(last, Tensor):
+                    raise UsageError(f"{self.name} has no single map of features: take another.")
                 self.direct = last.dim() == 4 and last.shape[1] == self.net.num_features
                 self(blank)
         except (

@@ -139,7 +139,8 @@ def survey(folder: Path) -> tuple[int, str]:
 def _files(folder: Path, prefix: str) -> Iterator[tuple[str, int]]:
     """Yield every file's path below a folder and its size, in the order of names."""
     with os.scandir(folder) as entries:
-        for entry in sorted(entries, key=lambda e: e.name):
+        shown = (entry for entry in entries if not entry.name.startswith("."))  # file managers' own
+        for entry in sorted(shown, key=lambda e: e.name):
             if entry.is_dir():
                 yield from _files(folder / entry.name, f"{prefix}{entry.name}/")
             else:

@@ -154,14 +154,14 @@ class Hardware(Strict):
     Attributes
     ----------
     gpus
-        How many took part.
+        How many took part; null where that was not noted.
     """
 
     cpu: str
     cpu_cores: int
     ram_gib: NonNegative
     gpu: str | None
-    gpus: int = Field(ge=0)
+    gpus: int | None = Field(default=None, ge=0)
     gpu_gib: NonNegative | None
 
 

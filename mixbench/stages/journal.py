@@ -74,7 +74,7 @@ class DiskJournal:
                 self._notify(f"{path} is damaged and not used; the run goes on from before it.")
                 path.unlink()
                 continue
-            state: State = torch.load(io.BytesIO(content), weights_only=True)
+            state: State = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
             self.resumed_at = [*state["resumed_at"], int(state["step"])]
             self._start = (int(state["step"]), perf_counter())
             self._notify(f"goes on at step {state['step']}")
@@ -97,6 +97,7 @@ class DiskJournal:
             if stop or (step < num_steps and step % self._every == 0):
                 self._checkpoint(step, state())
         if stop:
+            self._ranks.agree(True)  # noqa: FBT003  # the checkpoint is written before anyone ends
             raise Stopped
 
     def report(self, done: int, of: int, shown: Mapping[str, float]) -> None:
@@ -131,6 +132,7 @@ class DiskJournal:
         content = {
             "step": done,
             "of": of,
+            "first": first,
             "steps_per_s": (done - first) / max(elapsed, 1e-9),
             "elapsed_s": elapsed,
             "shown": numbers,

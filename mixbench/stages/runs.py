@@ -98,7 +98,7 @@ def begin(setup: Setup) -> Run:
     Raises
     ------
     BadParameter
-        If the training part does not fill one batch, or the ranks cannot share it evenly.
+        If the training part does not fill one batch.
     """
     recipe, seed, device = setup.recipe, setup.seed, setup.device
     with torch.random.fork_rng():
@@ -114,7 +114,11 @@ def begin(setup: Setup) -> Run:
     train, validation = (
         setup.task.load(p, setup.folder, seed).to(device) for p in ("train", "validation")
     )
-    _check_batch(recipe.batch_size, len(train), setup.ranks.number)
+    if len(train) < recipe.batch_size:
+        raise BadParameter(
+            f"batch_size must be at most the number of training images, {len(train)} "
+            f"(got {recipe.batch_size})."
+        )
     optimizer = torch.optim.SGD(
         [*model.parameters(), *setup.method.parameters()],
         lr=recipe.lr,
@@ -124,18 +128,6 @@ def begin(setup: Setup) -> Run:
     )
     losses = torch.zeros(len(train) // recipe.batch_size, device=device)
     return Run(setup, model, shared, optimizer, train, validation, losses)
-
-
-def _check_batch(size: int, num_images: int, num_ranks: int) -> None:
-    """Refuse a batch that cannot be filled, or not be shared evenly."""
-    if num_images < size:
-        raise BadParameter(
-            f"batch_size must be at most the number of training images, {num_images} (got {size})."
-        )
-    if size % num_ranks:
-        raise BadParameter(
-            f"batch_size must be a multiple of the {num_ranks} processes sharing it (got {size})."
-        )
 
 
 def weights(model: nn.Module, method: Method) -> State:

@@ -68,7 +68,7 @@ def train(setup: Setup, journal: Journal) -> Run:
         for group in run.optimizer.param_groups:
             group["lr"] = learning_rate(recipe, step, run.num_steps)
         run.optimizer.step()
-        run.losses[step % run.steps_per_epoch] = loss.detach()
+        run.losses[step % run.steps_per_epoch] = setup.ranks.mean(loss.detach())
         run.counters.images += num_images
         if (step + 1) % run.steps_per_epoch == 0:
             _end_epoch(run, (step + 1) // run.steps_per_epoch, journal)
@@ -103,7 +103,6 @@ def batch_index(run: Run, step: int) -> Tensor:
 
 def _end_epoch(run: Run, epoch: int, journal: Journal) -> None:
     """Check the epoch's losses, validate, and hand over what is worth keeping."""
-    run.losses = run.setup.ranks.mean(run.losses)
     bad = torch.nonzero(~run.losses.isfinite()).flatten().tolist()
     if bad:
         step = (epoch - 1) * run.steps_per_epoch + bad[0] + 1
@@ -151,6 +150,7 @@ def _restore(run: Run, state: State | None) -> int:
     if state is None:
         return 0
     load_weights(run.model, run.setup.method, state["weights"])
+    run.setup.method.to(run.setup.device)
     run.optimizer.load_state_dict(state["optimizer"])
     run.losses.copy_(state["losses"])
     run.curve = state["curve"]

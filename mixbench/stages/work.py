@@ -84,7 +84,7 @@ class Job:
             seed=seed,
             folder=self.data,
             device=self.device,
-            workers=self.spec["workers"],
+            workers=-(-self.spec["workers"] // self.ranks.number),
             ranks=self.ranks,
         )
 
