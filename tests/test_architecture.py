@@ -36,7 +36,7 @@ HEAVY = (
     *("figures.search", "figures.mixes", "figures.cells"),
     *("testing.toy", "testing.checks", "testing"),
 )
-CLI = ("options", "listing", "reports", "cache", "data", "doctor", "run")
+CLI = ("options", "listing", "reports", "cache", "waiting", "data", "doctor", "run")
 FLOORS = [*LIGHT, *HEAVY, *(f"cli.{name}" for name in CLI), "cli", "__main__"]
 # Imported inside functions, by the process that needs them.
 LATE = {

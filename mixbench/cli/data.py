@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mixbench.cli.options import as_json
+from mixbench.cli.waiting import bar, spinner
 from mixbench.declare import Archive, Data, Synthetic
 from mixbench.errors import DataError, DataFull, UnknownName, UsageError, naming_full_disk
 
 if TYPE_CHECKING:
-    from mixbench.archives import Tell
     from mixbench.plan.verify import Finding
     from mixbench.registry.cards import Card
 
@@ -85,7 +85,7 @@ def get(name: str, source: Path | None, folder: Path | None) -> int:
             if mark.exists() and not _missing(declared, folder):
                 continue
             path = _fetched(archive, source, folder, declared)
-            with _spinner(f"unpacking {path.name}"):
+            with spinner(f"unpacking {path.name}"):
                 task.unpack(path, folder)
             mark.touch()
     return _verified(card, folder, images=False, as_json=False)
@@ -111,7 +111,7 @@ def _fetched(archive: Archive, source: Path | None, folder: Path, declared: Data
     places = [place / archive.name for place in (source, folder) if place is not None]
     path = next((place for place in places if place.exists()), None)
     if path is not None:
-        with _bar(f"checking {archive.name}") as tell:
+        with bar(f"checking {archive.name}") as tell:
             check(path, archive, tell)
         return path
     if not archive.url:
@@ -120,7 +120,7 @@ def _fetched(archive: Archive, source: Path | None, folder: Path, declared: Data
             f"{archive.name} cannot be fetched without registration: get it as said above, then "
             f"give its folder with `{command}` (looked for {places[0]})."
         )
-    with _bar(f"fetching {archive.name}") as tell:
+    with bar(f"fetching {archive.name}") as tell:
         return download(archive, folder, tell)
 
 
@@ -155,7 +155,7 @@ def make(*, name: str, folder: Path | None, settings: tuple[str, ...], **given: 
     protocol = next(iter(synthetic.protocols), "")
     values = parameters_of(card, base_values(card, protocol), texts)
     amount = replace(synthetic, **{n: v for n, v in given.items() if v is not None})
-    with _filling(folder), _spinner(f"painting the images of {card.name}"):
+    with _filling(folder), spinner(f"painting the images of {card.name}"):
         _make(card, values, amount, folder)
     changed = "".join(f" --set {card.name}.{n}={values[n]}" for n in texts)
     under = f" --protocol {protocol}" if protocol else ""
@@ -245,7 +245,7 @@ def _opened(trees: list[Path]) -> list["Finding"]:
 
     if not trees:
         return []
-    with _bar("opening images", unit="images") as tell:
+    with bar("opening images", unit="images") as tell:
         number, faults = unreadable(trees, tell)
     text = " ".join([f"{number - len(faults)} of {number} can be read.", *faults[:FEW]])
     return [Finding("images", not faults, text)]
@@ -277,40 +277,3 @@ def _card(name: str) -> "Card":
 
 def _missing(declared: Data, folder: Path) -> list[str]:
     return [path for path in (*declared.files, *declared.trees) if not (folder / path).exists()]
-
-
-@contextmanager
-def _spinner(text: str) -> Iterator[None]:
-    """Show that something goes on; a line where there is no terminal."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        click.echo(text, err=True)
-        yield
-        return
-    with console.status(text):
-        yield
-
-
-@contextmanager
-def _bar(text: str, unit: str = "bytes") -> Iterator["Tell"]:
-    """Show how far something is, on a terminal."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    done = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
-    columns = (TextColumn(text), BarColumn(), done, TimeRemainingColumn())
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        click.echo(text, err=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        bar = progress.add_task(text, total=None)
-        yield lambda done, of: progress.update(bar, completed=done, total=of or None)
