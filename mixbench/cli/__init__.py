@@ -14,14 +14,14 @@ from mixbench.cli.run import plan, run
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(mixbench.__version__, prog_name="mixbench")
 def main() -> None:
-    r"""Measure what a mixing augmentation gains, on what, and at what cost.
+    """Measure what a mixing augmentation gains, on what, and at what cost.
 
     \b
     mixbench run -m none,mixup -t digits --seeds 3    train, evaluate, rank
     mixbench list methods                             what there is
     mixbench report                                   the leaderboards of the store
     mixbench data get cifar10                         the data of a task
-    """
+    """  # noqa: D301  # click's mark for lines that stay as they are
 
 
 for command in (run, plan, list_units, info, report, status, logs, cache, data, doctor):

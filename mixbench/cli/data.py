@@ -133,14 +133,14 @@ def _fetched(archive: Archive, source: Path | None, folder: Path, declared: Data
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--set", "settings", multiple=True, metavar="NAME.PARAM=VALUE", help="Of the task.")
 def make(*, name: str, folder: Path | None, settings: tuple[str, ...], **given: int | None) -> None:
-    r"""Write generated images in a data set's official layout.
+    """Write generated images in a data set's official layout.
 
     They are textured shapes on cluttered grounds: learnable, not trivial, and labelled as
     synthetic wherever their numbers are shown.
 
     \b
     mixbench data make cifar10 --classes 5 --train 50 --test 20 --to shapes
-    """
+    """  # noqa: D301  # click's mark for lines that stay as they are
     from mixbench.plan.cells import base_values
     from mixbench.plan.data import home
     from mixbench.registry.parameters import given_to, parameters_of, read_settings

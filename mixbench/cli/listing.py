@@ -70,11 +70,15 @@ def _parameters(card: "Card") -> Iterator[str]:
 
 def _task_lines(card: "Card") -> Iterator[str]:
     """Yield what only tasks have: protocols, models, metrics."""
-    for protocol, recipe in card.declared.get("protocols", {}).items():
-        yield f"\nprotocol {protocol} (each field is a parameter too)\n  {_named(vars(recipe))}"
-    if models := card.declared.get("models"):
-        yield f"\nmodels: {', '.join(models)}"
-    for metric in card.declared.get("metrics", ()):
+    declared = card.declared
+    for protocol, recipe in declared.get("protocols", {}).items():
+        generated = ", on generated images" if protocol in declared["synthetic"].protocols else ""
+        yield f"\nprotocol {protocol}{generated} (each field is a parameter too)"
+        yield f"  {_named(vars(recipe))}"
+    if models := declared.get("models"):
+        timm = ", and every model of timm" if declared.get("takes_timm") else ""
+        yield f"\nmodels: {', '.join(models)}{timm}"
+    for metric in declared.get("metrics", ()):
         better = "higher" if metric.higher_is_better else "lower"
         ranked = ", ranked" if metric.primary else ""
         yield f"metric {metric.name} in {metric.unit}, {better} is better{ranked}"
