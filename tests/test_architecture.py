@@ -16,7 +16,7 @@ SOURCES = sorted(p for d in ("mixbench", "methods", "tasks") for p in (ROOT / d)
 # The first floors know no torch.
 LIGHT = (
     *("errors", "declare", "archives", "registry.cards", "registry.units"),
-    *("registry.parameters", "registry.backbones", "registry.fingerprint", "store"),
+    *("registry.parameters", "models.names", "registry.fingerprint", "store"),
     *("plan.data", "plan.verify", "plan.cells", "plan.graph", "plan.why"),
     *("records.schema", "stage", "engines.local", "engines.scheduler", "engines.preflight"),
     "engines.progress",

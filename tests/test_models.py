@@ -10,7 +10,7 @@ from torch import nn
 from mixbench.contract import Output
 from mixbench.errors import UsageError
 from mixbench.models.build import SMALL, build
-from mixbench.registry.backbones import timm_models
+from mixbench.models.names import timm_models
 
 # Of the authors, where they give one; for ten classes on 32 x 32 pixels.
 PUBLISHED = {

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from mixbench.errors import UsageError
+from mixbench.models.names import timm_models
 from mixbench.models.residual import PreActNet, ResidualNet
-from mixbench.registry.backbones import timm_models
 
 
 def _of_timm(name: str, channels: int, classes: int) -> nn.Module:

@@ -7,8 +7,8 @@ from typing import Any
 
 from mixbench.declare import Need, Recipe
 from mixbench.errors import UnknownName, UsageError
+from mixbench.models.names import timm_models
 from mixbench.plan.data import DataSource, content_digest, locate
-from mixbench.registry.backbones import timm_models
 from mixbench.registry.cards import Card
 from mixbench.registry.parameters import Setting, given_to, parameters_of, task_settings
 from mixbench.registry.units import find
