@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +18,12 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 def _one_thread() -> None:
     """Tests run beside each other's processes on few cores."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _heed_ctrl_c() -> None:
+    """Shells start jobs in the background deaf to it, and what tests start would be, too."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
