@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mixbench.contract import Output
 from mixbench.errors import UsageError
+from mixbench.models.weights import State, adopt
 
 
 class TimmNet(nn.Module):
@@ -47,6 +48,12 @@ class TimmNet(nn.Module):
         """The last layer."""
         layer: nn.Module = self.net.get_classifier()  # type: ignore[operator]
         return layer
+
+    def adopt(self, state: State) -> None:
+        """Start all but the classifier from timm's weights of the same model."""
+        last = {id(tensor) for tensor in self.classifier.parameters()}
+        names = [name for name, tensor in self.net.named_parameters() if id(tensor) in last]
+        adopt(self.net, state, but=names)
 
     def measured(self, channels: int, size: tuple[int, int]) -> Self:
         """Find out how the features are laid out, with one blank image; return the model itself.
