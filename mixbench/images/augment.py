@@ -84,6 +84,35 @@ class CropFlip:
         return images
 
 
+@dataclass(frozen=True)
+class WindowFlip:
+    """Resize to a square, whatever the image's shape; cut out a smaller one; flip half of them.
+
+    Parameters
+    ----------
+    whole, size : pixels
+        Sides of the two squares.
+    """
+
+    whole: int
+    size: int
+
+    def draw(self, number: int, rng: torch.Generator) -> Tensor:
+        """Draw a row, a column and a flip for each image."""
+        return torch.rand(number, 3, generator=rng)
+
+    def crop(self, image: Tensor, draws: Tensor) -> Tensor:
+        """Return the image's window."""
+        top, left = (draws[:2] * (self.whole - self.size + 1)).long().tolist()
+        square = resize(image, (self.whole, self.whole))
+        cut = square[:, top : top + self.size, left : left + self.size]
+        return cut.flip(-1) if draws[2] < 0.5 else cut  # half of them
+
+    def tint(self, images: Tensor, draws: Tensor) -> Tensor:  # noqa: ARG002  # the protocol
+        """Return the images: colours stay."""
+        return images
+
+
 # Of ImageNet's colours (Krizhevsky et al., NIPS 2012, §4.1): deviations along the principal axes.
 DEVIATIONS = (0.2175, 0.0188, 0.0045)
 AXES = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))

@@ -1,5 +1,7 @@
 """Image files as tensors."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +23,30 @@ def read_image(path: Path) -> Tensor:
     DataError
         If the file is missing, truncated or no image.
     """
+    with _naming_damage(path), Image.open(path) as image:
+        pixels = np.array(image.convert("RGB"))
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Return an image file's width and height, from its header.
+
+    Raises
+    ------
+    DataError
+        If the file is missing or no image.
+    """
+    with _naming_damage(path), Image.open(path) as image:
+        return image.size
+
+
+@contextmanager
+def _naming_damage(path: Path) -> Iterator[None]:
     try:
-        with Image.open(path) as image:
-            pixels = np.array(image.convert("RGB"))
+        yield
     except FileNotFoundError as error:
         raise DataError(f"The image {path} is missing.") from error
     except UnidentifiedImageError as error:
         raise DataError(f"{path} is not an image file.") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"The image {path} is damaged: {error}.") from error
-    return torch.from_numpy(pixels).permute(2, 0, 1)

@@ -19,35 +19,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mixbench.errors import BadParameter
+from mixbench.images.shapes import FIGURES, SHAPES, TEXTURES, outline
 from mixbench.streams import generator
 
-# Gielis' superformula (Am. J. Botany 90, 2003): r = (|cos(mφ/4)|^n2 + |sin(mφ/4)|^n3)^(-1/n1).
-# Symmetry m, then n1, n2, n3.
-SHAPES: dict[str, tuple[float, float, float, float]] = {
-    "disc": (0.0, 1.0, 1.0, 1.0),
-    "square": (4.0, 12.0, 12.0, 12.0),
-    "triangle": (3.0, 5.0, 18.0, 18.0),
-    "star": (5.0, 0.5, 0.8, 0.8),
-    "clover": (6.0, 1.0, 4.0, 6.0),
-    "cross": (4.0, 0.6, 0.9, 0.9),
-    "lens": (2.0, 1.0, 1.2, 1.2),
-    "flower": (10.0, 2.0, 6.0, 6.0),
-    "pentagon": (5.0, 6.0, 12.0, 12.0),
-    "pinwheel": (7.0, 0.5, 1.0, 0.6),
-}
-# Waves across the thing along two directions, and how much each counts.
-TEXTURES: dict[str, tuple[float, float, float, float]] = {
-    "plain": (0.0, 0.0, 0.0, 0.0),
-    "striped": (2.5, 0.0, 1.0, 0.0),
-    "checked": (2.0, 2.0, 1.0, 1.0),
-    "banded": (1.2, 0.0, 1.0, 0.0),
-    "dotted": (3.5, 3.5, 1.0, 1.0),
-    "rippled": (5.0, 0.0, 1.0, 0.0),
-    "woven": (4.5, 1.5, 1.0, 1.0),
-    "ribbed": (0.0, 3.5, 0.0, 1.0),
-    "barred": (0.0, 1.8, 0.0, 1.0),
-    "netted": (5.5, 5.5, 1.0, 1.0),
-}
 COLOURS = (
     "red", "orange", "yellow", "lime", "green", "mint", "cyan", "azure", "blue", "violet",
     "magenta", "rose",
@@ -68,25 +42,32 @@ class Look(NamedTuple):
     @property
     def name(self) -> str:
         """What people call it."""
-        return f"{COLOURS[self.colour]} {[*TEXTURES][self.texture]} {[*SHAPES][self.shape]}"
+        return f"{COLOURS[self.colour]} {[*TEXTURES][self.texture]} {SHAPES[self.shape]}"
 
 
-def looks(number: int) -> list[Look]:
+def looks(number: int, *, birds: bool = False) -> list[Look]:
     """Return the first so many classes of things; a longer list begins with the shorter one.
+
+    Parameters
+    ----------
+    birds
+        Whether the things are birds, instead of figures.
 
     Raises
     ------
     BadParameter
         If there are not that many.
     """
-    sizes = len(SHAPES), len(TEXTURES), len(COLOURS)
+    shapes = range(len(FIGURES), len(SHAPES)) if birds else range(len(FIGURES))
+    sizes = len(shapes), len(TEXTURES), len(COLOURS)
     most = math.prod(sizes)
     if not 1 <= number <= most:
         raise BadParameter(f"There are {most} kinds of generated things (got classes={number}).")
     order = torch.randperm(most, generator=generator(0, "synthetic")).tolist()
     every = [Look(*parts) for parts in product(*map(range, sizes))]
     # Few shapes, textures and colours for few classes, so that none of them tells much.
-    return sorted((every[place] for place in order), key=max)[:number]
+    chosen = sorted((every[place] for place in order), key=max)[:number]
+    return [look._replace(shape=shapes[look.shape]) for look in chosen]
 
 
 @dataclass
@@ -190,7 +171,9 @@ def _paint(
     for place in range(layout.looks.shape[1]):
         look = table[layout.looks[:, place].clamp_min(0)]
         there = (layout.looks[:, place] >= 0)[:, None, None]
-        cover, wave = _outline(look, layout.centres[:, place], layout.radii[:, place], size, rng)
+        cover, wave = outline(
+            *(look[:, 0], look[:, 1]), layout.centres[:, place], layout.radii[:, place], size, rng
+        )
         cover = cover * there
         front, back = _two_colours(look[:, 2], rng)
         paint_ = torch.lerp(back[..., None, None], front[..., None, None], wave[:, None])
@@ -208,42 +191,14 @@ def _grounds(number: int, size: tuple[int, int], rng: torch.Generator) -> Tensor
     images = F.interpolate(soft, size, mode="bicubic", align_corners=False).clamp(0, 1)
     images = 0.25 + 0.5 * images
     for _ in range(DEBRIS):
-        shape = torch.randint(len(SHAPES), (number,), generator=rng)
+        shape = torch.randint(len(FIGURES), (number,), generator=rng)
         texture = torch.randint(len(TEXTURES), (number,), generator=rng)
-        look = torch.stack([shape, texture, torch.zeros_like(shape)], 1)
         centres = torch.rand(number, 2, generator=rng)
         radii = 0.05 + 0.13 * torch.rand(number, generator=rng)
-        cover, wave = _outline(look, centres, radii, size, rng)
+        cover, wave = outline(shape, texture, centres, radii, size, rng)
         grey = 0.15 + 0.7 * torch.rand(number, 1, 1, 1, generator=rng)
         images = torch.lerp(images, grey * (0.6 + 0.4 * wave[:, None]), 0.8 * cover[:, None])
     return images
-
-
-def _outline(
-    look: Tensor, centres: Tensor, radii: Tensor, size: tuple[int, int], rng: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Return how much of every pixel each thing covers, and its texture's wave; (B, H, W)."""
-    number, short = len(look), min(size)
-    turn, stretch = torch.rand(2, number, 1, 1, generator=rng)
-    turn, stretch = 2 * math.pi * turn, 0.85 + 0.3 * stretch
-    rows = (torch.arange(size[0]) + 0.5)[None, :, None] - centres[:, 0, None, None] * size[0]
-    columns = (torch.arange(size[1]) + 0.5)[None, None, :] - centres[:, 1, None, None] * size[1]
-    unit = radii[:, None, None] * short
-    u = (rows * turn.cos() + columns * turn.sin()) / unit * stretch
-    v = (columns * turn.cos() - rows * turn.sin()) / unit / stretch
-
-    m, n1, n2, n3 = torch.tensor([*SHAPES.values()])[look[:, 0]].T[..., None, None]
-    angle = m * torch.atan2(v, u) / 4
-    edge = (angle.cos().abs() ** n2 + angle.sin().abs() ** n3) ** (-1 / n1)
-    edge = edge / edge.amax((1, 2), keepdim=True)  # the formula's own sizes differ
-    distance = torch.hypot(u, v)
-    cover = ((edge - distance) * unit * 0.8 + 0.5).clamp(0, 1)
-
-    f1, f2, w1, w2 = torch.tensor([*TEXTURES.values()])[look[:, 1]].T[..., None, None]
-    phase = 2 * math.pi * torch.rand(2, number, 1, 1, generator=rng)
-    one = w1 * (math.pi * f1 * u + phase[0]).sin() + (1 - w1)
-    other = w2 * (math.pi * f2 * v + phase[1]).sin() + (1 - w2)
-    return cover, (2.5 * one * other + 0.5).clamp(0, 1)
 
 
 def _two_colours(colour: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
