@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixbench.contract import Part, Score, Task
+from mixbench.contract import Part, Predictions, Score, Task
 from mixbench.errors import DataError
 from mixbench.images.splits import stratified_holdout
 from mixbench.metrics import calibration_error, cross_entropy, top1, top5
@@ -58,8 +58,9 @@ class Classification(Task):
         """Return the cross-entropy of every image, (B,)."""
         return F.cross_entropy(out, targets, reduction="none")
 
-    def score(self, outputs: Tensor, targets: Tensor) -> dict[str, Score]:
+    def score(self, predictions: Predictions, targets: Tensor) -> dict[str, Score]:
         """Return every declared metric."""
+        outputs = predictions["outputs"]
         return {metric.name: SCORES[metric.name](outputs, targets) for metric in self.metrics}
 
     def names_of(self, found: list[str], where: Path) -> list[str]:

@@ -18,6 +18,8 @@ CountOrZero = Annotated[int, Ge(0)]
 SearchGrid = Annotated[int, Ge(2), Le(5)]  # 25 cells: more masks than a search can learn from
 # A path. Its content, not its place, decides the result.
 File = Annotated[str, "file"]
+# What a model starts from: ``random``, ``published`` weights or a file of weights.
+Weights = Annotated[str, "weights"]
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,16 @@ class Metric:
         ``"%"`` for shares in percent, otherwise the unit's name.
     primary
         Whether leaderboards rank by it; exactly one metric of a task does.
+    floor
+        Whether it is what the primary metric would be without looking at the data: a fact of the
+        task, not a merit of a method.
     """
 
     name: str
     unit: str
     higher_is_better: bool
     primary: bool = False
+    floor: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,8 @@ class Reference:
         Runs behind `value` and `deviation`; None where the publication does not say.
     protocol
         The one that follows the publication.
+    remark
+        What a reader must know before comparing.
     """
 
     metric: str
@@ -61,9 +69,10 @@ class Reference:
     deviation: float | None = None
     num_seeds: int | None = None
     protocol: str = "paper"
+    remark: str = ""
 
 
-def table_row(
+def table_row(  # noqa: PLR0913  # all that tables say of a row
     citation: str,
     where: str,
     model: str,
@@ -71,10 +80,13 @@ def table_row(
     *,
     metric: str = "top1",
     num_seeds: int | None = None,
+    remark: str = "",
 ) -> tuple[Reference, ...]:
     """Return a table's row of published numbers: by method, a value or a value and deviation."""
     return tuple(
-        Reference(metric, method, model, value, citation, where, deviation, num_seeds)
+        Reference(
+            *(metric, method, model, value, citation, where, deviation, num_seeds), remark=remark
+        )
         for method, number in numbers.items()
         for value, deviation in [number if isinstance(number, tuple) else (number, None)]
     )
@@ -90,6 +102,9 @@ class Recipe:
         The protocol's model when the user names none.
     lr
         At the first step.
+    fast_lr
+        Of the model's classifier, or what else it calls fast, and of the method's heads, in parts
+        of `lr`.
     milestones : epochs
         After which the learning rate is a tenth of what it was; with none, it is annealed to 0 by
         half a cosine over all steps.
@@ -110,6 +125,7 @@ class Recipe:
     epochs: Count
     batch_size: Count = 100
     lr: Positive = 0.1
+    fast_lr: Positive = 1.0
     momentum: Fraction = 0.9
     nesterov: bool = True
     weight_decay: NonNegative = 5e-4
@@ -128,7 +144,7 @@ class Archive:
     Attributes
     ----------
     digest
-        MD5 or SHA-256, by its length.
+        MD5 or SHA-256, by its length; or what is known of the beginning of a SHA-256.
     url
         Empty where it must be fetched by hand.
     """

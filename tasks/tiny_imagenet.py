@@ -10,7 +10,6 @@ Recipe   paper: that of Cascante-Bonilla et al., BMVC 2021, arXiv:2106.09011, §
 Expect   protocol paper, resnet50: 61.2 % top-1 without mixing (the paper)
 """
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -31,6 +30,7 @@ from mixbench.declare import (
 from mixbench.errors import DataError
 from mixbench.images.augment import CropFlip
 from mixbench.images.folders import Listing, list_images
+from mixbench.images.lists import read_lines, write_lines
 from mixbench.images.scenes import looks, one_thing, shuffled_classes, write_images
 from mixbench.images.splits import Pixels, ResidentSplit, read_all
 from mixbench.streams import generator
@@ -177,22 +177,3 @@ def annotated(folder: Path, names: list[str]) -> Listing:
             paths.append(folder / "images" / Path(parts[0]).name)
             classes.append(index[parts[1]])
     return Listing(paths, torch.tensor(classes))
-
-
-def read_lines(path: Path) -> list[str]:
-    """Return the lines of a text file that are not empty.
-
-    Raises
-    ------
-    DataError
-        If it cannot be read.
-    """
-    try:
-        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} must be a text file ({error}).") from error
-
-
-def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """Write a text file."""
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

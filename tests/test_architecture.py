@@ -25,15 +25,17 @@ LIGHT = (
 HEAVY = (
     *("streams", "contract.task", "contract.step", "contract.method"),
     *("contract", "kernels", "metrics", "ranks"),
-    *("models.residual", "models.timm_net", "models.build"),
-    *("images.augment", "images.decode", "images.pickled", "images.folders", "images.scenes"),
-    *("images.splits", "images.loading", "classification"),
+    *("models.residual", "models.weights", "models.timm_net", "models.large_map", "models.build"),
+    *("images.augment", "images.decode", "images.pickled", "images.folders", "images.lists"),
+    *("images.shapes", "images.scenes", "images.splits", "images.loading", "classification"),
+    *("localization.components", "localization.box_accuracy", "localization.cam"),
+    "localization.scoring",
     *("stages.evaluation", "stages.mixing", "stages.runs", "stages.training", "stages.journal"),
     *("stages.environment", "stages.work"),
     "stages.check",
     *("search.space", "search.fitness", "search.found", "search.genetic", "search.direct"),
     *("search.evolve", "search.strategies"),
-    *("figures.search", "figures.mixes", "figures.cells"),
+    *("figures.search", "figures.mixes", "figures.localization", "figures.cells"),
     *("testing.toy", "testing.checks", "testing"),
 )
 CLI = ("options", "listing", "reports", "cache", "waiting", "data", "doctor", "run")

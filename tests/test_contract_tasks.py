@@ -66,6 +66,14 @@ def test_declarations_are_complete(task: Task) -> None:
     assert set(task.synthetic.protocols) <= set(task.protocols)
 
 
+def test_rates_by_model_are_of_what_is_there(task: Task) -> None:
+    for protocol, models in task.by_model.items():
+        assert protocol in task.protocols
+        assert set(models) <= set(task.models)
+        assert all(replace(task.protocols[protocol], **values) for values in models.values())
+    assert set(task.published) <= set(task.models)
+
+
 def test_references_are_of_what_is_there(task: Task) -> None:
     names = {metric.name for metric in task.metrics}
 
@@ -99,7 +107,8 @@ def test_classes_are_named_and_all_there(task: Task, folder: Path) -> None:
     assert len(set(names)) == task.num_classes
     for part in ("train", "validation", "test"):
         split = task.load(part, folder, 0)
-        assert set(split.targets.tolist()) == set(range(task.num_classes))
+        assert split.by_class is not None
+        assert set(split.by_class.classes.tolist()) == set(range(task.num_classes))
 
 
 def test_augmentation_draws_only_from_its_stream(task: Task, folder: Path) -> None:
@@ -119,9 +128,9 @@ def test_every_model_predicts_and_is_scored(task: Task, folder: Path) -> None:
     for name in task.models[:2]:
         model = task.build(name)
 
-        outputs = predict(model, baseline(), split)
-        losses = task.loss(outputs, split.targets)
-        scores = task.score(outputs, split.targets)
+        predictions = predict(task, model, baseline(), split)
+        losses = task.loss(predictions["outputs"], split.targets)
+        scores = task.score(predictions, split.targets)
 
         assert losses.shape == (len(split),)
         assert set(scores) == {metric.name for metric in task.metrics}

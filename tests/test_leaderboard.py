@@ -165,3 +165,38 @@ def test_absent_is_empty_and_null_never_zero(make_record: MakeRecord) -> None:
     assert row["deviation"] is None
     assert ",0.0," not in to_csv(boards).splitlines()[1].split("5000")[0]
     assert display(boards[0])["vs none"][0] == ""
+
+
+def with_metric(record: Record, name: str, value: float) -> Record:
+    """Return a record with one more metric that looks at nothing."""
+    content = record.model_dump(by_alias=True)
+    floor = {**content["metrics"][0], "primary": False, "floor": True, "stderr": None}
+    content["metrics"].append({**floor, "name": name, "value": value})
+    return Record.model_validate(content)
+
+
+def test_what_looks_at_nothing_stands_beside_and_names_who_is_below(
+    records: list[Record],
+) -> None:
+    board = only([with_metric(record, "chance", 90.5) for record in records])
+
+    assert "chance 90.50 without looking at the images" in board.facts
+    assert "chance" not in board.rows
+    assert "Worse than chance, which looks at nothing: cutmix." in board.notes
+
+
+def test_published_numbers_stand_beside_with_their_sources(records: list[Record]) -> None:
+    def reference(value: float, where: str, remark: str = "") -> dict[str, object]:
+        fixed = {"metric": "top1", "deviation": None, "num_seeds": None, "citation": "arXiv:1"}
+        return {**fixed, "value": value, "where": where, "remark": remark}
+
+    content = [record.model_dump(by_alias=True) for record in records]
+    for record in content:
+        if record["method"]["name"] == "mixup":
+            record["references"] = [reference(93.5, "Table 2"), reference(91.0, "Table 1", "old")]
+
+    board = only([Record.model_validate(record) for record in content])
+
+    assert list(display(board)["published"]) == ["91 [1], 93.5 [2]", "", ""]
+    assert board.notes[-2:] == ("[1] arXiv:1, Table 1. Old.", "[2] arXiv:1, Table 2.")
+    assert "published" not in only(records).rows

@@ -1,6 +1,7 @@
 """``mixbench data``: fetch what is published, make what resembles it, check what is there."""
 
 import json
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from mixbench.declare import Archive, Data, Synthetic
 from mixbench.errors import DataError, DataFull, UnknownName, UsageError, naming_full_disk
 
 if TYPE_CHECKING:
-    from mixbench.plan.verify import Finding
+    from mixbench.archives import Finding
     from mixbench.registry.cards import Card
 
 FEW = 10  # wrong files that are named
@@ -88,7 +89,22 @@ def get(name: str, source: Path | None, folder: Path | None) -> int:
             with spinner(f"unpacking {path.name}"):
                 task.unpack(path, folder)
             mark.touch()
+    _get_weights(card, source)
     return _verified(card, folder, images=False, as_json=False)
+
+
+def _get_weights(card: "Card", source: Path | None) -> None:
+    """Fetch the published weights that a task starts from."""
+    from mixbench.plan.data import weights_home
+
+    archives: dict[str, Archive] = card.declared.get("published", {})
+    folder = weights_home()
+    with _filling(folder):
+        for archive in archives.values():
+            folder.mkdir(parents=True, exist_ok=True)
+            path = _fetched(archive, source, folder, card.declared["data"])
+            if path.parent != folder:
+                shutil.copyfile(path, folder / archive.name)
 
 
 @contextmanager
@@ -217,9 +233,13 @@ def _verified(card: "Card", folder: Path, *, images: bool, as_json: bool) -> int
     """Print what is found in a data set's folder; return the exit code."""
     from mixbench.plan.data import MARK
     from mixbench.plan.verify import compare
+    from mixbench.registry.units import load_task
 
     declared: Data = card.declared["data"]
     findings = list(compare(declared, folder))
+    generated = (folder / MARK).exists()
+    if "verify" in card.defines and not generated and all(finding.ok for finding in findings):
+        findings += load_task(card)().verify(folder)
     if images:
         findings += _opened([folder / tree for tree in declared.trees])
     wrong = [finding for finding in findings if not finding.ok]
@@ -230,7 +250,7 @@ def _verified(card: "Card", folder: Path, *, images: bool, as_json: bool) -> int
     for finding in findings:
         click.echo(f"{'ok  ' if finding.ok else 'FAIL'} {finding.path}: {finding.text}")
     if wrong:
-        verb = "make" if (folder / MARK).exists() else "get"
+        verb = "make" if generated else "get"
         advice = f"remove it and give `mixbench data {verb} {declared.name}`"
         click.echo(f"{folder} is not complete: {len(wrong)} wrong; {advice}.", err=True)
         return 1
@@ -240,8 +260,8 @@ def _verified(card: "Card", folder: Path, *, images: bool, as_json: bool) -> int
 
 def _opened(trees: list[Path]) -> list["Finding"]:
     """Open the image files, if there are any; return how many can be read, and who cannot."""
+    from mixbench.archives import Finding
     from mixbench.images.folders import unreadable
-    from mixbench.plan.verify import Finding
 
     if not trees:
         return []

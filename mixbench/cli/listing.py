@@ -75,6 +75,8 @@ def _task_lines(card: "Card") -> Iterator[str]:
         generated = ", on generated images" if protocol in declared["synthetic"].protocols else ""
         yield f"\nprotocol {protocol}{generated} (each field is a parameter too)"
         yield f"  {_named(vars(recipe))}"
+        for model, values in declared.get("by_model", {}).get(protocol, {}).items():
+            yield f"  with {model}: {_named(values)}"
     if models := declared.get("models"):
         timm = ", and every model of timm" if declared.get("takes_timm") else ""
         yield f"\nmodels: {', '.join(models)}{timm}"

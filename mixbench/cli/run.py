@@ -56,7 +56,8 @@ def run(*, store_path: Path, fresh: bool, dry_run: bool, as_json: bool, **option
 
     plan = make_plan(cells_of(make_request(options)))
     store = Store(store_path)
-    slots = local_slots(options["gpus_per_cell"])
+    threads = max(cell.recipe.threads for cell in plan.cells)
+    slots = local_slots(options["gpus_per_cell"], threads)
     means = Means(
         checkpoint_every=options["checkpoint_every"],
         workers=readers(slots) if options["workers"] is None else options["workers"],

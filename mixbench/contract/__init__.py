@@ -6,13 +6,14 @@ the parts that a mixed item is made of (K as well). Images are (B, C, H, W).
 
 from mixbench.contract.method import Method, Preparation, Trained, mixed_loss
 from mixbench.contract.step import Sources, Step
-from mixbench.contract.task import ClassIndex, Output, Part, Score, Split, Task
+from mixbench.contract.task import ClassIndex, Output, Part, Predictions, Score, Split, Task
 
 __all__ = [
     "ClassIndex",
     "Method",
     "Output",
     "Part",
+    "Predictions",
     "Preparation",
     "Score",
     "Sources",

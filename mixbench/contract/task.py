@@ -1,17 +1,21 @@
 """What a task owes: data, models, recipes, loss and evaluation."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from mixbench.archives import unpack
-from mixbench.declare import Data, Metric, Need, Recipe, Reference, Synthetic
+from mixbench.archives import Finding, unpack
+from mixbench.declare import Archive, Data, Metric, Need, Recipe, Reference, Synthetic
 from mixbench.errors import MixbenchError
 
+if TYPE_CHECKING:
+    from mixbench.contract.method import Method
+
 Part = Literal["train", "validation", "test"]
+Predictions: TypeAlias = Mapping[str, Tensor]  # by name, one row for each item
 
 
 class Output(NamedTuple):
@@ -123,6 +127,10 @@ class Task:
         How much data is generated unless the user says otherwise.
     by_protocol
         Values that a protocol gives to parameters which the user does not set.
+    by_model
+        By protocol and model, values of the recipe that are not those of the protocol.
+    published
+        Files with weights of models, by model, for a parameter of type `Weights`.
     num_classes, image_size
         For methods to check what they are asked; 0 for a task without single classes.
     """
@@ -137,6 +145,8 @@ class Task:
     takes_timm: ClassVar[bool] = False
     synthetic: ClassVar[Synthetic]
     by_protocol: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    by_model: ClassVar[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {}
+    published: ClassVar[Mapping[str, Archive]] = {}
     num_classes: int = 0
     image_size: tuple[int, int]
 
@@ -161,13 +171,28 @@ class Task:
         """Unpack one of the data's archives into the data's folder."""
         unpack(archive, folder)
 
+    def verify(self, folder: Path) -> Iterator[Finding]:  # noqa: ARG002  # for tasks to define
+        """Yield what is found where more is known of the data than its files' digests."""
+        yield from ()
+
     def build(self, model: str) -> nn.Module:
         """Return a freshly initialised model that returns `Output`.
 
         It has ``feature_dim`` and ``feature_size``, the depth, height and width of its features,
-        ``blocks``, the names of the submodules at which a method may mix, and ``classifier``.
+        ``blocks``, the names of the submodules at which a method may mix, and ``classifier``. It
+        may have ``fast``, the names of the submodules that learn at the recipe's `fast_lr`; without
+        it, the classifier does.
         """
         raise NotImplementedError
+
+    def start(self, model: nn.Module) -> None:
+        """Give a freshly built model the weights that its training starts from.
+
+        Raises
+        ------
+        MixbenchError
+            If they cannot be read, or are another model's.
+        """
 
     def new_classifier(self, feature_dim: int) -> nn.Module:  # noqa: ARG002  # for tasks to define
         """Return a fresh classifier of pooled features; tasks without classes raise."""
@@ -183,6 +208,16 @@ class Task:
         """Return the loss of every item, (B,), not reduced."""
         raise NotImplementedError
 
-    def score(self, outputs: Tensor, targets: Tensor) -> dict[str, Score]:
+    def predict(
+        self,
+        model: nn.Module,
+        method: "Method",
+        images: Tensor,
+        targets: Tensor,  # noqa: ARG002  # for tasks that look closer
+    ) -> dict[str, Tensor]:
+        """Return all that is scored of a batch, in evaluation mode: by default, the outputs."""
+        return {"outputs": method.predict(model(images))}
+
+    def score(self, predictions: Predictions, targets: Tensor) -> dict[str, Score]:
         """Return every metric that the task declares, from the predictions of a whole part."""
         raise NotImplementedError

@@ -37,13 +37,15 @@ class _Running:
     lifeline: int  # open in the launcher alone, as long as it lives
 
 
-def local_slots(size: int = 1) -> list[dict[str, str]]:
+def local_slots(size: int = 1, threads: int = 1) -> list[dict[str, str]]:
     """Return the environment of every slot.
 
     Parameters
     ----------
     size
-        GPUs of a slot; on a machine without them, processor cores.
+        GPUs of a slot; on a machine without them, processes.
+    threads
+        Of each of those processes: more of them than there are cores would wait for each other.
 
     Raises
     ------
@@ -57,7 +59,8 @@ def local_slots(size: int = 1) -> list[dict[str, str]]:
             f"--gpus-per-cell must be at most the {number} {unit} of this machine (got {size})."
         )
     if not gpus:
-        return [{"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}] * (cores // size)
+        number = max(cores // (size * threads), 1)
+        return [{"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}] * number
     return [
         {"CUDA_VISIBLE_DEVICES": ",".join(gpus[start : start + size])}
         for start in range(0, number - size + 1, size)

@@ -11,9 +11,9 @@ from mixbench.store import Store
 
 
 def preflight(plan: Plan, store: Store, *, fresh: bool) -> None:
-    """Have methods and models that may not fit their tasks made, and the methods look.
+    """Have methods, models and weights that may not fit their tasks made, and the methods look.
 
-    Models that a task names are known to fit it.
+    Models that a task names are known to fit it, unless they start from files.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ def preflight(plan: Plan, store: Store, *, fresh: bool) -> None:
     """
     specs = {}
     for cell, chain in zip(plan.cells, plan.chains, strict=True):
-        asks = "check" in cell.method.card.defines
+        asks = "check" in cell.method.card.defines or cell.task.files
         foreign = cell.model not in cell.task.card.declared["models"]
         if (asks or foreign) and (fresh or not store.finished(chain[-2])):
             stage = plan.stages[chain[-2]]

@@ -1,12 +1,14 @@
-"""Which pictures a finished cell has, and where they are written."""
+"""Which pictures finished cells have, and where they are written."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from mixbench.figures.localization import accuracy_curves, overlays, read_located
 from mixbench.figures.mixes import example_mixes
 from mixbench.figures.search import combinations, evolution, mutations
 from mixbench.leaderboard.board import method_label
@@ -17,20 +19,43 @@ DPI = 160
 
 
 def draw_cells(store: Store, records: Iterable[Record]) -> Iterator[Path]:
-    """Draw every method on every task once, at its lowest seed; yield the files one by one."""
-    chosen: dict[tuple[str, str, str, str], Record] = {}
+    """Draw every method on every task once, at its lowest seed, and the methods side by side.
+
+    Yields
+    ------
+    path
+        Of every file, when it is written.
+    """
+    chosen: dict[str, dict[str, Record]] = defaultdict(dict)
     for record in sorted(records, key=lambda r: r.seed):
         if record.status == "ok":
-            row = (record.task.name, record.model, record.protocol, method_label(record))
-            chosen.setdefault(row, record)
-    for row, record in chosen.items():
-        folder = store.root / "figures" / ".".join(row[:3]) / row[3].replace("/", "_")
-        for name, figure in _pictures(store, record):
-            folder.mkdir(parents=True, exist_ok=True)
-            path = folder / f"{name}.png"
-            FigureCanvasAgg(figure)
-            figure.savefig(path, dpi=DPI)
-            yield path
+            question = f"{record.task.name}.{record.model}.{record.protocol}"
+            chosen[question].setdefault(method_label(record), record)
+    for question, methods in chosen.items():
+        folder = store.root / "figures" / question
+        for method, record in methods.items():
+            for name, figure in _pictures(store, record):
+                yield _write(figure, folder / method.replace("/", "_") / f"{name}.png")
+        for name, figure in _side_by_side(store, methods):
+            yield _write(figure, folder / f"{name}.png")
+
+
+def _write(figure: Figure, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    FigureCanvasAgg(figure)
+    figure.savefig(path, dpi=DPI)
+    return path
+
+
+def _side_by_side(store: Store, methods: Mapping[str, Record]) -> Iterator[tuple[str, Figure]]:
+    """Yield the pictures of all methods on one task, those of one and the same data."""
+    last = max(methods.values(), key=lambda record: record.created)
+    same = {name: record for name, record in methods.items() if record.data == last.data}
+    found = {name: read_located(store, record) for name, record in same.items()}
+    located = {name: maps for name, maps in found.items() if maps is not None}
+    if located:
+        yield "overlays", overlays(store, last, located)
+        yield "box_accuracy", accuracy_curves(located)
 
 
 def _pictures(store: Store, record: Record) -> Iterator[tuple[str, Figure]]:

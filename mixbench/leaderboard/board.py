@@ -8,7 +8,7 @@ and the same augmentations.
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -30,7 +30,8 @@ class Leaderboard:
         Fit for a file: task.model.protocol, and what else tells it from others.
     rows
         One per method, best first: rank, method, n, mean, deviation, difference, low, high, the
-        secondary metrics, images, minutes, extra_parameters.
+        secondary metrics, images, minutes, extra_parameters, and, if there are any, the published
+        numbers with the marks of their sources.
     notes
         What a reader must know beside the numbers.
     """
@@ -88,6 +89,10 @@ def _leaderboard(group: Sequence[Record]) -> Leaderboard:
     first = good[0]
     task, data, primary = first.task, first.data, first.primary
     rows = _rows(runs_of(good), higher_is_better=primary.higher_is_better)
+    floors = {m.name: m.value for m in first.metrics if m.at == "last" and m.floor}
+    sources = _sources(good)
+    if sources:
+        rows["published"] = rows["method"].map(_published(good, sources)).fillna("")
     changed = [f"{name}={task.parameters[name]}" for name in task.changed]
     if first.protocol == "custom":
         changed += [f"{name}={first.recipe[name]}" for name in ("epochs", "batch_size", "lr")]
@@ -98,12 +103,18 @@ def _leaderboard(group: Sequence[Record]) -> Leaderboard:
         facts=(
             ", ".join([" ".join([*origin, "data:", data.name]), data.version, *changed]),
             f"{primary.name} in {primary.unit}, last epoch, {primary.n} test items",
+            *(
+                f"{name} {value:.2f} without looking at the images"
+                for name, value in floors.items()
+            ),
         ),
         rows=rows,
-        notes=tuple(_notes(group, rows)),
+        notes=(*_notes(group, rows), *_floor_notes(first, rows, floors), *_source_notes(sources)),
         metric=primary.name,
         unit=primary.unit,
-        secondary=tuple(m.name for m in first.metrics if m.at == "last" and not m.primary),
+        secondary=tuple(
+            m.name for m in first.metrics if m.at == "last" and not (m.primary or m.floor)
+        ),
     )
 
 
@@ -112,7 +123,8 @@ def runs_of(records: Iterable[Record]) -> pd.DataFrame:
     rows = []
     for record in records:
         assert record.cost is not None  # ok records have one
-        last = {m.name: m.value for m in record.metrics if m.at == "last" and not m.primary}
+        shown = (m for m in record.metrics if m.at == "last" and not (m.primary or m.floor))
+        last = {m.name: m.value for m in shown}
         rows.append({
             "method": method_label(record),
             "seed": record.seed,
@@ -167,3 +179,47 @@ def _notes(group: Sequence[Record], rows: pd.DataFrame) -> Iterable[str]:
         )
     else:
         yield "One seed: nothing can be said about chance. More: --seeds 3."
+
+
+def _floor_notes(first: Record, rows: pd.DataFrame, floors: Mapping[str, float]) -> Iterator[str]:
+    """Name the methods that are worse than what looks at nothing."""
+    sign = 1 if first.primary.higher_is_better else -1
+    for name, value in floors.items():
+        worse = rows["method"][sign * rows["mean"] < sign * value]
+        if len(worse):
+            yield f"Worse than {name}, which looks at nothing: {', '.join(worse)}."
+
+
+Source = tuple[str, str, str]  # citation, place in it, remark
+
+
+def _sources(records: Iterable[Record]) -> list[Source]:
+    """Return the publications of numbers for these records, sorted."""
+    found = {
+        (ref.citation, ref.where, ref.remark)
+        for record in records
+        for ref in record.references
+        if ref.metric == record.primary.name
+    }
+    return sorted(found)
+
+
+def _published(records: Iterable[Record], sources: list[Source]) -> dict[str, str]:
+    """Return the published numbers of every method, each with the mark of its source."""
+    numbers: dict[str, dict[int, float]] = defaultdict(dict)
+    for record in records:
+        for ref in record.references:
+            if ref.metric == record.primary.name:
+                mark = sources.index((ref.citation, ref.where, ref.remark)) + 1
+                numbers[method_label(record)][mark] = ref.value
+    return {
+        method: ", ".join(f"{values[mark]:g} [{mark}]" for mark in sorted(values))
+        for method, values in numbers.items()
+    }
+
+
+def _source_notes(sources: Sequence[Source]) -> Iterator[str]:
+    for mark, (citation, where, remark) in enumerate(sources, 1):
+        yield f"[{mark}] {citation}, {where}" + (
+            f". {remark[0].upper()}{remark[1:]}." if remark else "."
+        )

@@ -32,6 +32,8 @@ def display(board: Leaderboard) -> pd.DataFrame:
         ],
         "seeds": rows["n"].astype(str),
     })
+    if "published" in rows:
+        table["published"] = rows["published"]
     for name in board.secondary:
         table[name] = [f"{value:.3g}" for value in rows[name]]
     table["images"] = [_thousands(value) for value in rows["images"]]

@@ -1,17 +1,20 @@
 """What is asked, as cells: method x task x model x seed x protocol, with every name checked."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from mixbench.declare import Need, Recipe
 from mixbench.errors import UnknownName, UsageError
 from mixbench.models.names import timm_models
-from mixbench.plan.data import DataSource, content_digest, locate
+from mixbench.plan.data import DataSource, content_digest, locate, published
 from mixbench.registry.cards import Card
 from mixbench.registry.parameters import Setting, given_to, parameters_of, task_settings
 from mixbench.registry.units import find
+
+PUBLISHED = "published"
+NO_FILE = ("", "random", PUBLISHED)  # values of parameters that may be files
 
 
 @dataclass(frozen=True)
@@ -22,11 +25,14 @@ class Unit:
     ----------
     base
         The values that nobody set: the defaults, and what the protocol makes of them.
+    published
+        Where the published weights lie that parameters ask for.
     """
 
     card: Card
     parameters: Mapping[str, Any]
     base: Mapping[str, Any]
+    published: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -43,8 +49,9 @@ class Unit:
     @property
     def files(self) -> dict[str, str]:
         """The parameters that are files, with their absolute paths."""
-        names = [p.name for p in self.card.parameters if p.annotation == "File"]
-        return {n: str(Path(self.parameters[n]).resolve()) for n in names if self.parameters[n]}
+        names = [p.name for p in self.card.parameters if p.annotation in {"File", "Weights"}]
+        given = {n: v for n in names if (v := self.parameters[n]) not in NO_FILE}
+        return {n: str(Path(path).resolve()) for n, path in {**given, **self.published}.items()}
 
     @property
     def changed(self) -> list[str]:
@@ -73,8 +80,7 @@ class Cell:
     @property
     def custom(self) -> bool:
         """Whether the recipe differs from the protocol's."""
-        official: Recipe = self.task.card.declared["protocols"][self.protocol]
-        return self.recipe != official
+        return self.recipe != official_recipe(self.task.card, self.protocol, self.model)
 
     @property
     def label(self) -> str:
@@ -139,16 +145,26 @@ def _frame(card: Card, request: Request) -> dict[str, Any]:
     protocol = request.protocol or next(iter(protocols))
     if protocol not in protocols:
         raise UnknownName(f"protocol of {card.name}", protocol, protocols)
-    official = protocols[protocol]
-    base = base_values(card, protocol)
-    parameters, recipe = task_settings(card, base, official, given_to(card, request.settings))
+    given = given_to(card, request.settings)
+    model = _model(card, request.model or given.get("model") or protocols[protocol].model)
+    official, base = official_recipe(card, protocol, model), base_values(card, protocol)
+    parameters, recipe = task_settings(card, base, official, given)
+    data = locate(card, request.data, protocol)
+    asked = [p.name for p in card.parameters if p.annotation == "Weights"]
+    files = {n: published(card, n, model) for n in asked if parameters[n] == PUBLISHED}
     return {
-        "task": Unit(card, parameters, base),
-        "model": _model(card, request.model or recipe.model),
+        "task": Unit(card, parameters, base, files),
+        "model": model,
         "protocol": protocol,
         "recipe": recipe,
-        "data": locate(card, request.data, protocol),
+        "data": data,
     }
+
+
+def official_recipe(card: Card, protocol: str, model: str) -> Recipe:
+    """Return a protocol's recipe for a model, with nothing set by the user."""
+    recipe: Recipe = card.declared["protocols"][protocol]
+    return replace(recipe, **card.declared.get("by_model", {}).get(protocol, {}).get(model, {}))
 
 
 def _model(card: Card, name: str) -> str:

@@ -3,14 +3,15 @@
 import hashlib
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final, Literal
 
 from mixbench.archives import digest_of
-from mixbench.declare import Data, Synthetic
-from mixbench.errors import DataError
+from mixbench.declare import Archive, Data, Synthetic
+from mixbench.errors import DataError, UsageError
 from mixbench.registry.cards import Card
 from mixbench.store import sha256
 
@@ -42,8 +43,17 @@ class DataSource:
 
 def home(data: Data) -> Path:
     """Return where a data set lies unless the user says otherwise."""
+    return _root() / data.name
+
+
+def weights_home() -> Path:
+    """Return where published weights of models lie."""
+    return _root() / "weights"
+
+
+def _root() -> Path:
     root = os.environ.get(VARIABLE)
-    return (Path(root).expanduser() if root else Path.home() / ".cache" / "mixbench") / data.name
+    return Path(root).expanduser() if root else Path.home() / ".cache" / "mixbench"
 
 
 def locate(task: Card, asked: str | None, protocol: str = "") -> DataSource:
@@ -156,9 +166,42 @@ def content_digest(path: Path) -> str:
         If it cannot be read.
     """
     try:
-        return sha256(path)
+        found = path.stat()
+        return _content_digest(path, found.st_size, found.st_mtime_ns)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}).") from error
+
+
+@cache
+def _content_digest(path: Path, _size: int, _changed: int) -> str:
+    return sha256(path)
+
+
+def published(task: Card, parameter: str, model: str) -> str:
+    """Return the path of the published weights of a model that a task starts from.
+
+    Raises
+    ------
+    UsageError
+        If none are known.
+    DataError
+        If they are not here.
+    """
+    known: Mapping[str, Archive] = task.declared.get("published", {})
+    ways = f"name a file with --set {task.name}.{parameter}=FILE, or take =random"
+    if model not in known:
+        raise UsageError(
+            f"The task {task.name} starts from published weights, and knows those of "
+            f"{', '.join(known)}: for {model} {ways}."
+        )
+    path = weights_home() / known[model].name
+    if not path.exists():
+        raise DataError(
+            f"The task {task.name} starts {model} from the published weights "
+            f"{known[model].name}, which are not in {path.parent}. Fetch them with `mixbench data "
+            f"get {task.declared['data'].name}`, or {ways}."
+        )
+    return str(path)
 
 
 def _combined(digests: dict[str, str]) -> str:

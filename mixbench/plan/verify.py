@@ -2,21 +2,13 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from mixbench.archives import digest_of
+from mixbench.archives import Finding, digest_of
 from mixbench.declare import Data
 from mixbench.errors import DataError
 from mixbench.plan.data import MARK, survey
 from mixbench.store import read_json
-
-
-class Finding(NamedTuple):
-    """What was found at a path of the official layout."""
-
-    path: str
-    ok: bool
-    text: str
 
 
 def compare(data: Data, folder: Path) -> Iterator[Finding]:

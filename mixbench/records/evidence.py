@@ -145,6 +145,7 @@ def _metrics(cell: Cell, store: Store, key: str) -> Iterator[MetricRecord]:
                 unit=metric.unit,
                 higher_is_better=metric.higher_is_better,
                 primary=metric.primary,
+                floor=metric.floor,
                 at=at,
                 n=content["n"],
                 stderr=score["stderr"],
@@ -165,6 +166,7 @@ def _references(cell: Cell) -> Iterator[ReferenceRecord]:
                 num_seeds=ref.num_seeds,
                 citation=ref.citation,
                 where=ref.where,
+                remark=ref.remark,
             )
 
 

@@ -91,6 +91,8 @@ class MetricRecord(Strict):
     at
         ``last`` is after the last epoch, which leaderboards rank; ``best_validation`` is at the
         epoch with the best validation result; ``median_tail`` is over the last epochs.
+    floor
+        Whether it is what the primary metric would be without looking at the data.
     n
         Test items.
     stderr
@@ -102,6 +104,7 @@ class MetricRecord(Strict):
     unit: str
     higher_is_better: bool
     primary: bool
+    floor: bool = False
     at: Point
     n: int = Field(ge=1)
     stderr: NonNegative | None
@@ -116,6 +119,7 @@ class ReferenceRecord(Strict):
     num_seeds: int | None
     citation: str
     where: str
+    remark: str = ""
 
 
 class Cost(Strict):

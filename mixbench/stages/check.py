@@ -24,7 +24,9 @@ def complaint(spec: Mapping[str, Any]) -> str:
             held_out = task.load("validation", Path(places["data"]), spec["identity"]["seed"])
         method = make_method(spec)
         method.check(task, held_out)
-        method.bind(task.build(spec["identity"]["model"]), task)
+        model = task.build(spec["identity"]["model"])
+        method.bind(model, task)
+        task.start(model)
     except MixbenchError as error:
         return f"{spec['label']}: {error}"
     return ""

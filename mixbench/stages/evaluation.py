@@ -6,7 +6,7 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from mixbench.contract import Method, Score, Split
+from mixbench.contract import Method, Score, Split, Task
 from mixbench.images.loading import batches
 from mixbench.ranks import ALONE, Ranks
 
@@ -15,9 +15,14 @@ BATCH = 200  # images of 224 pixels of which a processor's memory holds the wide
 
 @torch.no_grad()
 def predict(
-    model: nn.Module, method: Method, split: Split, workers: int = 0, ranks: Ranks = ALONE
-) -> Tensor:
-    """Return the predictions for every item of a split, in order, float32 on the CPU.
+    task: Task,
+    model: nn.Module,
+    method: Method,
+    split: Split,
+    workers: int = 0,
+    ranks: Ranks = ALONE,
+) -> dict[str, Tensor]:
+    """Return the predictions for every item of a split, in order, on the CPU.
 
     Nothing is mixed or augmented; model and method keep the mode they are in. Of several ranks,
     each predicts its share, and all return the whole.
@@ -28,13 +33,18 @@ def predict(
     number = len(split)
     even = -(-number // ranks.number) * ranks.number  # every rank predicts as many
     own = torch.arange(even).clamp_max(number - 1)[ranks.rows]
-    requests = ((index, None) for index in own.split(BATCH))
-    outputs = [
-        method.predict(model(images)).float() for images in batches(split, requests, workers)
+    chunks = own.split(BATCH)
+    images = batches(split, ((index, None) for index in chunks), workers)
+    parts = [
+        task.predict(model, method, batch, split.targets[index].to(batch.device))
+        for index, batch in zip(chunks, images, strict=True)
     ]
     model.train(modes[0])
     method.train(modes[1])
-    return ranks.gather(torch.cat(outputs))[:number].cpu()
+    return {
+        name: ranks.gather(torch.cat([part[name] for part in parts]))[:number].cpu()
+        for name in parts[0]
+    }
 
 
 def at_points(

@@ -106,6 +106,7 @@ def begin(setup: Setup) -> Run:
         model = setup.task.build(setup.model)
         torch.manual_seed(stream_seed(seed, "head"))
         setup.method.bind(model, setup.task)
+    setup.task.start(model)
     model.to(device).to(memory_format=MEMORY[recipe.memory_format])
     setup.method.to(device)
     shared = setup.ranks.share(SharedStep(model.train(), setup.method, setup.ranks), device)
@@ -120,7 +121,7 @@ def begin(setup: Setup) -> Run:
             f"(got {recipe.batch_size})."
         )
     optimizer = torch.optim.SGD(
-        [*model.parameters(), *setup.method.parameters()],
+        parameter_groups(model, setup.method, recipe),
         lr=recipe.lr,
         momentum=recipe.momentum,
         nesterov=recipe.nesterov and recipe.momentum > 0,
@@ -128,6 +129,17 @@ def begin(setup: Setup) -> Run:
     )
     losses = torch.zeros(len(train) // recipe.batch_size, device=device)
     return Run(setup, model, shared, optimizer, train, validation, losses)
+
+
+def parameter_groups(model: nn.Module, method: Method, recipe: Recipe) -> list[dict[str, Any]]:
+    """Return what is optimised, by how fast it learns, in parts of the recipe's rate."""
+    fast = [model.get_submodule(name) for name in getattr(model, "fast", ("classifier",))]
+    chosen = {id(p) for module in (*fast, method) for p in module.parameters()}
+    parameters = [*model.parameters(), *method.parameters()]
+    return [
+        {"params": [p for p in parameters if (id(p) in chosen) == is_fast], "speed": speed}
+        for is_fast, speed in ((False, 1.0), (True, recipe.fast_lr))
+    ]
 
 
 def weights(model: nn.Module, method: Method) -> State:

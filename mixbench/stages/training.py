@@ -66,7 +66,7 @@ def train(setup: Setup, journal: Journal) -> Run:
         run.optimizer.zero_grad()
         loss.backward()
         for group in run.optimizer.param_groups:
-            group["lr"] = learning_rate(recipe, step, run.num_steps)
+            group["lr"] = group["speed"] * learning_rate(recipe, step, run.num_steps)
         run.optimizer.step()
         run.losses[step % run.steps_per_epoch] = setup.ranks.mean(loss.detach())
         run.counters.images += num_images
@@ -109,8 +109,10 @@ def _end_epoch(run: Run, epoch: int, journal: Journal) -> None:
         raise Diverged(f"The loss is {run.losses[bad[0]].item()} at step {step} (epoch {epoch}).")
     _tick(run, "train_s")
     setup = run.setup
-    outputs = predict(run.model, setup.method, run.validation, setup.workers, setup.ranks)
-    scores = setup.task.score(outputs, run.validation.targets)
+    predictions = predict(
+        setup.task, run.model, setup.method, run.validation, setup.workers, setup.ranks
+    )
+    scores = setup.task.score(predictions, run.validation.targets)
     row = {"epoch": epoch, "loss": float(run.losses.mean())}
     row |= {f"validation_{name}": score.value for name, score in scores.items()}
     wrong = [name for name, value in row.items() if not math.isfinite(value)]

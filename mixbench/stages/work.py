@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from mixbench.contract import Method, Preparation, Task, Trained
 from mixbench.declare import Recipe
@@ -228,13 +228,13 @@ def evaluate(job: Job) -> Facts:
     names = {epoch: f"epoch-{epoch}" for epoch in trained["tail"]}
     names.setdefault(trained["best"], "best")
     scores = {}
-    outputs = torch.empty(0)
+    predictions: dict[str, Tensor] = {}
     for epoch in sorted(names):
         path = job.store.path(key, f"weights/{names[epoch]}.safetensors")
         load_weights(model, method, load_file(path, str(job.device)))
-        outputs = predict(model, method, test, job.spec["workers"])
-        scores[epoch] = job.task.score(outputs, test.targets)
-    save_file({"outputs": outputs, "targets": test.targets}, job.built / "predictions.safetensors")
+        predictions = predict(job.task, model, method, test, job.spec["workers"])
+        scores[epoch] = job.task.score(predictions, test.targets)
+    save_file({**predictions, "targets": test.targets}, job.built / "predictions.safetensors")
     points = at_points(scores, trained["best"], trained["tail"])
     metrics = {
         at: {name: score._asdict() for name, score in by_name.items()}

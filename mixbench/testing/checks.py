@@ -204,8 +204,8 @@ def evaluation_is_untouched(subject: Subject) -> None:
     few = ToySplit(split.read(torch.arange(7), None), split.targets[:7])
     model.train()
     with unchanged_global_randomness():
-        whole = predict(model, method, split)
-        part = predict(model, method, few)
+        whole = predict(task, model, method, split)["outputs"]
+        part = predict(task, model, method, few)["outputs"]
     assert model.training, "the model was left in evaluation mode"
     gap = float((whole[:7] - part).abs().max())
     assert gap <= 1e-4, f"predictions change by {gap:.3f} with the company of the image"

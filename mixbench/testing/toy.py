@@ -15,6 +15,7 @@ from mixbench.contract import (
     ClassIndex,
     Method,
     Part,
+    Predictions,
     Preparation,
     Score,
     Sources,
@@ -88,9 +89,10 @@ class ToyTask(Task):
         """Return the cross-entropy."""
         return F.cross_entropy(out, targets, reduction="none")
 
-    def score(self, outputs: Tensor, targets: Tensor) -> dict[str, Score]:
+    def score(self, predictions: Predictions, targets: Tensor) -> dict[str, Score]:
         """Return the accuracy."""
-        return {"accuracy": Score(100 * float((outputs.argmax(1) == targets).double().mean()))}
+        right = predictions["outputs"].argmax(1) == targets
+        return {"accuracy": Score(100 * float(right.double().mean()))}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,130 @@
+"""Where methods see a class, on the same images (Figure 6 of the paper), and how well."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from torch import Tensor
+
+from mixbench.localization.box_accuracy import (
+    GRID,
+    OVERLAPS,
+    SIDE,
+    BoxAccuracy,
+    box_accuracy,
+    centre_baseline,
+    fitting_box,
+)
+from mixbench.localization.components import Ints
+from mixbench.localization.scoring import enlarged, map_overlaps
+from mixbench.records.schema import Record
+from mixbench.stages.work import data_folder, make_task
+from mixbench.store import Store
+
+INK, QUIET, TRUE, FOUND = "#1f2933", "#9aa5b1", "#e02424", "#5bef5b"
+ROWS = 6  # images, evenly spaced over the test part
+
+
+class Located(NamedTuple):
+    """What a method's final model says of the test part.
+
+    Attributes
+    ----------
+    maps : (N, h, w)
+    truths : (N, n, 4) int64
+    """
+
+    maps: Tensor
+    truths: Ints
+    accuracy: BoxAccuracy
+
+
+def read_located(store: Store, record: Record) -> Located | None:
+    """Return a cell's maps with their accuracies, or None if its task draws none."""
+    paths = [artifact.path for artifact in record.artifacts if artifact.role == "predictions"]
+    tensors = load_file(store.root / paths[0])
+    if "maps" not in tensors:
+        return None
+    truths = tensors["targets"][:, 1:].unflatten(1, (-1, 4)).numpy()
+    maps = tensors["maps"]
+    return Located(maps, truths, box_accuracy(map_overlaps(maps, truths)))
+
+
+def overlays(store: Store, record: Record, located: Mapping[str, Located]) -> Figure:
+    """Return some test images under every method's map, with true (red) and found (green) boxes.
+
+    A found box is the best of its map's, at the threshold at which most images of the test part
+    overlap by half: as MaxBoxAcc counts.
+
+    Parameters
+    ----------
+    record
+        Of any of the cells, for the images.
+    """
+    first = next(iter(located.values()))
+    index = torch.linspace(0, len(first.maps) - 1, min(ROWS, len(first.maps))).long()
+    pictures = _pictures(store, record, index)
+    columns = len(located) + 1
+    figure = Figure(figsize=(1.7 * columns, 1.75 * len(index) + 0.4), layout="constrained")
+    axes = figure.subplots(len(index), columns, squeeze=False)
+    for row, (item, picture) in enumerate(zip(index.tolist(), pictures, strict=True)):
+        truth = first.truths[item]
+        _show(axes[row, 0], picture, truth)
+        for column, found in enumerate(located.values(), 1):
+            (scores,) = enlarged(found.maps[item : item + 1])
+            _show(axes[row, column], picture, truth)
+            axes[row, column].imshow(scores, cmap="jet", alpha=0.45, vmin=0, vmax=1)
+            _frame(
+                axes[row, column], fitting_box(scores, truth, found.accuracy.thresholds[50]), FOUND
+            )
+    for column, name in enumerate(["true box", *located]):
+        axes[0, column].set_title(name, fontsize=8, color=INK)
+    return figure
+
+
+def _pictures(store: Store, record: Record, index: Tensor) -> list[NDArray[np.float32]]:
+    """Return test images as the model sees them, (h, w, 3) in [0, 1]."""
+    key = next(stage.key for stage in record.stages if stage.kind == "evaluate")
+    spec = store.manifest(key)["spec"]
+    split = make_task(spec).load("test", data_folder(spec, store), record.seed)
+    images = split.read(index, None)
+    low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
+    return list(((images - low) / (high - low)).permute(0, 2, 3, 1).numpy())
+
+
+def _show(axes: Axes, picture: NDArray[np.float32], truth: Ints) -> None:
+    axes.imshow(picture, extent=(-0.5, SIDE - 0.5, SIDE - 0.5, -0.5))
+    axes.set(xticks=[], yticks=[])
+    for box in truth:
+        _frame(axes, box, TRUE)
+
+
+def _frame(axes: Axes, box: Ints, colour: str) -> None:
+    left, top, right, bottom = box.tolist()
+    size = (right - left, bottom - top)
+    axes.add_patch(Rectangle((left, top), *size, fill=False, edgecolor=colour, linewidth=1.6))
+
+
+def accuracy_curves(located: Mapping[str, Located]) -> Figure:
+    """Return how many images have a fitting box at every threshold, for each overlap."""
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    panels = figure.subplots(1, len(OVERLAPS), sharey=True)
+    baseline = centre_baseline(next(iter(located.values())).truths)
+    for panel, (axes, overlap) in enumerate(zip(panels, OVERLAPS, strict=True)):
+        for name, found in located.items():
+            curve = found.accuracy.curves[panel]
+            axes.plot(GRID, curve, lw=1.4, label=f"{name}  {curve.max():.1f}")
+        flat = baseline.best[overlap]
+        axes.axhline(flat, color=QUIET, ls="--", lw=1, label=f"centred squares  {flat:.1f}")
+        axes.set(xlabel="threshold of the map", xlim=(0, 1), ylim=(0, 100))
+        axes.set_title(f"overlap of at least {overlap} %", loc="left", fontsize=10, color=INK)
+        axes.legend(frameon=False, fontsize=7)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("images with a fitting box (%)")
+    return figure

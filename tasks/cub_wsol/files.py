@@ -1,0 +1,260 @@
+"""CUB-200-2011's files, and those that clovaai/wsolevaluation makes of them.
+
+CUB's boxes are left, top, width and height as decimal numbers. The evaluation's are whole first and
+last columns and rows, cut at the image's edge, beside every image's size; they follow from CUB's
+own files and the images' headers.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mixbench.archives import Finding
+from mixbench.errors import DataError
+from mixbench.images.decode import image_size
+from mixbench.images.lists import read_lines
+
+ROOT = "CUB_200_2011"
+FILES = ("images", "image_class_labels", "train_test_split", "bounding_boxes")
+THREADS = 8
+
+
+class Birds(NamedTuple):
+    """Annotated images in CUB's order.
+
+    Attributes
+    ----------
+    names
+        Paths of the N images in their folder: a folder for each class.
+    classes : (N,) int64
+        From 0.
+    train : (N,) bool
+        Whether the image is of the official training part.
+    boxes : (N, 4) float64
+        Left, top, width and height in pixels.
+    """
+
+    names: list[str]
+    classes: Tensor
+    train: Tensor
+    boxes: NDArray[np.float64]
+
+    def only(self, chosen: Tensor) -> "Birds":
+        """Return some of the images, by a (N,) bool."""
+        kept = torch.nonzero(chosen).flatten().tolist()
+        names = [self.names[i] for i in kept]
+        return Birds(names, self.classes[chosen], self.train[chosen], self.boxes[chosen.numpy()])
+
+
+class Located(NamedTuple):
+    """Images with their sizes and true boxes, as the evaluation takes them.
+
+    Attributes
+    ----------
+    sizes : (N, 2) int64
+        Width and height.
+    boxes : (N, n, 4) int64
+        First column, first row, last column, last row. Images with fewer boxes repeat the first.
+    """
+
+    names: list[str]
+    classes: Tensor
+    sizes: NDArray[np.int64]
+    boxes: NDArray[np.int64]
+
+
+def read_birds(root: Path) -> Birds:
+    """Return what CUB's files say of all images.
+
+    Raises
+    ------
+    DataError
+        If a line has another form, or an image lacks a class, a part or a box.
+    """
+    tables = {name: dict(_rows(root / f"{name}.txt")) for name in FILES}
+    ids = list(tables["images"])
+    for name in FILES[1:]:
+        missing = next((i for i in ids if i not in tables[name]), None)
+        if missing is not None:
+            image = " ".join(tables["images"][missing])
+            raise DataError(f"{root / name}.txt has no line for image {missing}, {image}.")
+    names = [" ".join(tables["images"][i]) for i in ids]
+    classes, train, boxes = (
+        _numbers(root / f"{name}.txt", [tables[name][i] for i in ids], ids, width)
+        for name, width in zip(FILES[1:], (1, 1, 4), strict=True)
+    )
+    return Birds(
+        names,
+        torch.from_numpy(classes[:, 0]).long() - 1,
+        torch.from_numpy(train[:, 0]) == 1,
+        boxes,
+    )
+
+
+def class_lines(root: Path) -> list[str]:
+    """Return the names of all classes, which are those of their folders."""
+    return [" ".join(rest) for _, rest in _rows(root / "classes.txt")]
+
+
+def _rows(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield what stands behind every image's number."""
+    for number, line in enumerate(read_lines(path), 1):
+        first, *rest = line.split()
+        if not rest:
+            raise DataError(
+                f"{path}, line {number}: must hold an image's number and more (got {line!r})."
+            )
+        yield first, rest
+
+
+def _numbers(
+    path: Path, rows: Sequence[Sequence[str]], ids: Sequence[str], width: int
+) -> NDArray[np.float64]:
+    """Return rows of so many numbers each, (N, width)."""
+    table = np.empty((len(rows), width))
+    for place, row in enumerate(rows):
+        try:
+            table[place] = [float(text) for text in row]
+        except ValueError as error:
+            raise DataError(
+                f"{path}: image {ids[place]} must have {width} numbers (got {' '.join(row)!r})."
+            ) from error
+    return table
+
+
+def located(birds: Birds, images: Path) -> Located:
+    """Return images with their sizes, and their boxes as wsolevaluation rounds them.
+
+    Raises
+    ------
+    DataError
+        If an image cannot be read, or its box is empty or lies outside.
+    """
+    sizes = image_sizes([images / name for name in birds.names])
+    left, top, width, height = birds.boxes.T
+    outside = (birds.boxes[:, :2] < 0) | (birds.boxes[:, 2:] <= 0) | (birds.boxes[:, :2] >= sizes)
+    if outside.any():
+        wrong = int(np.flatnonzero(outside.any(1))[0])
+        raise DataError(
+            f"The box of {birds.names[wrong]} must lie inside the image, which has "
+            f"{sizes[wrong, 0]} x {sizes[wrong, 1]} pixels (got left, top, width, height = "
+            f"{birds.boxes[wrong].tolist()})."
+        )
+    first = np.stack([left, top], 1).astype(np.int64)
+    last = np.minimum(np.stack([left + width, top + height], 1).astype(np.int64), sizes - 1)
+    boxes = np.concatenate([first, last], 1)[:, None]
+    return Located(birds.names, birds.classes, sizes, boxes)
+
+
+def image_sizes(paths: Sequence[Path]) -> NDArray[np.int64]:
+    """Return width and height of every image, from the files' headers, (N, 2).
+
+    Raises
+    ------
+    DataError
+        If one cannot be read.
+    """
+    with ThreadPoolExecutor(THREADS) as pool:
+        return np.array(list(pool.map(image_size, paths)), np.int64).reshape(-1, 2)
+
+
+METADATA = ("image_ids", "class_labels", "image_sizes", "localization")
+
+
+def metadata(images: Located) -> dict[str, str]:
+    """Return the texts of wsolevaluation's four files about some images, by their names."""
+    named = list(zip(images.names, images.classes.tolist(), images.sizes, strict=True))
+    boxed = zip(images.names, images.boxes, strict=True)
+    lines = (
+        images.names,
+        [f"{name},{label}" for name, label, _ in named],
+        [f"{name},{width},{height}" for name, _, (width, height) in named],
+        [",".join([name, *map(str, box)]) for name, boxes in boxed for box in boxes],
+    )
+    return {name: "\n".join(text) for name, text in zip(METADATA, lines, strict=True)}
+
+
+def read_metadata(folder: Path, images: Path) -> Located:
+    """Return what wsolevaluation's four files say of some images.
+
+    Raises
+    ------
+    DataError
+        If a line has another form, an image lacks a box, or a size is not the image's.
+    """
+    names = read_lines(folder / "image_ids.txt")
+    tables = {
+        name: _by_image(folder / f"{name}.txt", names, width)
+        for name, width in zip(METADATA[1:], (1, 2, 4), strict=True)
+    }
+    sizes = np.array([tables["image_sizes"][name][0] for name in names])
+    found = image_sizes([images / name for name in names])
+    wrong = np.flatnonzero((sizes != found).any(1))
+    if len(wrong):
+        name, (width, height) = names[wrong[0]], found[wrong[0]]
+        raise DataError(
+            f"{images / name} must have the size that {folder / 'image_sizes.txt'} says, "
+            f"{sizes[wrong[0], 0]} x {sizes[wrong[0], 1]} pixels (got {width} x {height})."
+        )
+    boxes = [tables["localization"][name] for name in names]
+    most = max(map(len, boxes))
+    padded = np.array([[*rows, *[rows[0]] * (most - len(rows))] for rows in boxes], np.int64)
+    classes = torch.tensor([tables["class_labels"][name][0][0] for name in names])
+    return Located(names, classes, sizes, padded)
+
+
+def _by_image(path: Path, names: Sequence[str], width: int) -> dict[str, list[list[int]]]:
+    """Return rows of so many whole numbers by image, at least one for each."""
+    found: dict[str, list[list[int]]] = {}
+    for number, line in enumerate(read_lines(path), 1):
+        name, *texts = line.split(",")
+        try:
+            row = [int(text) for text in texts]
+        except ValueError:
+            row = []
+        if len(row) != width:
+            raise DataError(
+                f"{path}, line {number}: must hold an image and {width} whole numbers "
+                f"(got {line!r})."
+            )
+        found.setdefault(name, []).append(row)
+    missing = next((name for name in names if name not in found), None)
+    if missing is not None:
+        raise DataError(f"{path} has no line for the image {missing}.")
+    return found
+
+
+# SHA-256 of wsolevaluation's metadata, which follows from CUB's files.
+PUBLISHED = {
+    "train": {
+        "image_ids": "c04cbe44e79ef2129afac49a15eb51b8f050cdef140cef4cf908cef823000b66",
+        "class_labels": "4f19c23e9fdf3cfae8027a9ea8a1cec1b4ecc6a3cb6cf0fe12723c48cde82b30",
+        "image_sizes": "307a9ed88a011e41b16153ed9745f4cf41054fdfb834f412f104873a42a959cd",
+        "localization": "672f41482883e8a23e9b1406b8e75aec7c74c18da39b024724c804dba3c480fd",
+    },
+    "test": {
+        "image_ids": "f654e4676187fc322ad409487faa3568bffa751438198011692e7ff01be574ca",
+        "class_labels": "0e65f035658267b2c7eec0d289048bb822e4a5f9a244b034c127ea7fb1367d7d",
+        "image_sizes": "96c4e79810545b237b2a79f4623a198ce6effb290fba01790b5587b464abd33b",
+        "localization": "85d2bd87f1bfb1641ae42f36df070c34b4755f260267326d2a2d19e65a9acf00",
+    },
+}
+
+
+def compare_metadata(root: Path) -> Iterator[Finding]:
+    """Yield how the metadata that follows from CUB's files compares with the published."""
+    birds = read_birds(root)
+    for part, of in (("train", birds.train), ("test", ~birds.train)):
+        texts = metadata(located(birds.only(of), root / "images"))
+        for name, digest in PUBLISHED[part].items():
+            found = hashlib.sha256(texts[name].encode()).hexdigest()
+            same = found == digest
+            text = "as published" if same else f"other than published (SHA-256 {found})"
+            yield Finding(f"wsolevaluation's {part}/{name}.txt", same, text)

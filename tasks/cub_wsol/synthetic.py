@@ -1,0 +1,49 @@
+"""Generated birds before clutter, in files as CUB's."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import torch
+
+from mixbench.declare import Synthetic
+from mixbench.images.lists import write_lines
+from mixbench.images.scenes import looks, one_thing, write_images
+from mixbench.streams import generator
+
+from .files import FILES
+
+SIZES = ((96, 72), (72, 96), (90, 90))  # of images: width, height
+RADIUS = (0.14, 0.32)  # of birds, in parts of the image's shorter side
+
+
+def write_birds(root: Path, classes: int, amount: Synthetic) -> None:
+    """Write images of birds of so many classes, and what CUB says of its own."""
+    kinds = looks(classes, birds=True)
+    rng = generator(amount.seed, "synthetic")
+    per_class = amount.train + amount.test
+    labels = torch.arange(classes).repeat_interleave(per_class)
+    words = [kind.name.title().replace(" ", "_") for kind in kinds]
+    folders = [f"{number:03}.{word}" for number, word in enumerate(words, 1)]
+    names = [
+        f"{folders[c]}/{words[c]}_{i % per_class + 1:04}_{i + 1}.jpg"
+        for i, c in enumerate(labels.tolist())
+    ]
+    for name in folders:
+        (root / "images" / name).mkdir(parents=True)
+    boxes = torch.empty(len(names), 4)
+    for number, (width, height) in enumerate(SIZES):
+        some = slice(number, None, len(SIZES))
+        paths = [root / "images" / name for name in names[some]]
+        layout = one_thing(labels[some], rng, RADIUS)
+        boxes[some] = write_images(paths, layout, kinds, (height, width), rng)[:, 0]
+    train = torch.arange(len(names)) % per_class < amount.train
+    columns = (names, (labels + 1).tolist(), train.int().tolist(), boxes.tolist())
+    for name, column in zip(FILES, columns, strict=True):
+        texts = (" ".join(map(str, v)) if isinstance(v, list) else str(v) for v in column)
+        write_lines(root / f"{name}.txt", numbered(texts))
+    write_lines(root / "classes.txt", numbered(folders))
+
+
+def numbered(texts: Iterable[str]) -> Iterator[str]:
+    """Yield lines that begin with their numbers, as CUB's do."""
+    yield from (f"{number} {text}" for number, text in enumerate(texts, 1))
