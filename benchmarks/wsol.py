@@ -1,6 +1,6 @@
 """What it costs to find the boxes of a score map at all thresholds.
 
-    python benchmarks/wsol.py             (about two minutes)
+    python benchmarks/wsol.py             (about a minute)
 
 Maps are what a network of 14x14 or 28x28 points makes of 224x224 pixels: smooth noise, enlarged by
 cubic interpolation, a half of it cut off at 0 as activations are. The peer is what wsolevaluation

@@ -36,10 +36,9 @@ from mixbench.errors import DataError
 from mixbench.images.augment import ResizedCropFlip, centre
 from mixbench.images.folders import class_folders, list_images
 from mixbench.images.scenes import looks, one_thing, write_images
-from mixbench.images.splits import Pixels, StreamedSplit
+from mixbench.images.splits import IMAGENET_PIXELS, StreamedSplit
 from mixbench.streams import generator
 
-PIXELS = Pixels((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 MARGIN = 256 / 224  # of the short side over the central square that is tested
 CLASS_ARCHIVE = re.compile(r"n\d{8}\.tar")
 DEVKIT = "ILSVRC2012_devkit_t12"
@@ -131,7 +130,7 @@ class Imagenet(Classification):
             listing = listing.only(held_out(part, listing.classes, self.holdout, seed))
         index = ClassIndex(listing.classes, self.num_classes)
         return StreamedSplit(
-            listing.paths, listing.classes, index, PIXELS, self._augment, fit=self._fit
+            *(listing.paths, listing.classes, index, IMAGENET_PIXELS, self._augment), fit=self._fit
         )
 
     def class_names(self, folder: Path) -> list[str]:

@@ -55,9 +55,6 @@ def edit(path: Path, number: int, line: str | None) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
-# ---- the files -----------------------------------------------------------------------------------
-
-
 def test_parts_are_the_official_ones(folder: Path, root: Path) -> None:
     official, names, labels = (
         dict(rows(root / f"{name}.txt"))
@@ -141,9 +138,6 @@ def test_windows_are_everywhere_in_the_square_and_half_are_flipped() -> None:
     assert 160 < int((windows[:, 0, 0] > windows[:, 0, -1]).sum()) < 240
 
 
-# ---- wsolevaluation's metadata -------------------------------------------------------------------
-
-
 def test_metadata_has_the_published_form(root: Path) -> None:
     birds = files.read_birds(root)
     found = files.located(birds.only(~birds.train), root / "images")
@@ -202,8 +196,6 @@ def test_an_image_may_have_several_boxes(folder: Path, cubv2: Path) -> None:
     assert not torch.equal(targets[0, 1:5], targets[0, 5:])
     assert torch.equal(targets[1, 1:5], targets[1, 5:])
 
-
-# ---- what is wrong with data ---------------------------------------------------------------------
 
 WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
     "no box": (
@@ -269,9 +261,6 @@ def test_wrong_metadata_is_named(
 
     with pytest.raises(DataError, match=said):
         make_task(cubv2=str(cubv2)).load("validation", folder, 0)
-
-
-# ---- how it is trained and scored ----------------------------------------------------------------
 
 
 def test_the_last_stage_and_the_heads_learn_ten_times_as_fast(folder: Path) -> None:
@@ -416,8 +405,6 @@ def test_weights_that_do_not_fit_are_named_before_anything_runs(
     assert not list((tmp_path / "store").glob("records/**/*.json"))
 
 
-# ---- the real data, where it is ------------------------------------------------------------------
-
 HERE = home(CARD.declared["data"])
 METADATA = Path(os.environ.get("WSOL_METADATA", HERE / "metadata"))
 
@@ -450,3 +437,20 @@ def test_centred_squares_get_the_golden_values() -> None:
     assert digest.startswith("85d2bd87")
     assert tuple(found.best.values()) == (93.85571280635139, 59.716948567483605, 17.32827062478426)
     assert found.v2 == pytest.approx(56.967, abs=5e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["resnet50", "vgg16", "inception_v3", "resnet18"])
+def test_guided_patchmix_trains_every_backbone(
+    folder: Path, mixbench: Callable[..., Any], tmp_path: Path, model: str
+) -> None:
+    options = ["-t", "cub_wsol", "--protocol", "quick", "--model", model, "--data", str(folder)]
+    few = {"classes": 3, "side": 64 if model != "resnet18" else 128, "epochs": 1, "batch_size": 8}
+    options += [part for n, v in few.items() for part in ("--set", f"cub_wsol.{n}={v}")]
+    small = {"population": 6, "generations": 1, "image_pairs": 2}
+    options += [part for n, v in small.items() for part in ("--set", f"guided_patchmix.{n}={v}")]
+
+    done = mixbench("run", "-m", "guided_patchmix", *options)
+
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "store").glob("records/cub_wsol/guided_patchmix/*.json"))) == 1

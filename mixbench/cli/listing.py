@@ -1,7 +1,7 @@
 """``mixbench list`` and ``mixbench info``: what there is."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,6 +10,7 @@ from mixbench.cli.options import as_json
 from mixbench.errors import InvalidUnit, UnknownName
 
 if TYPE_CHECKING:
+    from mixbench.declare import Reference
     from mixbench.registry.cards import Card, Kind
 
 KINDS: dict[str, "Kind"] = {"methods": "method", "tasks": "task"}
@@ -82,8 +83,21 @@ def _task_lines(card: "Card") -> Iterator[str]:
         yield f"\nmodels: {', '.join(models)}{timm}"
     for metric in declared.get("metrics", ()):
         better = "higher" if metric.higher_is_better else "lower"
-        ranked = ", ranked" if metric.primary else ""
+        ranked = ", ranked" if metric.primary else ", of no method" if metric.floor else ""
         yield f"metric {metric.name} in {metric.unit}, {better} is better{ranked}"
+    yield from _published(declared.get("references", ()))
+
+
+def _published(references: Sequence["Reference"]) -> Iterator[str]:
+    """Yield the rows of published tables."""
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for ref in references:
+        row = (ref.citation, ref.where, ref.metric, ref.model, ref.remark)
+        deviation = f" ± {ref.deviation:g}" if ref.deviation is not None else ""
+        rows.setdefault(row, []).append(f"{ref.method} {ref.value:g}{deviation}")
+    for (citation, where, metric, model, remark), numbers in rows.items():
+        yield f"\npublished {metric} of {model}: {citation}, {where}"
+        yield f"  {', '.join(numbers)}" + (f"  ({remark})" if remark else "")
 
 
 def _find_any(name: str) -> "Card":

@@ -1,8 +1,8 @@
 """What a task owes: data, models, recipes, loss and evaluation."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +10,6 @@ from torch import Tensor, nn
 from mixbench.archives import Finding, unpack
 from mixbench.declare import Archive, Data, Metric, Need, Recipe, Reference, Synthetic
 from mixbench.errors import MixbenchError
-
-if TYPE_CHECKING:
-    from mixbench.contract.method import Method
 
 Part = Literal["train", "validation", "test"]
 Predictions: TypeAlias = Mapping[str, Tensor]  # by name, one row for each item
@@ -211,12 +208,20 @@ class Task:
     def predict(
         self,
         model: nn.Module,
-        method: "Method",
+        read: Callable[[Output], Tensor],
         images: Tensor,
         targets: Tensor,  # noqa: ARG002  # for tasks that look closer
     ) -> dict[str, Tensor]:
-        """Return all that is scored of a batch, in evaluation mode: by default, the outputs."""
-        return {"outputs": method.predict(model(images))}
+        """Return all that is scored of a batch, by name: by default, the predictions alone.
+
+        Parameters
+        ----------
+        model
+            In evaluation mode.
+        read
+            The method's reading of what the model returns, in the form of `Output.out`.
+        """
+        return {"outputs": read(model(images))}
 
     def score(self, predictions: Predictions, targets: Tensor) -> dict[str, Score]:
         """Return every metric that the task declares, from the predictions of a whole part."""

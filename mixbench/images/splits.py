@@ -26,6 +26,9 @@ class Pixels(NamedTuple):
     deviation: Sequence[float]
 
 
+IMAGENET_PIXELS = Pixels((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
 class ImageSplit:
     """What resident and streamed parts share: from stored pixels to a model's input.
 

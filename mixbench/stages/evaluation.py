@@ -36,7 +36,7 @@ def predict(
     chunks = own.split(BATCH)
     images = batches(split, ((index, None) for index in chunks), workers)
     parts = [
-        task.predict(model, method, batch, split.targets[index].to(batch.device))
+        task.predict(model, method.predict, batch, split.targets[index].to(batch.device))
         for index, batch in zip(chunks, images, strict=True)
     ]
     model.train(modes[0])

@@ -13,7 +13,7 @@ Expect   protocol paper, resnet50: 63.0 % MaxBoxAccV2 without mixing; reproducti
          are 4 points apart. Centred squares, which see nothing, get 57.0 %
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from mixbench.archives import Finding
 from mixbench.classification import Classification, check_classes, held_out
-from mixbench.contract import ClassIndex, Method, Part, Predictions, Score, Split
+from mixbench.contract import ClassIndex, Output, Part, Predictions, Score, Split
 from mixbench.declare import (
     Archive,
     Count,
@@ -36,7 +36,7 @@ from mixbench.declare import (
     table_row,
 )
 from mixbench.images.augment import WindowFlip, resize
-from mixbench.images.splits import Pixels, StreamedSplit
+from mixbench.images.splits import IMAGENET_PIXELS, StreamedSplit
 from mixbench.localization.box_accuracy import resized
 from mixbench.localization.cam import check_maps, class_maps
 from mixbench.localization.scoring import localization_scores
@@ -57,7 +57,6 @@ from .files import (
 )
 from .synthetic import write_birds
 
-PIXELS = Pixels((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 MARGIN = 256 / 224  # of the whole square over the window that is trained on
 
 
@@ -199,10 +198,8 @@ class CubWsol(Classification):
         cubv2: File = "",
     ) -> None:
         super().__init__(classes, (side, side))
-        self.holdout = holdout
-        self.large_map = large_map
-        self.weights = weights
-        self.cubv2 = cubv2
+        self.holdout, self.large_map = holdout, large_map
+        self.weights, self.cubv2 = weights, cubv2
         self._augment = WindowFlip(round(MARGIN * side), side)
         self._fit = partial(resize, size=self.image_size)
 
@@ -212,12 +209,11 @@ class CubWsol(Classification):
         Targets are the classes, (N,), where boxes are not measured; else the classes and the true
         boxes of 224x224 images, (N, 1 + 4 n) int64.
         """
-        root = folder / ROOT
-        images = root / "images"
+        images = folder / ROOT / "images"
         if part == "validation" and self.cubv2:
             images = Path(self.cubv2).parent
             return self._measured(read_metadata(images, images), images)
-        birds = self._birds(root)
+        birds = self._birds(folder / ROOT)
         if part == "test":
             return self._measured(located(birds.only(~birds.train), images), images)
         birds = birds.only(birds.train)
@@ -245,7 +241,7 @@ class CubWsol(Classification):
     def _split(self, names: list[str], images: Path, targets: Tensor, classes: Tensor) -> Split:
         index = ClassIndex(classes, self.num_classes)
         paths = [images / name for name in names]
-        return StreamedSplit(paths, targets, index, PIXELS, self._augment, fit=self._fit)
+        return StreamedSplit(paths, targets, index, IMAGENET_PIXELS, self._augment, fit=self._fit)
 
     def class_names(self, folder: Path) -> list[str]:
         """Return the names of the classes that take part."""
@@ -279,12 +275,16 @@ class CubWsol(Classification):
         return super().loss(out, classes_of(targets))
 
     def predict(
-        self, model: nn.Module, method: Method, images: Tensor, targets: Tensor
+        self,
+        model: nn.Module,
+        read: Callable[[Output], Tensor],
+        images: Tensor,
+        targets: Tensor,
     ) -> dict[str, Tensor]:
         """Return the logits, and the maps of the true classes, (B, h, w)."""
         output = model(images)
         maps = class_maps(model, output.features, classes_of(targets))
-        return {"outputs": method.predict(output), "maps": maps}
+        return {"outputs": read(output), "maps": maps}
 
     def score(self, predictions: Predictions, targets: Tensor) -> dict[str, Score]:
         """Return the accuracies of the class, of the boxes and of both."""
