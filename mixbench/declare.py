@@ -18,8 +18,11 @@ CountOrZero = Annotated[int, Ge(0)]
 SearchGrid = Annotated[int, Ge(2), Le(5)]  # 25 cells: more masks than a search can learn from
 # A path. Its content, not its place, decides the result.
 File = Annotated[str, "file"]
-# What a model starts from: ``random``, ``published`` weights or a file of weights.
+# What a model starts from: ``random`` or ``published`` weights, those that timm publishes (``timm``
+# or ``timm:TAG``), those of a finished cell (``pretrained``; ``synthetic``, if that cell's data is
+# generated) or a file.
 Weights = Annotated[str, "weights"]
+BASELINE = "none"  # the method that mixes nothing
 
 
 @dataclass(frozen=True)
@@ -166,6 +169,8 @@ class Data:
         none is published.
     trees
         Official numbers of files, by the paths of the folders that hold them.
+    counted
+        How the names of the files end that `trees` counts; every file, if it is empty.
     archives
         What `files` and `trees` are unpacked from.
     by_hand
@@ -180,6 +185,7 @@ class Data:
     url: str
     files: Mapping[str, str] = field(default_factory=dict)
     trees: Mapping[str, int] = field(default_factory=dict)
+    counted: str = ""
     archives: tuple[Archive, ...] = ()
     by_hand: str = ""
     package: str = ""
@@ -214,11 +220,31 @@ class Need:
         Of the needed cell; empty means the same as here. Model and seed are always the same.
     share
         Parameters whose values the needed method takes over.
+    data
+        Of the needed cell, as ``--data`` would say it; empty means the task's own.
     when
         Values of own parameters, one of each of which must be set for the need to exist.
     """
 
     method: str = ""
     task: str = ""
+    data: str = ""
     share: tuple[str, ...] = ()
     when: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def pretrained_on(task: str) -> dict[str, Need]:
+    """Return what a task needs that starts from a model of another task, trained with its method.
+
+    Its parameter `weights` says whether it does, and `mix_in` whether the method mixes there.
+    """
+    mixed, plain = ("pretrain", "both"), ("finetune",)
+    return {
+        role: Need(method, task, data, when={"weights": (weights,), "mix_in": mix_in})
+        for role, method, data, weights, mix_in in (
+            ("pretrained", "", "", "pretrained", mixed),
+            ("plainly_pretrained", BASELINE, "", "pretrained", plain),
+            ("synthetic", "", "synthetic", "synthetic", mixed),
+            ("plain_synthetic", BASELINE, "synthetic", "synthetic", plain),
+        )
+    }

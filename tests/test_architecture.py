@@ -25,11 +25,12 @@ LIGHT = (
 HEAVY = (
     *("streams", "contract.task", "contract.step", "contract.method"),
     *("contract", "kernels", "metrics", "ranks"),
-    *("models.residual", "models.weights", "models.timm_net", "models.large_map", "models.build"),
+    *("models.weights", "models.residual", "models.timm_net", "models.large_map", "models.build"),
     *("images.augment", "images.decode", "images.pickled", "images.folders", "images.lists"),
     *("images.shapes", "images.scenes", "images.splits", "images.loading", "classification"),
     *("localization.components", "localization.box_accuracy", "localization.cam"),
     "localization.scoring",
+    "transfer",
     *("stages.evaluation", "stages.mixing", "stages.runs", "stages.training", "stages.journal"),
     *("stages.environment", "stages.work"),
     "stages.check",

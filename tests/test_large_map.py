@@ -8,7 +8,7 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
-from mixbench.errors import DataError, UsageError
+from mixbench.errors import DataError
 from mixbench.models.build import build
 from mixbench.models.large_map import LARGE_MAP, LargeMapNet
 from mixbench.models.weights import start_from
@@ -51,7 +51,7 @@ def test_trunks_start_from_torchvisions_weights(name: str, tmp_path: Path) -> No
     path = tmp_path / "weights.pth"
     torch.save(theirs.state_dict(), path)
 
-    start_from(ours, path)
+    start_from(ours, str(path), {})
 
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
@@ -99,7 +99,7 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     save_file(build("resnet18", classes=3, size=(64, 64), small=False).state_dict(), path)
 
     with pytest.raises(DataError, match=r"other.safetensors are not this model's: .* must have"):
-        start_from(LARGE_MAP["resnet50"](5, large=True), path)
+        start_from(LARGE_MAP["resnet50"](5, large=True), str(path), {})
 
 
 def test_a_file_that_holds_no_weights_is_refused(tmp_path: Path) -> None:
@@ -107,10 +107,10 @@ def test_a_file_that_holds_no_weights_is_refused(tmp_path: Path) -> None:
     for content in (b"", b"not weights", b"PK\x03\x04 broken"):
         path.write_bytes(content)
         with pytest.raises(DataError, match=r"weights.pth cannot be read"):
-            start_from(LARGE_MAP["vgg16"](5, large=True), path)
+            start_from(LARGE_MAP["vgg16"](5, large=True), str(path), {})
     torch.save([1, 2], path)
     with pytest.raises(DataError, match="must be tensors by their names"):
-        start_from(LARGE_MAP["vgg16"](5, large=True), path)
+        start_from(LARGE_MAP["vgg16"](5, large=True), str(path), {})
 
 
 def test_timms_models_take_all_but_their_classifier(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_timms_models_take_all_but_their_classifier(tmp_path: Path) -> None:
     before = ours.get_submodule("classifier").weight.clone()  # type: ignore[operator]
     save_file({n.removeprefix("net."): t for n, t in theirs.state_dict().items()}, path)
 
-    start_from(ours, path)
+    start_from(ours, str(path), {})
 
     own = ours.state_dict()
     for name, tensor in theirs.state_dict().items():
@@ -128,6 +128,52 @@ def test_timms_models_take_all_but_their_classifier(tmp_path: Path) -> None:
     assert torch.equal(ours.get_submodule("classifier").weight, before)  # type: ignore[arg-type]
 
 
-def test_a_net_that_nobody_published_starts_at_random() -> None:
-    with pytest.raises(UsageError, match="no weights for ResidualNet"):
-        start_from(build("resnet8", classes=3, size=(16, 16), small=True), Path("any.pth"))
+def test_a_finished_cells_model_gives_all_but_its_classifier() -> None:
+    theirs = build("resnet8", classes=9, size=(16, 16), small=True)
+    ours = build("resnet8", classes=4, size=(16, 16), small=True)
+
+    start_from(ours, "pretrained", {"pretrained": theirs})
+
+    own, other = ours.state_dict(), theirs.state_dict()
+    same = {name for name in own if torch.equal(own[name], other[name])}
+    assert same == own.keys() - {"classifier.weight", "classifier.bias"}
+
+
+def test_layouts_of_data_parallel_training_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pth.tar"
+    theirs = build("resnet18", classes=9, size=(64, 64), small=False).state_dict()
+    renamed = {n.replace("net.", "module."): t for n, t in theirs.items()}
+    torch.save({"epoch": 3, "state_dict": renamed, "best_err1": 1.0}, path)
+    ours = build("resnet18", classes=4, size=(64, 64), small=False)
+
+    start_from(ours, str(path), {})
+
+    name = "net.layer4.1.conv2.weight"
+    assert torch.equal(ours.state_dict()[name], theirs[name])
+
+
+def test_the_first_that_do_not_fit_are_listed() -> None:
+    theirs = build("resnet8", classes=9, size=(16, 16), small=True, channels=1)
+    ours = build("resnet20", classes=9, size=(16, 16), small=True)
+
+    with pytest.raises(DataError) as raised:
+        start_from(ours, "pretrained", {"pretrained": theirs})
+
+    said = str(raised.value)
+    assert "stem.0.weight must have the shape (16, 3, 3, 3) (got (16, 1, 3, 3))" in said
+    assert "layer1.1.conv1.weight" in said
+    assert "more" in said
+
+
+def test_code_in_a_file_of_weights_is_not_run(tmp_path: Path) -> None:
+    class Hostile:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (Path.touch, (tmp_path / "run",))  # type: ignore[return-value]
+
+    path = tmp_path / "weights.pth"
+    torch.save({"conv1.weight": Hostile()}, path)
+
+    with pytest.raises(DataError, match="cannot be read"):
+        start_from(build("resnet8", classes=3, size=(16, 16), small=True), str(path), {})
+
+    assert not (tmp_path / "run").exists()

@@ -204,7 +204,7 @@ def _make(card: "Card", values: dict[str, Any], amount: Synthetic, folder: Path)
             "task": {"name": card.name, "version": card.version, "parameters": values},
             "amount": asdict(amount),
             "files": {path: sha256(made / path) for path in declared.files},
-            "trees": {path: survey(made / path) for path in declared.trees},
+            "trees": {path: survey(made / path, declared.counted) for path in declared.trees},
         }
         write_json(made / MARK, content)
         if folder.exists():

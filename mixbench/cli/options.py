@@ -41,6 +41,11 @@ def request_options(command: Command) -> Command:
         ),
         click.option("--protocol", help="The recipe: the task's first one by default."),
         click.option("--data", help="A folder in the official layout, or: synthetic."),
+        click.option(
+            "--init", metavar="FILE|WORD",
+            help="What training starts from, where a task starts from weights: a file of them, or "
+            "pretrained, synthetic, published, timm, timm:TAG, random.",
+        ),
     )  # fmt: skip
     for option in reversed(options):
         command = option(command)
@@ -75,6 +80,7 @@ def make_request(options: dict[str, Any]) -> "Request":
         protocol=options["protocol"],
         data=options["data"],
         settings=read_settings(options["settings"]),
+        init=options["init"],
     )
 
 

@@ -182,8 +182,13 @@ class Task:
         """
         raise NotImplementedError
 
-    def start(self, model: nn.Module) -> None:
+    def start(self, model: nn.Module, trained: Mapping[str, nn.Module]) -> None:
         """Give a freshly built model the weights that its training starts from.
+
+        Parameters
+        ----------
+        trained
+            The models of the finished cells that the task needs, by role.
 
         Raises
         ------

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import pandas as pd
 from scipy.special import stdtrit
 
+from mixbench.declare import BASELINE
 from mixbench.records.schema import Record
 
-BASELINE = "none"
 LEVEL = 0.95  # of the intervals
 
 

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mixbench.leaderboard.board import BASELINE, Leaderboard
+from mixbench.declare import BASELINE
+from mixbench.leaderboard.board import Leaderboard
 
 PIPE = 200  # columns of an output that has no width of its own
 ESSENTIAL = 4  # columns that are always shown

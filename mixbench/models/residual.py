@@ -4,6 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mixbench.contract import Output
+from mixbench.models.weights import State, adopt
 
 
 class BasicBlock(nn.Module):
@@ -88,6 +89,10 @@ class ResidualNet(nn.Module):
         self.classifier = nn.Linear(self.feature_dim, classes)
         initialise(self)
 
+    def adopt(self, state: State) -> None:
+        """Start all but the classifier from another such net."""
+        adopt(self, state, but=("classifier.weight", "classifier.bias"))
+
     @staticmethod
     def _stage(width_in: int, width: int, stride: int, num_blocks: int) -> nn.Sequential:
         first = BasicBlock(width_in, width, stride)
@@ -128,6 +133,10 @@ class PreActNet(nn.Module):
         self.norm = nn.BatchNorm2d(self.feature_dim)
         self.classifier = nn.Linear(self.feature_dim, classes)
         initialise(self)
+
+    def adopt(self, state: State) -> None:
+        """Start all but the classifier from another such net."""
+        adopt(self, state, but=("classifier.weight", "classifier.bias"))
 
     def forward(self, x: Tensor) -> Output:
         """Return the logits, (B, classes), and the last feature map, activated."""

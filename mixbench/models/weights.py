@@ -12,27 +12,68 @@ from torch import Tensor, nn
 from mixbench.errors import DataError, UsageError
 
 State = Mapping[str, Tensor]
+NAMED = 3  # tensors that do not fit
 
 
-def start_from(model: nn.Module, path: Path) -> None:
-    """Start a model from a file of weights, of all that it shares with the model of the file.
+def start_from(model: nn.Module, weights: str, trained: Mapping[str, nn.Module]) -> None:
+    """Start a model from weights, in all that it shares with the model that they are of.
+
+    Parameters
+    ----------
+    weights
+        A value of a parameter of type `Weights`; ``published`` ones by their path.
+    trained
+        The model of the finished cell, if there is one, under any name.
 
     Raises
     ------
     DataError
-        If the file cannot be read, or its weights are another model's.
+        If the weights cannot be read, or are another model's.
     UsageError
         If the model can only start at random.
     """
+    if weights == "random":
+        return
     taking = getattr(model, "adopt", None)
     if taking is None:
         raise UsageError(f"There are no weights for {type(model).__name__} to start from.")
+    state: State
+    if trained:
+        state, where = next(iter(trained.values())).state_dict(), "of the finished pre-training"
+        state = {name.removeprefix("net."): tensor for name, tensor in state.items()}
+    elif weights.startswith("timm"):
+        state, where = (
+            timm_weights(model, weights.removeprefix("timm").lstrip(":")),
+            f"of {weights}",
+        )
+    else:
+        state, where = read_weights(Path(weights)), weights
     try:
-        taking(read_weights(path))
+        taking(state)
     except _Unfit as error:
         raise DataError(
-            f"The weights {path} are not this model's: {error}. Give a file of this model's."
+            f"The weights {where} are not this model's: {error}. Give those of its own kind."
         ) from error
+
+
+def timm_weights(model: nn.Module, tag: str) -> State:
+    """Return the weights that timm publishes of one of its models, fetched if they are not here.
+
+    Raises
+    ------
+    UsageError
+        If timm has none of this model or tag, or they cannot be fetched.
+    """
+    import timm
+
+    name = str(getattr(model, "name", type(model).__name__))
+    try:
+        net = timm.create_model(f"{name}.{tag}" if tag else name, pretrained=True)
+    except (RuntimeError, ValueError, OSError) as error:
+        first = " ".join(str(error).split())[:200]
+        raise UsageError(f"timm's weights {tag or 'of'} {name} cannot be had: {first}") from error
+    state: State = net.state_dict()
+    return state
 
 
 def read_weights(path: Path) -> State:
@@ -51,7 +92,11 @@ def read_weights(path: Path) -> State:
         first = str(error).partition("\n")[0]
         raise DataError(f"The weights {path} cannot be read: {first}") from error
     state = content.get("state_dict", content) if isinstance(content, dict) else {}
-    tensors = {n: t for n, t in state.items() if isinstance(n, str) and isinstance(t, Tensor)}
+    tensors = {
+        n.removeprefix("module."): t  # as data-parallel training names them
+        for n, t in state.items()
+        if isinstance(n, str) and isinstance(t, Tensor)
+    }
     if not tensors:
         raise DataError(f"The weights {path} must be tensors by their names (got none).")
     return tensors
@@ -65,11 +110,16 @@ def adopt(module: nn.Module, state: State, but: Collection[str] = ()) -> None:
     """Load the tensors that a module has, but some; what the state has beyond them is left out."""
     own = {name: tensor for name, tensor in module.state_dict().items() if name not in but}
     found = {name: state[name] for name in own if name in state}
-    for name, tensor in own.items():
-        if name in found and found[name].shape == tensor.shape:
-            continue
-        # Files older than torch 0.4.1 do not count the batches that a norm has seen.
-        if not name.endswith("num_batches_tracked"):
-            got = f"{tuple(found[name].shape)}" if name in found else "nothing of that name"
-            raise _Unfit(f"{name} must have the shape {tuple(tensor.shape)} (got {got})")
+    # Files older than torch 0.4.1 do not count the batches that a norm has seen.
+    wanted = [name for name in own if not name.endswith("num_batches_tracked")]
+    wrong = [n for n in wanted if n not in found or found[n].shape != own[n].shape]
+    if wrong:
+        raise _Unfit(
+            "; ".join(
+                f"{name} must have the shape {tuple(own[name].shape)} "
+                f"(got {tuple(found[name].shape) if name in found else 'nothing of that name'})"
+                for name in wrong[:NAMED]
+            )
+            + (f"; and {len(wrong) - NAMED} more" if len(wrong) > NAMED else "")
+        )
     module.load_state_dict(found, strict=False)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mixbench.declare import Need, Recipe
+from mixbench.declare import BASELINE, Need, Recipe
 from mixbench.errors import UnknownName, UsageError
 from mixbench.models.names import timm_models
 from mixbench.plan.data import DataSource, content_digest, locate, published
@@ -14,7 +14,9 @@ from mixbench.registry.parameters import Setting, given_to, parameters_of, task_
 from mixbench.registry.units import find
 
 PUBLISHED = "published"
-NO_FILE = ("", "random", PUBLISHED)  # values of parameters that may be files
+# Values of parameters that may be files; and what begins with this.
+NO_FILE = ("", "random", "pretrained", "synthetic", "timm", PUBLISHED)
+TIMM = "timm:"
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ class Unit:
     def files(self) -> dict[str, str]:
         """The parameters that are files, with their absolute paths."""
         names = [p.name for p in self.card.parameters if p.annotation in {"File", "Weights"}]
-        given = {n: v for n in names if (v := self.parameters[n]) not in NO_FILE}
+        values = {name: self.parameters[name] for name in names}
+        given = {n: v for n, v in values.items() if v not in NO_FILE and not v.startswith(TIMM)}
         return {n: str(Path(path).resolve()) for n, path in {**given, **self.published}.items()}
 
     @property
@@ -76,6 +79,7 @@ class Cell:
     recipe: Recipe
     seed: int
     data: DataSource
+    settings: Sequence[Setting] = ()  # what the user set, for the cells that this one starts from
 
     @property
     def custom(self) -> bool:
@@ -99,6 +103,7 @@ class Request:
     protocol: str | None = None
     data: str | None = None
     settings: Sequence[Setting] = ()
+    init: str | None = None
 
 
 def cells_of(request: Request) -> list[Cell]:
@@ -114,6 +119,7 @@ def cells_of(request: Request) -> list[Cell]:
     methods = [find("method", name) for name in dict.fromkeys(request.methods)]
     tasks = [find("task", name) for name in dict.fromkeys(request.tasks)]
     known = {card.name for card in [*methods, *tasks]}
+    known |= {n.task for card in tasks for n in card.declared.get("needs", {}).values() if n.task}
     for setting in request.settings:
         if setting.unit not in known:
             raise UsageError(
@@ -124,7 +130,23 @@ def cells_of(request: Request) -> list[Cell]:
     for frame in (_frame(card, request) for card in tasks):
         units = [_method(card, frame["protocol"], request.settings) for card in methods]
         halves += [{"method": unit, **frame} for unit in units]
+    for half in halves:
+        _check_that_it_mixes(half["method"], half["task"])
     return [Cell(seed=seed, **half) for seed in dict.fromkeys(request.seeds) for half in halves]
+
+
+def _check_that_it_mixes(method: Unit, task: Unit) -> None:
+    """Refuse a method that would mix nowhere: its number would be the baseline's."""
+    if method.card.name == BASELINE or task.parameters.get("mix_in") != "pretrain":
+        return
+    for name in _weights(task.card):
+        value = task.parameters[name]
+        if value in {"random", "timm", PUBLISHED} or value.startswith(TIMM):
+            raise UsageError(
+                f"{method.card.name} would mix nowhere: {task.card.name} starts from {value} "
+                f"weights and fine-tunes plainly. Start from its own pre-training (--init "
+                f"pretrained) or from a file of it, or give --set {task.card.name}.mix_in=finetune."
+            )
 
 
 def _method(card: Card, protocol: str, settings: Sequence[Setting]) -> Unit:
@@ -145,20 +167,33 @@ def _frame(card: Card, request: Request) -> dict[str, Any]:
     protocol = request.protocol or next(iter(protocols))
     if protocol not in protocols:
         raise UnknownName(f"protocol of {card.name}", protocol, protocols)
-    given = given_to(card, request.settings)
+    given = _init(card, request.init) | given_to(card, request.settings)
     model = _model(card, request.model or given.get("model") or protocols[protocol].model)
     official, base = official_recipe(card, protocol, model), base_values(card, protocol)
     parameters, recipe = task_settings(card, base, official, given)
     data = locate(card, request.data, protocol)
-    asked = [p.name for p in card.parameters if p.annotation == "Weights"]
-    files = {n: published(card, n, model) for n in asked if parameters[n] == PUBLISHED}
+    asked = [name for name in _weights(card) if parameters[name] == PUBLISHED]
+    files = {name: published(card, name, model) for name in asked}
     return {
         "task": Unit(card, parameters, base, files),
         "model": model,
         "protocol": protocol,
         "recipe": recipe,
         "data": data,
+        "settings": request.settings,
     }
+
+
+def _weights(card: Card) -> list[str]:
+    """Return the names of the parameters that say what training starts from."""
+    return [p.name for p in card.parameters if p.annotation == "Weights"]
+
+
+def _init(card: Card, init: str | None) -> dict[str, str]:
+    """Return what ``--init`` gives to a task."""
+    if init is not None and not _weights(card):
+        raise UsageError(f"--init: the task {card.name} starts from no weights; leave it out.")
+    return dict.fromkeys(_weights(card), init) if init is not None else {}
 
 
 def official_recipe(card: Card, protocol: str, model: str) -> Recipe:
@@ -181,11 +216,18 @@ def _model(card: Card, name: str) -> str:
     return name
 
 
+def as_trained(cell: Cell) -> Cell:
+    """Return a cell as its own training sees it: plain, where the method mixes elsewhere."""
+    if cell.task.parameters.get("mix_in") != "pretrain":
+        return cell
+    return replace(cell, method=_method(find("method", BASELINE), cell.protocol, ()))
+
+
 def needed(cell: Cell) -> dict[str, Cell]:
     """Return the cells whose trained weights a cell starts from, by role."""
     return {
         role: _needed(cell, unit, need)
-        for unit in (cell.method, cell.task)
+        for unit in (as_trained(cell).method, cell.task)
         for role, need in unit.card.declared.get("needs", {}).items()
         if all(unit.parameters[name] in values for name, values in need.when.items())
     }
@@ -197,8 +239,11 @@ def _needed(cell: Cell, unit: Unit, need: Need) -> Cell:
         base = _method(find("method", need.method), cell.protocol, ())
         shared = {name: unit.parameters[name] for name in need.share}
         method = Unit(base.card, {**base.parameters, **shared}, base.base)
-    frame = {name: getattr(cell, name) for name in ("task", "model", "protocol", "recipe", "data")}
+    same = ("task", "model", "protocol", "recipe", "data", "settings")
+    frame = {name: getattr(cell, name) for name in same}
     if need.task:
-        request = Request([], [need.task], [], cell.model, cell.protocol)
+        request = Request(
+            *([], [need.task], [], cell.model, cell.protocol), need.data or None, cell.settings
+        )
         frame = _frame(find("task", need.task), request)
     return Cell(method=method, seed=cell.seed, **frame)

@@ -112,7 +112,7 @@ def _source(data: Data, folder: Path) -> DataSource:
     same = all(found[name] == official for name, official in data.files.items() if official)
     counts = {}
     for name in data.trees:
-        counts[name], found[name] = survey(folder / name)
+        counts[name], found[name] = survey(folder / name, data.counted)
     origin: Origin = "official" if same and counts == dict(data.trees) else "modified"
     if (folder / MARK).exists():
         origin = SYNTHETIC
@@ -126,7 +126,7 @@ def _digest(path: Path, like: str) -> str:
         raise DataError(f"{path} cannot be read ({error.strerror}).") from error
 
 
-def survey(folder: Path) -> tuple[int, str]:
+def survey(folder: Path, suffix: str = "") -> tuple[int, str]:
     """Return how many files lie under a folder, and a digest of their names and sizes.
 
     The content of a million images is not read before every run: `mixbench data verify` does.
@@ -139,8 +139,9 @@ def survey(folder: Path) -> tuple[int, str]:
     digest, number = hashlib.sha256(), 0
     try:
         for name, size in _files(folder, ""):
-            digest.update(f"{name}={size};".encode())
-            number += 1
+            if name.endswith(suffix):
+                digest.update(f"{name}={size};".encode())
+                number += 1
     except OSError as error:
         raise DataError(f"{folder} cannot be read ({error.strerror}).") from error
     return number, digest.hexdigest()

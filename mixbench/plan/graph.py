@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from mixbench.plan.cells import Cell, needed
+from mixbench.plan.cells import Cell, as_trained, needed
 from mixbench.registry.cards import Card
 from mixbench.registry.fingerprint import combine, fingerprint
 
@@ -95,7 +95,7 @@ def _chain(cell: Cell, stages: dict[str, Stage]) -> tuple[str, ...]:
     inputs = {"train": chain[-1]}
     if cell.data.folder is None:
         inputs["data"] = chain[0]
-    return (*chain, _add(_stage("evaluate", cell, inputs), stages))
+    return (*chain, _add(_stage("evaluate", as_trained(cell), inputs, cell.label), stages))
 
 
 def _training_chain(cell: Cell, stages: dict[str, Stage]) -> tuple[str, ...]:
@@ -103,12 +103,13 @@ def _training_chain(cell: Cell, stages: dict[str, Stage]) -> tuple[str, ...]:
     inputs = {role: _training_chain(other, stages)[-1] for role, other in needed(cell).items()}
     chain = []
     if cell.data.folder is None:
-        inputs["data"] = _add(_stage("data", cell, {}), stages)
+        inputs["data"] = _add(_stage("data", cell, {}, cell.task.label), stages)
         chain.append(inputs["data"])
-    if "prepare" in cell.method.card.defines:
-        inputs["prepare"] = _add(_stage("prepare", cell, inputs), stages)
+    own = as_trained(cell)
+    if "prepare" in own.method.card.defines:
+        inputs["prepare"] = _add(_stage("prepare", own, inputs, cell.label), stages)
         chain.append(inputs["prepare"])
-    return (*chain, _add(_stage("train", cell, inputs), stages))
+    return (*chain, _add(_stage("train", own, inputs, cell.label), stages))
 
 
 def _add(stage: Stage, stages: dict[str, Stage]) -> str:
@@ -121,7 +122,7 @@ def code_of(kind: StageKind, units: tuple[Card, ...]) -> dict[str, str]:
     return fingerprint(WORK[kind], units, alone=("mixbench.stages.work",))
 
 
-def _stage(kind: StageKind, cell: Cell, inputs: Mapping[str, str]) -> Stage:
+def _stage(kind: StageKind, cell: Cell, inputs: Mapping[str, str], label: str) -> Stage:
     """Return one stage of a cell, with only what decides its result in its identity."""
     units = (cell.task,) if kind == "data" else (cell.task, cell.method)
     code = code_of(kind, tuple(unit.card for unit in units))
@@ -146,6 +147,5 @@ def _stage(kind: StageKind, cell: Cell, inputs: Mapping[str, str]) -> Stage:
     places |= {f"{unit.card.kind}.{n}": path for unit in units for n, path in unit.files.items()}
     if cell.data.folder:
         places["data"] = str(cell.data.folder)
-    label = cell.task.label if kind == "data" else cell.label
     epochs = cell.recipe.epochs if kind == "train" else 0
     return Stage(kind, label, identity, dict(inputs), code, places, epochs)

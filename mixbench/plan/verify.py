@@ -28,7 +28,7 @@ def compare(data: Data, folder: Path) -> Iterator[Finding]:
     for name, digest in files.items():
         yield _file(name, folder / name, digest)
     for name, (number, digest) in trees.items():
-        yield _tree(name, folder / name, number, digest)
+        yield _tree(name, folder / name, number, digest, data.counted)
 
 
 def _file(name: str, path: Path, digest: str) -> Finding:
@@ -40,9 +40,9 @@ def _file(name: str, path: Path, digest: str) -> Finding:
     return Finding(name, ok=False, text=f"checksum must be {digest} (got {found})")
 
 
-def _tree(name: str, path: Path, number: int, digest: str) -> Finding:
+def _tree(name: str, path: Path, number: int, digest: str, suffix: str) -> Finding:
     try:
-        count, content = survey(path)
+        count, content = survey(path, suffix)
     except DataError:
         return Finding(name, ok=False, text="missing")
     same = digest in {"", content}

@@ -34,6 +34,8 @@ class Setup:
         Processes that read images ahead.
     ranks
         The processes that train the model together.
+    trained
+        The models that the task starts from, by role.
     """
 
     method: Method
@@ -45,6 +47,7 @@ class Setup:
     device: torch.device
     workers: int = 0
     ranks: Ranks = ALONE
+    trained: Mapping[str, nn.Module] = field(default_factory=dict)
 
 
 @dataclass
@@ -106,7 +109,7 @@ def begin(setup: Setup) -> Run:
         model = setup.task.build(setup.model)
         torch.manual_seed(stream_seed(seed, "head"))
         setup.method.bind(model, setup.task)
-    setup.task.start(model)
+    setup.task.start(model, setup.trained)
     model.to(device).to(memory_format=MEMORY[recipe.memory_format])
     setup.method.to(device)
     shared = setup.ranks.share(SharedStep(model.train(), setup.method, setup.ranks), device)

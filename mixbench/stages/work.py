@@ -86,6 +86,7 @@ class Job:
             device=self.device,
             workers=-(-self.spec["workers"] // self.ranks.number),
             ranks=self.ranks,
+            trained={r: self.trained(r).model for r in self.spec["inputs"] if r in self.task.needs},
         )
 
     def trained(self, role: str) -> Trained:
@@ -170,7 +171,7 @@ def synthesize(job: Job) -> Facts:
 def prepare(job: Job) -> Facts:
     """Let the method do what comes before training, and keep the buffers that it filled."""
     setup = job.setup()
-    roles = [role for role in job.spec["inputs"] if role not in {"data", "prepare"}]
+    roles = [role for role in job.spec["inputs"] if role in setup.method.needs]
     scratch = job.journal.work / "scratch"
     scratch.mkdir(exist_ok=True)
     earlier_s, start = job.journal.earlier_s(), perf_counter()

@@ -13,7 +13,7 @@ Expect   protocol paper, resnet50: 63.0 % MaxBoxAccV2 without mixing; reproducti
          are 4 points apart. Centred squares, which see nothing, get 57.0 %
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -265,10 +265,9 @@ class CubWsol(Classification):
         check_maps(net, model)
         return net
 
-    def start(self, model: nn.Module) -> None:
+    def start(self, model: nn.Module, trained: Mapping[str, nn.Module]) -> None:
         """Start from the weights that `weights` names."""
-        if self.weights != "random":
-            start_from(model, Path(self.weights))
+        start_from(model, self.weights, trained)
 
     def loss(self, out: Tensor, targets: Tensor) -> Tensor:
         """Return the cross-entropy of every image, (B,)."""
