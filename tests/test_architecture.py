@@ -30,7 +30,7 @@ HEAVY = (
     *("images.shapes", "images.scenes", "images.splits", "images.loading", "classification"),
     *("localization.components", "localization.box_accuracy", "localization.cam"),
     "localization.scoring",
-    "transfer",
+    *("transfer", "average_precision", "multilabel"),
     *("stages.evaluation", "stages.mixing", "stages.runs", "stages.training", "stages.journal"),
     *("stages.environment", "stages.work"),
     "stages.check",

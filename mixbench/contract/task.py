@@ -37,10 +37,13 @@ class Score(NamedTuple):
     ----------
     stderr
         Standard error over the items, or None where the metric is no mean over items.
+    by_class
+        The metric of every class, None where it has none; None where it is not told by class.
     """
 
     value: float
     stderr: float | None = None
+    by_class: Sequence[float | None] | None = None
 
 
 class ClassIndex:

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mixbench.contract import Method, Step, Task
+from mixbench.contract import Method, Step
 from mixbench.stages.runs import load_weights
 from mixbench.stages.work import data_folder, make_task, revive
 from mixbench.store import Store
@@ -41,20 +41,26 @@ def example_mixes(store: Store, key: str) -> Figure:
     step = Step(images, targets, rng=rng, task=task, model=model, split=split)
     with torch.no_grad():
         mixed, sources = method.mix(images, step)
-    labels = _labels(task, step.targets[sources.index], sources.weight, task.class_names(folder))
-    own = [str(task.class_names(folder)[int(t)]) for t in targets]
+    names = task.class_names(folder)
+    every = _one_hot(step.targets, len(names))
+    shares = (every[sources.index] * sources.weight[..., None]).sum(1)
+    labels = ["\n".join(f"{names[c]}: {v:.2f}" for v, c in _largest(row)) for row in shares]
+    own = ["\n".join(names[c] for _, c in _largest(row)) for row in _one_hot(targets, len(names))]
     return _draw(images, own, mixed, labels, _title(method))
 
 
-def _labels(task: Task, targets: Tensor, weight: Tensor, names: Any) -> list[str]:
-    """Return each mixed image's classes with their shares, the largest first."""
-    shares = torch.zeros(len(targets), task.num_classes).scatter_add_(1, targets, weight)
-    texts = []
-    for row in shares:
-        values, classes = row.topk(min(NAMED, task.num_classes))
-        parts = zip(values.tolist(), classes.tolist(), strict=True)
-        texts.append("\n".join(f"{names[c]}: {v:.2f}" for v, c in parts if v > 0))
-    return texts
+def _one_hot(targets: Tensor, number: int) -> Tensor:
+    """Return which classes every image has, (B, classes); several, where a row is a target."""
+    if targets.dim() == 1:
+        return torch.nn.functional.one_hot(targets, number).float()
+    return (targets != 0).float()
+
+
+def _largest(shares: Tensor) -> list[tuple[float, int]]:
+    """Return an image's largest shares and their classes, in that order."""
+    values, classes = shares.topk(min(NAMED, len(shares)))
+    pairs = zip(values.tolist(), classes.tolist(), strict=True)
+    return [(value, name) for value, name in pairs if value > 0]
 
 
 def _draw(images: Tensor, own: list[str], mixed: Tensor, labels: list[str], title: str) -> Figure:

@@ -127,6 +127,17 @@ def one_thing(
     return Layout(classes[:, None], centres, radii)
 
 
+def several_things(number: int, kinds: int, rng: torch.Generator, most: int = 3) -> Layout:
+    """Return scenes of one to `most` things each, of different classes, anywhere that they fit."""
+    looks_ = torch.rand(number, kinds, generator=rng).argsort(1)[:, :most]
+    count = torch.randint(1, most + 1, (number, 1), generator=rng)
+    looks_ = torch.where(torch.arange(looks_.shape[1]) < count, looks_, -1)
+    draws = torch.rand(3, *looks_.shape, generator=rng)
+    radii = 0.16 + 0.14 * draws[0]
+    centres = radii[..., None] + draws[1:].permute(1, 2, 0) * (1 - 2 * radii[..., None])
+    return Layout(looks_, centres, radii)
+
+
 def paint(
     layout: Layout, kinds: list[Look], size: tuple[int, int], rng: torch.Generator
 ) -> Iterator[Painted]:

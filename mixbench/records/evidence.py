@@ -149,7 +149,13 @@ def _metrics(cell: Cell, store: Store, key: str) -> Iterator[MetricRecord]:
                 at=at,
                 n=content["n"],
                 stderr=score["stderr"],
+                by_class=_by_class(score, content) if at == "last" else None,
             )
+
+
+def _by_class(score: dict[str, Any], content: dict[str, Any]) -> dict[str, float | None] | None:
+    values = score["by_class"]
+    return None if values is None else dict(zip(content["classes"], values, strict=True))
 
 
 def _references(cell: Cell) -> Iterator[ReferenceRecord]:

@@ -97,6 +97,9 @@ class MetricRecord(Strict):
         Test items.
     stderr
         Over the items; null where the metric is no mean over items.
+    by_class
+        The metric of every class by its name, at ``last``, where a task tells it; null for a class
+        that has none.
     """
 
     name: Name
@@ -108,6 +111,7 @@ class MetricRecord(Strict):
     at: Point
     n: int = Field(ge=1)
     stderr: NonNegative | None
+    by_class: dict[str, Finite | None] | None = None
 
 
 class ReferenceRecord(Strict):

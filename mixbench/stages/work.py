@@ -241,7 +241,8 @@ def evaluate(job: Job) -> Facts:
         at: {name: score._asdict() for name, score in by_name.items()}
         for at, by_name in points.items()
     }
-    write_json(job.built / "metrics.json", {"n": len(test), "metrics": metrics})
+    classes = job.task.class_names(job.data)
+    write_json(job.built / "metrics.json", {"n": len(test), "classes": classes, "metrics": metrics})
     return {"result": {}, "cost": {"wall_s": perf_counter() - start}}
 
 

@@ -1,0 +1,221 @@
+"""Pascal VOC 2007: 9,963 photographs with 20 kinds of objects, found by a model of ImageNet.
+
+Data     Everingham et al., The Pascal Visual Object Classes Challenge 2007: VOCdevkit/VOC2007/ with
+         Annotations/, ImageSets/Main/ and JPEGImages/, from both archives
+Licence  of the photographs' authors (Flickr)
+Split    test: the official 4,952 images; validation: 10 % of the official 5,011 of trainval
+Recipe   paper: fine-tuning at 448 pixels for 30 epochs with the binary cross-entropy, the
+         classifier at ten times the rate; the PatchMix paper (arXiv:2106.09011, §5.3) states none
+Differs  an object that is only there as difficult counts as there in training, and not at all in
+         the scores, as in megvii-research/ML-GCN@5517d6f, voc.py and util.py:229-248
+Expect   protocol paper, resnet50: 92.1 % mAP after plain pre-training (the paper)
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+from xml.etree import ElementTree
+
+import torch
+from torch import Tensor
+
+from mixbench.contract import Part, Split
+from mixbench.declare import (
+    Archive,
+    Count,
+    Data,
+    Fraction,
+    Metric,
+    Recipe,
+    Synthetic,
+    Weights,
+    pretrained_on,
+    table_row,
+)
+from mixbench.errors import BadParameter, DataError
+from mixbench.images.lists import read_lines, write_lines
+from mixbench.images.scenes import looks, several_things, write_images
+from mixbench.multilabel import MultiLabel
+from mixbench.streams import generator
+
+ROOT = "VOCdevkit/VOC2007"
+CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
+    "tvmonitor",
+)  # fmt: skip
+SIZE = (72, 96)  # of generated images: height and width
+DIFFICULT = 0.1  # share of generated objects
+
+
+class Voc(MultiLabel):
+    """Say which kinds of objects a photograph shows, starting from a model of ImageNet.
+
+    Parameters
+    ----------
+    classes
+        The first so many of the classes; images of none of them are left out.
+    side : pixels
+        Of the squares to which images are resized, whatever their shapes.
+    holdout
+        The share of the training images that is held out for validation.
+    weights
+        What fine-tuning starts from: the same method's own model of ImageNet (``pretrained``, or
+        ``synthetic`` of generated images), what others published, ``random`` weights or a file.
+    mix_in
+        Where the method mixes: in ``pretrain``-ing, in ``finetune``-ing or in ``both``.
+    criterion
+        The loss: binary cross-entropy, or the asymmetric loss, of which losses are mixed.
+    """
+
+    version = 1
+    data = Data(
+        name="voc2007",
+        version="VOC 2007",
+        licence="of the photographs' authors (Flickr)",
+        url="http://host.robots.ox.ac.uk/pascal/VOC/voc2007/",
+        files={
+            "VOCdevkit/VOC2007/ImageSets/Main/trainval.txt": "",
+            "VOCdevkit/VOC2007/ImageSets/Main/test.txt": "",
+        },
+        trees={
+            "VOCdevkit/VOC2007/Annotations": 9963,
+            "VOCdevkit/VOC2007/JPEGImages": 9963,
+        },
+        archives=(
+            Archive(
+                "VOCtrainval_06-Nov-2007.tar",
+                "c52e279531787c972589f7e41ab4ae64",
+                "https://thor.robots.ox.ac.uk/pascal/VOC/voc2007/VOCtrainval_06-Nov-2007.tar",
+            ),
+            Archive(
+                "VOCtest_06-Nov-2007.tar",
+                "b6e924de25625d8de591ea690078ad9f",
+                "https://thor.robots.ox.ac.uk/pascal/VOC/voc2007/VOCtest_06-Nov-2007.tar",
+            ),
+        ),
+    )
+    synthetic = Synthetic(train=80, test=40, protocols=("quick",))
+    needs = pretrained_on("imagenet")
+    by_protocol = {"quick": {"classes": 8, "side": 48}}
+    metrics = (
+        Metric("map", "%", higher_is_better=True, primary=True),
+        Metric("map_voc07", "%", higher_is_better=True),
+        Metric("map_voc10", "%", higher_is_better=True),
+        Metric("micro_ap", "%", higher_is_better=True),
+        Metric("of1", "%", higher_is_better=True),
+        Metric("cf1", "%", higher_is_better=True),
+        Metric("labels_without_images", "labels", higher_is_better=False),
+    )
+    models = ("resnet8", "resnet20", "resnet32", "resnet56", "mobilenet_v2", "resnet50")
+    takes_timm = True
+    protocols = {
+        "paper": Recipe(
+            model="resnet50",
+            epochs=30,
+            batch_size=32,
+            lr=0.001,
+            fast_lr=10,
+            nesterov=False,
+            weight_decay=1e-4,
+        ),
+        "quick": Recipe(model="resnet8", epochs=10, batch_size=40, lr=0.05, fast_lr=4, tail=3),
+    }
+    references = table_row(
+        "arXiv:2106.09011", "Table 4, VOC", "resnet50",
+        {
+            "none": 92.13, "mixup": 91.80, "cutmix": 92.41, "random_patchmix": 92.42,
+            "guided_patchmix": 92.39,
+        },
+        metric="map",
+    )  # fmt: skip
+
+    def __init__(  # the parameters of every multi-label task
+        self,
+        classes: Count = 20,
+        side: Count = 448,
+        holdout: Fraction = 0.1,
+        weights: Weights = "pretrained",
+        mix_in: Literal["pretrain", "finetune", "both"] = "pretrain",
+        criterion: Literal["bce", "asl"] = "bce",
+    ) -> None:
+        if classes > len(CLASSES):
+            raise BadParameter(f"voc has {len(CLASSES)} classes (got classes={classes}).")
+        super().__init__(classes, side, holdout, weights, mix_in, criterion)
+
+    def load(self, part: Part, folder: Path, seed: int) -> Split:
+        """List the official test images, or those of trainval on one side of the split."""
+        root = folder / ROOT
+        name = "test" if part == "test" else "trainval"
+        ids = [line.split()[0] for line in read_lines(root / f"ImageSets/Main/{name}.txt")]
+        targets = torch.stack([objects_of(root / f"Annotations/{i}.xml") for i in ids])
+        targets = targets[:, : self.labels]
+        there = (targets != 0).any(1) | (self.labels == len(CLASSES))
+        if part != "test":
+            there = there & self.side_of_holdout(part, len(ids), seed)
+        kept = torch.nonzero(there).flatten().tolist()
+        return self.split([root / f"JPEGImages/{ids[i]}.jpg" for i in kept], targets[there])
+
+    def class_names(self, folder: Path) -> list[str]:  # noqa: ARG002  # they are always the same
+        """Return the names of the classes that take part."""
+        return list(CLASSES[: self.labels])
+
+    def synthesize(self, folder: Path, amount: Synthetic) -> None:
+        """Write generated scenes of some things each with annotations in the same folders.
+
+        The amounts are images for every class, of which each shows one to three.
+        """
+        root, kinds = folder / ROOT, looks(self.labels)
+        for name in ("Annotations", "ImageSets/Main", "JPEGImages"):
+            (root / name).mkdir(parents=True)
+        for number, (part, count) in enumerate((("trainval", amount.train), ("test", amount.test))):
+            rng = generator(amount.seed, "synthetic", number)
+            layout = several_things(count * self.labels, self.labels, rng)
+            ids = [f"{number}{i:05}" for i in range(len(layout))]
+            paths = [root / f"JPEGImages/{name}.jpg" for name in ids]
+            boxes = write_images(paths, layout, kinds, SIZE, rng)
+            hard = torch.rand(layout.looks.shape, generator=rng) < DIFFICULT
+            for name, *things in zip(ids, layout.looks, boxes, hard, strict=True):
+                text = "\n".join(annotation(name, *things))
+                (root / f"Annotations/{name}.xml").write_text(text, encoding="utf-8")
+            write_lines(root / f"ImageSets/Main/{part}.txt", ids)
+
+
+def annotation(name: str, looks_: Tensor, boxes: Tensor, hard: Tensor) -> Iterator[str]:
+    """Yield the lines of an image's annotation."""
+    yield f"<annotation>\n<filename>{name}.jpg</filename>"
+    for look, box, difficult in zip(looks_.tolist(), boxes.tolist(), hard.tolist(), strict=True):
+        left, top, width, height = map(int, box)
+        if look < 0 or width == 0:  # nothing is there, or all of it is covered
+            continue
+        yield f"<object><name>{CLASSES[look]}</name><difficult>{int(difficult)}</difficult><bndbox>"
+        yield f"<xmin>{left + 1}</xmin><ymin>{top + 1}</ymin>"  # VOC counts from 1
+        yield f"<xmax>{left + width}</xmax><ymax>{top + height}</ymax></bndbox></object>"
+    yield "</annotation>\n"
+
+
+def objects_of(path: Path) -> Tensor:
+    """Return which classes an annotation names, (20,) int8; -1 for those only there as difficult.
+
+    Raises
+    ------
+    DataError
+        If it is missing or no annotation, or names another class.
+    """
+    target = torch.zeros(len(CLASSES), dtype=torch.int8)
+    try:
+        objects = ElementTree.parse(path).getroot().findall("object")
+    except FileNotFoundError as error:
+        raise DataError(f"The annotation {path} is missing.") from error
+    except (OSError, ElementTree.ParseError) as error:
+        raise DataError(f"{path} must be an annotation in XML: {error}.") from error
+    for thing in objects:
+        name = thing.findtext("name", "").strip()
+        if name not in CLASSES:
+            raise DataError(f"{path} names an object of VOC's 20 classes each (got {name!r}).")
+        place = CLASSES.index(name)
+        if thing.findtext("difficult", "0").strip() != "1":
+            target[place] = 1
+        elif target[place] == 0:
+            target[place] = -1
+    return target
