@@ -130,7 +130,7 @@ class Voc(MultiLabel):
         metric="map",
     )  # fmt: skip
 
-    def __init__(  # the parameters of every multi-label task
+    def __init__(
         self,
         classes: Count = 20,
         side: Count = 448,

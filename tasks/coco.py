@@ -1,0 +1,258 @@
+"""COCO 2014: 123,287 photographs with 80 kinds of objects, found by a model of ImageNet.
+
+Data     Lin et al., Microsoft COCO: Common Objects in Context, ECCV 2014: annotations/ with the
+         instances of train2014 and val2014, train2014/ and val2014/
+Licence  annotations CC BY 4.0; the photographs have their authors' (Flickr)
+Split    test: val2014; validation: 10 % of train2014. Images without any annotation are left out of
+         both, as Alibaba-MIIL/ASL@8c9e0bd and megvii-research/ML-GCN@5517d6f do
+Recipe   paper: fine-tuning at 448 pixels for 30 epochs with the binary cross-entropy, the
+         classifier at ten times the rate; the PatchMix paper (arXiv:2106.09011, §5.3) states none
+Differs  nothing known: crowds count as objects, as in both of those
+Expect   protocol paper, resnet50: 79.6 % mAP after plain pre-training (the paper)
+"""
+
+import contextlib
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from pycocotools.coco import COCO
+from torch import Tensor
+
+from mixbench.contract import Part, Split
+from mixbench.declare import (
+    Archive,
+    Count,
+    Data,
+    Fraction,
+    Metric,
+    Recipe,
+    Synthetic,
+    Weights,
+    pretrained_on,
+    table_row,
+)
+from mixbench.errors import DataError
+from mixbench.images.scenes import looks, several_things, write_images
+from mixbench.multilabel import MultiLabel
+from mixbench.streams import generator
+
+PARTS = {"train": "train2014", "test": "val2014"}
+SIZE = (72, 96)  # of generated images: height and width
+
+
+class Coco(MultiLabel):
+    """Say which kinds of objects a photograph shows, starting from a model of ImageNet.
+
+    Parameters
+    ----------
+    classes
+        The first so many of the categories, by id; images of none of them are left out.
+    side : pixels
+        Of the squares to which images are resized, whatever their shapes.
+    holdout
+        The share of the training images that is held out for validation.
+    weights
+        What fine-tuning starts from: the same method's own model of ImageNet (``pretrained``, or
+        ``synthetic`` of generated images), what others published, ``random`` weights or a file.
+    mix_in
+        Where the method mixes: in ``pretrain``-ing, in ``finetune``-ing or in ``both``.
+    criterion
+        The loss: binary cross-entropy, or the asymmetric loss, of which losses are mixed.
+    """
+
+    version = 1
+    data = Data(
+        name="coco2014",
+        version="2014",
+        licence="annotations CC BY 4.0; photographs of their authors (Flickr)",
+        url="https://cocodataset.org/#download",
+        files={
+            "annotations/instances_train2014.json": "",
+            "annotations/instances_val2014.json": "",
+        },
+        trees={"train2014": 82783, "val2014": 40504},
+        archives=(
+            Archive(
+                "annotations_trainval2014.zip",
+                "0a379cfc70b0e71301e0f377548639bd",
+                "http://images.cocodataset.org/annotations/annotations_trainval2014.zip",
+            ),
+            Archive(
+                "val2014.zip",
+                "a3d79f5ed8d289b7a7554ce06a5782b3",
+                "http://images.cocodataset.org/zips/val2014.zip",
+            ),
+            Archive(
+                "train2014.zip",
+                "0da8c0bd3d6becc4dcb32757491aca88",
+                "http://images.cocodataset.org/zips/train2014.zip",
+            ),
+        ),
+    )
+    synthetic = Synthetic(train=80, test=40, protocols=("quick",))
+    needs = pretrained_on("imagenet")
+    by_protocol = {"quick": {"classes": 8, "side": 48}}
+    metrics = (
+        Metric("map", "%", higher_is_better=True, primary=True),
+        Metric("map_voc07", "%", higher_is_better=True),
+        Metric("map_voc10", "%", higher_is_better=True),
+        Metric("micro_ap", "%", higher_is_better=True),
+        Metric("of1", "%", higher_is_better=True),
+        Metric("cf1", "%", higher_is_better=True),
+        Metric("labels_without_images", "labels", higher_is_better=False),
+    )
+    models = ("resnet8", "resnet20", "resnet32", "resnet56", "mobilenet_v2", "resnet50")
+    takes_timm = True
+    protocols = {
+        "paper": Recipe(
+            model="resnet50",
+            epochs=30,
+            batch_size=32,
+            lr=0.001,
+            fast_lr=10,
+            nesterov=False,
+            weight_decay=1e-4,
+        ),
+        "quick": Recipe(model="resnet8", epochs=10, batch_size=40, lr=0.05, fast_lr=4, tail=3),
+    }
+    references = table_row(
+        "arXiv:2106.09011", "Table 4, COCO", "resnet50",
+        {
+            "none": 79.64, "mixup": 81.20, "cutmix": 79.68, "random_patchmix": 81.27,
+            "guided_patchmix": 83.21,
+        },
+        metric="map",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        classes: Count = 80,
+        side: Count = 448,
+        holdout: Fraction = 0.1,
+        weights: Weights = "pretrained",
+        mix_in: Literal["pretrain", "finetune", "both"] = "pretrain",
+        criterion: Literal["bce", "asl"] = "bce",
+    ) -> None:
+        super().__init__(classes, side, holdout, weights, mix_in, criterion)
+
+    def load(self, part: Part, folder: Path, seed: int) -> Split:
+        """List the images of val2014, or those of train2014 on one side of the split."""
+        name = PARTS["test" if part == "test" else "train"]
+        path = folder / f"annotations/instances_{name}.json"
+        found = read_instances(path)
+        targets = found.targets[:, : len(self.names_of(found.categories, path))]
+        there = targets.any(1)
+        if part != "test":
+            there = there & self.side_of_holdout(part, len(there), seed)
+        kept = torch.nonzero(there).flatten().tolist()
+        return self.split([folder / name / found.files[i] for i in kept], targets[there])
+
+    def class_names(self, folder: Path) -> list[str]:
+        """Return the names of the categories that take part, by id."""
+        path = folder / "annotations/instances_val2014.json"
+        return self.names_of(read_instances(path).categories, path)
+
+    def names_of(self, categories: Sequence[str], where: Path) -> list[str]:
+        """Return the names of those that take part; refuse data that has fewer."""
+        if len(categories) < self.labels:
+            raise DataError(
+                f"{where} has {len(categories)} categories, and {self.labels} are asked for: set "
+                f"the task's parameter classes to {len(categories)} or less, or give all of COCO."
+            )
+        return list(categories[: self.labels])
+
+    def synthesize(self, folder: Path, amount: Synthetic) -> None:
+        """Write generated scenes of some things each with annotations in the same files.
+
+        The amounts are images for every class, of which each shows one to three. Ids of categories
+        have gaps, and some images have no annotation, as in the published data.
+        """
+        (folder / "annotations").mkdir()
+        for number, (part, count) in enumerate((("train", amount.train), ("test", amount.test))):
+            rng, name = generator(amount.seed, "synthetic", number), PARTS[part]
+            layout = several_things(count * self.labels, self.labels, rng)
+            layout.looks[:: 4 * self.labels] = -1
+            files = [f"COCO_{name}_{i:012}.jpg" for i in range(len(layout))]
+            (folder / name).mkdir()
+            kinds = looks(self.labels)
+            boxes = write_images([folder / name / f for f in files], layout, kinds, SIZE, rng)
+            names = [kind.name for kind in kinds]
+            content = instances(files, names, layout.looks, boxes)
+            path = folder / f"annotations/instances_{name}.json"
+            path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def instances(
+    files: Sequence[str], names: Sequence[str], looks_: Tensor, boxes: Tensor
+) -> dict[str, Any]:
+    """Return what COCO says of images with things, (N, n), where they can be seen."""
+    categories = [{"id": 1 + 2 * k, "name": name} for k, name in enumerate(names)]
+    height, width = SIZE
+    seen = torch.nonzero((looks_ >= 0) & (boxes[..., 2] > 0)).tolist()
+    return {
+        "images": [
+            {"id": i, "file_name": f, "height": height, "width": width} for i, f in enumerate(files)
+        ],
+        "categories": categories,
+        "annotations": [
+            {
+                "id": number,
+                "image_id": i,
+                "category_id": categories[int(looks_[i, j])]["id"],
+                "bbox": boxes[i, j].tolist(),
+                "area": float(boxes[i, j, 2] * boxes[i, j, 3]),
+                "iscrowd": 0,
+            }
+            for number, (i, j) in enumerate(seen)
+        ],
+    }
+
+
+class Instances(NamedTuple):
+    """Images in the order of their ids, with what is on them.
+
+    Attributes
+    ----------
+    targets : (N, K) int8
+        In the order of the categories' ids.
+    """
+
+    files: list[str]
+    categories: list[str]
+    targets: Tensor
+
+
+def read_instances(path: Path) -> Instances:
+    """Return what a file of instances says.
+
+    Raises
+    ------
+    DataError
+        If it is no such file, or an annotation names an image or category that it lacks.
+    """
+    try:
+        coco = COCO()
+        coco.dataset = json.loads(path.read_text(encoding="utf-8"))
+        with contextlib.redirect_stdout(io.StringIO()):  # it tells what it does
+            coco.createIndex()
+        categories = {c["id"]: c["name"] for c in coco.loadCats(sorted(coco.getCatIds()))}
+        images = coco.loadImgs(sorted(coco.getImgIds()))
+        files = [image["file_name"] for image in images]
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(f"{path} must be annotations in JSON: {error}.") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} must be annotations as COCO's ({error!r}).") from error
+    place = {image["id"]: i for i, image in enumerate(images)}
+    column = {number: k for k, number in enumerate(categories)}
+    targets = torch.zeros(len(files), len(column), dtype=torch.int8)
+    for annotation in coco.anns.values():
+        image, category = annotation.get("image_id"), annotation.get("category_id")
+        if image not in place or category not in column:
+            lacks = f"image {image}" if image not in place else f"category {category}"
+            raise DataError(f"{path}: annotation {annotation['id']} is of {lacks}, which it lacks.")
+        targets[place[image], column[category]] = 1
+    return Instances(files, list(categories.values()), targets)
