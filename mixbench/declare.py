@@ -248,3 +248,46 @@ def pretrained_on(task: str) -> dict[str, Need]:
             ("plain_synthetic", BASELINE, "synthetic", "synthetic", plain),
         )
     }
+
+
+# What several tasks declare alike.
+
+TOP1 = (
+    Metric("top1", "%", higher_is_better=True, primary=True),
+    Metric("cross_entropy", "nats", higher_is_better=False),
+    Metric("calibration_error", "%", higher_is_better=False),
+)
+TOP1_AND_TOP5 = (TOP1[0], Metric("top5", "%", higher_is_better=True), *TOP1[1:])
+MEAN_AVERAGE_PRECISION = (
+    Metric("map", "%", higher_is_better=True, primary=True),
+    Metric("map_voc07", "%", higher_is_better=True),
+    Metric("map_voc10", "%", higher_is_better=True),
+    Metric("micro_ap", "%", higher_is_better=True),
+    Metric("of1", "%", higher_is_better=True),
+    Metric("cf1", "%", higher_is_better=True),
+    Metric("labels_without_images", "labels", higher_is_better=False),
+)
+
+SMALL_NETS = (
+    *("resnet8", "resnet20", "resnet32", "resnet56", "mobilenet_v2", "resnet50"),
+    *("preact_resnet56", "preact_resnet164"),
+)
+
+FINE_TUNING = {
+    "paper": Recipe(
+        model="resnet50", epochs=50, batch_size=64, lr=0.01, fast_lr=10, weight_decay=1e-4
+    ),
+    "quick": Recipe(model="resnet8", epochs=8, batch_size=50, lr=0.02, fast_lr=5, tail=3),
+}
+MULTI_LABEL_FINE_TUNING = {
+    "paper": Recipe(
+        model="resnet50",
+        epochs=30,
+        batch_size=32,
+        lr=0.001,
+        fast_lr=10,
+        nesterov=False,
+        weight_decay=1e-4,
+    ),
+    "quick": Recipe(model="resnet8", epochs=10, batch_size=40, lr=0.05, fast_lr=4, tail=3),
+}

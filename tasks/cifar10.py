@@ -18,6 +18,8 @@ from torch import Tensor
 from mixbench.classification import Classification, check_classes, held_out
 from mixbench.contract import ClassIndex, Part, Split
 from mixbench.declare import (
+    SMALL_NETS,
+    TOP1,
     Archive,
     Count,
     Data,
@@ -85,15 +87,8 @@ class Cifar10(Classification):
         ),
     )
     synthetic = Synthetic(train=400, test=100, protocols=("quick",))
-    metrics: ClassVar[tuple[Metric, ...]] = (
-        Metric("top1", "%", higher_is_better=True, primary=True),
-        Metric("cross_entropy", "nats", higher_is_better=False),
-        Metric("calibration_error", "%", higher_is_better=False),
-    )
-    models = (
-        *("resnet8", "resnet20", "resnet32", "resnet56", "mobilenet_v2", "resnet50"),
-        *("preact_resnet56", "preact_resnet164"),
-    )
+    metrics: ClassVar[tuple[Metric, ...]] = TOP1
+    models = SMALL_NETS
     takes_timm = True
     protocols = {
         "paper": Recipe(model="resnet32", epochs=400),

@@ -9,11 +9,12 @@ Expect   protocol paper, resnet32: 68.5 % top-1 without mixing (the paper)
 """
 
 from mixbench.declare import (
+    SMALL_NETS,
+    TOP1_AND_TOP5,
     Archive,
     Count,
     Data,
     Fraction,
-    Metric,
     Recipe,
     Synthetic,
     table_row,
@@ -56,16 +57,8 @@ class Cifar100(Cifar10):
     )
     synthetic = Synthetic(train=150, test=30, protocols=("quick",))
     by_protocol = {"quick": {"classes": 30}}
-    metrics = (
-        Metric("top1", "%", higher_is_better=True, primary=True),
-        Metric("top5", "%", higher_is_better=True),
-        Metric("cross_entropy", "nats", higher_is_better=False),
-        Metric("calibration_error", "%", higher_is_better=False),
-    )
-    models = (
-        *("resnet8", "resnet20", "resnet32", "resnet56", "mobilenet_v2", "resnet50"),
-        *("preact_resnet56", "preact_resnet164"),
-    )
+    metrics = TOP1_AND_TOP5
+    models = SMALL_NETS
     takes_timm = True
     protocols = {
         "paper": Recipe(model="resnet32", epochs=400),

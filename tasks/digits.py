@@ -18,7 +18,13 @@ from torch.nn import functional as F
 
 from mixbench.classification import Classification, held_out
 from mixbench.contract import ClassIndex, Part, Split
-from mixbench.declare import Data, Fraction, Metric, Recipe, Synthetic
+from mixbench.declare import (
+    TOP1,
+    Data,
+    Fraction,
+    Recipe,
+    Synthetic,
+)
 from mixbench.errors import BadParameter, DataError
 from mixbench.images.augment import CropFlip
 from mixbench.images.splits import Pixels, ResidentSplit
@@ -50,11 +56,7 @@ class Digits(Classification):
         package="sklearn",
         folder="datasets/data",
     )
-    metrics = (
-        Metric("top1", "%", higher_is_better=True, primary=True),
-        Metric("cross_entropy", "nats", higher_is_better=False),
-        Metric("calibration_error", "%", higher_is_better=False),
-    )
+    metrics = TOP1
     synthetic = Synthetic(train=120, test=60)
     models = ("resnet8", "resnet14", "resnet20", "resnet32")
     protocols = {

@@ -17,12 +17,13 @@ import torch
 from mixbench.classification import held_out
 from mixbench.contract import Part, Split
 from mixbench.declare import (
+    FINE_TUNING,
+    SMALL_NETS,
+    TOP1_AND_TOP5,
     Archive,
     Count,
     Data,
     Fraction,
-    Metric,
-    Recipe,
     Synthetic,
     Weights,
     pretrained_on,
@@ -80,20 +81,10 @@ class Food101(Transfer):
     synthetic = Synthetic(train=60, test=30, protocols=("quick",))
     needs = pretrained_on("imagenet")
     by_protocol = {"quick": {"classes": 10, "side": 48}}
-    metrics = (
-        Metric("top1", "%", higher_is_better=True, primary=True),
-        Metric("top5", "%", higher_is_better=True),
-        Metric("cross_entropy", "nats", higher_is_better=False),
-        Metric("calibration_error", "%", higher_is_better=False),
-    )
-    models = ("resnet8", "resnet20", "resnet32", "resnet56", "mobilenet_v2", "resnet50")
+    metrics = TOP1_AND_TOP5
+    models = SMALL_NETS
     takes_timm = True
-    protocols = {
-        "paper": Recipe(
-            model="resnet50", epochs=50, batch_size=64, lr=0.01, fast_lr=10, weight_decay=1e-4
-        ),
-        "quick": Recipe(model="resnet8", epochs=8, batch_size=50, lr=0.02, fast_lr=5, tail=3),
-    }
+    protocols = FINE_TUNING
     references = table_row(
         "arXiv:2106.09011", "Table 4, Food-101", "resnet50",
         {

@@ -23,11 +23,12 @@ from mixbench.archives import opened_tar, unpack, unpack_tar
 from mixbench.classification import Classification, held_out
 from mixbench.contract import ClassIndex, Part, Split
 from mixbench.declare import (
+    SMALL_NETS,
+    TOP1_AND_TOP5,
     Archive,
     Count,
     Data,
     Fraction,
-    Metric,
     Recipe,
     Synthetic,
     table_row,
@@ -77,16 +78,8 @@ class Imagenet(Classification):
     )
     synthetic = Synthetic(train=120, test=30, protocols=("quick",))
     by_protocol = {"quick": {"classes": 10, "side": 48, "holdout": 0.1}}
-    metrics = (
-        Metric("top1", "%", higher_is_better=True, primary=True),
-        Metric("top5", "%", higher_is_better=True),
-        Metric("cross_entropy", "nats", higher_is_better=False),
-        Metric("calibration_error", "%", higher_is_better=False),
-    )
-    models = (
-        *("resnet8", "resnet20", "resnet32", "resnet56", "mobilenet_v2", "resnet50"),
-        *("preact_resnet56", "preact_resnet164"),
-    )
+    metrics = TOP1_AND_TOP5
+    models = SMALL_NETS
     takes_timm = True
     protocols = {
         "paper": Recipe(

@@ -21,12 +21,13 @@ from torch import Tensor
 
 from mixbench.contract import Part, Split
 from mixbench.declare import (
+    MEAN_AVERAGE_PRECISION,
+    MULTI_LABEL_FINE_TUNING,
+    SMALL_NETS,
     Archive,
     Count,
     Data,
     Fraction,
-    Metric,
-    Recipe,
     Synthetic,
     Weights,
     pretrained_on,
@@ -98,29 +99,10 @@ class Voc(MultiLabel):
     synthetic = Synthetic(train=80, test=40, protocols=("quick",))
     needs = pretrained_on("imagenet")
     by_protocol = {"quick": {"classes": 8, "side": 48}}
-    metrics = (
-        Metric("map", "%", higher_is_better=True, primary=True),
-        Metric("map_voc07", "%", higher_is_better=True),
-        Metric("map_voc10", "%", higher_is_better=True),
-        Metric("micro_ap", "%", higher_is_better=True),
-        Metric("of1", "%", higher_is_better=True),
-        Metric("cf1", "%", higher_is_better=True),
-        Metric("labels_without_images", "labels", higher_is_better=False),
-    )
-    models = ("resnet8", "resnet20", "resnet32", "resnet56", "mobilenet_v2", "resnet50")
+    metrics = MEAN_AVERAGE_PRECISION
+    models = SMALL_NETS
     takes_timm = True
-    protocols = {
-        "paper": Recipe(
-            model="resnet50",
-            epochs=30,
-            batch_size=32,
-            lr=0.001,
-            fast_lr=10,
-            nesterov=False,
-            weight_decay=1e-4,
-        ),
-        "quick": Recipe(model="resnet8", epochs=10, batch_size=40, lr=0.05, fast_lr=4, tail=3),
-    }
+    protocols = MULTI_LABEL_FINE_TUNING
     references = table_row(
         "arXiv:2106.09011", "Table 4, VOC", "resnet50",
         {

@@ -182,3 +182,15 @@ def test_testing_sees_the_centre(tmp_path: Path) -> None:
     images = split.read(torch.arange(5), None)
 
     assert images.shape == (5, 3, 40, 40)
+
+
+def test_a_method_that_does_not_fit_its_pre_training_is_refused_before_it(
+    mixbench: Run, tmp_path: Path
+) -> None:
+    options = ["-m", "random_patchmix", "-t", "cub", "--protocol", "quick", *TINY]
+
+    done = mixbench("run", *options, "--set", "random_patchmix.grid=40")
+
+    assert done.returncode == 2
+    assert "grid must be at most the image's shorter side; images are 32 x 32" in done.stderr
+    assert not list((tmp_path / "store").glob("records/**/*.json"))

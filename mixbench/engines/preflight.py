@@ -6,8 +6,12 @@ import sys
 from dataclasses import asdict
 
 from mixbench.errors import UsageError
-from mixbench.plan.graph import Plan
+from mixbench.plan.graph import Plan, Stage
+from mixbench.registry.cards import Kind
+from mixbench.registry.units import find
 from mixbench.store import Store
+
+KINDS: tuple[Kind, Kind] = ("method", "task")
 
 
 def preflight(plan: Plan, store: Store, *, fresh: bool) -> None:
@@ -26,12 +30,10 @@ def preflight(plan: Plan, store: Store, *, fresh: bool) -> None:
         With the first complaint.
     """
     specs = {}
-    for cell, chain in zip(plan.cells, plan.chains, strict=True):
-        asks = "check" in cell.method.card.defines or cell.task.files
-        foreign = cell.model not in cell.task.card.declared["models"]
-        if (asks or foreign) and (fresh or not store.finished(chain[-2])):
-            stage = plan.stages[chain[-2]]
-            specs[cell.method.label, cell.task.label] = asdict(stage)  # seeds are alike in this
+    for key, stage in plan.stages.items():
+        if stage.kind == "train" and _may_not_fit(stage) and (fresh or not store.finished(key)):
+            unseeded = stage.label.rpartition("/")[0]  # seeds are alike in this
+            specs[unseeded] = asdict(stage)
     if not specs:
         return
     done = subprocess.run(
@@ -47,3 +49,16 @@ def preflight(plan: Plan, store: Store, *, fresh: bool) -> None:
     complaints = json.loads(done.stdout.splitlines()[-1])  # a plugin may print as well
     if complaints:
         raise UsageError(complaints[0])
+
+
+def _may_not_fit(stage: Stage) -> bool:
+    """Tell whether a training has a method that checks, a foreign model, or files to start from."""
+    method, task = (find(kind, _called(stage, kind)) for kind in KINDS)
+    foreign = stage.identity["model"] not in task.declared["models"]
+    starts = any(place.startswith("task.") for place in stage.places)
+    return "check" in method.defines or foreign or starts
+
+
+def _called(stage: Stage, kind: Kind) -> str:
+    """Return the name of a stage's unit, or its file."""
+    return str(stage.places.get(kind, stage.identity[kind]["name"]))
