@@ -67,11 +67,12 @@ def timm_weights(model: nn.Module, tag: str) -> State:
     import timm
 
     name = str(getattr(model, "name", type(model).__name__))
+    called = f"{name}.{tag}" if tag else name
     try:
-        net = timm.create_model(f"{name}.{tag}" if tag else name, pretrained=True)
+        net = timm.create_model(called, pretrained=True)
     except (RuntimeError, ValueError, OSError) as error:
         first = " ".join(str(error).split())[:200]
-        raise UsageError(f"timm's weights {tag or 'of'} {name} cannot be had: {first}") from error
+        raise UsageError(f"timm's weights of {called} cannot be had: {first}") from error
     state: State = net.state_dict()
     return state
 
