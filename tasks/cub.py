@@ -73,9 +73,9 @@ class Cub(Transfer):
             ),
         ),
     )
-    synthetic = Synthetic(train=60, test=30, protocols=("quick",))
+    synthetic = Synthetic(train=120, test=30, protocols=("quick",))
     needs = pretrained_on("imagenet")
-    by_protocol = {"quick": {"classes": 10, "side": 48}}
+    by_protocol = {"quick": {"classes": 6, "side": 48}}
     metrics = TOP1_AND_TOP5
     models = SMALL_NETS
     takes_timm = True
