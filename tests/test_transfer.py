@@ -114,6 +114,19 @@ def test_a_run_fine_tunes_what_it_pre_trained(mixbench: Run, tmp_path: Path) -> 
     assert record["cost"]["images"] == 320 + 160  # of imagenet's 3 x 108, and food101's 3 x 54
 
 
+def test_without_images_to_pre_train_on_it_says_the_ways_to_go_on(
+    mixbench: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MIXBENCH_DATA", str(tmp_path / "nowhere"))
+    loaded("cub", tmp_path)
+
+    done = mixbench("plan", "-m", "none", "-t", "cub", "--data", str(tmp_path))
+
+    assert done.returncode == 1
+    assert "cub starts from a model of imagenet, unless --init names other weights" in done.stderr
+    assert "`mixbench data get imagenet`" in done.stderr
+
+
 def loaded(name: str, folder: Path) -> tuple[Task, Path]:
     make: Any = load_task(find("task", name))
     task = make(classes=3, side=40, holdout=0.2)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mixbench.declare import BASELINE, Need, Recipe
-from mixbench.errors import UnknownName, UsageError
+from mixbench.errors import DataError, UnknownName, UsageError
 from mixbench.models.names import timm_models
 from mixbench.plan.data import DataSource, content_digest, locate, published
 from mixbench.registry.cards import Card
@@ -245,5 +245,11 @@ def _needed(cell: Cell, unit: Unit, need: Need) -> Cell:
         request = Request(
             *([], [need.task], [], cell.model, cell.protocol), need.data or None, cell.settings
         )
-        frame = _frame(find("task", need.task), request)
+        try:
+            frame = _frame(find("task", need.task), request)
+        except DataError as error:
+            raise DataError(
+                f"{cell.task.card.name} starts from a model of {need.task}, unless --init names "
+                f"other weights. {error}"
+            ) from error
     return Cell(method=method, seed=cell.seed, **frame)
