@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from mixbench.cli.data import published_weights
 from mixbench.contract import Split, Task
 from mixbench.errors import DataError
 from mixbench.images.augment import WindowFlip, resize
@@ -353,6 +354,13 @@ def test_without_data_it_says_the_ways_to_go_on(mixbench: Callable[..., Any]) ->
     assert "`mixbench data get cub`" in done.stderr
     assert "--protocol quick" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["cub", "cub_wsol"])
+def test_fetching_cub_fetches_the_weights_that_localisation_starts_from(name: str) -> None:
+    names = [archive.name for archive in published_weights(find("task", name))]
+
+    assert names == [archive.name for archive in CARD.declared["published"].values()]
 
 
 def test_without_weights_it_says_the_ways_to_go_on(

@@ -32,7 +32,7 @@ def data() -> None:
 @as_json
 def list_data(*, as_json: bool) -> None:
     """List the data sets, and where they are."""
-    from mixbench.plan.data import whereabouts
+    from mixbench.plan.data import tasks_by_data, whereabouts
 
     rows = [
         {
@@ -42,7 +42,7 @@ def list_data(*, as_json: bool) -> None:
             "here": not _missing(cards[0].declared["data"], whereabouts(cards[0])),
             "licence": cards[0].declared["data"].licence,
         }
-        for name, cards in _known().items()
+        for name, cards in tasks_by_data().items()
     ]
     if as_json:
         click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
@@ -94,17 +94,23 @@ def get(name: str, source: Path | None, folder: Path | None) -> int:
 
 
 def _get_weights(card: "Card", source: Path | None) -> None:
-    """Fetch the published weights that a task starts from."""
+    """Fetch the published weights that tasks on this data start from."""
     from mixbench.plan.data import weights_home
 
-    archives: dict[str, Archive] = card.declared.get("published", {})
     folder = weights_home()
     with _filling(folder):
-        for archive in archives.values():
+        for archive in published_weights(card):
             folder.mkdir(parents=True, exist_ok=True)
             path = _fetched(archive, source, folder, card.declared["data"])
             if path.parent != folder:
                 shutil.copyfile(path, folder / archive.name)
+
+
+def published_weights(card: "Card") -> list[Archive]:
+    """Return the weights from which tasks on the same data as a task start."""
+    from mixbench.plan.data import alike
+
+    return [archive for c in alike(card) for archive in c.declared.get("published", {}).values()]
 
 
 @contextmanager
@@ -231,15 +237,16 @@ def verify(*, name: str, folder: Path | None, images: bool, as_json: bool) -> in
 
 def _verified(card: "Card", folder: Path, *, images: bool, as_json: bool) -> int:
     """Print what is found in a data set's folder; return the exit code."""
-    from mixbench.plan.data import MARK
+    from mixbench.plan.data import MARK, alike
     from mixbench.plan.verify import compare
     from mixbench.registry.units import load_task
 
     declared: Data = card.declared["data"]
     findings = list(compare(declared, folder))
     generated = (folder / MARK).exists()
-    if "verify" in card.defines and not generated and all(finding.ok for finding in findings):
-        findings += load_task(card)().verify(folder)
+    if not generated and all(finding.ok for finding in findings):
+        checking = [c for c in alike(card) if "verify" in c.defines]
+        findings += [found for c in checking for found in load_task(c)().verify(folder)]
     if images:
         findings += _opened([folder / tree for tree in declared.trees])
     wrong = [finding for finding in findings if not finding.ok]
@@ -271,24 +278,14 @@ def _opened(trees: list[Path]) -> list["Finding"]:
     return [Finding("images", not faults, text)]
 
 
-def _known() -> dict[str, list["Card"]]:
-    """Return the tasks of every data set."""
-    from mixbench.registry.units import find, paths
-
-    cards: dict[str, list[Card]] = {}
-    for name in paths("task"):
-        card = find("task", name)
-        cards.setdefault(card.declared["data"].name, []).append(card)
-    return cards
-
-
 def _card(name: str) -> "Card":
     """Return a task that reads a data set, by the name of either, or by its file."""
+    from mixbench.plan.data import tasks_by_data
     from mixbench.registry.units import find
 
     if name.endswith(".py"):
         return find("task", name)
-    known = _known()
+    known = tasks_by_data()
     by_task = {card.name: card for cards in known.values() for card in cards}
     if name not in known and name not in by_task:
         raise UnknownName("data set", name, {*known, *by_task})

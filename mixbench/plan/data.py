@@ -13,6 +13,7 @@ from mixbench.archives import digest_of
 from mixbench.declare import Archive, Data, Synthetic
 from mixbench.errors import DataError, UsageError
 from mixbench.registry.cards import Card
+from mixbench.registry.units import find, paths
 from mixbench.store import sha256
 
 Origin = Literal["official", "modified", "synthetic"]
@@ -54,6 +55,21 @@ def weights_home() -> Path:
 def _root() -> Path:
     root = os.environ.get(VARIABLE)
     return Path(root).expanduser() if root else Path.home() / ".cache" / "mixbench"
+
+
+def tasks_by_data() -> dict[str, list[Card]]:
+    """Return the tasks of every data set, by its name."""
+    cards: dict[str, list[Card]] = {}
+    for name in paths("task"):
+        card = find("task", name)
+        cards.setdefault(card.declared["data"].name, []).append(card)
+    return cards
+
+
+def alike(task: Card) -> list[Card]:
+    """Return a task, and the other tasks on the same data."""
+    others = tasks_by_data().get(task.declared["data"].name, [])
+    return [task, *(other for other in others if other.name != task.name)]
 
 
 def locate(task: Card, asked: str | None, protocol: str = "") -> DataSource:
