@@ -56,12 +56,17 @@ def average_precision(found: Curve, interpolation: Interpolation = "none") -> fl
     return float((gained * (precision if interpolation == "none" else highest)).sum())
 
 
+def curves(logits: Tensor, targets: Tensor) -> list[Curve | None]:
+    """Return the curve of every label."""
+    return [curve(logits[:, k], targets[:, k]) for k in range(logits.shape[1])]
+
+
 def average_precisions(
     logits: Tensor, targets: Tensor, interpolation: Interpolation = "none"
 ) -> list[float | None]:
     """Return the average precision of every label, in [0, 1]; None for one without positives."""
-    curves = [curve(logits[:, k], targets[:, k]) for k in range(logits.shape[1])]
-    return [None if c is None else average_precision(c, interpolation) for c in curves]
+    found = curves(logits, targets)
+    return [None if c is None else average_precision(c, interpolation) for c in found]
 
 
 def micro_average_precision(logits: Tensor, targets: Tensor) -> float:

@@ -20,7 +20,6 @@ SCORES: Mapping[str, Callable[[Tensor, Tensor], Score]] = {
     "cross_entropy": cross_entropy,
     "calibration_error": calibration_error,
 }
-SMALL_SIDE = 64  # pixels up to which nets for small images come first
 
 
 class Classification(Task):
@@ -42,13 +41,7 @@ class Classification(Task):
 
     def build(self, model: str) -> nn.Module:
         """Return a backbone; up to 64 pixels, the nets for small images come before timm's."""
-        return build(
-            model,
-            classes=self.num_classes,
-            size=self.image_size,
-            channels=self.channels,
-            small=max(self.image_size) <= SMALL_SIDE,
-        )
+        return build(model, classes=self.num_classes, size=self.image_size, channels=self.channels)
 
     def new_classifier(self, feature_dim: int) -> nn.Module:
         """Return a linear classifier of pooled features."""

@@ -15,7 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixbench.average_precision import average_precisions, f1_scores, micro_average_precision
+from mixbench.average_precision import (
+    Curve,
+    Interpolation,
+    average_precision,
+    curves,
+    f1_scores,
+    micro_average_precision,
+)
 from mixbench.contract import Part, Predictions, Score, Task
 from mixbench.images.augment import WindowFlip, resize
 from mixbench.images.splits import IMAGENET_PIXELS, StreamedSplit
@@ -23,8 +30,12 @@ from mixbench.models.build import build
 from mixbench.models.weights import start_from
 from mixbench.streams import generator
 
-SMALL_SIDE = 64  # pixels up to which nets for small images come first
 EMPTY_LABELS = "labels_without_images"
+INTERPOLATIONS: Mapping[str, Interpolation] = {
+    "map": "none",
+    "map_voc07": "voc07",
+    "map_voc10": "voc10",
+}
 
 
 class MultiLabel(Task):
@@ -67,8 +78,7 @@ class MultiLabel(Task):
 
     def build(self, model: str) -> nn.Module:
         """Return a backbone with one output for every label."""
-        small = max(self.image_size) <= SMALL_SIDE
-        return build(model, classes=self.labels, size=self.image_size, small=small)
+        return build(model, classes=self.labels, size=self.image_size)
 
     def start(self, model: nn.Module, trained: Mapping[str, nn.Module]) -> None:
         """Start from the weights that `weights` names."""
@@ -85,12 +95,9 @@ class MultiLabel(Task):
     def score(self, predictions: Predictions, targets: Tensor) -> dict[str, Score]:
         """Return the mean average precision over the labels that have images, and its company."""
         logits = predictions["outputs"]
-        scores = {
-            "map": _mean_ap(average_precisions(logits, targets)),
-            "map_voc07": _mean_ap(average_precisions(logits, targets, "voc07")),
-            "map_voc10": _mean_ap(average_precisions(logits, targets, "voc10")),
-            "micro_ap": Score(100 * micro_average_precision(logits, targets)),
-        }
+        found = curves(logits, targets)
+        scores = {name: _mean_ap(found, kind) for name, kind in INTERPOLATIONS.items()}
+        scores["micro_ap"] = Score(100 * micro_average_precision(logits, targets))
         f1 = f1_scores(logits, targets)
         scores |= {"of1": Score(100 * f1.overall), "cf1": Score(100 * f1.by_class)}
         scores[EMPTY_LABELS] = Score(float((targets == 1).any(0).logical_not().sum()))
@@ -108,9 +115,9 @@ class MultiLabel(Task):
         return held if part == "validation" else ~held
 
 
-def _mean_ap(values: list[float | None]) -> Score:
+def _mean_ap(found: list[Curve | None], kind: Interpolation) -> Score:
     """Return the mean over the labels that have one, in percent."""
-    percents = [None if value is None else 100 * value for value in values]
+    percents = [None if c is None else 100 * average_precision(c, kind) for c in found]
     there = [percent for percent in percents if percent is not None]
     return Score(sum(there) / len(there), by_class=percents)
 

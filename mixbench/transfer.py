@@ -5,19 +5,21 @@ unless the task's parameter `mix_in` says otherwise. Images are cut out of squar
 Westlake-AI/openmixup@37e1372's recipe for birds: half of the area or more.
 """
 
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
+import torch
 from torch import nn
 
 from mixbench.classification import Classification
 from mixbench.contract import ClassIndex
-from mixbench.images.augment import ResizedCropFlip, centre
+from mixbench.errors import DataError
+from mixbench.images.augment import ResizedCropFlip, central
 from mixbench.images.folders import Listing
+from mixbench.images.lists import read_lines
 from mixbench.images.splits import IMAGENET_PIXELS, StreamedSplit
 from mixbench.models.weights import start_from
 
-MARGIN = 256 / 224  # of the short side over the central square that is tested
 AREA = (0.5, 1.0)  # shares of an image that training cuts out
 
 
@@ -42,11 +44,44 @@ class Transfer(Classification):
         self.weights = weights
         self.mix_in = mix_in
         self._augment = ResizedCropFlip(side, area=AREA)
-        self._fit = partial(centre, short_side=round(MARGIN * side), size=side)
+        self._fit = central(side)
 
     def start(self, model: nn.Module, trained: Mapping[str, nn.Module]) -> None:
         """Start from the weights that `weights` names."""
         start_from(model, self.weights, trained)
+
+    def listed(self, path: Path, classes: Path, form: str, place: Callable[[str], Path]) -> Listing:
+        """Return the images of a list, of the classes that take part.
+
+        Parameters
+        ----------
+        path, classes
+            Files with a line for each image, its class before the last slash, and for each class.
+        form
+            What a line of `path` must be.
+        place
+            Returns the file that a line stands for.
+
+        Raises
+        ------
+        DataError
+            If there are fewer classes, or a line has another form or a class that is not there.
+        """
+        known = read_lines(classes)
+        self.names_of(known, classes)
+        index = {name: number for number, name in enumerate(known)}
+        paths, found = [], []
+        for number, line in enumerate(read_lines(path), 1):
+            name, _, image = line.rpartition("/")
+            if not image or name not in index:
+                raise DataError(
+                    f"{path}, line {number}: must be {form}, of a class of {classes.name} "
+                    f"(got {line!r})."
+                )
+            if index[name] < self.num_classes:
+                paths.append(place(line))
+                found.append(index[name])
+        return Listing(paths, torch.tensor(found))
 
     def split(self, listing: Listing) -> StreamedSplit:
         """Return a part of these images."""

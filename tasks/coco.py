@@ -154,13 +154,13 @@ class Coco(MultiLabel):
         have gaps, and some images have no annotation, as in the published data.
         """
         (folder / "annotations").mkdir()
+        kinds = looks(self.labels)
         for number, (part, count) in enumerate((("train", amount.train), ("test", amount.test))):
             rng, name = generator(amount.seed, "synthetic", number), PARTS[part]
             layout = several_things(count * self.labels, self.labels, rng)
             layout.looks[:: 4 * self.labels] = -1
             files = [f"COCO_{name}_{i:012}.jpg" for i in range(len(layout))]
             (folder / name).mkdir()
-            kinds = looks(self.labels)
             boxes = write_images([folder / name / f for f in files], layout, kinds, SIZE, rng)
             names = [kind.name for kind in kinds]
             content = instances(files, names, layout.looks, boxes)

@@ -11,7 +11,7 @@ Expect   protocol paper, resnet50: 76.3 % top-1 after plain pre-training (the pa
 from pathlib import Path
 from typing import Literal
 
-from mixbench.classification import check_classes, held_out
+from mixbench.classification import held_out
 from mixbench.contract import Part, Split
 from mixbench.declare import (
     FINE_TUNING,
@@ -29,7 +29,7 @@ from mixbench.declare import (
 from mixbench.images.folders import Listing
 from mixbench.transfer import Transfer
 
-from .cub_wsol.files import ROOT, class_lines, read_birds
+from .cub_wsol.files import ROOT, chosen_birds, class_lines
 from .cub_wsol.synthetic import write_birds
 
 
@@ -101,12 +101,8 @@ class Cub(Transfer):
     def load(self, part: Part, folder: Path, seed: int) -> Split:
         """List the official test images, or training images on one side of the split."""
         root = folder / ROOT
-        names = class_lines(root)
-        self.names_of(names, root / "classes.txt")
-        birds = read_birds(root)
-        check_classes(birds.classes, len(names), root / "image_class_labels.txt")
+        birds = chosen_birds(root, self)
         birds = birds.only(birds.train == (part != "test"))
-        birds = birds.only(birds.classes < self.num_classes)
         if part != "test":
             birds = birds.only(held_out(part, birds.classes, self.holdout, seed))
         return self.split(Listing([root / "images" / name for name in birds.names], birds.classes))

@@ -29,8 +29,6 @@ from mixbench.declare import (
     pretrained_on,
     table_row,
 )
-from mixbench.errors import DataError
-from mixbench.images.folders import Listing
 from mixbench.images.lists import read_lines, write_lines
 from mixbench.images.scenes import looks, one_thing, write_images
 from mixbench.streams import generator
@@ -105,8 +103,11 @@ class Food101(Transfer):
 
     def load(self, part: Part, folder: Path, seed: int) -> Split:
         """List the official test images, or training images on one side of the split."""
-        root, names = folder / ROOT, self.class_names(folder)
-        listing = listed(root, "test" if part == "test" else "train", names)
+        meta, images = folder / ROOT / "meta", folder / ROOT / "images"
+        path = meta / ("test.txt" if part == "test" else "train.txt")
+        listing = self.listed(
+            path, meta / "classes.txt", "CLASS/IMAGE", lambda line: images / f"{line}.jpg"
+        )
         if part != "test":
             listing = listing.only(held_out(part, listing.classes, self.holdout, seed))
         return self.split(listing)
@@ -131,27 +132,3 @@ class Food101(Transfer):
             paths = [root / "images" / f"{name}.jpg" for name in ids]
             write_images(paths, one_thing(classes, rng, (0.25, 0.42)), kinds, SIZE, rng)
             write_lines(root / "meta" / f"{part}.txt", ids)
-
-
-def listed(root: Path, part: str, names: list[str]) -> Listing:
-    """Return the images of a list that are of some classes.
-
-    Raises
-    ------
-    DataError
-        If a line is not CLASS/ID with a class of the data.
-    """
-    path, known = root / "meta" / f"{part}.txt", set(read_lines(root / "meta/classes.txt"))
-    index = {name: place for place, name in enumerate(names)}
-    paths, classes = [], []
-    for number, line in enumerate(read_lines(path), 1):
-        name, slash, image = line.partition("/")
-        if not (slash and image) or name not in known:
-            raise DataError(
-                f"{path}, line {number}: must be CLASS/IMAGE, of a class of classes.txt "
-                f"(got {line!r})."
-            )
-        if name in index:
-            paths.append(root / "images" / f"{line}.jpg")
-            classes.append(index[name])
-    return Listing(paths, torch.tensor(classes))

@@ -14,7 +14,6 @@ Expect   protocol paper, resnet50: 76.3 % top-1 without mixing
 import re
 import shutil
 import tarfile
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -34,13 +33,12 @@ from mixbench.declare import (
     table_row,
 )
 from mixbench.errors import DataError
-from mixbench.images.augment import ResizedCropFlip, centre
+from mixbench.images.augment import ResizedCropFlip, central
 from mixbench.images.folders import class_folders, list_images
 from mixbench.images.scenes import looks, one_thing, write_images
 from mixbench.images.splits import IMAGENET_PIXELS, StreamedSplit
 from mixbench.streams import generator
 
-MARGIN = 256 / 224  # of the short side over the central square that is tested
 CLASS_ARCHIVE = re.compile(r"n\d{8}\.tar")
 DEVKIT = "ILSVRC2012_devkit_t12"
 
@@ -111,7 +109,7 @@ class Imagenet(Classification):
         super().__init__(classes, (side, side))
         self.holdout = holdout
         self._augment = ResizedCropFlip(side, jitter=jitter, lighting=lighting)
-        self._fit = partial(centre, short_side=round(MARGIN * side), size=side)
+        self._fit = central(side)
 
     def load(self, part: Part, folder: Path, seed: int) -> Split:
         """List the official validation images, or training images on one side of the split."""

@@ -29,8 +29,6 @@ from mixbench.declare import (
     pretrained_on,
     table_row,
 )
-from mixbench.errors import DataError
-from mixbench.images.folders import Listing
 from mixbench.images.lists import read_lines, write_lines
 from mixbench.images.scenes import looks, one_thing, write_images
 from mixbench.streams import generator
@@ -105,7 +103,11 @@ class Sun397(Transfer):
 
     def load(self, part: Part, folder: Path, seed: int) -> Split:
         """List the images of the partition's test part, or one side of its training part."""
-        listing = listed(folder, "test" if part == "test" else "train", self.class_names(folder))
+        images = folder / "SUN397"
+        path = folder / PARTITIONS["test" if part == "test" else "train"]
+        listing = self.listed(
+            path, images / "ClassName.txt", "/CLASS/IMAGE", lambda line: images / line[1:]
+        )
         if part != "test":
             listing = listing.only(held_out(part, listing.classes, self.holdout, seed))
         return self.split(listing)
@@ -136,27 +138,3 @@ class Sun397(Transfer):
             layout = one_thing(torch.tensor(order)[classes], rng, (0.25, 0.42))
             write_images([folder / "SUN397" / name[1:] for name in ids], layout, kinds, SIZE, rng)
             write_lines(folder / PARTITIONS[part], ids)
-
-
-def listed(folder: Path, part: str, names: list[str]) -> Listing:
-    """Return the images of a partition that are of some classes.
-
-    Raises
-    ------
-    DataError
-        If a line is not /CLASS/IMAGE with a class of the data.
-    """
-    path, known = folder / PARTITIONS[part], set(read_lines(folder / "SUN397/ClassName.txt"))
-    index = {name: place for place, name in enumerate(names)}
-    paths, classes = [], []
-    for number, line in enumerate(read_lines(path), 1):
-        name, _, image = line.rpartition("/")
-        if not image or name not in known:
-            raise DataError(
-                f"{path}, line {number}: must be /CLASS/IMAGE, of a class of ClassName.txt "
-                f"(got {line!r})."
-            )
-        if name in index:
-            paths.append(folder / "SUN397" / line[1:])
-            classes.append(index[name])
-    return Listing(paths, torch.tensor(classes))

@@ -6,12 +6,16 @@ result. Images are uint8, (C, H, W) or (B, C, H, W), until the colours are touch
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+MARGIN = 256 / 224  # of an image's side, or its short side, over what the model sees of it
 
 
 class Augmentation(Protocol):
@@ -204,6 +208,11 @@ def centre(image: Tensor, short_side: int, size: int) -> Tensor:
     resized = resize(image, (short_side * height // short, short_side * width // short))
     top, left = (round((side - size) / 2) for side in resized.shape[-2:])
     return resized[:, top : top + size, left : left + size]
+
+
+def central(side: int) -> Callable[[Tensor], Tensor]:
+    """Return what fits images to be tested: resizes them, and takes their central square."""
+    return partial(centre, short_side=round(MARGIN * side), size=side)
 
 
 def resize(image: Tensor, size: tuple[int, int]) -> Tensor:

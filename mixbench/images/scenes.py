@@ -120,11 +120,7 @@ def one_thing(
     classes: Tensor, rng: torch.Generator, radius: tuple[float, float] = (0.2, 0.38)
 ) -> Layout:
     """Return scenes of one thing each, anywhere that it fits, of the given classes, (B,)."""
-    number = len(classes)
-    draws = torch.rand(3, number, 1, generator=rng)
-    radii = radius[0] + draws[0] * (radius[1] - radius[0])
-    centres = radii[..., None] + draws[1:].permute(1, 2, 0) * (1 - 2 * radii[..., None])
-    return Layout(classes[:, None], centres, radii)
+    return _anywhere(classes[:, None], rng, radius)
 
 
 def several_things(number: int, kinds: int, rng: torch.Generator, most: int = 3) -> Layout:
@@ -132,8 +128,13 @@ def several_things(number: int, kinds: int, rng: torch.Generator, most: int = 3)
     looks_ = torch.rand(number, kinds, generator=rng).argsort(1)[:, :most]
     count = torch.randint(1, most + 1, (number, 1), generator=rng)
     looks_ = torch.where(torch.arange(looks_.shape[1]) < count, looks_, -1)
+    return _anywhere(looks_, rng, (0.16, 0.3))
+
+
+def _anywhere(looks_: Tensor, rng: torch.Generator, radius: tuple[float, float]) -> Layout:
+    """Return scenes of these things, (B, n), each wherever it fits."""
     draws = torch.rand(3, *looks_.shape, generator=rng)
-    radii = 0.16 + 0.14 * draws[0]
+    radii = radius[0] + draws[0] * (radius[1] - radius[0])
     centres = radii[..., None] + draws[1:].permute(1, 2, 0) * (1 - 2 * radii[..., None])
     return Layout(looks_, centres, radii)
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mixbench.localization.components import LEVELS, Ints, boxes_of
+from mixbench.localization.components import LEVELS, Boxes, Ints, boxes_of
 
 Floats = NDArray[np.float64]
 
@@ -84,12 +84,15 @@ def best_overlaps(scores: Floats, truth: Ints) -> Floats:
         In the map's pixels.
     """
     peak = int(scores.max() * LEVELS)
-    best = np.zeros(max(peak, 1))
-    if peak:
-        found = boxes_of(scores)
-        np.maximum.at(best, found.threshold, overlaps(found.corners, truth).max(1))
-    else:  # nothing is above any threshold: the reference's box of one pixel
-        best[0] = overlaps(np.zeros((1, 4), np.int64), truth).max()
+    if peak == 0:  # nothing is above any threshold: the reference's box of one pixel
+        return np.full(len(GRID), overlaps(np.zeros((1, 4), np.int64), truth).max())
+    return _best(boxes_of(scores), truth, peak)
+
+
+def _best(found: Boxes, truth: Ints, peak: int) -> Floats:
+    """Return the boxes' largest overlaps at every threshold of `GRID`, in parts of a peak."""
+    best = np.zeros(peak)
+    np.maximum.at(best, found.threshold, overlaps(found.corners, truth).max(1))
     at_grid: Floats = best[(GRID * peak).astype(np.int64)]
     return at_grid
 
@@ -124,7 +127,4 @@ def centre_map(side: int = SIDE) -> Floats:
 def centre_baseline(truths: Ints) -> BoxAccuracy:
     """Return the accuracy of `centre_map` on images with these true boxes, (N, n, 4)."""
     found = boxes_of(centre_map())
-    best = np.zeros((len(truths), LEVELS))
-    for row, truth in zip(best, truths, strict=True):
-        np.maximum.at(row, found.threshold, overlaps(found.corners, truth).max(1))
-    return box_accuracy(best[:, (GRID * LEVELS).astype(np.int64)])
+    return box_accuracy(np.stack([_best(found, truth, LEVELS) for truth in truths]))

@@ -18,6 +18,7 @@ def _of_timm(name: str, channels: int, classes: int) -> nn.Module:
     return OF_TIMM[name](channels, classes)
 
 
+SMALL_SIDE = 64  # pixels
 # For images of 32 or 64 pixels; each takes channels and classes.
 SMALL: dict[str, Callable[..., nn.Module]] = {
     **{f"resnet{depth}": partial(ResidualNet, depth) for depth in (8, 14, 20, 32, 44, 56)},
@@ -28,7 +29,12 @@ SMALL: dict[str, Callable[..., nn.Module]] = {
 
 
 def build(
-    name: str, *, classes: int, size: tuple[int, int], channels: int = 3, small: bool
+    name: str,
+    *,
+    classes: int,
+    size: tuple[int, int],
+    channels: int = 3,
+    small: bool | None = None,
 ) -> nn.Module:
     """Return a freshly initialised backbone.
 
@@ -38,12 +44,16 @@ def build(
         Of a net for small images, or of a model of timm; where both have one, `small` decides.
     size
         Height and width of the images.
+    small
+        Whether the images count as small; by default, those of up to 64 pixels do.
 
     Raises
     ------
     UsageError
         If the model does not take images of this size.
     """
+    if small is None:
+        small = max(size) <= SMALL_SIDE
     if name in SMALL and (small or name not in timm_models()):
         return sized(SMALL[name](channels=channels, classes=classes), channels, size)
     from mixbench.models.timm_net import timm_net

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from mixbench.archives import Finding
-from mixbench.classification import Classification, check_classes, held_out
+from mixbench.classification import Classification, held_out
 from mixbench.contract import ClassIndex, Output, Part, Predictions, Score, Split
 from mixbench.declare import (
     Archive,
@@ -35,7 +35,7 @@ from mixbench.declare import (
     Weights,
     table_row,
 )
-from mixbench.images.augment import WindowFlip, resize
+from mixbench.images.augment import MARGIN, WindowFlip, resize
 from mixbench.images.splits import IMAGENET_PIXELS, StreamedSplit
 from mixbench.localization.box_accuracy import resized
 from mixbench.localization.cam import check_maps, class_maps
@@ -47,17 +47,14 @@ from mixbench.models.weights import start_from
 
 from .files import (
     ROOT,
-    Birds,
     Located,
+    chosen_birds,
     class_lines,
     compare_metadata,
     located,
-    read_birds,
     read_metadata,
 )
 from .synthetic import write_birds
-
-MARGIN = 256 / 224  # of the whole square over the window that is trained on
 
 
 class CubWsol(Classification):
@@ -213,7 +210,7 @@ class CubWsol(Classification):
         if part == "validation" and self.cubv2:
             images = Path(self.cubv2).parent
             return self._measured(read_metadata(images, images), images)
-        birds = self._birds(folder / ROOT)
+        birds = chosen_birds(folder / ROOT, self)
         if part == "test":
             return self._measured(located(birds.only(~birds.train), images), images)
         birds = birds.only(birds.train)
@@ -222,13 +219,6 @@ class CubWsol(Classification):
         if part == "validation":
             return self._measured(located(birds, images), images)
         return self._split(birds.names, images, birds.classes, birds.classes)
-
-    def _birds(self, root: Path) -> Birds:
-        """Return the images of the classes that take part."""
-        birds, names = read_birds(root), class_lines(root)
-        self.names_of(names, root / "classes.txt")
-        check_classes(birds.classes, len(names), root / "image_class_labels.txt")
-        return birds.only(birds.classes < self.num_classes)
 
     def _measured(self, found: Located, images: Path) -> Split:
         """Return a part with true boxes."""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mixbench.archives import Finding
+from mixbench.classification import Classification, check_classes
 from mixbench.errors import DataError
 from mixbench.images.decode import image_size
 from mixbench.images.lists import read_lines
@@ -96,6 +97,20 @@ def read_birds(root: Path) -> Birds:
         torch.from_numpy(train[:, 0]) == 1,
         boxes,
     )
+
+
+def chosen_birds(root: Path, task: Classification) -> Birds:
+    """Return the images of the classes that take part in a task.
+
+    Raises
+    ------
+    DataError
+        If there are fewer classes, or a file is not what it must be.
+    """
+    birds, names = read_birds(root), class_lines(root)
+    task.names_of(names, root / "classes.txt")
+    check_classes(birds.classes, len(names), root / "image_class_labels.txt")
+    return birds.only(birds.classes < task.num_classes)
 
 
 def class_lines(root: Path) -> list[str]:
