@@ -1,6 +1,6 @@
 """What tasks with one class per image share: loss, scores, classifier, and the held-out part."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from mixbench.contract import Part, Predictions, Score, Task
 from mixbench.errors import DataError
+from mixbench.images.lists import first_names
 from mixbench.images.splits import stratified_holdout
 from mixbench.metrics import calibration_error, cross_entropy, top1, top5
 from mixbench.models.build import build
@@ -56,21 +57,9 @@ class Classification(Task):
         outputs = predictions["outputs"]
         return {metric.name: SCORES[metric.name](outputs, targets) for metric in self.metrics}
 
-    def names_of(self, found: list[str], where: Path) -> list[str]:
-        """Return the names of the classes that take part, out of those that the data has.
-
-        Raises
-        ------
-        DataError
-            If it has fewer.
-        """
-        if len(found) < self.num_classes:
-            name = self.data.name
-            raise DataError(
-                f"{where} has {len(found)} classes, and {self.num_classes} are asked for: "
-                f"set the task's parameter classes to {len(found)} or less, or give all of {name}."
-            )
-        return found[: self.num_classes]
+    def names_of(self, found: Sequence[str], where: Path) -> list[str]:
+        """Return the names of the classes that take part, out of those that the data has."""
+        return first_names(found, self.num_classes, self.data.name, where)
 
 
 def held_out(part: Part, classes: Tensor, share: float, seed: int) -> Tensor:

@@ -168,7 +168,8 @@ class Data:
         The MD5 or SHA-256 of official files by their paths under the data's folder; empty where
         none is published.
     trees
-        Official numbers of files, by the paths of the folders that hold them.
+        Official numbers of files, by the paths of the folders that hold them; 0 where none is
+        published.
     counted
         How the names of the files end that `trees` counts; every file, if it is empty.
     archives

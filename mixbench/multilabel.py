@@ -6,7 +6,7 @@ all in the scores. Mixed images have the mean of their sources' losses, which is
 mean of their targets.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -25,6 +25,7 @@ from mixbench.average_precision import (
 )
 from mixbench.contract import Part, Predictions, Score, Task
 from mixbench.images.augment import WindowFlip, resize
+from mixbench.images.lists import first_names
 from mixbench.images.splits import IMAGENET_PIXELS, StreamedSplit
 from mixbench.models.build import build
 from mixbench.models.weights import start_from
@@ -102,6 +103,10 @@ class MultiLabel(Task):
         scores |= {"of1": Score(100 * f1.overall), "cf1": Score(100 * f1.by_class)}
         scores[EMPTY_LABELS] = Score(float((targets == 1).any(0).logical_not().sum()))
         return {metric.name: scores[metric.name] for metric in self.metrics}
+
+    def names_of(self, found: Sequence[str], where: Path) -> list[str]:
+        """Return the names of the labels that take part, out of those that the data has."""
+        return first_names(found, self.labels, self.data.name, where)
 
     def split(self, paths: list[Path], targets: Tensor) -> StreamedSplit:
         """Return a part of these images, (N,), with their targets, (N, labels) int8."""

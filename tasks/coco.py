@@ -138,15 +138,6 @@ class Coco(MultiLabel):
         path = folder / "annotations/instances_val2014.json"
         return self.names_of(read_instances(path).categories, path)
 
-    def names_of(self, categories: Sequence[str], where: Path) -> list[str]:
-        """Return the names of those that take part; refuse data that has fewer."""
-        if len(categories) < self.labels:
-            raise DataError(
-                f"{where} has {len(categories)} categories, and {self.labels} are asked for: set "
-                f"the task's parameter classes to {len(categories)} or less, or give all of COCO."
-            )
-        return list(categories[: self.labels])
-
     def synthesize(self, folder: Path, amount: Synthetic) -> None:
         """Write generated scenes of some things each with annotations in the same files.
 

@@ -19,7 +19,7 @@ from mixbench.errors import DataError
 from mixbench.images.augment import WindowFlip, resize
 from mixbench.images.decode import image_size, read_image
 from mixbench.localization.box_accuracy import centre_baseline, resized
-from mixbench.plan.data import home
+from mixbench.plan.data import home, sets_of
 from mixbench.registry.units import find, load_method, load_task
 from mixbench.stages.evaluation import predict
 from mixbench.stages.runs import Setup, begin
@@ -358,7 +358,7 @@ def test_without_data_it_says_the_ways_to_go_on(mixbench: Callable[..., Any]) ->
 
 @pytest.mark.parametrize("name", ["cub", "cub_wsol"])
 def test_fetching_cub_fetches_the_weights_that_localisation_starts_from(name: str) -> None:
-    names = [archive.name for archive in published_weights(find("task", name))]
+    names = [archive.name for archive in published_weights(sets_of(find("task", name))[0])]
 
     assert names == [archive.name for archive in CARD.declared["published"].values()]
 

@@ -18,6 +18,7 @@ from mixbench.errors import DataError, DataFull, UnknownName, UsageError, naming
 
 if TYPE_CHECKING:
     from mixbench.archives import Finding
+    from mixbench.plan.data import DataSet
     from mixbench.registry.cards import Card
 
 FEW = 10  # wrong files that are named
@@ -32,17 +33,17 @@ def data() -> None:
 @as_json
 def list_data(*, as_json: bool) -> None:
     """List the data sets, and where they are."""
-    from mixbench.plan.data import tasks_by_data, whereabouts
+    from mixbench.plan.data import sets_by_name, whereabouts
 
     rows = [
         {
             "name": name,
-            "tasks": [card.name for card in cards],
-            "folder": str(whereabouts(cards[0])),
-            "here": not _missing(cards[0].declared["data"], whereabouts(cards[0])),
-            "licence": cards[0].declared["data"].licence,
+            "tasks": [one.task.name for one in alike],
+            "folder": str(whereabouts(alike[0].data)),
+            "here": not _missing(alike[0].data, whereabouts(alike[0].data)),
+            "licence": alike[0].data.licence,
         }
-        for name, cards in tasks_by_data().items()
+        for name, alike in sets_by_name().items()
     ]
     if as_json:
         click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
@@ -68,8 +69,8 @@ def get(name: str, source: Path | None, folder: Path | None) -> int:
     from mixbench.plan.data import home
     from mixbench.registry.units import load_task
 
-    card = _card(name)
-    declared: Data = card.declared["data"]
+    chosen = _data_set(name)
+    declared = chosen.data
     click.echo(f"{declared.name}, {declared.version}\nlicence  {declared.licence}")
     click.echo(f"page     {declared.url}")
     if declared.by_hand:
@@ -80,7 +81,7 @@ def get(name: str, source: Path | None, folder: Path | None) -> int:
     folder = (folder or home(declared)).expanduser().resolve()
     with _filling(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        task = load_task(card)()
+        task = load_task(chosen.task)(**chosen.parameters)
         for archive in declared.archives:
             mark = folder / f".unpacked-{archive.name}"
             if mark.exists() and not _missing(declared, folder):
@@ -89,28 +90,29 @@ def get(name: str, source: Path | None, folder: Path | None) -> int:
             with spinner(f"unpacking {path.name}"):
                 task.unpack(path, folder)
             mark.touch()
-    _get_weights(card, source)
-    return _verified(card, folder, images=False, as_json=False)
+    _get_weights(chosen, source)
+    return _verified(chosen, folder, images=False, as_json=False)
 
 
-def _get_weights(card: "Card", source: Path | None) -> None:
+def _get_weights(chosen: "DataSet", source: Path | None) -> None:
     """Fetch the published weights that tasks on this data start from."""
     from mixbench.plan.data import weights_home
 
     folder = weights_home()
     with _filling(folder):
-        for archive in published_weights(card):
+        for archive in published_weights(chosen):
             folder.mkdir(parents=True, exist_ok=True)
-            path = _fetched(archive, source, folder, card.declared["data"])
+            path = _fetched(archive, source, folder, chosen.data)
             if path.parent != folder:
                 shutil.copyfile(path, folder / archive.name)
 
 
-def published_weights(card: "Card") -> list[Archive]:
-    """Return the weights from which tasks on the same data as a task start."""
+def published_weights(chosen: "DataSet") -> list[Archive]:
+    """Return the weights from which the tasks on some data start."""
     from mixbench.plan.data import alike
 
-    return [archive for c in alike(card) for archive in c.declared.get("published", {}).values()]
+    published = (one.task.declared.get("published", {}) for one in alike(chosen))
+    return [archive for by_model in published for archive in by_model.values()]
 
 
 @contextmanager
@@ -164,18 +166,19 @@ def make(*, name: str, folder: Path | None, settings: tuple[str, ...], **given: 
     mixbench data make cifar10 --classes 5 --train 50 --test 20 --to shapes
     """  # noqa: D301  # click's mark for lines that stay as they are
     from mixbench.plan.cells import base_values
-    from mixbench.plan.data import home
+    from mixbench.plan.data import data_of, home
     from mixbench.registry.parameters import given_to, parameters_of, read_settings
 
-    card = _card(name)
-    declared, synthetic = card.declared["data"], card.declared["synthetic"]
-    folder = folder or home(declared).with_name(f"{declared.name}-synthetic")
-    folder = _empty(folder.expanduser().resolve())
-    texts = given_to(card, read_settings(settings))
+    chosen = _data_set(name)
+    card, synthetic = chosen.task, chosen.task.declared["synthetic"]
+    texts = {**chosen.parameters, **given_to(card, read_settings(settings))}
     if (classes := given.pop("classes")) is not None:
         texts["classes"] = str(classes)
     protocol = next(iter(synthetic.protocols), "")
     values = parameters_of(card, base_values(card, protocol), texts)
+    declared = data_of(card, values)
+    folder = folder or home(declared).with_name(f"{declared.name}-synthetic")
+    folder = _empty(folder.expanduser().resolve())
     amount = replace(synthetic, **{n: v for n, v in given.items() if v is not None})
     with _filling(folder), spinner(f"painting the images of {card.name}"):
         _make(card, values, amount, folder)
@@ -196,11 +199,11 @@ def _empty(folder: Path) -> Path:
 
 def _make(card: "Card", values: dict[str, Any], amount: Synthetic, folder: Path) -> None:
     """Write generated data, and beside it what was written; all of it or nothing."""
-    from mixbench.plan.data import MARK, survey
+    from mixbench.plan.data import MARK, data_of, survey
     from mixbench.registry.units import load_task
     from mixbench.store import sha256, write_json
 
-    declared: Data = card.declared["data"]
+    declared = data_of(card, values)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         made = Path(scratch) / folder.name
@@ -230,23 +233,24 @@ def verify(*, name: str, folder: Path | None, images: bool, as_json: bool) -> in
     """
     from mixbench.plan.data import whereabouts
 
-    card = _card(name)
-    place = folder.expanduser().resolve() if folder else whereabouts(card)
-    return _verified(card, place, images=images, as_json=as_json)
+    chosen = _data_set(name)
+    place = folder.expanduser().resolve() if folder else whereabouts(chosen.data)
+    return _verified(chosen, place, images=images, as_json=as_json)
 
 
-def _verified(card: "Card", folder: Path, *, images: bool, as_json: bool) -> int:
+def _verified(chosen: "DataSet", folder: Path, *, images: bool, as_json: bool) -> int:
     """Print what is found in a data set's folder; return the exit code."""
     from mixbench.plan.data import MARK, alike
     from mixbench.plan.verify import compare
     from mixbench.registry.units import load_task
 
-    declared: Data = card.declared["data"]
+    declared = chosen.data
     findings = list(compare(declared, folder))
     generated = (folder / MARK).exists()
     if not generated and all(finding.ok for finding in findings):
-        checking = [c for c in alike(card) if "verify" in c.defines]
-        findings += [found for c in checking for found in load_task(c)().verify(folder)]
+        for one in alike(chosen):
+            if "verify" in one.task.defines:
+                findings += load_task(one.task)(**one.parameters).verify(folder)
     if images:
         findings += _opened([folder / tree for tree in declared.trees])
     wrong = [finding for finding in findings if not finding.ok]
@@ -278,18 +282,18 @@ def _opened(trees: list[Path]) -> list["Finding"]:
     return [Finding("images", not faults, text)]
 
 
-def _card(name: str) -> "Card":
-    """Return a task that reads a data set, by the name of either, or by its file."""
-    from mixbench.plan.data import tasks_by_data
+def _data_set(name: str) -> "DataSet":
+    """Return a data set by its name, by that of a task that reads it, or by the task's file."""
+    from mixbench.plan.data import sets_by_name, sets_of
     from mixbench.registry.units import find
 
     if name.endswith(".py"):
-        return find("task", name)
-    known = tasks_by_data()
-    by_task = {card.name: card for cards in known.values() for card in cards}
-    if name not in known and name not in by_task:
-        raise UnknownName("data set", name, {*known, *by_task})
-    return by_task[name] if name in by_task else known[name][0]
+        return sets_of(find("task", name))[0]
+    known = sets_by_name()
+    tasks = {one.task.name for alike in known.values() for one in alike}
+    if name not in known and name not in tasks:
+        raise UnknownName("data set", name, {*known, *tasks})
+    return sets_of(find("task", name))[0] if name in tasks else known[name][0]
 
 
 def _missing(declared: Data, folder: Path) -> list[str]:

@@ -131,6 +131,9 @@ class Task:
         By protocol and model, values of the recipe that are not those of the protocol.
     published
         Files with weights of models, by model, for a parameter of type `Weights`.
+    variants
+        Data by the values of a parameter `variant`, for a task whose data is published in several;
+        `data` is that of its default.
     num_classes, image_size
         For methods to check what they are asked; 0 for a task without single classes.
     """
@@ -147,6 +150,7 @@ class Task:
     by_protocol: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     by_model: ClassVar[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {}
     published: ClassVar[Mapping[str, Archive]] = {}
+    variants: ClassVar[Mapping[str, Data]] = {}
     num_classes: int = 0
     image_size: tuple[int, int]
 

@@ -1,6 +1,6 @@
 """Text files that list and annotate images, a line each."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mixbench.errors import DataError
@@ -21,6 +21,22 @@ def read_lines(path: Path) -> list[str]:
     if not lines:
         raise DataError(f"{path} must have lines (got an empty file).")
     return lines
+
+
+def first_names(found: Sequence[str], number: int, data: str, where: Path) -> list[str]:
+    """Return the names of the classes that take part, out of those that the data has.
+
+    Raises
+    ------
+    DataError
+        If it has fewer.
+    """
+    if len(found) < number:
+        raise DataError(
+            f"{where} has {len(found)} classes, and {number} are asked for: set the task's "
+            f"parameter classes to {len(found)} or less, or give all of {data}."
+        )
+    return list(found[:number])
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:

@@ -171,7 +171,7 @@ def _frame(card: Card, request: Request) -> dict[str, Any]:
     model = _model(card, request.model or given.get("model") or protocols[protocol].model)
     official, base = official_recipe(card, protocol, model), base_values(card, protocol)
     parameters, recipe = task_settings(card, base, official, given)
-    data = locate(card, request.data, protocol)
+    data = locate(card, request.data, protocol, parameters)
     asked = [name for name in _weights(card) if parameters[name] == PUBLISHED]
     files = {name: published(card, name, model) for name in asked}
     return {

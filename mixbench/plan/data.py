@@ -4,10 +4,11 @@ import hashlib
 import importlib.util
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Final, Literal
+from types import MappingProxyType
+from typing import Any, Final, Literal
 
 from mixbench.archives import digest_of
 from mixbench.declare import Archive, Data, Synthetic
@@ -57,35 +58,69 @@ def _root() -> Path:
     return Path(root).expanduser() if root else Path.home() / ".cache" / "mixbench"
 
 
-def tasks_by_data() -> dict[str, list[Card]]:
-    """Return the tasks of every data set, by its name."""
-    cards: dict[str, list[Card]] = {}
+@dataclass(frozen=True)
+class DataSet:
+    """A task's data, or one of its variants, with the parameters that choose it."""
+
+    data: Data
+    task: Card
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+def data_of(task: Card, parameters: Mapping[str, Any]) -> Data:
+    """Return a task's data: with several variants, the one that its parameters choose."""
+    data: Data = task.declared["data"]
+    variants: Mapping[str, Data] = task.declared.get("variants", {})
+    return variants.get(parameters.get("variant", ""), data)
+
+
+def sets_of(task: Card) -> list[DataSet]:
+    """Return a task's data, variant by variant, that of its default first."""
+    data: Data = task.declared["data"]
+    variants: Mapping[str, Data] = task.declared.get("variants", {})
+    found = [DataSet(other, task, {"variant": name}) for name, other in variants.items()]
+    return sorted(found, key=lambda one: one.data != data) or [DataSet(data, task)]
+
+
+def sets_by_name() -> dict[str, list[DataSet]]:
+    """Return every data set by its name, once for every task that reads it."""
+    known: dict[str, list[DataSet]] = {}
     for name in paths("task"):
-        card = find("task", name)
-        cards.setdefault(card.declared["data"].name, []).append(card)
-    return cards
+        for one in sets_of(find("task", name)):
+            known.setdefault(one.data.name, []).append(one)
+    return known
 
 
-def alike(task: Card) -> list[Card]:
-    """Return a task, and the other tasks on the same data."""
-    others = tasks_by_data().get(task.declared["data"].name, [])
-    return [task, *(other for other in others if other.name != task.name)]
+def alike(one: DataSet) -> list[DataSet]:
+    """Return a task's data, and the same data of other tasks."""
+    others = sets_by_name().get(one.data.name, [])
+    return [one, *(other for other in others if other.task.name != one.task.name)]
 
 
-def locate(task: Card, asked: str | None, protocol: str = "") -> DataSource:
+def locate(
+    task: Card,
+    asked: str | None,
+    protocol: str = "",
+    parameters: Mapping[str, Any] = MappingProxyType({}),
+) -> DataSource:
     """Return the data that the user asked for: a folder, ``synthetic``, or what is installed.
+
+    Parameters
+    ----------
+    parameters
+        Of the task; they choose among the variants of its data.
 
     Raises
     ------
     DataError
         If there is no data at the place, or a file of it is missing.
     """
-    data: Data = task.declared["data"]
+    data = data_of(task, parameters)
     synthetic: Synthetic = task.declared["synthetic"]
     if asked == SYNTHETIC or (asked is None and protocol in synthetic.protocols):
         return DataSource(SYNTHETIC, None, "")
     if asked is None:
-        return _source(data, _installed(task))
+        return _source(data, _installed(task, data))
     folder = Path(asked).expanduser().resolve()
     inside = next(iter((*data.files, *data.trees))).split("/")[0]
     if folder.name == inside and not (folder / inside).exists():
@@ -100,18 +135,17 @@ def locate(task: Card, asked: str | None, protocol: str = "") -> DataSource:
         ) from error
 
 
-def whereabouts(task: Card) -> Path:
-    """Return where a task's data is looked for: an installed distribution, or its home."""
-    data: Data = task.declared["data"]
+def whereabouts(data: Data) -> Path:
+    """Return where data is looked for: an installed distribution, or its home."""
     spec = importlib.util.find_spec(data.package) if data.package else None
     if spec is not None and spec.submodule_search_locations:
         return Path(spec.submodule_search_locations[0]) / data.folder
     return home(data)
 
 
-def _installed(task: Card) -> Path:
+def _installed(task: Card, data: Data) -> Path:
     """Return where the data lies."""
-    data, place = task.declared["data"], whereabouts(task)
+    place = whereabouts(data)
     if all((place / name).exists() for name in (*data.files, *data.trees)):
         return place
     ways = [f"--protocol {protocol}" for protocol in task.declared["synthetic"].protocols]
@@ -129,7 +163,8 @@ def _source(data: Data, folder: Path) -> DataSource:
     counts = {}
     for name in data.trees:
         counts[name], found[name] = survey(folder / name, data.counted)
-    origin: Origin = "official" if same and counts == dict(data.trees) else "modified"
+    same = same and all(counts[name] == number for name, number in data.trees.items() if number)
+    origin: Origin = "official" if same else "modified"
     if (folder / MARK).exists():
         origin = SYNTHETIC
     return DataSource(origin, folder, _combined(found))

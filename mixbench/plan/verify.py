@@ -46,5 +46,6 @@ def _tree(name: str, path: Path, number: int, digest: str, suffix: str) -> Findi
     except DataError:
         return Finding(name, ok=False, text="missing")
     same = digest in {"", content}
-    text = f"{count} of {number} files" + ("" if same else ", others than were written")
-    return Finding(name, ok=count == number and same, text=text)
+    known = f"{count} of {number} files" if number else f"{count} files, of a number not published"
+    text = known + ("" if same else ", others than were written")
+    return Finding(name, ok=count == (number or count) > 0 and same, text=text)

@@ -5,10 +5,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mixbench.declare import Data, Metric, Reference
+from mixbench.declare import Metric, Reference
 from mixbench.engines.scheduler import BROKEN, Board
 from mixbench.errors import Damaged
 from mixbench.plan.cells import Cell, Unit
+from mixbench.plan.data import data_of
 from mixbench.records.schema import (
     SCHEMA,
     Artifact,
@@ -113,7 +114,7 @@ def _unit(unit: Unit) -> UnitRecord:
 
 
 def _data(cell: Cell, chain: Sequence[str]) -> DataRecord:
-    data: Data = cell.task.card.declared["data"]
+    data = data_of(cell.task.card, cell.task.parameters)
     # Generated data is what its stage made: the stage's key stands for the content.
     content = cell.data.digest or chain[0]
     return DataRecord(name=data.name, version=data.version, origin=cell.data.origin, digest=content)

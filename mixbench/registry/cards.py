@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from mixbench import declare
@@ -171,15 +172,27 @@ def _declared(unit: ast.ClassDef, path: Path) -> dict[str, Any]:
             targets = [node.target]
         for target in targets:
             if isinstance(target, ast.Name) and not target.id.startswith("_"):
-                declared[target.id] = _value(typing.cast("ast.Assign", node).value, path)
+                value = typing.cast("ast.Assign", node).value
+                declared[target.id] = _value(value, path, declared)
     return declared
 
 
-def _value(node: ast.expr, path: Path) -> Any:
-    """Return the value of an expression made of literals and names of `mixbench.declare`."""
+def _value(node: ast.expr, path: Path, above: Mapping[str, Any] = MappingProxyType({})) -> Any:
+    """Return the value of an expression made of literals and names of `mixbench.declare`.
+
+    Parameters
+    ----------
+    above
+        What the class has declared already; an expression may name it.
+
+    Raises
+    ------
+    InvalidUnit
+        If it is made of anything else.
+    """
     code = compile(ast.Expression(node), str(path), "eval")
     try:
-        return eval(code, NAMES)  # names of `declare` and builtin types only
+        return eval(code, {**above, **NAMES})  # nothing that runs code of its own
     except (NameError, TypeError, ValueError, AttributeError) as error:
         raise InvalidUnit(
             f"{path}, line {node.lineno}: a declaration must be made of literals and of what "
