@@ -17,7 +17,7 @@ SOURCES = sorted(p for d in ("mixbench", "methods", "tasks") for p in (ROOT / d)
 LIGHT = (
     *("errors", "declare", "archives", "registry.cards", "registry.units"),
     *("registry.parameters", "models.names", "registry.fingerprint", "store"),
-    *("plan.data", "plan.verify", "plan.cells", "plan.graph", "plan.why"),
+    *("plan.data", "plan.verify", "plan.tuning", "plan.cells", "plan.graph", "plan.why"),
     *("records.schema", "stage", "engines.local", "engines.scheduler", "engines.preflight"),
     "engines.progress",
     *("records.evidence", "leaderboard.board", "leaderboard.tables", "leaderboard.reports"),
@@ -32,7 +32,7 @@ HEAVY = (
     "localization.scoring",
     *("transfer", "average_precision", "multilabel"),
     *("stages.evaluation", "stages.mixing", "stages.runs", "stages.training", "stages.journal"),
-    *("stages.environment", "stages.work"),
+    *("stages.environment", "stages.tuning", "stages.work"),
     "stages.check",
     *("search.space", "search.fitness", "search.found", "search.genetic", "search.direct"),
     *("search.evolve", "search.strategies"),

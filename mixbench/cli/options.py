@@ -46,6 +46,12 @@ def request_options(command: Command) -> Command:
             help="What training starts from, where a task starts from weights: a file of them, or "
             "pretrained, synthetic, published, timm, timm:TAG, random.",
         ),
+        click.option(
+            "--tune", multiple=True, is_flag=False, flag_value="", metavar="[PARAM=V,V]",
+            help="Train every row with every recipe of a small grid, and take what is best on "
+            "held-out images: a third, one and three times lr, a tenth, one and ten times "
+            "weight_decay, or the values named here.",
+        ),
     )  # fmt: skip
     for option in reversed(options):
         command = option(command)
@@ -66,6 +72,7 @@ def make_request(options: dict[str, Any]) -> "Request":
         If no method or no task is named.
     """
     from mixbench.plan.cells import Request
+    from mixbench.plan.tuning import read_grid
     from mixbench.registry.parameters import read_settings
 
     methods, tasks = names(options["methods"]), names(options["tasks"])
@@ -81,6 +88,7 @@ def make_request(options: dict[str, Any]) -> "Request":
         data=options["data"],
         settings=read_settings(options["settings"]),
         init=options["init"],
+        tune=read_grid(options["tune"]) if options["tune"] else None,
     )
 
 

@@ -32,7 +32,7 @@ def preflight(plan: Plan, store: Store, *, fresh: bool) -> None:
     specs = {}
     for key, stage in plan.stages.items():
         if stage.kind == "train" and _may_not_fit(stage) and (fresh or not store.finished(key)):
-            unseeded = stage.label.rpartition("/")[0]  # seeds are alike in this
+            unseeded = stage.label.rpartition("/")[0]  # seeds, or candidates, are alike in this
             specs[unseeded] = asdict(stage)
     if not specs:
         return

@@ -15,6 +15,7 @@ from mixbench.store import Store, write_json
 Status = Literal["waiting", "running", "done", "cached", "failed", "diverged", "skipped"]
 SETTLED: frozenset[Status] = frozenset({"done", "cached", "failed", "diverged", "skipped"})
 FINISHED: frozenset[Status | None] = frozenset({None, "done", "cached"})  # None: not wanted again
+OVER: frozenset[Status | None] = SETTLED | FINISHED
 BROKEN: frozenset[Status] = frozenset({"failed", "diverged", "skipped"})
 POLL_S = 0.05
 
@@ -59,13 +60,26 @@ class Board:
         return self.states[self.plan.chains[cell][-1]].status in SETTLED
 
     def ready(self) -> list[str]:
-        """Return the waiting stages whose inputs are all finished, in the plan's order."""
+        """Return the waiting stages whose inputs are all there, in the plan's order."""
         return [
             key
             for key, state in self.states.items()
             if state.status == "waiting"
-            and all(self.status(i) in FINISHED for i in self.plan.stages[key].inputs.values())
+            and all(self.status(i) in OVER for i in self.plan.stages[key].inputs.values())
+            and not self.wanting(key)
         ]
+
+    def wanting(self, key: str) -> list[str]:
+        """Return the inputs for want of which a stage cannot run.
+
+        Candidates that diverged are none, as long as there are others to choose from.
+        """
+        inputs = self.plan.stages[key].inputs.values()
+        broken = [other for other in inputs if self.status(other) in BROKEN]
+        diverged = all(self.status(other) == "diverged" for other in broken)
+        if self.plan.stages[key].kind == "tune" and diverged and len(broken) < len(inputs):
+            return []
+        return broken
 
 
 @dataclass(frozen=True)
@@ -105,8 +119,12 @@ def survey(plan: Plan, store: Store, num_slots: int, notice: Callable[[str], Non
     """
     board = Board(plan, store, num_slots)
     for chain in plan.chains:
+        chosen_from: set[str] = set()
         for key in reversed(chain):
-            _want(board, key, notice)
+            if key not in chosen_from:
+                _want(board, key, notice)
+            if plan.stages[key].kind == "tune" and board.status(key) == "cached":
+                chosen_from |= set(plan.stages[key].inputs.values())
     return board
 
 
@@ -204,9 +222,7 @@ def _damaged_inputs(board: Board, key: str) -> list[str]:
 def _skip_hopeless(board: Board) -> None:
     """Skip what rests on a stage that has no result."""
     for key, state in board.states.items():
-        inputs = board.plan.stages[key].inputs.values()
-        broken = [other for other in inputs if board.status(other) in BROKEN]
-        if state.status == "waiting" and broken:
+        if state.status == "waiting" and (broken := board.wanting(key)):
             kind, before = board.plan.stages[broken[0]].kind, board.states[broken[0]]
             state.status = "skipped"
             state.reason = f"its stage {kind} {before.status}: {before.reason}"

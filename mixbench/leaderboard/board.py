@@ -31,7 +31,7 @@ class Leaderboard:
     rows
         One per method, best first: rank, method, n, mean, deviation, difference, low, high, the
         secondary metrics, images, minutes, extra_parameters, and, if there are any, the published
-        numbers with the marks of their sources.
+        numbers with the marks of their sources and what the recipe was tuned to.
     notes
         What a reader must know beside the numbers.
     """
@@ -69,6 +69,7 @@ def _question(record: Record) -> str:
     task = record.task
     parts = [task.name, task.version, task.parameters, record.model, record.protocol]
     parts += [record.recipe, record.data.origin, record.data.digest]
+    parts += [record.tuning.grid] if record.tuning else []
     return json.dumps(parts, sort_keys=True)
 
 
@@ -96,6 +97,9 @@ def _leaderboard(group: Sequence[Record]) -> Leaderboard:
     changed = [f"{name}={task.parameters[name]}" for name in task.changed]
     if first.protocol == "custom":
         changed += [f"{name}={first.recipe[name]}" for name in ("epochs", "batch_size", "lr")]
+    if first.tuning:
+        changed += ["tuned"]
+        rows["tuned_to"] = rows["method"].map(_chosen(good))
     origin = [] if data.origin == "official" else [data.origin]
     return Leaderboard(
         name=".".join([task.name, first.model, first.protocol, *origin, *changed]),
@@ -103,6 +107,7 @@ def _leaderboard(group: Sequence[Record]) -> Leaderboard:
         facts=(
             ", ".join([" ".join([*origin, "data:", data.name]), data.version, *changed]),
             f"{primary.name} in {primary.unit}, last epoch, {primary.n} test items",
+            *_budget(first),
             *(
                 f"{name} {value:.2f} without looking at the images"
                 for name, value in floors.items()
@@ -116,6 +121,33 @@ def _leaderboard(group: Sequence[Record]) -> Leaderboard:
             m.name for m in first.metrics if m.at == "last" and not (m.primary or m.floor)
         ),
     )
+
+
+def _budget(record: Record) -> Iterator[str]:
+    """Say what every row was tuned over."""
+    if record.tuning:
+        tried = ((name, map(str, values)) for name, values in record.tuning.grid.items())
+        grid = " x ".join(f"{name} of {', '.join(values)}" for name, values in tried)
+        yield (
+            f"tuned, every row and seed alike: the best of {record.tuning.trainings} trainings by "
+            f"{record.primary.name} on images held out of training ({grid})"
+        )
+
+
+def _chosen(records: Iterable[Record]) -> dict[str, str]:
+    """Return what every method was tuned to, by seed where the seeds differ."""
+    found: dict[str, dict[int, str]] = defaultdict(dict)
+    for record in records:
+        assert record.tuning is not None  # it is part of the question
+        values = " ".join(f"{name}={value}" for name, value in record.tuning.chosen.items())
+        lost = f" ({record.tuning.diverged} diverged)" if record.tuning.diverged else ""
+        found[method_label(record)][record.seed] = values + lost
+    return {
+        method: next(iter(by_seed.values()))
+        if len(set(by_seed.values())) == 1
+        else "; ".join(f"s{seed}: {by_seed[seed]}" for seed in sorted(by_seed))
+        for method, by_seed in found.items()
+    }
 
 
 def runs_of(records: Iterable[Record]) -> pd.DataFrame:

@@ -35,6 +35,8 @@ def display(board: Leaderboard) -> pd.DataFrame:
     })
     if "published" in rows:
         table["published"] = rows["published"]
+    if "tuned_to" in rows:
+        table["tuned to"] = rows["tuned_to"]
     for name in board.secondary:
         table[name] = [f"{value:.3g}" for value in rows[name]]
     table["images"] = [_thousands(value) for value in rows["images"]]

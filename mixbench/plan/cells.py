@@ -9,6 +9,7 @@ from mixbench.declare import BASELINE, Need, Recipe
 from mixbench.errors import DataError, UnknownName, UsageError
 from mixbench.models.names import timm_models
 from mixbench.plan.data import DataSource, content_digest, locate, published
+from mixbench.plan.tuning import Grid, grid_of
 from mixbench.registry.cards import Card
 from mixbench.registry.parameters import Setting, given_to, parameters_of, task_settings
 from mixbench.registry.units import find
@@ -80,6 +81,7 @@ class Cell:
     seed: int
     data: DataSource
     settings: Sequence[Setting] = ()  # what the user set, for the cells that this one starts from
+    grid: Grid = field(default_factory=dict)  # what its own training is tuned over, if it is
 
     @property
     def custom(self) -> bool:
@@ -104,6 +106,7 @@ class Request:
     data: str | None = None
     settings: Sequence[Setting] = ()
     init: str | None = None
+    tune: Mapping[str, Sequence[str]] | None = None  # values by name; empty for the usual ones
 
 
 def cells_of(request: Request) -> list[Cell]:
@@ -181,6 +184,7 @@ def _frame(card: Card, request: Request) -> dict[str, Any]:
         "recipe": recipe,
         "data": data,
         "settings": request.settings,
+        "grid": {} if request.tune is None else grid_of(card.name, recipe, request.tune),
     }
 
 

@@ -7,15 +7,16 @@ has one key, wherever it is asked for.
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
 from mixbench.plan.cells import Cell, as_trained, needed
+from mixbench.plan.tuning import candidates
 from mixbench.registry.cards import Card
 from mixbench.registry.fingerprint import combine, fingerprint
 
-StageKind = Literal["data", "prepare", "train", "evaluate"]
+StageKind = Literal["data", "prepare", "train", "tune", "evaluate"]
 KEY_VERSION = 1
 
 # The module that does a stage's work; with the units and all they import, it decides the result.
@@ -23,6 +24,7 @@ WORK: dict[StageKind, tuple[str, ...]] = {
     "data": (),
     "prepare": ("mixbench.stages.training",),
     "train": ("mixbench.stages.training",),
+    "tune": ("mixbench.stages.tuning",),
     "evaluate": ("mixbench.stages.evaluation",),
 }
 
@@ -98,8 +100,16 @@ def _chain(cell: Cell, stages: dict[str, Stage]) -> tuple[str, ...]:
     return (*chain, _add(_stage("evaluate", as_trained(cell), inputs, cell.label), stages))
 
 
-def _training_chain(cell: Cell, stages: dict[str, Stage]) -> tuple[str, ...]:
-    """Add the cell's stages up to its trained model; return their keys."""
+def _training_chain(cell: Cell, stages: dict[str, Stage], which: str = "") -> tuple[str, ...]:
+    """Add the cell's stages up to its trained model; return their keys.
+
+    Parameters
+    ----------
+    which
+        Of several trainings of the cell, for its label.
+    """
+    if cell.grid:
+        return _tuning_chain(cell, stages)
     inputs = {role: _training_chain(other, stages)[-1] for role, other in needed(cell).items()}
     chain = []
     if cell.data.folder is None:
@@ -107,9 +117,20 @@ def _training_chain(cell: Cell, stages: dict[str, Stage]) -> tuple[str, ...]:
         chain.append(inputs["data"])
     own = as_trained(cell)
     if "prepare" in own.method.card.defines:
-        inputs["prepare"] = _add(_stage("prepare", own, inputs, cell.label), stages)
+        inputs["prepare"] = _add(_stage("prepare", own, inputs, cell.label + which), stages)
         chain.append(inputs["prepare"])
-    return (*chain, _add(_stage("train", own, inputs, cell.label), stages))
+    return (*chain, _add(_stage("train", own, inputs, cell.label + which), stages))
+
+
+def _tuning_chain(cell: Cell, stages: dict[str, Stage]) -> tuple[str, ...]:
+    """Add the trainings of all candidates and the choice among them; return their keys."""
+    inputs: dict[str, str] = {}
+    chain: dict[str, None] = {}
+    for name, recipe in candidates(cell.recipe, cell.grid).items():
+        candidate = _training_chain(replace(cell, recipe=recipe, grid={}), stages, f"/{name}")
+        chain |= dict.fromkeys(candidate)
+        inputs[name] = candidate[-1]
+    return (*chain, _add(_stage("tune", as_trained(cell), inputs, cell.label), stages))
 
 
 def _add(stage: Stage, stages: dict[str, Stage]) -> str:

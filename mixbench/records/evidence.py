@@ -10,6 +10,7 @@ from mixbench.engines.scheduler import BROKEN, Board
 from mixbench.errors import Damaged
 from mixbench.plan.cells import Cell, Unit
 from mixbench.plan.data import data_of
+from mixbench.plan.tuning import candidates
 from mixbench.records.schema import (
     SCHEMA,
     Artifact,
@@ -21,6 +22,7 @@ from mixbench.records.schema import (
     ReferenceRecord,
     Software,
     StageRecord,
+    Tuning,
     UnitRecord,
     parse,
     to_json,
@@ -80,25 +82,50 @@ def _record(number: int, board: Board, command: Sequence[str]) -> Record:
         "command": list(command),
     }
     if final.status in BROKEN:
-        broken = next(key for key in chain if board.states[key].status in BROKEN)
-        state = board.states[broken]
-        facts |= {"status": state.status, "reason": state.reason, "log": _log(board.store, broken)}
-        facts |= {"stages": [], "metrics": [], "references": [], "artifacts": []}
-        facts |= {"cost": None, "hardware": None, "software": None}
-        return Record(**facts)
+        return Record(**facts | _failure(board, chain))
     rests_on = [k for k in board.plan.rests_on(chain[-1]) if board.store.finished(k)]
     manifests = {key: board.store.manifest(key) for key in rests_on}
     ran = {key for key in rests_on if board.payers.get(key) == number}
     train = manifests[chain[-2]]
+    # Of the candidates of a tuning, the chosen one's files are those of the choice.
+    kept = [k for k in chain if not (cell.grid and board.plan.stages[k].kind == "train")]
     return Record(
         **facts,
+        tuning=_tuning(cell, train) if cell.grid else None,
         stages=[_stage(key, manifests[key], key in chain, key in ran) for key in rests_on],
         metrics=list(_metrics(cell, board.store, chain[-1])),
         references=list(_references(cell)),
         cost=_cost(manifests, ran),
         hardware=Hardware(**train["hardware"]),
         software=Software(**train["software"]),
-        artifacts=[a for key in chain for a in _artifacts(board.store, key, manifests[key])],
+        artifacts=[a for key in kept for a in _artifacts(board.store, key, manifests[key])],
+    )
+
+
+def _failure(board: Board, chain: Sequence[str]) -> dict[str, Any]:
+    """Return what a record says of a cell without result: what failed, before what it broke."""
+    order = ("failed", "diverged", "skipped")
+    broken = {key: status for key in chain if (status := board.status(key)) in BROKEN}
+    cause = min(broken, key=lambda key: order.index(broken[key]))
+    return {
+        "status": broken[cause],
+        "reason": board.states[cause].reason,
+        "log": _log(board.store, cause),
+        **dict.fromkeys(("stages", "metrics", "references", "artifacts"), ()),
+        **dict.fromkeys(("cost", "hardware", "software")),
+    }
+
+
+def _tuning(cell: Cell, manifest: dict[str, Any]) -> Tuning:
+    """Return what was tuned, and to what."""
+    found, every = manifest["result"]["tuning"], candidates(cell.recipe, cell.grid)
+    chosen = every[found["chosen"]]
+    return Tuning(
+        grid={name: list(values) for name, values in cell.grid.items()},
+        trainings=len(every),
+        diverged=len(found["diverged"]),
+        chosen={name: getattr(chosen, name) for name in cell.grid},
+        value=found["value"],
     )
 
 
@@ -165,7 +192,7 @@ def _references(cell: Cell) -> Iterator[ReferenceRecord]:
     wanted = (cell.method.card.name, cell.model, cell.protocol)
     for ref in references:
         published = (ref.method, ref.model, ref.protocol) == wanted
-        if published and not cell.custom and cell.data.origin == "official":
+        if published and not (cell.custom or cell.grid) and cell.data.origin == "official":
             yield ReferenceRecord(
                 metric=ref.metric,
                 value=ref.value,

@@ -72,7 +72,7 @@ class StageRecord(Strict):
         ``reused`` if an earlier cell or command had computed it.
     """
 
-    kind: Literal["data", "prepare", "train", "evaluate"]
+    kind: Literal["data", "prepare", "train", "tune", "evaluate"]
     key: Digest
     own: bool
     state: Literal["ran", "reused"]
@@ -112,6 +112,29 @@ class MetricRecord(Strict):
     n: int = Field(ge=1)
     stderr: NonNegative | None
     by_class: dict[str, Finite | None] | None = None
+
+
+class Tuning(Strict):
+    """The choice among trainings that differ by their recipes alone.
+
+    Attributes
+    ----------
+    grid
+        The values that were tried, all with all.
+    trainings
+        How many that are: the budget, the same for every row of a table.
+    diverged
+        How many of them came to nothing.
+    chosen
+        The best candidate's values, by `value` of the primary metric after its last epoch on
+        images held out of training.
+    """
+
+    grid: dict[str, list[Any]]
+    trainings: int = Field(ge=2)
+    diverged: int = Field(ge=0)
+    chosen: dict[str, Any]
+    value: Finite
 
 
 class ReferenceRecord(Strict):
@@ -207,6 +230,7 @@ class Record(Strict):
     model: str
     protocol: str
     recipe: dict[str, Any]
+    tuning: Tuning | None = None
     seed: int = Field(ge=0)
     data: DataRecord
     stages: list[StageRecord]

@@ -79,6 +79,19 @@ def task_settings(
     return {**base, **parameters}, dataclasses.replace(recipe, **changed)
 
 
+def recipe_value(unit: str, name: str, text: str) -> Any:
+    """Return a text as a value of a task's recipe.
+
+    Raises
+    ------
+    UnknownName
+        If a recipe has no such value.
+    BadParameter
+        If it does not fit its type or range.
+    """
+    return _checked(unit, {name: text}, RECIPE_TYPES)[name]
+
+
 def _parsed(kind: Any, text: str) -> Any:
     """Return a text as a value of a type; of a tuple, the parts between commas."""
     adapter = TypeAdapter(kind)

@@ -28,6 +28,7 @@ from mixbench.stages.evaluation import at_points, predict
 from mixbench.stages.journal import DiskJournal
 from mixbench.stages.runs import MEMORY, Setup, adopt_buffers, load_weights
 from mixbench.stages.training import train
+from mixbench.stages.tuning import tune
 from mixbench.store import Store, write_json
 
 Facts = dict[str, Any]
@@ -255,5 +256,6 @@ WORK: Mapping[str, Callable[[Job], Facts]] = {
     "data": synthesize,
     "prepare": prepare,
     "train": train_stage,
+    "tune": tune,
     "evaluate": evaluate,
 }

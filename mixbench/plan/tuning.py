@@ -1,0 +1,69 @@
+"""A small grid of recipes, trained alike for every row; what is best on held-out images counts."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+from mixbench.declare import Recipe
+from mixbench.errors import UsageError
+from mixbench.registry.parameters import recipe_value
+
+Grid = Mapping[str, tuple[Any, ...]]  # values of a recipe by their names
+
+# What a recipe's own values are multiplied with, unless the user names values.
+FACTORS: Mapping[str, tuple[float, ...]] = {"lr": (0.3, 1, 3), "weight_decay": (0.1, 1, 10)}
+# What may be tuned: it changes no training's cost.
+TUNABLE = ("lr", "fast_lr", "momentum", "nesterov", "weight_decay")
+
+
+def read_grid(texts: Sequence[str]) -> dict[str, list[str]]:
+    """Split every ``NAME=VALUE,VALUE``; an empty text asks for the usual grid.
+
+    Raises
+    ------
+    UsageError
+        If a text has another form, or a name cannot be tuned.
+    """
+    grid = {}
+    for text in filter(None, texts):
+        name, equals, values = text.partition("=")
+        if not equals or name.strip() not in TUNABLE:
+            raise UsageError(
+                f"--tune takes the values of one of {', '.join(TUNABLE)}, as in lr=0.01,0.03 (got "
+                f"{text!r})."
+            )
+        grid[name.strip()] = [value.strip() for value in values.split(",")]
+    return grid
+
+
+def grid_of(task: str, recipe: Recipe, texts: Mapping[str, Sequence[str]]) -> Grid:
+    """Return the values that are tried for a task's recipe.
+
+    Parameters
+    ----------
+    texts
+        What the user named; if nothing, the usual factors of the recipe's own values.
+
+    Raises
+    ------
+    UsageError
+        If there is one candidate only.
+    """
+    given = {n: [recipe_value(task, n, text) for text in values] for n, values in texts.items()}
+    around = {n: [float(f"{f * getattr(recipe, n):.6g}") for f in fs] for n, fs in FACTORS.items()}
+    grid = {name: tuple(dict.fromkeys(values)) for name, values in (given or around).items()}
+    if len(candidates(recipe, grid)) == 1:
+        raise UsageError("--tune needs two candidates or more, as in --tune lr=0.01,0.03.")
+    return grid
+
+
+def candidates(recipe: Recipe, grid: Grid) -> dict[str, Recipe]:
+    """Return every recipe of a grid, by what people read of it."""
+    points = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
+    return {shown(point): replace(recipe, **point) for point in points}
+
+
+def shown(point: Mapping[str, Any]) -> str:
+    """Return one candidate's values as a text."""
+    return ",".join(f"{name}={value}" for name, value in point.items())
