@@ -136,11 +136,11 @@ class RandomPatchMix(Method):
         """Return eq. 5, or the one of its terms that is switched on."""
         terms = []
         if self.image_loss:
-            terms.append(mixed_loss(step.task, output.out, sources, step.targets))
+            terms.append(mixed_loss(step.loss, output.out, sources, step.targets))
         if self.patch_loss:
             patches = self.patches(output.features)
             even = Sources(sources.index, torch.full_like(sources.weight, 1 / self.grid**2))
-            terms.append(mixed_loss(step.task, patches, even, step.targets, per_source=True))
+            terms.append(mixed_loss(step.loss, patches, even, step.targets, per_source=True))
         return torch.stack(terms).mean()
 
     def predict(self, output: Output) -> Tensor:

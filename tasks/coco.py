@@ -24,10 +24,10 @@ from torch import Tensor
 
 from mixbench.contract import Part, Split
 from mixbench.declare import (
+    COCO_2014_ARCHIVES,
     MEAN_AVERAGE_PRECISION,
     MULTI_LABEL_FINE_TUNING,
     SMALL_NETS,
-    Archive,
     Count,
     Data,
     Fraction,
@@ -76,23 +76,7 @@ class Coco(MultiLabel):
             "annotations/instances_val2014.json": "",
         },
         trees={"train2014": 82783, "val2014": 40504},
-        archives=(
-            Archive(
-                "annotations_trainval2014.zip",
-                "0a379cfc70b0e71301e0f377548639bd",
-                "http://images.cocodataset.org/annotations/annotations_trainval2014.zip",
-            ),
-            Archive(
-                "val2014.zip",
-                "a3d79f5ed8d289b7a7554ce06a5782b3",
-                "http://images.cocodataset.org/zips/val2014.zip",
-            ),
-            Archive(
-                "train2014.zip",
-                "0da8c0bd3d6becc4dcb32757491aca88",
-                "http://images.cocodataset.org/zips/train2014.zip",
-            ),
-        ),
+        archives=COCO_2014_ARCHIVES,
     )
     synthetic = Synthetic(train=80, test=40, protocols=("quick",))
     needs = pretrained_on("imagenet")

@@ -14,12 +14,11 @@ from typing import Literal
 from mixbench.classification import held_out
 from mixbench.contract import Part, Split
 from mixbench.declare import (
+    CUB,
     FINE_TUNING,
     SMALL_NETS,
     TOP1_AND_TOP5,
-    Archive,
     Count,
-    Data,
     Fraction,
     Synthetic,
     Weights,
@@ -52,27 +51,7 @@ class Cub(Transfer):
     """
 
     version = 1
-    data = Data(
-        name="cub",
-        version="CUB-200-2011",
-        licence="non-commercial research and education",
-        url="https://data.caltech.edu/records/65de6-vp158",
-        files={
-            "CUB_200_2011/images.txt": "",
-            "CUB_200_2011/image_class_labels.txt": "",
-            "CUB_200_2011/train_test_split.txt": "",
-            "CUB_200_2011/bounding_boxes.txt": "",
-            "CUB_200_2011/classes.txt": "",
-        },
-        trees={"CUB_200_2011/images": 11788},
-        archives=(
-            Archive(
-                "CUB_200_2011.tgz",
-                "97eceeb196236b17998738112f37df78",
-                "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",
-            ),
-        ),
-    )
+    data = CUB
     synthetic = Synthetic(train=120, test=30, protocols=("quick",))
     needs = pretrained_on("imagenet")
     by_protocol = {"quick": {"classes": 6, "side": 48}}

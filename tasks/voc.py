@@ -24,9 +24,8 @@ from mixbench.declare import (
     MEAN_AVERAGE_PRECISION,
     MULTI_LABEL_FINE_TUNING,
     SMALL_NETS,
-    Archive,
+    VOC_2007,
     Count,
-    Data,
     Fraction,
     Synthetic,
     Weights,
@@ -70,32 +69,7 @@ class Voc(MultiLabel):
     """
 
     version = 1
-    data = Data(
-        name="voc2007",
-        version="VOC 2007",
-        licence="of the photographs' authors (Flickr)",
-        url="http://host.robots.ox.ac.uk/pascal/VOC/voc2007/",
-        files={
-            "VOCdevkit/VOC2007/ImageSets/Main/trainval.txt": "",
-            "VOCdevkit/VOC2007/ImageSets/Main/test.txt": "",
-        },
-        trees={
-            "VOCdevkit/VOC2007/Annotations": 9963,
-            "VOCdevkit/VOC2007/JPEGImages": 9963,
-        },
-        archives=(
-            Archive(
-                "VOCtrainval_06-Nov-2007.tar",
-                "c52e279531787c972589f7e41ab4ae64",
-                "https://thor.robots.ox.ac.uk/pascal/VOC/voc2007/VOCtrainval_06-Nov-2007.tar",
-            ),
-            Archive(
-                "VOCtest_06-Nov-2007.tar",
-                "b6e924de25625d8de591ea690078ad9f",
-                "https://thor.robots.ox.ac.uk/pascal/VOC/voc2007/VOCtest_06-Nov-2007.tar",
-            ),
-        ),
-    )
+    data = VOC_2007
     synthetic = Synthetic(train=80, test=40, protocols=("quick",))
     needs = pretrained_on("imagenet")
     by_protocol = {"quick": {"classes": 8, "side": 48}}

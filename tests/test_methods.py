@@ -118,7 +118,7 @@ def test_mixed_loss_is_the_loss_of_the_mixed_label() -> None:
     sources = Sources.pair(torch.tensor([1, 2, 3, 4, 5, 0]), lam)
     soft = (F.one_hot(targets, 5)[sources.index] * sources.weight[..., None]).sum(1)
 
-    mixed = mixed_loss(ToyTask(), out, sources, targets)
+    mixed = mixed_loss(ToyTask().loss, out, sources, targets)
 
     torch.testing.assert_close(mixed, F.cross_entropy(out, soft))
 

@@ -103,7 +103,7 @@ def test_mixed_losses_are_the_means_of_their_sources(criterion: str) -> None:
     targets = torch.randint(0, 2, (4, 5), generator=rng)
     sources = Sources.pair(torch.tensor([1, 2, 3, 0]), 0.3)
 
-    found = mixed_loss(task, out, sources, targets)
+    found = mixed_loss(task.loss, out, sources, targets)
 
     own, partner = task.loss(out, targets), task.loss(out, targets[[1, 2, 3, 0]])
     torch.testing.assert_close(found, (0.3 * own + 0.7 * partner).mean())

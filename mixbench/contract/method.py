@@ -69,7 +69,7 @@ class Method(nn.Module):
 
     def loss(self, output: Output, sources: Sources, step: Step) -> Tensor:
         """Return the training loss, a scalar: by default the task's loss, mixed like the images."""
-        return mixed_loss(step.task, output.out, sources, step.targets)
+        return mixed_loss(step.loss, output.out, sources, step.targets)
 
     def predict(self, output: Output) -> Tensor:
         """Return the prediction at test, in the form of `Output.out`."""
@@ -116,18 +116,25 @@ class Preparation:
 
 
 def mixed_loss(
-    task: Task, out: Tensor, sources: Sources, targets: Tensor, *, per_source: bool = False
+    loss: Callable[[Tensor, Tensor], Tensor],
+    out: Tensor,
+    sources: Sources,
+    targets: Tensor,
+    *,
+    per_source: bool = False,
 ) -> Tensor:
-    """Return the mean over the batch of the task's loss, weighted over the sources.
+    """Return the mean over the batch of a loss, weighted over the sources.
 
     For cross-entropy, single- or multi-label, this equals the loss of the mixed label.
 
     Parameters
     ----------
+    loss
+        Of every item, (B,): `Step.loss`.
     out : (B, ...), or (B, K, ...) if `per_source`
         One prediction for a mixed item, or one for each of its sources.
     """
     size, parts = sources.index.shape
     flat = out.flatten(0, 1) if per_source else out.repeat_interleave(parts, 0)
-    losses = task.loss(flat, targets[sources.index.flatten()]).view(size, parts)
+    losses = loss(flat, targets[sources.index.flatten()]).view(size, parts)
     return (losses * sources.weight).sum(1).mean()

@@ -1,5 +1,6 @@
 """What a method sees in one training step, and what it answers."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -84,6 +85,11 @@ class Step:
         self.site = "input"
         self._split = split
 
+    def loss(self, out: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of every item, (B,): the task's, unless the model has its own."""
+        own: Callable[[Tensor, Tensor], Tensor] = getattr(self.model, "loss", self.task.loss)
+        return own(out, targets)
+
     def draw(self, classes: Tensor) -> Tensor:
         """Append one fresh, augmented item of every given class to the batch.
 
@@ -116,7 +122,7 @@ class Step:
         self.model.eval()
         images = self.images.detach().requires_grad_()
         with torch.enable_grad():
-            loss = self.task.loss(self.model(images).out, self.targets).sum()
+            loss = self.loss(self.model(images).out, self.targets).sum()
             (gradient,) = torch.autograd.grad(loss, images)
         self.model.train(training)
         return gradient.pow(2).mean(1).sqrt()

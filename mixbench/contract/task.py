@@ -185,7 +185,8 @@ class Task:
         It has ``feature_dim`` and ``feature_size``, the depth, height and width of its features,
         ``blocks``, the names of the submodules at which a method may mix, and ``classifier``. It
         may have ``fast``, the names of the submodules that learn at the recipe's `fast_lr`; without
-        it, the classifier does.
+        it, the classifier does. It may have ``loss``, as the task's, where its own parameters take
+        part in the loss: a decoder's of captions, or a detector's; the task's is then not asked.
         """
         raise NotImplementedError
 
@@ -202,6 +203,10 @@ class Task:
         MixbenchError
             If they cannot be read, or are another model's.
         """
+
+    def once(self, model: nn.Module, split: Split) -> Split:  # noqa: ARG002  # for tasks to define
+        """Return a part with what the model never changes computed once: by default, the part."""
+        return split
 
     def new_classifier(self, feature_dim: int) -> nn.Module:  # noqa: ARG002  # for tasks to define
         """Return a fresh classifier of pooled features; tasks without classes raise."""

@@ -45,7 +45,7 @@ class DataSource:
 
 def home(data: Data) -> Path:
     """Return where a data set lies unless the user says otherwise."""
-    return _root() / data.name
+    return _root() / (data.lies_with or data.name)
 
 
 def weights_home() -> Path:

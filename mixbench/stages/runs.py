@@ -115,23 +115,33 @@ def begin(setup: Setup) -> Run:
     shared = setup.ranks.share(SharedStep(model.train(), setup.method, setup.ranks), device)
     if recipe.compile:
         model.compile()
+    clock = perf_counter()
     train, validation = (
-        setup.task.load(p, setup.folder, seed).to(device) for p in ("train", "validation")
+        setup.task.once(model, setup.task.load(p, setup.folder, seed).to(device))
+        for p in ("train", "validation")
     )
     if len(train) < recipe.batch_size:
         raise BadParameter(
             f"batch_size must be at most the number of training images, {len(train)} "
             f"(got {recipe.batch_size})."
         )
-    optimizer = torch.optim.SGD(
-        parameter_groups(model, setup.method, recipe),
+    optimizer = optimizer_of(parameter_groups(model, setup.method, recipe), recipe)
+    losses = torch.zeros(len(train) // recipe.batch_size, device=device)
+    return Run(setup, model, shared, optimizer, train, validation, losses, clock=clock)
+
+
+def optimizer_of(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
+    """Return the recipe's optimiser of parameters in groups."""
+    if recipe.optimizer == "adam":
+        betas = (recipe.momentum, 0.999)
+        return torch.optim.Adam(groups, recipe.lr, betas, weight_decay=recipe.weight_decay)
+    return torch.optim.SGD(
+        groups,
         lr=recipe.lr,
         momentum=recipe.momentum,
         nesterov=recipe.nesterov and recipe.momentum > 0,
         weight_decay=recipe.weight_decay,
     )
-    losses = torch.zeros(len(train) // recipe.batch_size, device=device)
-    return Run(setup, model, shared, optimizer, train, validation, losses)
 
 
 def parameter_groups(model: nn.Module, method: Method, recipe: Recipe) -> list[dict[str, Any]]:

@@ -231,9 +231,11 @@ def evaluate(job: Job) -> Facts:
     names.setdefault(trained["best"], "best")
     scores = {}
     predictions: dict[str, Tensor] = {}
-    for epoch in sorted(names):
+    for number, epoch in enumerate(sorted(names)):
         path = job.store.path(key, f"weights/{names[epoch]}.safetensors")
         load_weights(model, method, load_file(path, str(job.device)))
+        if number == 0:
+            test = job.task.once(model, test)
         predictions = predict(job.task, model, method, test, job.spec["workers"])
         scores[epoch] = job.task.score(predictions, test.targets)
     save_file({**predictions, "targets": test.targets}, job.built / "predictions.safetensors")

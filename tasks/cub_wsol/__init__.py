@@ -24,9 +24,8 @@ from mixbench.archives import Finding
 from mixbench.classification import Classification, held_out
 from mixbench.contract import ClassIndex, Output, Part, Predictions, Score, Split
 from mixbench.declare import (
-    Archive,
+    CUB,
     Count,
-    Data,
     File,
     Fraction,
     Metric,
@@ -34,6 +33,12 @@ from mixbench.declare import (
     Synthetic,
     Weights,
     table_row,
+)
+from mixbench.declare import (
+    Archive as Archive,
+)
+from mixbench.declare import (
+    Data as Data,
 )
 from mixbench.images.augment import MARGIN, WindowFlip, resize
 from mixbench.images.splits import IMAGENET_PIXELS, StreamedSplit
@@ -79,44 +84,7 @@ class CubWsol(Classification):
     """
 
     version = 1
-    data = Data(
-        name="cub",
-        version="CUB-200-2011",
-        licence="non-commercial research and education",
-        url="https://data.caltech.edu/records/65de6-vp158",
-        files={
-            "CUB_200_2011/images.txt": "",
-            "CUB_200_2011/image_class_labels.txt": "",
-            "CUB_200_2011/train_test_split.txt": "",
-            "CUB_200_2011/bounding_boxes.txt": "",
-            "CUB_200_2011/classes.txt": "",
-        },
-        trees={"CUB_200_2011/images": 11788},
-        archives=(
-            Archive(
-                "CUB_200_2011.tgz",
-                "97eceeb196236b17998738112f37df78",
-                "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",
-            ),
-        ),
-    )
-    published = {
-        "resnet50": Archive(
-            "resnet50-19c8e357.pth",
-            "19c8e357",
-            "https://download.pytorch.org/models/resnet50-19c8e357.pth",
-        ),
-        "vgg16": Archive(
-            "vgg16-397923af.pth",
-            "397923af",
-            "https://download.pytorch.org/models/vgg16-397923af.pth",
-        ),
-        "inception_v3": Archive(
-            "inception_v3_google-1a9a5a14.pth",
-            "1a9a5a14",
-            "https://download.pytorch.org/models/inception_v3_google-1a9a5a14.pth",
-        ),
-    }
+    data = CUB
     synthetic = Synthetic(train=90, test=30, protocols=("quick",))
     by_protocol = {"quick": {"classes": 6, "side": 48, "holdout": 0.15, "weights": "random"}}
     metrics = (

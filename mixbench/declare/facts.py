@@ -1,8 +1,4 @@
-"""What a method or task file says of itself, as frozen data.
-
-These declarations are read from the file without running it, so that listing, planning and
-reporting need neither torch nor the file's own imports. This module therefore imports none of it.
-"""
+"""The kinds of facts that a method or task declares, as frozen data."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -108,6 +104,8 @@ class Recipe:
     fast_lr
         Of the model's classifier, or what else it calls fast, and of the method's heads, in parts
         of `lr`.
+    optimizer
+        Of Adam, `momentum` is the decay of the mean, and `nesterov` means nothing.
     milestones : epochs
         After which the learning rate is a tenth of what it was; with none, it is annealed to 0 by
         half a cosine over all steps.
@@ -132,6 +130,7 @@ class Recipe:
     momentum: Fraction = 0.9
     nesterov: bool = True
     weight_decay: NonNegative = 5e-4
+    optimizer: Literal["sgd", "adam"] = "sgd"
     milestones: tuple[Count, ...] = ()
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     memory_format: Literal["contiguous", "channels_last"] = "contiguous"
@@ -178,6 +177,8 @@ class Data:
         What must be done before, or instead of, a download.
     package
         An installed distribution whose folder `folder` ships the files; empty if none does.
+    lies_with
+        Another data set in whose folder it lies, because they share files.
     """
 
     name: str
@@ -191,6 +192,7 @@ class Data:
     by_hand: str = ""
     package: str = ""
     folder: str = "."
+    lies_with: str = ""
 
 
 @dataclass(frozen=True)
@@ -232,63 +234,3 @@ class Need:
     data: str = ""
     share: tuple[str, ...] = ()
     when: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-
-
-def pretrained_on(task: str) -> dict[str, Need]:
-    """Return what a task needs that starts from a model of another task, trained with its method.
-
-    Its parameter `weights` says whether it does, and `mix_in` whether the method mixes there.
-    """
-    mixed, plain = ("pretrain", "both"), ("finetune",)
-    return {
-        role: Need(method, task, data, when={"weights": (weights,), "mix_in": mix_in})
-        for role, method, data, weights, mix_in in (
-            ("pretrained", "", "", "pretrained", mixed),
-            ("plainly_pretrained", BASELINE, "", "pretrained", plain),
-            ("synthetic", "", "synthetic", "synthetic", mixed),
-            ("plain_synthetic", BASELINE, "synthetic", "synthetic", plain),
-        )
-    }
-
-
-# What several tasks declare alike.
-
-TOP1 = (
-    Metric("top1", "%", higher_is_better=True, primary=True),
-    Metric("cross_entropy", "nats", higher_is_better=False),
-    Metric("calibration_error", "%", higher_is_better=False),
-)
-TOP1_AND_TOP5 = (TOP1[0], Metric("top5", "%", higher_is_better=True), *TOP1[1:])
-MEAN_AVERAGE_PRECISION = (
-    Metric("map", "%", higher_is_better=True, primary=True),
-    Metric("map_voc07", "%", higher_is_better=True),
-    Metric("map_voc10", "%", higher_is_better=True),
-    Metric("micro_ap", "%", higher_is_better=True),
-    Metric("of1", "%", higher_is_better=True),
-    Metric("cf1", "%", higher_is_better=True),
-    Metric("labels_without_images", "labels", higher_is_better=False),
-)
-
-SMALL_NETS = (
-    *("resnet8", "resnet20", "resnet32", "resnet56", "mobilenet_v2", "resnet50"),
-    *("preact_resnet56", "preact_resnet164"),
-)
-
-FINE_TUNING = {
-    "paper": Recipe(
-        model="resnet50", epochs=50, batch_size=64, lr=0.01, fast_lr=10, weight_decay=1e-4
-    ),
-    "quick": Recipe(model="resnet8", epochs=8, batch_size=50, lr=0.02, fast_lr=5, tail=3),
-}
-MULTI_LABEL_FINE_TUNING = {
-    "paper": Recipe(
-        model="resnet50",
-        epochs=30,
-        batch_size=32,
-        lr=0.001,
-        fast_lr=10,
-        nesterov=False,
-        weight_decay=1e-4,
-    ),
-    "quick": Recipe(model="resnet8", epochs=10, batch_size=40, lr=0.05, fast_lr=4, tail=3),
-}
