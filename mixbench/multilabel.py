@@ -26,7 +26,7 @@ from mixbench.average_precision import (
 from mixbench.contract import Part, Predictions, Score, Task
 from mixbench.images.augment import WindowFlip, resize
 from mixbench.images.lists import first_names
-from mixbench.images.splits import IMAGENET_PIXELS, StreamedSplit
+from mixbench.images.splits import IMAGENET_PIXELS, StreamedSplit, held_out_share
 from mixbench.models.build import build
 from mixbench.models.weights import start_from
 from mixbench.streams import generator
@@ -114,9 +114,7 @@ class MultiLabel(Task):
 
     def side_of_holdout(self, part: Part, number: int, seed: int) -> Tensor:
         """Return which of the official training images belong to a part, (number,) bool."""
-        order = torch.randperm(number, generator=generator(seed, "split"))
-        held = torch.zeros(number, dtype=torch.bool)
-        held[order[: max(round(self.holdout * number), 1)]] = True
+        held = held_out_share(number, self.holdout, generator(seed, "split"))
         return held if part == "validation" else ~held
 
 

@@ -194,6 +194,13 @@ def read_all(paths: Sequence[Path], size: tuple[int, int]) -> Tensor:
     return images
 
 
+def held_out_share(number: int, share: float, rng: torch.Generator) -> Tensor:
+    """Return which of so many items are held out, (number,) bool: at least one, drawn at random."""
+    held = torch.zeros(number, dtype=torch.bool)
+    held[torch.randperm(number, generator=rng)[: max(round(share * number), 1)]] = True
+    return held
+
+
 def stratified_holdout(classes: Tensor, share: float, rng: torch.Generator) -> Tensor:
     """Return which items are held out: the given share of every class, drawn at random.
 

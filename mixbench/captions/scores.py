@@ -1,0 +1,163 @@
+"""BLEU, ROUGE-L and CIDEr-D as coco-caption computes them, derived again from their papers.
+
+A sentence is a sequence of words, of any kind that can be compared. Every image has one hypothesis
+and at least one reference. Constants and corner cases are those of salaniz/pycocoevalcap@ad63453:
+bleu/bleu_scorer.py, rouge/rouge.py, cider/cider_scorer.py.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple
+
+Sentence = Sequence[Hashable]
+Ngrams = Counter[tuple[Hashable, ...]]
+
+ORDERS = 4
+TINY, SMALL = 1e-15, 1e-9  # keep fractions of nothing defined, as the reference does
+BETA = 1.2  # of ROUGE-L: how much more recall counts
+SIGMA = 6.0  # of CIDEr-D: the words by which lengths may differ
+
+
+class CaptionScores(NamedTuple):
+    """Of a corpus, in [0, 1]; CIDEr-D in [0, 10].
+
+    Attributes
+    ----------
+    bleu
+        Of the orders 1 to 4.
+    """
+
+    bleu: tuple[float, ...]
+    rouge_l: float
+    cider_d: float
+
+
+def caption_scores(
+    hypotheses: Sequence[Sentence], references: Sequence[Sequence[Sentence]]
+) -> CaptionScores:
+    """Score one hypothesis for every image against the image's references.
+
+    Raises
+    ------
+    ValueError
+        If there is not exactly one hypothesis for every image, or an image has no reference.
+    """
+    if len(hypotheses) != len(references) or not hypotheses:
+        raise ValueError(
+            f"There must be one hypothesis for each image (got {len(hypotheses)} for "
+            f"{len(references)})."
+        )
+    if not all(references):
+        raise ValueError("Every image must have a reference.")
+    rouge = [rouge_l(h, rs) for h, rs in zip(hypotheses, references, strict=True)]
+    return CaptionScores(
+        bleu(hypotheses, references), sum(rouge) / len(rouge), cider_d(hypotheses, references)
+    )
+
+
+def ngrams(sentence: Sentence, order: int) -> Ngrams:
+    """Return how often each run of so many words is there."""
+    words = tuple(sentence)
+    return Counter(words[i : i + order] for i in range(len(words) - order + 1))
+
+
+def bleu(
+    hypotheses: Sequence[Sentence], references: Sequence[Sequence[Sentence]]
+) -> tuple[float, ...]:
+    """Return BLEU of the orders 1 to 4 (Papineni et al., ACL 2002, §2) over a whole corpus.
+
+    The reference length is the closest to the hypothesis's, of two equally close the shorter.
+    """
+    matched, possible = [0] * ORDERS, [0] * ORDERS
+    length = closest = 0
+    for hypothesis, refs in zip(hypotheses, references, strict=True):
+        length += len(hypothesis)
+        closest += min((abs(len(ref) - len(hypothesis)), len(ref)) for ref in refs)[1]
+        for order in range(1, ORDERS + 1):
+            most: Ngrams = Counter()
+            for ref in refs:
+                most |= ngrams(ref, order)
+            matched[order - 1] += (ngrams(hypothesis, order) & most).total()
+            possible[order - 1] += max(len(hypothesis) - order + 1, 0)
+    ratio = (length + TINY) / (closest + SMALL)
+    penalty = math.exp(1 - 1 / ratio) if ratio < 1 else 1.0
+    scores, product = [], 1.0
+    for order in range(ORDERS):
+        product *= (matched[order] + TINY) / (possible[order] + SMALL)
+        scores.append(product ** (1 / (order + 1)) * penalty)
+    return tuple(scores)
+
+
+def rouge_l(hypothesis: Sentence, references: Sequence[Sentence]) -> float:
+    """Return ROUGE-L of one image (Lin, 2004, §3.1): the best precision and recall of any reference.
+
+    They may come from different references; of an empty sentence nothing is found.
+    """
+    precision = recall = 0.0
+    for ref in references:
+        common = longest_common(hypothesis, ref)
+        precision = max(precision, common / max(len(hypothesis), 1))
+        recall = max(recall, common / max(len(ref), 1))
+    if not (precision and recall):
+        return 0.0
+    return (1 + BETA**2) * precision * recall / (recall + BETA**2 * precision)
+
+
+def longest_common(one: Sentence, other: Sentence) -> int:
+    """Return the length of the longest sequence that both have, not necessarily in one piece."""
+    before = [0] * (len(other) + 1)
+    for word in one:
+        row = [0]
+        for place, another in enumerate(other):
+            same = before[place] + 1
+            row.append(same if word == another else max(before[place + 1], row[-1]))
+        before = row
+    return before[-1]
+
+
+class _Weighted(NamedTuple):
+    """A sentence's n-grams by their weights, for each order, with the vectors' lengths."""
+
+    weights: list[dict[tuple[Hashable, ...], float]]
+    norms: list[float]
+    pairs: int  # of words: what CIDEr-D calls the length
+
+
+def cider_d(hypotheses: Sequence[Sentence], references: Sequence[Sequence[Sentence]]) -> float:
+    """Return CIDEr-D (Vedantam et al., CVPR 2015, §5) over a corpus, in [0, 10].
+
+    An n-gram weighs how often it is there times the logarithm of how few images' references have
+    it. So in a corpus of one image, nothing weighs anything, and the score is 0.
+    """
+    images: Ngrams = Counter()
+    for refs in references:
+        seen = {gram for ref in refs for n in range(1, ORDERS + 1) for gram in ngrams(ref, n)}
+        images.update(seen)
+    log_number = math.log(len(references))
+
+    def weighted(sentence: Sentence) -> _Weighted:
+        weights = [
+            {g: n * (log_number - math.log(max(images[g], 1))) for g, n in grams.items()}
+            for grams in (ngrams(sentence, order) for order in range(1, ORDERS + 1))
+        ]
+        norms = [math.sqrt(sum(weight**2 for weight in vector.values())) for vector in weights]
+        return _Weighted(weights, norms, max(len(sentence) - 1, 0))
+
+    total = 0.0
+    for hypothesis, refs in zip(hypotheses, references, strict=True):
+        own = weighted(hypothesis)
+        total += sum(_similarity(own, weighted(ref)) for ref in refs) / len(refs)
+    return 10 * total / len(hypotheses)
+
+
+def _similarity(own: _Weighted, ref: _Weighted) -> float:
+    """Return the mean over the orders of the clipped cosine, less where lengths differ."""
+    cosines = 0.0
+    for mine, theirs, length, other in zip(
+        own.weights, ref.weights, own.norms, ref.norms, strict=True
+    ):
+        common = sum(min(w, theirs[g]) * theirs[g] for g, w in mine.items() if g in theirs)
+        cosines += common / (length * other) if length and other else common
+    apart = own.pairs - ref.pairs
+    return math.exp(-(apart**2) / (2 * SIGMA**2)) * cosines / ORDERS

@@ -1,0 +1,333 @@
+"""COCO captions: a sentence about a photograph, told by a decoder of what a model of ImageNet saw.
+
+Data     Chen et al., Microsoft COCO Captions (arXiv:1504.00325), and Lin et al., Microsoft COCO,
+         ECCV 2014, in two variants that are never compared: Karpathy's split (dataset_coco.json:
+         113,287 training images, 5,000 for validation, 5,000 for test), or the official train2014
+         and val2014
+Licence  annotations CC BY 4.0; the photographs have their authors' (Flickr)
+Split    test: the variant's; validation: Karpathy's, or 10 % of train2014
+Recipe   paper: the pooled features of the pre-trained model, which stays as it is, and a recurrent
+         decoder of 512 units trained by Adam for 20 epochs; the PatchMix paper (arXiv:2106.09011,
+         §5.3) states none, names NIC (Vinyals et al., arXiv:1411.4555), and has the numbers of
+         CutMix (clovaai/CutMix-PyTorch@2d8eb68, README.md) for its baselines
+Differs  the vocabulary has a fixed size, of which a few hundred words may stay unused; unknown words
+         are never told; images are resized to squares and not mirrored, as left would become right
+Expect   protocol paper, resnet50: BLEU-4 of 22.9 % after plain pre-training (the paper)
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from mixbench.captions.captioner import Captioner
+from mixbench.captions.scores import caption_scores
+from mixbench.captions.words import END as END
+from mixbench.captions.words import Vocabulary, sentences, words_of
+from mixbench.contract import Output, Part, Predictions, Score, Split, Task
+from mixbench.declare import (
+    COCO_2014_ARCHIVES,
+    SMALL_NETS,
+    Count,
+    Data,
+    Fraction,
+    Metric,
+    Recipe,
+    Synthetic,
+    Weights,
+    pretrained_on,
+    table_row,
+)
+from mixbench.errors import DataError
+from mixbench.images.augment import resize
+from mixbench.images.features import FeatureSplit, encoded
+from mixbench.images.scenes import looks, several_things, write_images
+from mixbench.images.splits import IMAGENET_PIXELS, StreamedSplit, held_out_share
+from mixbench.models.build import build
+from mixbench.models.weights import start_from
+from mixbench.streams import generator
+
+from .files import TREES, Captioned, karpathy, official, write_karpathy, write_official
+from .synthetic import described
+
+SIZE = (72, 96)  # of generated images: height and width
+KINDS = 8  # of generated things
+
+
+class CaptionSplit(StreamedSplit):
+    """Items that are captions of images, or images with all their captions.
+
+    Parameters
+    ----------
+    paths
+        Of the images.
+    image : (N,) int64
+        Of every item.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], image: Tensor, targets: Tensor, fit: Callable[[Tensor], Tensor]
+    ) -> None:
+        super().__init__(paths, targets, None, IMAGENET_PIXELS, fit=fit)
+        self.image = image
+
+    def path(self, item: int) -> Path:
+        """Return the file of an item's image."""
+        return super().path(int(self.image[item]))
+
+    def images(self) -> StreamedSplit:
+        """Return the images, each once."""
+        number = len(self._paths)
+        return CaptionSplit(
+            [super(CaptionSplit, self).path(i) for i in range(number)],
+            torch.arange(number), torch.arange(number), self._fit,
+        ).to(self.device)  # fmt: skip
+
+
+class CocoCaptions(Task):
+    """Tell what is on a photograph, starting from a model of ImageNet.
+
+    Parameters
+    ----------
+    variant
+        Whose parts.
+    side : pixels
+        Of the squares to which images are resized, whatever their shapes.
+    holdout
+        The share of train2014 that is held out for validation, for the official variant.
+    weights
+        What the encoder starts from: the same method's own model of ImageNet (``pretrained``, or
+        ``synthetic`` of generated images), what others published, ``random`` weights or a file.
+    mix_in
+        Where the method mixes: in ``pretrain``-ing, in ``finetune``-ing or in ``both``.
+    finetune_encoder
+        Whether the encoder learns as well; otherwise it sees every image once, unless images are
+        mixed.
+    vocabulary
+        The most frequent words, and the three numbers that are none, that the decoder knows.
+    words_seen
+        How often the training captions must have a word.
+    width
+        Of the decoder.
+    length
+        Words of a caption, at the most; longer ones are cut in training, and never in references.
+    beam
+        Captions that are followed at once; 1 takes the likeliest word each time.
+    dropout
+        Of the decoder's inputs and outputs.
+    """
+
+    version = 1
+    variants = {
+        "karpathy": Data(
+            name="coco2014_karpathy",
+            version="2014, Karpathy's split",
+            licence="annotations CC BY 4.0; photographs of their authors (Flickr)",
+            url="https://cs.stanford.edu/people/karpathy/deepimagesent/",
+            files={"dataset_coco.json": ""},
+            trees={"train2014": 82783, "val2014": 40504},
+            archives=COCO_2014_ARCHIVES[1:],
+            by_hand="Put dataset_coco.json, of caption_datasets.zip, into the data's folder. Its "
+            "page no longer has it; copies are widely used, and no checksum is published.",
+            lies_with="coco2014",
+        ),
+        "official": Data(
+            name="coco2014_captions",
+            version="2014",
+            licence="annotations CC BY 4.0; photographs of their authors (Flickr)",
+            url="https://cocodataset.org/#download",
+            files={
+                "annotations/captions_train2014.json": "",
+                "annotations/captions_val2014.json": "",
+            },
+            trees={"train2014": 82783, "val2014": 40504},
+            archives=COCO_2014_ARCHIVES,
+            lies_with="coco2014",
+        ),
+    }
+    data = variants["karpathy"]
+    synthetic = Synthetic(train=60, test=20, protocols=("quick",))
+    needs = pretrained_on("imagenet")
+    by_protocol = {
+        "quick": {"side": 48, "vocabulary": 80, "words_seen": 2, "width": 96, "dropout": 0.2}
+    }
+    metrics = (
+        Metric("bleu4", "%", higher_is_better=True, primary=True),
+        Metric("bleu1", "%", higher_is_better=True),
+        Metric("bleu2", "%", higher_is_better=True),
+        Metric("bleu3", "%", higher_is_better=True),
+        Metric("rouge_l", "%", higher_is_better=True),
+        Metric("cider_d", "points", higher_is_better=True),
+    )
+    models = SMALL_NETS
+    takes_timm = True
+    protocols = {
+        "paper": Recipe(
+            "resnet50", epochs=20, batch_size=128, lr=5e-4, weight_decay=0, optimizer="adam"
+        ),
+        "quick": Recipe(
+            "resnet8", epochs=12, batch_size=50, lr=0.004, weight_decay=0, optimizer="adam", tail=3
+        ),
+    }
+    references = (
+        *table_row(
+            "arXiv:2106.09011", "Table 4, MS-COCO NIC", "resnet50",
+            {
+                "none": 22.9, "mixup": 23.2, "cutmix": 24.9, "random_patchmix": 26.3,
+                "guided_patchmix": 25.5,
+            },
+            metric="bleu4", remark="the paper does not state the split",
+        ),
+        *table_row(
+            "arXiv:2106.09011", "Table 4, MS-COCO NIC", "resnet50",
+            {
+                "none": 61.4, "mixup": 61.6, "cutmix": 64.8, "random_patchmix": 66.8,
+                "guided_patchmix": 65.5,
+            },
+            metric="bleu1", remark="the paper does not state the split",
+        ),
+    )  # fmt: skip
+
+    def __init__(  # noqa: PLR0913  # what users set
+        self,
+        variant: Literal["karpathy", "official"] = "karpathy",
+        side: Count = 224,
+        holdout: Fraction = 0.1,
+        weights: Weights = "pretrained",
+        mix_in: Literal["pretrain", "finetune", "both"] = "pretrain",
+        finetune_encoder: bool = False,  # noqa: FBT001, FBT002  # set by its name
+        vocabulary: Count = 10000,
+        words_seen: Count = 5,
+        width: Count = 512,
+        length: Count = 20,
+        beam: Count = 3,
+        dropout: Fraction = 0.5,
+    ) -> None:
+        self.variant = variant
+        self.image_size = (side, side)
+        self.holdout = holdout
+        self.weights = weights
+        self.frozen = not finetune_encoder
+        self.plain = mix_in == "pretrain"
+        self._decoder = {"words": vocabulary, "width": width, "length": length, "beam": beam}
+        self._dropout = dropout
+        self._words_seen = words_seen
+        self._said: dict[tuple[Path, Part], list[Captioned]] = {}
+        self._vocabularies: dict[Path, Vocabulary] = {}
+
+    def build(self, model: str) -> nn.Module:
+        """Return a backbone with a decoder of its pooled features."""
+        encoder = build(model, classes=1, size=self.image_size)
+        encoder.classifier.requires_grad_(False)  # noqa: FBT003  # it takes no part
+        return Captioner(encoder, **self._decoder, dropout=self._dropout, frozen=self.frozen)
+
+    def start(self, model: nn.Module, trained: Mapping[str, nn.Module]) -> None:
+        """Start the encoder from the weights that `weights` names."""
+        start_from(model.get_submodule("encoder"), self.weights, trained)
+
+    def once(self, model: nn.Module, split: Split) -> Split:
+        """Return the features of a part's images, if they never change."""
+        if not (self.frozen and self.plain and isinstance(split, CaptionSplit)):
+            return split
+        assert isinstance(model, Captioner)
+        model.encoder.eval()
+        features = encoded(lambda x: model.encoder(x).features.mean((2, 3)), split.images())
+        return FeatureSplit(features, split.image, split.targets)
+
+    def load(self, part: Part, folder: Path, seed: int) -> Split:
+        """Return the captions of training images, or the other images with all their captions."""
+        said, words = self._images(part, folder, seed), self.vocabulary(folder)
+        paths = [folder / image.file for image in said]
+        captions = [[words_of(caption) for caption in image.captions] for image in said]
+        fit = partial(resize, size=self.image_size)
+        if part != "train":
+            return CaptionSplit(paths, torch.arange(len(said)), words.number_whole(captions), fit)
+        image = [i for i, of_image in enumerate(captions) for _ in of_image]
+        flat = [caption for of_image in captions for caption in of_image]
+        targets = words.number(flat, self._decoder["length"])
+        return CaptionSplit(paths, torch.tensor(image), targets, fit)
+
+    def vocabulary(self, folder: Path) -> Vocabulary:
+        """Return the words of the official training captions, those held out included."""
+        if folder not in self._vocabularies:
+            parts: list[Part] = ["train"]
+            said = [image for part in parts for image in self._read(part, folder)]
+            captions = (words_of(caption) for image in said for caption in image.captions)
+            words = Vocabulary(captions, self._decoder["words"], self._words_seen)
+            self._vocabularies[folder] = words
+        return self._vocabularies[folder]
+
+    def _images(self, part: Part, folder: Path, seed: int) -> list[Captioned]:
+        """Return the images of a part."""
+        if self.variant == "karpathy" or part == "test":
+            return self._read(part, folder)
+        said = self._read("train", folder)
+        held = held_out_share(len(said), self.holdout, generator(seed, "split"))
+        return [image for image, out in zip(said, held, strict=True) if out == (part != "train")]
+
+    def _read(self, part: Part, folder: Path) -> list[Captioned]:
+        """Return the images of a published part that have captions, without empty captions."""
+        if (folder, part) not in self._said:
+            if self.variant == "karpathy":
+                every = karpathy(folder, part)
+            else:
+                every = official(folder, TREES[part])
+            told = [Captioned(i.file, [c for c in i.captions if words_of(c)]) for i in every]
+            self._said[folder, part] = [image for image in told if image.captions]
+        if not self._said[folder, part]:
+            raise DataError(f"{folder} has no image with a caption of its part {part}.")
+        return self._said[folder, part]
+
+    def class_names(self, folder: Path) -> list[str]:
+        """Return the words by their numbers, those that only references of the test part have last."""
+        words = self.vocabulary(folder)
+        said = self._read("test", folder)
+        words.number_whole([[words_of(c) for c in image.captions] for image in said])
+        return words.names
+
+    def predict(
+        self,
+        model: nn.Module,
+        read: Callable[[Output], Tensor],
+        images: Tensor,
+        targets: Tensor,  # noqa: ARG002  # captions are told without them
+    ) -> dict[str, Tensor]:
+        """Return a caption for every image, (B, length)."""
+        assert isinstance(model, Captioner)
+        return {"outputs": model.tell(read(model(images)))}
+
+    def score(self, predictions: Predictions, targets: Tensor) -> dict[str, Score]:
+        """Return BLEU, ROUGE-L and CIDEr-D over the whole part."""
+        told = sentences(predictions["outputs"])
+        said = [[words for words in sentences(rows) if words] for rows in targets]
+        found = caption_scores(told, said)
+        scores = {f"bleu{n}": Score(100 * value) for n, value in enumerate(found.bleu, 1)}
+        scores |= {"rouge_l": Score(100 * found.rouge_l), "cider_d": Score(100 * found.cider_d)}
+        return {metric.name: scores[metric.name] for metric in self.metrics}
+
+    def synthesize(self, folder: Path, amount: Synthetic) -> None:
+        """Write generated scenes with captions in the layout of the variant.
+
+        The amounts are images for each of eight kinds of things, of which each shows up to three.
+        """
+        kinds = looks(KINDS)
+        parts: dict[str, list[Captioned]] = {}
+        for number, (part, count) in enumerate((("train", amount.train), ("test", amount.test))):
+            rng, tree = generator(amount.seed, "synthetic", number), TREES[part]
+            layout = several_things(count * KINDS, KINDS, rng)
+            files = [f"{tree}/COCO_{tree}_{i:012}.jpg" for i in range(len(layout))]
+            (folder / tree).mkdir()
+            boxes = write_images([folder / f for f in files], layout, kinds, SIZE, rng)
+            captions = described(layout, boxes, kinds, rng)
+            parts[part] = [Captioned(*both) for both in zip(files, captions, strict=True)]
+        if self.variant == "official":
+            for part, images in parts.items():
+                write_official(folder, TREES[part], images)
+            return
+        tenth = len(parts["train"]) // 10
+        parts["val"], parts["restval"] = parts["train"][:tenth], parts["train"][tenth : 2 * tenth]
+        parts["train"] = parts["train"][2 * tenth :]
+        write_karpathy(folder, parts)

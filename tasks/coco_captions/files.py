@@ -1,0 +1,155 @@
+"""Captions in files: the official annotations of COCO 2014, and Karpathy's split of them."""
+
+import contextlib
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pycocotools.coco import COCO
+
+from mixbench.errors import DataError
+
+Part = Literal["train", "validation", "test"]
+KARPATHY = "dataset_coco.json"
+TREES = {"train": "train2014", "test": "val2014"}
+SPLITS: Mapping[str, Part] = {
+    "train": "train", "restval": "train", "val": "validation", "test": "test",
+}  # fmt: skip
+
+
+class Captioned(NamedTuple):
+    """An image, by its path below the data's folder, with what people said of it."""
+
+    file: str
+    captions: list[str]
+
+
+def official(folder: Path, tree: str) -> list[Captioned]:
+    """Return the images of train2014 or val2014, in the order of their ids.
+
+    Raises
+    ------
+    DataError
+        If the file is no annotations of captions, names an image twice, or lacks one that it
+        speaks of.
+    """
+    path = folder / f"annotations/captions_{tree}.json"
+    content = _read(path)
+    try:
+        coco = COCO()
+        coco.dataset = content
+        with contextlib.redirect_stdout(io.StringIO()):  # it tells what it does
+            coco.createIndex()
+        images = {image["id"]: image["file_name"] for image in content["images"]}
+        _check_once(path, [image["id"] for image in content["images"]])
+        for annotation in content["annotations"]:
+            if annotation["image_id"] not in images:
+                raise DataError(
+                    f"{path}: annotation {annotation['id']} is of image {annotation['image_id']}, "
+                    "which it lacks."
+                )
+        return [
+            Captioned(f"{tree}/{images[number]}", [_text(path, a) for a in coco.imgToAnns[number]])
+            for number in sorted(images)
+        ]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} must be captions as COCO's ({error!r}).") from error
+
+
+def karpathy(folder: Path, part: Part) -> list[Captioned]:
+    """Return the images of a part of Karpathy's split, in the order of its file.
+
+    Raises
+    ------
+    DataError
+        If the file is not his, names an image twice, or a part that there is not.
+    """
+    path = folder / KARPATHY
+    content = _read(path)
+    try:
+        images = content["images"]
+        _check_once(path, [image["cocoid"] for image in images])
+        strange = [image for image in images if image["split"] not in SPLITS]
+        if strange:
+            raise DataError(
+                f"{path}: image {strange[0]['cocoid']} must be of {', '.join(SPLITS)} (got "
+                f"{strange[0]['split']!r})."
+            )
+        return [
+            Captioned(
+                f"{i['filepath']}/{i['filename']}", [_raw(path, i, s) for s in i["sentences"]]
+            )
+            for i in images
+            if SPLITS[i["split"]] == part
+        ]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} must be Karpathy's split of COCO ({error!r}).") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(f"{path} must be annotations in JSON: {error}.") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} must be annotations in JSON (got a {type(content).__name__}).")
+    return content
+
+
+def _check_once(path: Path, numbers: Sequence[int]) -> None:
+    twice = [number for number, count in Counter(numbers).items() if count > 1]
+    if twice:
+        raise DataError(f"{path} names image {twice[0]} twice.")
+
+
+def _text(path: Path, annotation: Mapping[str, Any]) -> str:
+    caption = annotation["caption"]
+    if not isinstance(caption, str):
+        raise DataError(f"{path}: annotation {annotation['id']} must be a text (got {caption!r}).")
+    return caption
+
+
+def _raw(path: Path, image: Mapping[str, Any], sentence: Mapping[str, Any]) -> str:
+    if not isinstance(sentence["raw"], str):
+        raise DataError(f"{path}: a sentence of image {image['cocoid']} must be a text.")
+    text: str = sentence["raw"]
+    return text
+
+
+def write_official(folder: Path, tree: str, images: Sequence[Captioned]) -> None:
+    """Write what people said of images as COCO's annotations; ids of images have gaps."""
+    (folder / "annotations").mkdir(exist_ok=True)
+    said = [(7 * i + 3, c) for i, image in enumerate(images) for c in image.captions]
+    content = {
+        "images": [
+            {"id": 7 * i + 3, "file_name": Path(image.file).name} for i, image in enumerate(images)
+        ],
+        "annotations": [
+            {"id": n, "image_id": number, "caption": caption}
+            for n, (number, caption) in enumerate(said)
+        ],
+    }
+    path = folder / f"annotations/captions_{tree}.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def write_karpathy(folder: Path, parts: Mapping[str, Sequence[Captioned]]) -> None:
+    """Write what people said of images as Karpathy's split, by his names of the parts."""
+    content = {"dataset": "coco", "images": list(_images(parts))}
+    (folder / KARPATHY).write_text(json.dumps(content), encoding="utf-8")
+
+
+def _images(parts: Mapping[str, Sequence[Captioned]]) -> Iterator[dict[str, Any]]:
+    number = 0
+    for split, images in parts.items():
+        for image in images:
+            path = Path(image.file)
+            sentences = [{"raw": caption, "tokens": caption.split()} for caption in image.captions]
+            yield {
+                "cocoid": number, "split": split, "filepath": str(path.parent),
+                "filename": path.name, "sentences": sentences,
+            }  # fmt: skip
+            number += 1

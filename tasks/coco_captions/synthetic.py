@@ -1,0 +1,71 @@
+"""Generated scenes with what people might say of them."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mixbench.images.scenes import Layout, Look
+
+CAPTIONS = 5  # of every image, as COCO has
+# What to say of one thing, of a thing and where it is, and of several.
+OF_ONE = (
+    "A {0} in front of a blurry background.",
+    "There is a {0} in the picture.",
+    "A picture of a {0}.",
+    "A single {0} with some grey shapes around it.",
+    "We can see a {0} here",
+    "One {0}, and nothing else but clutter.",
+)
+OF_TWO = (
+    "A {0} {where} a {1}.",
+    "There is a {0} {where} a {1}.",
+    "A picture of a {0} {where} a {1}.",
+    "A {0} can be seen {where} a {1}",
+    "A {0} and a {1} in front of a blurry background.",
+    "Two things: a {0} and a {1}.",
+)
+OF_MORE = (
+    "A {0}, a {1} and a {2}.",
+    "There are a {0}, a {1} and a {2} in the picture.",
+    "A {0} {where} a {1}, with a {2} nearby.",
+    "A picture of a {0}, a {1} and a {2}.",
+    "Three things, one of which is a {0}.",
+    "A {0} {where} a {1}.",
+)
+OF_NOTHING = (
+    "A blurry background with some grey shapes.",
+    "There is nothing but clutter in the picture.",
+    "A picture of a blurry background.",
+    "Some grey shapes.",
+    "We can see nothing here",
+)
+
+
+def described(
+    layout: Layout, boxes: Tensor, kinds: Sequence[Look], rng: torch.Generator
+) -> list[list[str]]:
+    """Return some captions of every scene, each saying it differently.
+
+    Parameters
+    ----------
+    boxes : (B, n, 4)
+        Of what can be seen of each thing; things that are covered are not spoken of.
+    """
+    found = []
+    for looks, centres, seen in zip(layout.looks, layout.centres, boxes[..., 2] > 0, strict=True):
+        there = torch.nonzero(seen & (looks >= 0)).flatten().tolist()
+        names = [kinds[int(looks[i])].name for i in there]
+        where = _relation(centres[there[0]], centres[there[1]]) if there[1:] else ""
+        forms = (OF_NOTHING, OF_ONE, OF_TWO, OF_MORE)[min(len(there), 3)]
+        order = torch.randperm(len(forms), generator=rng)[:CAPTIONS].tolist()
+        found.append([forms[i].format(*names, where=where) for i in order])
+    return found
+
+
+def _relation(one: Tensor, other: Tensor) -> str:
+    """Return where one centre is, as seen from another."""
+    down, right = (one - other).tolist()
+    if abs(right) >= abs(down):
+        return "to the right of" if right > 0 else "to the left of"
+    return "below" if down > 0 else "above"
