@@ -134,9 +134,8 @@ class Captioner(nn.Module):
             log_p = torch.where(ended, after_end, log_p)
             totals, best = (totals[..., None] + log_p).flatten(1).topk(beam)
             parent, word = best // log_p.shape[-1], best % log_p.shape[-1]
-            told = torch.cat(
-                [told.gather(1, parent[..., None].expand_as(told)), word[..., None]], 2
-            )
+            before = told.gather(1, parent[..., None].expand_as(told))
+            told = torch.cat([before, word[..., None]], 2)
             state = self._chosen(state, rows * beam + parent)
         likeliest = told[:, 0]
         return F.pad(likeliest, (0, self.length - likeliest.shape[1]), value=END).int()

@@ -90,9 +90,9 @@ def bleu(
 
 
 def rouge_l(hypothesis: Sentence, references: Sequence[Sentence]) -> float:
-    """Return ROUGE-L of one image (Lin, 2004, §3.1): the best precision and recall of any reference.
+    """Return ROUGE-L of one image (Lin, 2004, §3.1), with the best precision and the best recall.
 
-    They may come from different references; of an empty sentence nothing is found.
+    These may be those of different references; of an empty sentence nothing is found.
     """
     precision = recall = 0.0
     for ref in references:

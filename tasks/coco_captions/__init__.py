@@ -10,8 +10,9 @@ Recipe   paper: the pooled features of the pre-trained model, which stays as it 
          decoder of 512 units trained by Adam for 20 epochs; the PatchMix paper (arXiv:2106.09011,
          §5.3) states none, names NIC (Vinyals et al., arXiv:1411.4555), and has the numbers of
          CutMix (clovaai/CutMix-PyTorch@2d8eb68, README.md) for its baselines
-Differs  the vocabulary has a fixed size, of which a few hundred words may stay unused; unknown words
-         are never told; images are resized to squares and not mirrored, as left would become right
+Differs  the vocabulary has a fixed size, of which a few hundred words may stay unused; unknown
+         words are never told; images are resized to squares, and not mirrored: left would become
+         right
 Expect   protocol paper, resnet50: BLEU-4 of 22.9 % after plain pre-training (the paper)
 """
 
@@ -244,7 +245,8 @@ class CocoCaptions(Task):
         captions = [[words_of(caption) for caption in image.captions] for image in said]
         fit = partial(resize, size=self.image_size)
         if part != "train":
-            return CaptionSplit(paths, torch.arange(len(said)), words.number_whole(captions), fit)
+            whole, _ = words.number_whole(captions)
+            return CaptionSplit(paths, torch.arange(len(said)), whole, fit)
         image = [i for i, of_image in enumerate(captions) for _ in of_image]
         flat = [caption for of_image in captions for caption in of_image]
         targets = words.number(flat, self._decoder["length"])
@@ -253,8 +255,7 @@ class CocoCaptions(Task):
     def vocabulary(self, folder: Path) -> Vocabulary:
         """Return the words of the official training captions, those held out included."""
         if folder not in self._vocabularies:
-            parts: list[Part] = ["train"]
-            said = [image for part in parts for image in self._read(part, folder)]
+            said = self._read("train", folder)
             captions = (words_of(caption) for image in said for caption in image.captions)
             words = Vocabulary(captions, self._decoder["words"], self._words_seen)
             self._vocabularies[folder] = words
@@ -282,11 +283,10 @@ class CocoCaptions(Task):
         return self._said[folder, part]
 
     def class_names(self, folder: Path) -> list[str]:
-        """Return the words by their numbers, those that only references of the test part have last."""
-        words = self.vocabulary(folder)
+        """Return the words by their numbers, last those that only the test part's captions have."""
         said = self._read("test", folder)
-        words.number_whole([[words_of(c) for c in image.captions] for image in said])
-        return words.names
+        captions = [[words_of(caption) for caption in image.captions] for image in said]
+        return self.vocabulary(folder).number_whole(captions)[1]
 
     def predict(
         self,
