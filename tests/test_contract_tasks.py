@@ -7,7 +7,7 @@ from typing import Any, get_type_hints
 import pytest
 import torch
 
-from mixbench.contract import Method, Task
+from mixbench.contract import Method, Step, Task
 from mixbench.declare import Synthetic
 from mixbench.plan.cells import base_values
 from mixbench.plan.verify import compare
@@ -105,7 +105,7 @@ def test_classes_are_named_and_all_there(task: Task, folder: Path) -> None:
     names = task.class_names(folder)
 
     if task.load("test", folder, 0).by_class is None:
-        assert all(len(set(names)) == len(row) for row in task.load("test", folder, 0).targets)
+        assert len(set(names)) == len(names) == getattr(task, "labels", len(names))
         return
     assert len(set(names)) == task.num_classes
     for part in ("train", "validation", "test"):
@@ -123,7 +123,7 @@ def test_augmentation_draws_only_from_its_stream(task: Task, folder: Path) -> No
 
     assert torch.equal(before, torch.get_rng_state())
     assert torch.equal(one, same)
-    assert not torch.equal(one, other)
+    assert getattr(split, "augment", None) is None or not torch.equal(one, other)
 
 
 def test_every_model_predicts_and_is_scored(task: Task, folder: Path) -> None:
@@ -132,10 +132,15 @@ def test_every_model_predicts_and_is_scored(task: Task, folder: Path) -> None:
         model = task.build(name)
 
         predictions = predict(task, model, baseline(), split)
-        losses = task.loss(predictions["outputs"], split.targets)
+        train, index = task.load("train", folder, 0), torch.arange(7)
+        step = Step(
+            train.read(index, None), train.targets[index], rng=generator(0, "mix"), task=task,
+            model=model,
+        )  # fmt: skip
+        losses = step.loss(model(step.images).out, step.targets)
         scores = task.score(predictions, split.targets)
 
-        assert losses.shape == (len(split),)
+        assert losses.shape == (7,)
         assert set(scores) == {metric.name for metric in task.metrics}
         assert all(model.get_submodule(block) for block in model.blocks)  # type: ignore[union-attr]
 

@@ -16,7 +16,7 @@ Differs  the vocabulary has a fixed size, of which a few hundred words may stay 
 Expect   protocol paper, resnet50: BLEU-4 of 22.9 % after plain pre-training (the paper)
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -45,47 +45,14 @@ from mixbench.declare import (
 from mixbench.errors import DataError
 from mixbench.images.augment import resize
 from mixbench.images.features import FeatureSplit, encoded
-from mixbench.images.scenes import looks, several_things, write_images
-from mixbench.images.splits import IMAGENET_PIXELS, StreamedSplit, held_out_share
+from mixbench.images.splits import held_out_share
 from mixbench.models.build import build
 from mixbench.models.weights import start_from
 from mixbench.streams import generator
 
-from .files import TREES, Captioned, karpathy, official, write_karpathy, write_official
-from .synthetic import described
-
-SIZE = (72, 96)  # of generated images: height and width
-KINDS = 8  # of generated things
-
-
-class CaptionSplit(StreamedSplit):
-    """Items that are captions of images, or images with all their captions.
-
-    Parameters
-    ----------
-    paths
-        Of the images.
-    image : (N,) int64
-        Of every item.
-    """
-
-    def __init__(
-        self, paths: Sequence[Path], image: Tensor, targets: Tensor, fit: Callable[[Tensor], Tensor]
-    ) -> None:
-        super().__init__(paths, targets, None, IMAGENET_PIXELS, fit=fit)
-        self.image = image
-
-    def path(self, item: int) -> Path:
-        """Return the file of an item's image."""
-        return super().path(int(self.image[item]))
-
-    def images(self) -> StreamedSplit:
-        """Return the images, each once."""
-        number = len(self._paths)
-        return CaptionSplit(
-            [super(CaptionSplit, self).path(i) for i in range(number)],
-            torch.arange(number), torch.arange(number), self._fit,
-        ).to(self.device)  # fmt: skip
+from .files import TREES, Captioned, karpathy, official
+from .items import CaptionSplit
+from .synthetic import write_scenes
 
 
 class CocoCaptions(Task):
@@ -313,21 +280,4 @@ class CocoCaptions(Task):
 
         The amounts are images for each of eight kinds of things, of which each shows up to three.
         """
-        kinds = looks(KINDS)
-        parts: dict[str, list[Captioned]] = {}
-        for number, (part, count) in enumerate((("train", amount.train), ("test", amount.test))):
-            rng, tree = generator(amount.seed, "synthetic", number), TREES[part]
-            layout = several_things(count * KINDS, KINDS, rng)
-            files = [f"{tree}/COCO_{tree}_{i:012}.jpg" for i in range(len(layout))]
-            (folder / tree).mkdir()
-            boxes = write_images([folder / f for f in files], layout, kinds, SIZE, rng)
-            captions = described(layout, boxes, kinds, rng)
-            parts[part] = [Captioned(*both) for both in zip(files, captions, strict=True)]
-        if self.variant == "official":
-            for part, images in parts.items():
-                write_official(folder, TREES[part], images)
-            return
-        tenth = len(parts["train"]) // 10
-        parts["val"], parts["restval"] = parts["train"][:tenth], parts["train"][tenth : 2 * tenth]
-        parts["train"] = parts["train"][2 * tenth :]
-        write_karpathy(folder, parts)
+        write_scenes(folder, self.variant, amount)

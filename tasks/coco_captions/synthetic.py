@@ -1,12 +1,19 @@
 """Generated scenes with what people might say of them."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from mixbench.images.scenes import Layout, Look
+from mixbench.declare import Synthetic
+from mixbench.images.scenes import Layout, Look, looks, several_things, write_images
+from mixbench.streams import generator
 
+from .files import TREES, Captioned, write_karpathy, write_official
+
+SIZE = (72, 96)  # of images: height and width
+KINDS = 8  # of things
 CAPTIONS = 5  # of every image, as COCO has
 # What to say of one thing, of a thing and where it is, and of several.
 OF_ONE = (
@@ -42,6 +49,28 @@ OF_NOTHING = (
 )
 
 
+def write_scenes(folder: Path, variant: str, amount: Synthetic) -> None:
+    """Write scenes of up to three things with captions, so many for each kind of things."""
+    kinds = looks(KINDS)
+    parts: dict[str, list[Captioned]] = {}
+    for number, (part, count) in enumerate((("train", amount.train), ("test", amount.test))):
+        rng, tree = generator(amount.seed, "synthetic", number), TREES[part]
+        layout = several_things(count * KINDS, KINDS, rng)
+        files = [f"{tree}/COCO_{tree}_{i:012}.jpg" for i in range(len(layout))]
+        (folder / tree).mkdir()
+        boxes = write_images([folder / f for f in files], layout, kinds, SIZE, rng)
+        captions = described(layout, boxes, kinds, rng)
+        parts[part] = [Captioned(*both) for both in zip(files, captions, strict=True)]
+    if variant == "official":
+        for part, images in parts.items():
+            write_official(folder, TREES[part], images)
+        return
+    tenth = len(parts["train"]) // 10
+    parts["val"], parts["restval"] = parts["train"][:tenth], parts["train"][tenth : 2 * tenth]
+    parts["train"] = parts["train"][2 * tenth :]
+    write_karpathy(folder, parts)
+
+
 def described(
     layout: Layout, boxes: Tensor, kinds: Sequence[Look], rng: torch.Generator
 ) -> list[list[str]]:
@@ -53,9 +82,9 @@ def described(
         Of what can be seen of each thing; things that are covered are not spoken of.
     """
     found = []
-    for looks, centres, seen in zip(layout.looks, layout.centres, boxes[..., 2] > 0, strict=True):
-        there = torch.nonzero(seen & (looks >= 0)).flatten().tolist()
-        names = [kinds[int(looks[i])].name for i in there]
+    for things, centres, seen in zip(layout.looks, layout.centres, boxes[..., 2] > 0, strict=True):
+        there = torch.nonzero(seen & (things >= 0)).flatten().tolist()
+        names = [kinds[int(things[i])].name for i in there]
         where = _relation(centres[there[0]], centres[there[1]]) if there[1:] else ""
         forms = (OF_NOTHING, OF_ONE, OF_TWO, OF_MORE)[min(len(there), 3)]
         order = torch.randperm(len(forms), generator=rng)[:CAPTIONS].tolist()
