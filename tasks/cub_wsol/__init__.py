@@ -25,6 +25,7 @@ from mixbench.classification import Classification, held_out
 from mixbench.contract import ClassIndex, Output, Part, Predictions, Score, Split
 from mixbench.declare import (
     CUB,
+    Archive,
     Count,
     File,
     Fraction,
@@ -33,9 +34,6 @@ from mixbench.declare import (
     Synthetic,
     Weights,
     table_row,
-)
-from mixbench.declare import (
-    Archive as Archive,
 )
 from mixbench.declare import (
     Data as Data,
@@ -85,6 +83,23 @@ class CubWsol(Classification):
 
     version = 1
     data = CUB
+    published = {
+        "resnet50": Archive(
+            "resnet50-19c8e357.pth",
+            "19c8e357",
+            "https://download.pytorch.org/models/resnet50-19c8e357.pth",
+        ),
+        "vgg16": Archive(
+            "vgg16-397923af.pth",
+            "397923af",
+            "https://download.pytorch.org/models/vgg16-397923af.pth",
+        ),
+        "inception_v3": Archive(
+            "inception_v3_google-1a9a5a14.pth",
+            "1a9a5a14",
+            "https://download.pytorch.org/models/inception_v3_google-1a9a5a14.pth",
+        ),
+    }
     synthetic = Synthetic(train=90, test=30, protocols=("quick",))
     by_protocol = {"quick": {"classes": 6, "side": 48, "holdout": 0.15, "weights": "random"}}
     metrics = (
