@@ -14,8 +14,7 @@ from mixbench.store import Store, write_json
 
 Status = Literal["waiting", "running", "done", "cached", "failed", "diverged", "skipped"]
 SETTLED: frozenset[Status] = frozenset({"done", "cached", "failed", "diverged", "skipped"})
-FINISHED: frozenset[Status | None] = frozenset({None, "done", "cached"})  # None: not wanted again
-OVER: frozenset[Status | None] = SETTLED | FINISHED
+OVER: frozenset[Status | None] = SETTLED | {None}  # None: not wanted again
 BROKEN: frozenset[Status] = frozenset({"failed", "diverged", "skipped"})
 POLL_S = 0.05
 

@@ -50,8 +50,8 @@ from mixbench.models.build import build
 from mixbench.models.weights import start_from
 from mixbench.streams import generator
 
-from .files import TREES, Captioned, karpathy, official
-from .items import CaptionSplit
+from .files import TREES, karpathy, official
+from .items import CaptionSplit, Told
 from .synthetic import write_scenes
 
 
@@ -183,7 +183,7 @@ class CocoCaptions(Task):
         self._decoder = {"words": vocabulary, "width": width, "length": length, "beam": beam}
         self._dropout = dropout
         self._words_seen = words_seen
-        self._said: dict[tuple[Path, Part], list[Captioned]] = {}
+        self._said: dict[tuple[Path, Part], list[Told]] = {}
         self._vocabularies: dict[Path, Vocabulary] = {}
 
     def build(self, model: str) -> nn.Module:
@@ -209,7 +209,7 @@ class CocoCaptions(Task):
         """Return the captions of training images, or the other images with all their captions."""
         said, words = self._images(part, folder, seed), self.vocabulary(folder)
         paths = [folder / image.file for image in said]
-        captions = [[words_of(caption) for caption in image.captions] for image in said]
+        captions = [image.captions for image in said]
         fit = partial(resize, size=self.image_size)
         if part != "train":
             whole, _ = words.number_whole(captions)
@@ -222,13 +222,12 @@ class CocoCaptions(Task):
     def vocabulary(self, folder: Path) -> Vocabulary:
         """Return the words of the official training captions, those held out included."""
         if folder not in self._vocabularies:
-            said = self._read("train", folder)
-            captions = (words_of(caption) for image in said for caption in image.captions)
+            captions = (words for image in self._read("train", folder) for words in image.captions)
             words = Vocabulary(captions, self._decoder["words"], self._words_seen)
             self._vocabularies[folder] = words
         return self._vocabularies[folder]
 
-    def _images(self, part: Part, folder: Path, seed: int) -> list[Captioned]:
+    def _images(self, part: Part, folder: Path, seed: int) -> list[Told]:
         """Return the images of a part."""
         if self.variant == "karpathy" or part == "test":
             return self._read(part, folder)
@@ -236,14 +235,14 @@ class CocoCaptions(Task):
         held = held_out_share(len(said), self.holdout, generator(seed, "split"))
         return [image for image, out in zip(said, held, strict=True) if out == (part != "train")]
 
-    def _read(self, part: Part, folder: Path) -> list[Captioned]:
+    def _read(self, part: Part, folder: Path) -> list[Told]:
         """Return the images of a published part that have captions, without empty captions."""
         if (folder, part) not in self._said:
             if self.variant == "karpathy":
                 every = karpathy(folder, part)
             else:
                 every = official(folder, TREES[part])
-            told = [Captioned(i.file, [c for c in i.captions if words_of(c)]) for i in every]
+            told = [Told(i.file, [w for c in i.captions if (w := words_of(c))]) for i in every]
             self._said[folder, part] = [image for image in told if image.captions]
         if not self._said[folder, part]:
             raise DataError(f"{folder} has no image with a caption of its part {part}.")
@@ -251,8 +250,7 @@ class CocoCaptions(Task):
 
     def class_names(self, folder: Path) -> list[str]:
         """Return the words by their numbers, last those that only the test part's captions have."""
-        said = self._read("test", folder)
-        captions = [[words_of(caption) for caption in image.captions] for image in said]
+        captions = [image.captions for image in self._read("test", folder)]
         return self.vocabulary(folder).number_whole(captions)[1]
 
     def predict(

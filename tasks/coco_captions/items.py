@@ -2,11 +2,19 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from mixbench.images.splits import IMAGENET_PIXELS, StreamedSplit
+
+
+class Told(NamedTuple):
+    """An image, by its path below the data's folder, with the words of its captions."""
+
+    file: str
+    captions: list[list[str]]
 
 
 class CaptionSplit(StreamedSplit):
@@ -32,8 +40,6 @@ class CaptionSplit(StreamedSplit):
 
     def images(self) -> StreamedSplit:
         """Return the images, each once."""
-        number = len(self._paths)
-        return CaptionSplit(
-            [super(CaptionSplit, self).path(i) for i in range(number)],
-            torch.arange(number), torch.arange(number), self._fit,
-        ).to(self.device)  # fmt: skip
+        paths = [super(CaptionSplit, self).path(i) for i in range(len(self._paths))]
+        whole = StreamedSplit(paths, torch.arange(len(paths)), None, IMAGENET_PIXELS, fit=self._fit)
+        return whole.to(self.device)

@@ -153,11 +153,10 @@ class NusWide(MultiLabel):
 
     def load(self, part: Part, folder: Path, seed: int) -> Split:
         """List the variant's test images, or its training images on one side of the split."""
-        names = self._layout.names(folder)
-        taking_part = self.names_of(names, folder)
         listed = self._layout.read(folder, test=part == "test")
+        taking_part = self.names_of(listed.names, folder)
         targets = listed.targets[:, : len(taking_part)]
-        there = targets.any(1) | (len(taking_part) == len(names))
+        there = targets.any(1) | (len(taking_part) == len(listed.names))
         if part != "test":
             there = there & self.side_of_holdout(part, len(there), seed)
         kept = torch.nonzero(there).flatten().tolist()
@@ -165,7 +164,7 @@ class NusWide(MultiLabel):
 
     def class_names(self, folder: Path) -> list[str]:
         """Return the names of the concepts that take part."""
-        return self.names_of(self._layout.names(folder), folder)
+        return self.names_of(self._layout.read(folder, test=True).names, folder)
 
     def unpack(self, archive: Path, folder: Path) -> None:
         """Unpack an archive to the folder of its name, whether or not it holds that folder."""
@@ -188,6 +187,7 @@ class NusWide(MultiLabel):
         The amounts are images for every class, of which each shows one to three; some show none.
         """
         parts, kinds = [], looks(self.labels)
+        names = [kind.name.replace(" ", "_") for kind in kinds]
         for number, (part, count) in enumerate((("train", amount.train), ("test", amount.test))):
             rng = generator(amount.seed, "synthetic", number)
             layout = several_things(count * self.labels, self.labels, rng)
@@ -198,5 +198,5 @@ class NusWide(MultiLabel):
             targets = torch.zeros(len(layout), self.labels, dtype=torch.int8)
             seen = torch.nonzero((layout.looks >= 0) & (boxes[..., 2] > 0))
             targets[seen[:, 0], layout.looks[seen[:, 0], seen[:, 1]]] = 1
-            parts.append(Listed(files, targets))
-        self._layout.write(folder, [kind.name.replace(" ", "_") for kind in kinds], *parts)
+            parts.append(Listed(files, targets, names))
+        self._layout.write(folder, *parts)

@@ -32,19 +32,19 @@ class Listed(NamedTuple):
         In the folder of the data.
     targets : (N, K) int8
         1 for a concept that the image shows, else 0.
+    names
+        Of the concepts.
     """
 
     files: list[str]
     targets: Tensor
+    names: list[str]
 
 
 class Layout(Protocol):
     """One way in which lists and labels lie in files."""
 
     images: str
-
-    def names(self, folder: Path) -> list[str]:
-        """Return what the concepts are called, in the order of the targets."""
 
     def read(self, folder: Path, *, test: bool) -> Listed:
         """Return the images of the training or the test part.
@@ -55,7 +55,7 @@ class Layout(Protocol):
             If a file is not what the layout demands.
         """
 
-    def write(self, folder: Path, names: Sequence[str], train: Listed, test: Listed) -> None:
+    def write(self, folder: Path, train: Listed, test: Listed) -> None:
         """Write the lists and labels of generated images."""
 
 
@@ -64,28 +64,23 @@ class Official:
 
     images = "Flickr"
 
-    def names(self, folder: Path) -> list[str]:
-        """Return the lines of the list of concepts."""
-        return [line.strip() for line in read_lines(folder / CONCEPTS)]
-
     def read(self, folder: Path, *, test: bool) -> Listed:
         """Return the listed images; their paths are written with backslashes."""
         lines = read_lines(folder / f"ImageList/{_part(test=test)}Imagelist.txt")
         files = [f"{self.images}/{line.strip().replace(chr(92), '/')}" for line in lines]
-        columns = [
-            _bits(_labels(folder, name, test=test), len(files)) for name in self.names(folder)
-        ]
-        return Listed(files, torch.stack(columns, 1))
+        names = [line.strip() for line in read_lines(folder / CONCEPTS)]
+        columns = [_bits(_labels(folder, name, test=test), len(files)) for name in names]
+        return Listed(files, torch.stack(columns, 1), names)
 
-    def write(self, folder: Path, names: Sequence[str], train: Listed, test: Listed) -> None:
+    def write(self, folder: Path, train: Listed, test: Listed) -> None:
         """Write the list of concepts, the lists of images and a file of labels for each concept."""
         for place in ("ConceptsList", "ImageList", "Groundtruth/TrainTestLabels"):
             (folder / place).mkdir(parents=True)
-        write_lines(folder / CONCEPTS, names)
+        write_lines(folder / CONCEPTS, train.names)
         for listed, is_test in ((train, False), (test, True)):
             lines = [f.removeprefix(f"{self.images}/").replace("/", "\\") for f in listed.files]
             write_lines(folder / f"ImageList/{_part(test=is_test)}Imagelist.txt", lines)
-            for name, column in zip(names, listed.targets.T.tolist(), strict=True):
+            for name, column in zip(listed.names, listed.targets.T.tolist(), strict=True):
                 write_lines(_labels(folder, name, test=is_test), map(str, column))
 
 
@@ -94,27 +89,25 @@ class Asl:
 
     images = "images"
 
-    def names(self, folder: Path) -> list[str]:
-        """Return the concepts that the table names, sorted."""
-        return sorted({name for _, found, _ in _rows(folder / TABLE) for name in found})
-
     def read(self, folder: Path, *, test: bool) -> Listed:
-        """Return the images of the rows that are of the part."""
-        rows, part = list(_rows(folder / TABLE)), "val" if test else "train"
-        column = {name: k for k, name in enumerate(self.names(folder))}
+        """Return the images of the rows that are of the part; the concepts are sorted."""
+        rows, part = _rows(folder / TABLE), "val" if test else "train"
+        names = sorted({name for _, found, _ in rows for name in found})
+        column = {name: k for k, name in enumerate(names)}
         own = [(file, found) for file, found, split in rows if split == part]
         targets = torch.zeros(len(own), len(column), dtype=torch.int8)
         for row, (_, found) in zip(targets, own, strict=True):
             row[[column[name] for name in found]] = 1
-        return Listed([f"{self.images}/{_inside(file, self.images)}" for file, _ in own], targets)
+        files = [f"{self.images}/{_inside(file, self.images)}" for file, _ in own]
+        return Listed(files, targets, names)
 
-    def write(self, folder: Path, names: Sequence[str], train: Listed, test: Listed) -> None:
+    def write(self, folder: Path, train: Listed, test: Listed) -> None:
         """Write the table; images without concepts are not in it."""
         with (folder / TABLE).open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(COLUMNS)
-            writer.writerows(_row(names, *one, "train") for one in _labelled(train))
-            writer.writerows(_row(names, *one, "val") for one in _labelled(test))
+            writer.writerows(_row(train.names, *one, "train") for one in _labelled(train))
+            writer.writerows(_row(test.names, *one, "val") for one in _labelled(test))
 
 
 class Spml:
@@ -122,13 +115,16 @@ class Spml:
 
     images = "Flickr"
 
-    def names(self, folder: Path) -> list[str]:
-        """Return the concepts' numbers: their names are not published with the arrays."""
-        labels = _array(folder / _arrays(test=True)[1])
-        return [f"concept {k}" for k in range(labels.shape[-1])]
-
     def read(self, folder: Path, *, test: bool) -> Listed:
-        """Return what two arrays say: paths (N,) and labels (N, K)."""
+        """Return what two arrays say: paths (N,) and labels (N, K).
+
+        The concepts are numbered: their names are not published with the arrays.
+
+        Raises
+        ------
+        DataError
+            If they are not of one length, or hold anything else.
+        """
         paths, labels = (folder / name for name in _arrays(test=test))
         files, targets = _array(paths), _array(labels)
         if files.ndim != 1 or files.dtype.kind != "U" or targets.shape[:1] != files.shape:
@@ -139,9 +135,10 @@ class Spml:
         if targets.ndim != 2 or not np.isin(targets, (0, 1)).all():  # a matrix
             raise DataError(f"{labels} must be a matrix of 0 and 1.")
         found = [f"{self.images}/{_inside(str(file), self.images)}" for file in files]
-        return Listed(found, torch.from_numpy(targets.astype(np.int8)))
+        names = [f"concept {k}" for k in range(targets.shape[1])]
+        return Listed(found, torch.from_numpy(targets.astype(np.int8)), names)
 
-    def write(self, folder: Path, names: Sequence[str], train: Listed, test: Listed) -> None:  # noqa: ARG002  # no place for names
+    def write(self, folder: Path, train: Listed, test: Listed) -> None:
         """Write the arrays of both parts."""
         for listed, is_test in ((train, False), (test, True)):
             paths, labels = _arrays(test=is_test)
