@@ -5,10 +5,13 @@ VOC calls difficult. Equal logits share a rank. Logits are compared, not probabi
 the largest are all 1.
 """
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+
+from mixbench.contract import Score
 
 Interpolation = Literal["none", "voc07", "voc10"]
 
@@ -67,6 +70,13 @@ def average_precisions(
     """Return the average precision of every label, in [0, 1]; None for one without positives."""
     found = curves(logits, targets)
     return [None if c is None else average_precision(c, interpolation) for c in found]
+
+
+def mean_average_precision(found: Sequence[Curve | None], interpolation: Interpolation) -> Score:
+    """Return the mean of the average precisions over the labels that have a curve, in percent."""
+    percents = [None if c is None else 100 * average_precision(c, interpolation) for c in found]
+    there = [percent for percent in percents if percent is not None]
+    return Score(sum(there) / len(there) if there else 0.0, by_class=percents)
 
 
 def micro_average_precision(logits: Tensor, targets: Tensor) -> float:

@@ -16,11 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mixbench.average_precision import (
-    Curve,
     Interpolation,
-    average_precision,
     curves,
     f1_scores,
+    mean_average_precision,
     micro_average_precision,
 )
 from mixbench.contract import Part, Predictions, Score, Task
@@ -97,7 +96,9 @@ class MultiLabel(Task):
         """Return the mean average precision over the labels that have images, and its company."""
         logits = predictions["outputs"]
         found = curves(logits, targets)
-        scores = {name: _mean_ap(found, kind) for name, kind in INTERPOLATIONS.items()}
+        scores = {
+            name: mean_average_precision(found, kind) for name, kind in INTERPOLATIONS.items()
+        }
         scores["micro_ap"] = Score(100 * micro_average_precision(logits, targets))
         f1 = f1_scores(logits, targets)
         scores |= {"of1": Score(100 * f1.overall), "cf1": Score(100 * f1.by_class)}
@@ -116,13 +117,6 @@ class MultiLabel(Task):
         """Return which of the official training images belong to a part, (number,) bool."""
         held = held_out_share(number, self.holdout, generator(seed, "split"))
         return held if part == "validation" else ~held
-
-
-def _mean_ap(found: list[Curve | None], kind: Interpolation) -> Score:
-    """Return the mean over the labels that have one, in percent."""
-    percents = [None if c is None else 100 * average_precision(c, kind) for c in found]
-    there = [percent for percent in percents if percent is not None]
-    return Score(sum(there) / len(there), by_class=percents)
 
 
 def binary_cross_entropy(out: Tensor, targets: Tensor) -> Tensor:

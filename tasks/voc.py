@@ -11,10 +11,8 @@ Differs  an object that is only there as difficult counts as there in training, 
 Expect   protocol paper, resnet50: 92.1 % mAP after plain pre-training (the paper)
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
-from xml.etree import ElementTree
 
 import torch
 from torch import Tensor
@@ -32,20 +30,15 @@ from mixbench.declare import (
     pretrained_on,
     table_row,
 )
-from mixbench.errors import BadParameter, DataError
-from mixbench.images.lists import read_lines, write_lines
-from mixbench.images.scenes import looks, several_things, write_images
+from mixbench.detection.annotations import CLASSES, Annotated, read_annotation
+from mixbench.detection.generated import write_scenes
+from mixbench.errors import BadParameter
+from mixbench.images.lists import read_lines
+from mixbench.images.scenes import looks
 from mixbench.multilabel import MultiLabel
 from mixbench.streams import generator
 
 ROOT = "VOCdevkit/VOC2007"
-CLASSES = (
-    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
-    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
-    "tvmonitor",
-)  # fmt: skip
-SIZE = (72, 96)  # of generated images: height and width
-DIFFICULT = 0.1  # share of generated objects
 
 
 class Voc(MultiLabel):
@@ -104,7 +97,9 @@ class Voc(MultiLabel):
         root = folder / ROOT
         name = "test" if part == "test" else "trainval"
         ids = [line.split()[0] for line in read_lines(root / f"ImageSets/Main/{name}.txt")]
-        targets = torch.stack([objects_of(root / f"Annotations/{i}.xml") for i in ids])
+        targets = torch.stack([
+            labels_of(read_annotation(root / f"Annotations/{i}.xml")) for i in ids
+        ])
         targets = targets[:, : self.labels]
         there = (targets != 0).any(1) | (self.labels == len(CLASSES))
         if part != "test":
@@ -121,57 +116,19 @@ class Voc(MultiLabel):
 
         The amounts are images for every class, of which each shows one to three.
         """
-        root, kinds = folder / ROOT, looks(self.labels)
-        for name in ("Annotations", "ImageSets/Main", "JPEGImages"):
-            (root / name).mkdir(parents=True)
+        kinds = looks(self.labels)
         for number, (part, count) in enumerate((("trainval", amount.train), ("test", amount.test))):
             rng = generator(amount.seed, "synthetic", number)
-            layout = several_things(count * self.labels, self.labels, rng)
-            ids = [f"{number}{i:05}" for i in range(len(layout))]
-            paths = [root / f"JPEGImages/{name}.jpg" for name in ids]
-            boxes = write_images(paths, layout, kinds, SIZE, rng)
-            hard = torch.rand(layout.looks.shape, generator=rng) < DIFFICULT
-            for name, *things in zip(ids, layout.looks, boxes, hard, strict=True):
-                text = "\n".join(annotation(name, *things))
-                (root / f"Annotations/{name}.xml").write_text(text, encoding="utf-8")
-            write_lines(root / f"ImageSets/Main/{part}.txt", ids)
+            names = [f"{number}{i:05}" for i in range(count * self.labels)]
+            write_scenes(folder / ROOT, part, names, kinds, rng)
 
 
-def annotation(name: str, looks_: Tensor, boxes: Tensor, hard: Tensor) -> Iterator[str]:
-    """Yield the lines of an image's annotation."""
-    yield f"<annotation>\n<filename>{name}.jpg</filename>"
-    for look, box, difficult in zip(looks_.tolist(), boxes.tolist(), hard.tolist(), strict=True):
-        left, top, width, height = map(int, box)
-        if look < 0 or width == 0:  # nothing is there, or all of it is covered
-            continue
-        yield f"<object><name>{CLASSES[look]}</name><difficult>{int(difficult)}</difficult><bndbox>"
-        yield f"<xmin>{left + 1}</xmin><ymin>{top + 1}</ymin>"  # VOC counts from 1
-        yield f"<xmax>{left + width}</xmax><ymax>{top + height}</ymax></bndbox></object>"
-    yield "</annotation>\n"
-
-
-def objects_of(path: Path) -> Tensor:
-    """Return which classes an annotation names, (20,) int8; -1 for those only there as difficult.
-
-    Raises
-    ------
-    DataError
-        If it is missing or no annotation, or names another class.
-    """
+def labels_of(image: Annotated) -> Tensor:
+    """Return which classes an image has, (20,) int8; -1 for those only there as difficult."""
     target = torch.zeros(len(CLASSES), dtype=torch.int8)
-    try:
-        objects = ElementTree.parse(path).getroot().findall("object")
-    except FileNotFoundError as error:
-        raise DataError(f"The annotation {path} is missing.") from error
-    except (OSError, ElementTree.ParseError) as error:
-        raise DataError(f"{path} must be an annotation in XML: {error}.") from error
-    for thing in objects:
-        name = thing.findtext("name", "").strip()
-        if name not in CLASSES:
-            raise DataError(f"{path} names an object of VOC's 20 classes each (got {name!r}).")
-        place = CLASSES.index(name)
-        if thing.findtext("difficult", "0").strip() != "1":
-            target[place] = 1
-        elif target[place] == 0:
-            target[place] = -1
+    for thing in image.things:
+        if not thing.difficult:
+            target[thing.name] = 1
+        elif target[thing.name] == 0:
+            target[thing.name] = -1
     return target

@@ -46,6 +46,8 @@ HEAVY = (
     *("localization.components", "localization.box_accuracy", "localization.cam"),
     "localization.scoring",
     *("transfer", "average_precision", "multilabel"),
+    *("detection.annotations", "detection.boxes", "detection.generated", "detection.voc_ap"),
+    *("detection.coco_ap", "detection.detector"),
     *("captions.words", "captions.scores", "captions.captioner"),
     *("stages.evaluation", "stages.mixing", "stages.runs", "stages.training", "stages.journal"),
     *("stages.environment", "stages.tuning", "stages.work"),

@@ -130,7 +130,8 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
         r"xml must be an annotation in XML: .*line 1",
     ),
     "another class": (
-        lambda path: path.write_text("<a><object><name>dragon</name></object></a>"),
+        lambda path: path.write_text("<a><size><width>9</width><height>9</height></size>"
+            "<object><name>dragon</name></object></a>"),
         r"VOC's 20 classes each \(got 'dragon'\)",
     ),
 }  # fmt: skip

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mixbench.contract import Method, Step
+from mixbench.contract import Method, Step, Task
 from mixbench.stages.runs import load_weights
 from mixbench.stages.work import data_folder, make_task, revive
 from mixbench.store import Store
@@ -42,18 +42,19 @@ def example_mixes(store: Store, key: str) -> Figure:
     with torch.no_grad():
         mixed, sources = method.mix(images, step)
     names = task.class_names(folder)
-    every = _one_hot(step.targets, len(names))
+    every = _one_hot(step.targets, task)
     shares = (every[sources.index] * sources.weight[..., None]).sum(1)
     labels = ["\n".join(f"{names[c]}: {v:.2f}" for v, c in _largest(row)) for row in shares]
-    own = ["\n".join(names[c] for _, c in _largest(row)) for row in _one_hot(targets, len(names))]
+    own = ["\n".join(names[c] for _, c in _largest(row)) for row in _one_hot(targets, task)]
     return _draw(images, own, mixed, labels, _title(method))
 
 
-def _one_hot(targets: Tensor, number: int) -> Tensor:
-    """Return which classes every image has, (B, classes); several, where a row is a target."""
-    if targets.dim() == 1:
-        return torch.nn.functional.one_hot(targets, number).float()
-    return (targets != 0).float()
+def _one_hot(targets: Tensor, task: Task) -> Tensor:
+    """Return which labels every image has, (B, labels); of other targets, none."""
+    if task.num_classes and targets.dim() == 1:
+        return torch.nn.functional.one_hot(targets, task.num_classes).float()
+    number = getattr(task, "labels", 0)
+    return (targets != 0).float() if number else targets.new_zeros(len(targets), 0).float()
 
 
 def _largest(shares: Tensor) -> list[tuple[float, int]]:

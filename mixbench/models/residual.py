@@ -100,8 +100,14 @@ class ResidualNet(nn.Module):
 
     def forward(self, x: Tensor) -> Output:
         """Return the logits, (B, classes), and the last feature map."""
-        features = self.layer3(self.layer2(self.layer1(self.stem(x))))
+        features = self.maps(x)[-1]
         return Output(self.classifier(features.mean((2, 3))), features)
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """Return the feature maps of all stages."""
+        first = self.layer1(self.stem(x))
+        second = self.layer2(first)
+        return [first, second, self.layer3(second)]
 
 
 class PreActNet(nn.Module):
@@ -140,9 +146,14 @@ class PreActNet(nn.Module):
 
     def forward(self, x: Tensor) -> Output:
         """Return the logits, (B, classes), and the last feature map, activated."""
-        y = self.layer3(self.layer2(self.layer1(self.stem(x))))
-        features = F.relu(self.norm(y))
+        features = self.maps(x)[-1]
         return Output(self.classifier(features.mean((2, 3))), features)
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """Return the feature maps of all stages, the last one activated."""
+        first = self.layer1(self.stem(x))
+        second = self.layer2(first)
+        return [first, second, F.relu(self.norm(self.layer3(second)))]
 
 
 def initialise(model: nn.Module) -> None:

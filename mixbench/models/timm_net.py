@@ -11,6 +11,8 @@ from mixbench.contract import Output
 from mixbench.errors import UsageError
 from mixbench.models.weights import State, adopt
 
+MAPS = 4  # of strides of 4 to 32, as a rule
+
 
 class TimmNet(nn.Module):
     """A timm model, seen through timm's own interface to features.
@@ -93,6 +95,13 @@ class TimmNet(nn.Module):
             last, maps = self.net.forward_intermediates(x, indices=1, output_fmt="NCHW")  # type: ignore[operator]
             features = maps[-1]
         return Output(self.net.forward_head(last), features)  # type: ignore[operator]
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """Return the last feature maps, up to four, the last of which may not be what is pooled."""
+        maps: list[Tensor] = self.net.forward_intermediates(  # type: ignore[operator]
+            x, indices=min(len(self.blocks), MAPS), output_fmt="NCHW", intermediates_only=True
+        )
+        return maps
 
 
 def timm_net(name: str, classes: int, channels: int, size: tuple[int, int]) -> TimmNet:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from mixbench.declare import BASELINE, Need, Recipe
 from mixbench.errors import DataError, UnknownName, UsageError
@@ -145,10 +145,12 @@ def _check_that_it_mixes(method: Unit, task: Unit) -> None:
     for name in _weights(task.card):
         value = task.parameters[name]
         if value in {"random", "timm", PUBLISHED} or value.startswith(TIMM):
+            where = next(p.type for p in task.card.parameters if p.name == "mix_in")
+            too = f", or give --set {task.card.name}.mix_in=finetune"
             raise UsageError(
                 f"{method.card.name} would mix nowhere: {task.card.name} starts from {value} "
                 f"weights and fine-tunes plainly. Start from its own pre-training (--init "
-                f"pretrained) or from a file of it, or give --set {task.card.name}.mix_in=finetune."
+                f"pretrained) or from a file of it{too if 'finetune' in get_args(where) else ''}."
             )
 
 

@@ -1,0 +1,1 @@
+"""Detection: annotations and boxes, a detector, and how its boxes are scored."""
