@@ -54,7 +54,8 @@ HEAVY = (
     "stages.check",
     *("search.space", "search.fitness", "search.found", "search.genetic", "search.direct"),
     *("search.evolve", "search.strategies"),
-    *("figures.search", "figures.mixes", "figures.localization", "figures.cells"),
+    *("figures.search", "figures.mixes", "figures.predictions", "figures.localization"),
+    *("figures.detections", "figures.captions", "figures.cells"),
     *("testing.toy", "testing.checks", "testing"),
 )
 CLI = ("options", "listing", "reports", "cache", "waiting", "data", "doctor", "run")

@@ -334,8 +334,10 @@ def test_a_run_mixes_in_fine_tuning_and_writes_a_record(mixbench: Run, tmp_path:
     folder = written("karpathy", tmp_path / "data")
 
     done = mixbench("run", *options, "--data", str(folder))
+    drawn = mixbench("report", "--figures")
 
     assert done.returncode == 0, done.stderr
+    assert "captions.png" in drawn.stdout, drawn.stderr
     (path,) = (tmp_path / "store").glob("records/coco_captions/cutmix/*.json")
     metrics = {m["name"]: m for m in json.loads(path.read_text())["metrics"] if m["at"] == "last"}
     assert set(metrics) == {"bleu4", "bleu1", "bleu2", "bleu3", "rouge_l", "cider_d"}

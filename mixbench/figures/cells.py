@@ -8,8 +8,11 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from mixbench.figures.localization import accuracy_curves, overlays, read_located
+from mixbench.figures.captions import captions
+from mixbench.figures.detections import detections
+from mixbench.figures.localization import accuracy_curves, located_of, overlays
 from mixbench.figures.mixes import example_mixes
+from mixbench.figures.predictions import predictions_of
 from mixbench.figures.search import combinations, evolution, mutations
 from mixbench.leaderboard.board import method_label
 from mixbench.records.schema import Record
@@ -51,11 +54,16 @@ def _side_by_side(store: Store, methods: Mapping[str, Record]) -> Iterator[tuple
     """Yield the pictures of all methods on one task, those of one and the same data."""
     last = max(methods.values(), key=lambda record: record.created)
     same = {name: record for name, record in methods.items() if record.data == last.data}
-    found = {name: read_located(store, record) for name, record in same.items()}
-    located = {name: maps for name, maps in found.items() if maps is not None}
-    if located:
+    found = {name: predictions_of(store, record) for name, record in same.items()}
+    kinds = next(iter(found.values())).keys()
+    if "maps" in kinds:
+        located = {name: located_of(tensors) for name, tensors in found.items()}
         yield "overlays", overlays(store, last, located)
         yield "box_accuracy", accuracy_curves(located)
+    if "boxes" in kinds:
+        yield "detections", detections(store, last, found)
+    if "captions" in kinds:
+        yield "captions", captions(store, last, found)
 
 
 def _pictures(store: Store, record: Record) -> Iterator[tuple[str, Figure]]:

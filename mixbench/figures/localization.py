@@ -3,15 +3,20 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from numpy.typing import NDArray
-from safetensors.torch import load_file
 from torch import Tensor
 
+from mixbench.figures.predictions import (
+    FOUND,
+    INK,
+    QUIET,
+    TRUE,
+    Picture,
+    pictures_of,
+    shown_of,
+)
 from mixbench.localization.box_accuracy import (
     GRID,
     OVERLAPS,
@@ -24,11 +29,7 @@ from mixbench.localization.box_accuracy import (
 from mixbench.localization.components import Ints
 from mixbench.localization.scoring import enlarged, map_overlaps
 from mixbench.records.schema import Record
-from mixbench.stages.work import data_folder, make_task
 from mixbench.store import Store
-
-INK, QUIET, TRUE, FOUND = "#1f2933", "#9aa5b1", "#e02424", "#5bef5b"
-ROWS = 6  # images, evenly spaced over the test part
 
 
 class Located(NamedTuple):
@@ -45,12 +46,8 @@ class Located(NamedTuple):
     accuracy: BoxAccuracy
 
 
-def read_located(store: Store, record: Record) -> Located | None:
-    """Return a cell's maps with their accuracies, or None if its task draws none."""
-    paths = [artifact.path for artifact in record.artifacts if artifact.role == "predictions"]
-    tensors = load_file(store.root / paths[0])
-    if "maps" not in tensors:
-        return None
+def located_of(tensors: Mapping[str, Tensor]) -> Located:
+    """Return a cell's maps with their accuracies."""
     truths = tensors["targets"][:, 1:].unflatten(1, (-1, 4)).numpy()
     maps = tensors["maps"]
     return Located(maps, truths, box_accuracy(map_overlaps(maps, truths)))
@@ -68,8 +65,8 @@ def overlays(store: Store, record: Record, located: Mapping[str, Located]) -> Fi
         Of any of the cells, for the images.
     """
     first = next(iter(located.values()))
-    index = torch.linspace(0, len(first.maps) - 1, min(ROWS, len(first.maps))).long()
-    pictures = _pictures(store, record, index)
+    index = shown_of(len(first.maps))
+    pictures = pictures_of(store, record, index)
     columns = len(located) + 1
     figure = Figure(figsize=(1.7 * columns, 1.75 * len(index) + 0.4), layout="constrained")
     axes = figure.subplots(len(index), columns, squeeze=False)
@@ -88,17 +85,7 @@ def overlays(store: Store, record: Record, located: Mapping[str, Located]) -> Fi
     return figure
 
 
-def _pictures(store: Store, record: Record, index: Tensor) -> list[NDArray[np.float32]]:
-    """Return test images as the model sees them, (h, w, 3) in [0, 1]."""
-    key = next(stage.key for stage in record.stages if stage.kind == "evaluate")
-    spec = store.manifest(key)["spec"]
-    split = make_task(spec).load("test", data_folder(spec, store), record.seed)
-    images = split.read(index, None)
-    low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
-    return list(((images - low) / (high - low)).permute(0, 2, 3, 1).numpy())
-
-
-def _show(axes: Axes, picture: NDArray[np.float32], truth: Ints) -> None:
+def _show(axes: Axes, picture: Picture, truth: Ints) -> None:
     axes.imshow(picture, extent=(-0.5, SIDE - 0.5, SIDE - 0.5, -0.5))
     axes.set(xticks=[], yticks=[])
     for box in truth:

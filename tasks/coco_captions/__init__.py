@@ -262,11 +262,11 @@ class CocoCaptions(Task):
     ) -> dict[str, Tensor]:
         """Return a caption for every image, (B, length)."""
         assert isinstance(model, Captioner)
-        return {"outputs": model.tell(read(model(images)))}
+        return {"captions": model.tell(read(model(images)))}
 
     def score(self, predictions: Predictions, targets: Tensor) -> dict[str, Score]:
         """Return BLEU, ROUGE-L and CIDEr-D over the whole part."""
-        told = sentences(predictions["outputs"])
+        told = sentences(predictions["captions"])
         said = [[words for words in sentences(rows) if words] for rows in targets]
         found = caption_scores(told, said)
         scores = {f"bleu{n}": Score(100 * value) for n, value in enumerate(found.bleu, 1)}

@@ -1,0 +1,93 @@
+"""Boxes that methods find, beside the true ones."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+from mixbench.detection.boxes import CLASS, DIFFICULT, NOTHING, SCORE, fitted_size
+from mixbench.detection.voc_ap import OVERLAP, overlaps
+from mixbench.figures.predictions import (
+    FOUND,
+    INK,
+    TRUE,
+    WRONG,
+    Picture,
+    bare,
+    names_of,
+    pictures_of,
+    shown_of,
+)
+from mixbench.records.schema import Record
+from mixbench.store import Store
+
+SURE = 0.5  # the score from which a box is shown
+
+
+def detections(store: Store, record: Record, found: Mapping[str, Mapping[str, Tensor]]) -> Figure:
+    """Return some test images with true boxes, and with those that every method is sure of.
+
+    True boxes are dashed where they are difficult. Found ones are green if they overlap enough with
+    an object of their class.
+
+    Parameters
+    ----------
+    record
+        Of any of the cells, for the images.
+    found
+        By method, its predictions with the targets.
+    """
+    targets = next(iter(found.values()))["targets"]
+    index, names = shown_of(len(targets)), names_of(store, record)
+    pictures = pictures_of(store, record, index)
+    columns = ["true boxes", *found]
+    figure = Figure(figsize=(2.3 * len(columns), 1.9 * len(index) + 0.3), layout="constrained")
+    axes = figure.subplots(len(index), len(columns), squeeze=False)
+    for row, (item, picture) in enumerate(zip(index.tolist(), pictures, strict=True)):
+        _draw_truth(axes[row, 0], picture, targets[item], names)
+        for column, cell in enumerate(found.values(), 1):
+            _draw_found(axes[row, column], picture, targets[item], cell["boxes"][item], names)
+    for panel, name in zip(axes[0], columns, strict=True):
+        panel.set_title(name, fontsize=9, color=INK)
+    return figure
+
+
+def _show(axes: Axes, picture: Picture, target: Tensor) -> None:
+    """Show an image without the grey around it, in its own pixels, which are counted from 1."""
+    width, height = (int(value) for value in target[0, 2:4])
+    high, wide = fitted_size(width, height, len(picture))
+    axes.imshow(picture[:high, :wide], extent=(0.5, width + 0.5, height + 0.5, 0.5))
+    bare(axes)
+
+
+def _draw_truth(axes: Axes, picture: Picture, target: Tensor, names: Sequence[str]) -> None:
+    _show(axes, picture, target)
+    for row in target[target[:, CLASS] != NOTHING]:
+        line = "--" if row[DIFFICULT] else "-"
+        _frame(axes, row, names[int(row[CLASS])], TRUE, line)
+
+
+def _draw_found(
+    axes: Axes, picture: Picture, target: Tensor, found: Tensor, names: Sequence[str]
+) -> None:
+    _show(axes, picture, target)
+    sure = found[(found[:, CLASS] != NOTHING) & (found[:, SCORE] >= SURE)]
+    same = sure[:, None, CLASS] == target[None, :, CLASS]
+    (shares,) = overlaps(sure[None, :, :4], target[None, :, :4])
+    right = (torch.where(same, shares, 0) > OVERLAP).any(1)
+    for row, is_right in zip(sure, right.tolist(), strict=True):
+        text = f"{names[int(row[CLASS])]} {100 * row[SCORE]:.0f} %"
+        _frame(axes, row, text, FOUND if is_right else WRONG, "-")
+
+
+def _frame(axes: Axes, row: Tensor, text: str, colour: str, line: str) -> None:
+    left, top, right, bottom = row[:4].tolist()
+    corner, size = (left - 0.5, top - 0.5), (right - left + 1, bottom - top + 1)
+    axes.add_patch(
+        Rectangle(corner, *size, fill=False, edgecolor=colour, linewidth=1.4, linestyle=line)
+    )
+    box = {"facecolor": colour, "edgecolor": "none", "pad": 0.8, "alpha": 0.85}
+    axes.text(*corner, text, fontsize=5.5, color=INK, va="bottom", bbox=box, clip_on=True)

@@ -1,0 +1,53 @@
+"""What the store keeps of a finished cell's test part: predictions, names and images."""
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from torch import Tensor
+
+from mixbench.records.schema import Record
+from mixbench.stages.work import data_folder, make_task
+from mixbench.store import Store
+
+INK, QUIET, TRUE, FOUND, WRONG = "#1f2933", "#9aa5b1", "#e02424", "#5bef5b", "#f59e0b"
+ROWS = 6  # images, evenly spaced over the test part
+Picture = NDArray[np.float32]
+
+
+def predictions_of(store: Store, record: Record) -> dict[str, Tensor]:
+    """Return what a cell predicted of every test item, with the targets."""
+    (path,) = (artifact.path for artifact in record.artifacts if artifact.role == "predictions")
+    return load_file(store.root / path)
+
+
+def names_of(store: Store, record: Record) -> Sequence[str]:
+    """Return the names of the classes, or the words, of a cell's task."""
+    (path,) = (artifact.path for artifact in record.artifacts if artifact.role == "metrics")
+    names: Sequence[str] = json.loads((store.root / path).read_text(encoding="utf-8"))["classes"]
+    return names
+
+
+def shown_of(number: int) -> Tensor:
+    """Return which of so many test items are shown, (n,) int64."""
+    return torch.linspace(0, number - 1, min(ROWS, number)).long()
+
+
+def pictures_of(store: Store, record: Record, index: Tensor) -> list[Picture]:
+    """Return test images as the model sees them, (h, w, 3) in [0, 1]."""
+    key = next(stage.key for stage in record.stages if stage.kind == "evaluate")
+    spec = store.manifest(key)["spec"]
+    split = make_task(spec).load("test", data_folder(spec, store), record.seed)
+    images = split.read(index, None)
+    low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
+    return list(((images - low) / (high - low)).permute(0, 2, 3, 1).numpy())
+
+
+def bare(axes: Axes) -> None:
+    """Take away what only graphs need."""
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
