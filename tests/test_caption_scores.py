@@ -11,7 +11,7 @@ from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 
-from mixbench.captions.scores import caption_scores, cider_d, longest_common
+from mixbench.captions.scores import bleu, blind_bleu, caption_scores, cider_d, longest_common
 
 WORDS = st.sampled_from(["a", "b", "c", "d", "e"])
 SENTENCE = st.lists(WORDS, min_size=1, max_size=9)
@@ -40,6 +40,18 @@ def check(corpus: Corpus) -> None:
 @given(st.lists(IMAGE, min_size=1, max_size=6))
 def test_random_corpora(corpus: Corpus) -> None:
     check(corpus)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.lists(SENTENCE, min_size=1, max_size=4), min_size=1, max_size=6))
+def test_the_best_blind_caption_is_the_best_of_all_that_are_told_of_every_image(
+    references: list[list[list[str]]],
+) -> None:
+    every = [ref for refs in references for ref in refs]
+
+    best = max(bleu([ref] * len(references), references)[-1] for ref in every)
+
+    assert blind_bleu(references) == best
 
 
 CASES: dict[str, Corpus] = {

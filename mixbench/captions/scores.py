@@ -80,6 +80,13 @@ def bleu(
                 most |= ngrams(ref, order)
             matched[order - 1] += (ngrams(hypothesis, order) & most).total()
             possible[order - 1] += max(len(hypothesis) - order + 1, 0)
+    return _bleu(matched, possible, length, closest)
+
+
+def _bleu(
+    matched: Sequence[int], possible: Sequence[int], length: int, closest: int
+) -> tuple[float, ...]:
+    """Return BLEU from the n-grams of each order, and from the words told and referred to."""
     ratio = (length + TINY) / (closest + SMALL)
     penalty = math.exp(1 - 1 / ratio) if ratio < 1 else 1.0
     scores, product = [], 1.0
@@ -87,6 +94,36 @@ def bleu(
         product *= (matched[order] + TINY) / (possible[order] + SMALL)
         scores.append(product ** (1 / (order + 1)) * penalty)
     return tuple(scores)
+
+
+def blind_bleu(references: Sequence[Sequence[Sentence]]) -> float:
+    """Return the largest BLEU-4 of one reference, whichever, that is told of every image.
+
+    It needs no look at the images. A run of words, for the k-th time in a sentence, matches in as
+    many images as have it k times in some reference.
+    """
+    number = len(references)
+    images: Counter[tuple[tuple[Hashable, ...], int]] = Counter()
+    for refs in references:
+        most: Ngrams = Counter()
+        for ref in refs:
+            for order in range(1, ORDERS + 1):
+                most |= ngrams(ref, order)
+        images.update((gram, k) for gram, times in most.items() for k in range(1, times + 1))
+    lengths = [sorted({len(ref) for ref in refs}) for refs in references]
+    closest: dict[int, int] = {}
+    best = 0.0
+    for told in {tuple(ref) for refs in references for ref in refs}:
+        size = len(told)
+        if size not in closest:
+            closest[size] = sum(min((abs(n - size), n) for n in some)[1] for some in lengths)
+        matched = [
+            sum(images[gram, k] for gram, n in grams.items() for k in range(1, n + 1))
+            for grams in (ngrams(told, order) for order in range(1, ORDERS + 1))
+        ]
+        possible = [number * max(size - order, 0) for order in range(ORDERS)]
+        best = max(best, _bleu(matched, possible, number * size, closest[size])[-1])
+    return best
 
 
 def rouge_l(hypothesis: Sentence, references: Sequence[Sentence]) -> float:

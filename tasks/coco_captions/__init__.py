@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from mixbench.captions.captioner import Captioner
-from mixbench.captions.scores import caption_scores
+from mixbench.captions.scores import blind_bleu, caption_scores
 from mixbench.captions.words import END as END
 from mixbench.captions.words import Vocabulary, sentences, words_of
 from mixbench.contract import Output, Part, Predictions, Score, Split, Task
@@ -117,7 +117,7 @@ class CocoCaptions(Task):
         ),
     }
     data = variants["karpathy"]
-    synthetic = Synthetic(train=60, test=20, protocols=("quick",))
+    synthetic = Synthetic(train=18, test=6, protocols=("quick",))
     needs = pretrained_on("imagenet")
     by_protocol = {
         "quick": {"side": 48, "vocabulary": 80, "words_seen": 2, "width": 96, "dropout": 0.2}
@@ -129,6 +129,7 @@ class CocoCaptions(Task):
         Metric("bleu3", "%", higher_is_better=True),
         Metric("rouge_l", "%", higher_is_better=True),
         Metric("cider_d", "points", higher_is_better=True),
+        Metric("blind_bleu4", "%", higher_is_better=True, floor=True),
     )
     models = SMALL_NETS
     takes_timm = True
@@ -265,17 +266,18 @@ class CocoCaptions(Task):
         return {"captions": model.tell(read(model(images)))}
 
     def score(self, predictions: Predictions, targets: Tensor) -> dict[str, Score]:
-        """Return BLEU, ROUGE-L and CIDEr-D over the whole part."""
+        """Return BLEU, ROUGE-L and CIDEr-D of a whole part, and BLEU-4 of one caption for all."""
         told = sentences(predictions["captions"])
         said = [[words for words in sentences(rows) if words] for rows in targets]
         found = caption_scores(told, said)
         scores = {f"bleu{n}": Score(100 * value) for n, value in enumerate(found.bleu, 1)}
         scores |= {"rouge_l": Score(100 * found.rouge_l), "cider_d": Score(100 * found.cider_d)}
+        scores["blind_bleu4"] = Score(100 * blind_bleu(said))
         return {metric.name: scores[metric.name] for metric in self.metrics}
 
     def synthesize(self, folder: Path, amount: Synthetic) -> None:
         """Write generated scenes with captions in the layout of the variant.
 
-        The amounts are images for each of eight kinds of things, of which each shows up to three.
+        The amounts are images for each of 27 kinds of things, of which each shows up to three.
         """
         write_scenes(folder, self.variant, amount)
