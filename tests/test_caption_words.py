@@ -72,6 +72,7 @@ def test_numbers_of_whole_captions_are_words_and_change_no_vocabulary() -> None:
     back = [[[names[n] for n in row] for row in sentences(image) if row] for image in rows]
     assert back == said
     assert int(words.number([["lynx"]], 1)[0, 0]) == UNKNOWN
+    assert names.index("lynx") == 9  # no number that a decoder of nine could tell
 
 
 def test_a_sentence_goes_up_to_its_end() -> None:

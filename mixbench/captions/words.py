@@ -80,6 +80,7 @@ class Vocabulary:
 
     def __init__(self, captions: Iterable[Sequence[str]], size: int, least: int) -> None:
         counts = Counter(word for caption in captions for word in caption)
+        self._size = size
         known = sorted((-n, word) for word, n in counts.items() if n >= least)
         self.names = ["<end>", "<start>", "<unknown>", *(w for _, w in known[: size - SPECIAL])]
         self._numbers = {word: n for n, word in enumerate(self.names) if n >= SPECIAL}
@@ -102,9 +103,11 @@ class Vocabulary:
         """Return all captions of every image as numbers, (N, R, L) int32, none cut, and all names.
 
         Words that are not known get numbers of their own, so that equal numbers are equal words:
-        scores of numbers are scores of words.
+        scores of numbers are scores of words. They come after all of the vocabulary's, of which a
+        decoder may tell those that are no word's.
         """
-        numbers, names = dict(self._numbers), list(self.names)
+        unused = [f"<unused {n}>" for n in range(len(self.names), self._size)]
+        numbers, names = dict(self._numbers), [*self.names, *unused]
         for word in (word for image in images for words in image for word in words):
             if word not in numbers:
                 numbers[word] = len(names)

@@ -78,7 +78,7 @@ def _draw_found(
     same = sure[:, None, CLASS] == target[None, :, CLASS]
     (shares,) = overlaps(sure[None, :, :4], target[None, :, :4])
     right = (torch.where(same, shares, 0) > OVERLAP).any(1)
-    for row, is_right in zip(sure, right.tolist(), strict=True):
+    for row, is_right in reversed(list(zip(sure, right.tolist(), strict=True))):
         text = f"{names[int(row[CLASS])]} {100 * row[SCORE]:.0f} %"
         _frame(axes, row, text, FOUND if is_right else WRONG, "-")
 

@@ -117,7 +117,7 @@ class CocoCaptions(Task):
         ),
     }
     data = variants["karpathy"]
-    synthetic = Synthetic(train=18, test=6, protocols=("quick",))
+    synthetic = Synthetic(train=60, test=20, protocols=("quick",))
     needs = pretrained_on("imagenet")
     by_protocol = {
         "quick": {"side": 48, "vocabulary": 80, "words_seen": 2, "width": 96, "dropout": 0.2}
@@ -278,6 +278,6 @@ class CocoCaptions(Task):
     def synthesize(self, folder: Path, amount: Synthetic) -> None:
         """Write generated scenes with captions in the layout of the variant.
 
-        The amounts are images for each of 27 kinds of things, of which each shows up to three.
+        The amounts are images for each of eight kinds of things, of which each shows up to three.
         """
         write_scenes(folder, self.variant, amount)

@@ -13,35 +13,40 @@ from mixbench.streams import generator
 from .files import TREES, Captioned, write_karpathy, write_official
 
 SIZE = (72, 96)  # of images: height and width
-KINDS = 27  # of things: 3 colours, textures and shapes
+KINDS = 8  # of things
 CAPTIONS = 5  # of every image, as COCO has
-# What to say of one thing, of a thing and where it is, and of several. Short, so that words which
-# all captions have do not make one of them fit every image.
+# What to say of one thing, of a thing and where it is, and of several.
 OF_ONE = (
-    "A {0}.",
-    "One {0} alone",
-    "The {0}, and clutter.",
-    "Look, a {0}!",
-    "There is a {0}.",
-    "A single {0}.",
+    "A {0} in front of a blurry background.",
+    "There is a {0} in the picture.",
+    "A picture of a {0}.",
+    "A single {0} with some grey shapes around it.",
+    "We can see a {0} here",
+    "One {0}, and nothing else but clutter.",
 )
 OF_TWO = (
     "A {0} {where} a {1}.",
-    "One {0}, one {1}.",
-    "The {0} {where} the {1}",
-    "A {0} and a {1}!",
     "There is a {0} {where} a {1}.",
-    "Both a {0} and a {1}.",
+    "A picture of a {0} {where} a {1}.",
+    "A {0} can be seen {where} a {1}",
+    "A {0} and a {1} in front of a blurry background.",
+    "Two things: a {0} and a {1}.",
 )
 OF_MORE = (
     "A {0}, a {1} and a {2}.",
-    "One {0}, one {1}, one {2}",
-    "The {0} {where} the {1}, and a {2}.",
+    "There are a {0}, a {1} and a {2} in the picture.",
     "A {0} {where} a {1}, with a {2} nearby.",
-    "There is a {0}, a {1} and a {2}.",
-    "A {0} {where} a {1}!",
+    "A picture of a {0}, a {1} and a {2}.",
+    "Three things, one of which is a {0}.",
+    "A {0} {where} a {1}.",
 )
-OF_NOTHING = ("Clutter.", "Nothing but clutter.", "Some grey shapes.", "Nothing", "Only shapes.")
+OF_NOTHING = (
+    "A blurry background with some grey shapes.",
+    "There is nothing but clutter in the picture.",
+    "A picture of a blurry background.",
+    "Some grey shapes.",
+    "We can see nothing here",
+)
 
 
 def write_scenes(folder: Path, variant: str, amount: Synthetic) -> None:
