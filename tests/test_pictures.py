@@ -1,0 +1,92 @@
+"""Pictures of predictions show what was predicted, by every method, of the same images."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from mixbench.figures import captions as of_captions
+from mixbench.figures import detections as of_detections
+from mixbench.figures.predictions import FOUND, WRONG, shown_of
+from mixbench.store import Store
+
+WORDS = ["<end>", "<start>", "<unknown>", "a", "cat", "dog"]
+CLASSES = ["cat", "dog"]
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A store whose test images are grey squares of 40 pixels."""
+    for module, names in ((of_captions, WORDS), (of_detections, CLASSES)):
+        monkeypatch.setattr(module, "names_of", lambda *_, names=names: names)
+        monkeypatch.setattr(
+            module, "pictures_of", lambda _s, _r, index: [np.full((40, 40, 3), 0.5)] * len(index)
+        )
+    return Store(tmp_path)
+
+
+def texts(axes: Any) -> list[str]:
+    return [text.get_text() for text in axes.texts]
+
+
+def boxes(axes: Any) -> list[tuple[tuple[float, ...], str]]:
+    """Return every box, as x, y, width and height, with its colour."""
+    return [
+        ((*patch.get_xy(), patch.get_width(), patch.get_height()), to_hex(patch.get_edgecolor()))
+        for patch in axes.patches
+        if isinstance(patch, Rectangle)
+    ]
+
+
+def test_images_are_evenly_spread() -> None:
+    assert shown_of(11).tolist() == [0, 2, 4, 6, 8, 10]
+    assert shown_of(2).tolist() == [0, 1]
+
+
+def test_captions_stand_beside_what_people_said(store: Store, make_record: Any) -> None:
+    targets = torch.tensor([[[3, 4, 0], [4, 0, 0]], [[3, 5, 0], [0, 0, 0]]])
+    told = {
+        "none": {"captions": torch.tensor([[3, 4], [4, 0]]), "targets": targets},
+        "cutmix": {"captions": torch.tensor([[5, 0], [0, 0]]), "targets": targets},
+    }
+
+    figure = of_captions.captions(store, make_record(), told)
+
+    lines = [texts(axes) for axes in figure.axes if axes.texts]
+    people = ["people", "a cat", "people", "cat"]
+    assert lines[0] == [*people, "none", "a cat", "cutmix", "dog"]
+    assert lines[1] == ["people", "a dog", "none", "cat", "cutmix", ""]
+
+
+@pytest.fixture
+def figure(store: Store, make_record: Any) -> Figure:
+    frame = [1.0, 1, 80, 60, -1, 0]
+    targets = torch.tensor([[frame, [11, 11, 30, 40, 0, 0], [50, 5, 60, 9, 1, 1]]])
+    found = torch.tensor([[
+        [11, 11, 30, 38, 0, 0.9], [12, 11, 30, 40, 1, 0.8], [1, 1, 9, 9, 0, 0.2], [-1] * 6,
+    ]])  # fmt: skip
+    cells = {"none": {"boxes": found, "targets": targets}}
+    return of_detections.detections(store, make_record(), cells)
+
+
+def test_found_boxes_are_green_where_they_are_right(figure: Figure) -> None:
+    found = figure.axes[1]
+
+    assert boxes(found) == [
+        ((11.5, 10.5, 19, 30), WRONG),  # another class than the object's
+        ((10.5, 10.5, 20, 28), FOUND),
+    ]
+    assert texts(found) == ["dog 80 %", "cat 90 %"]  # the likeliest on top; no unlikely one
+
+
+def test_true_boxes_are_dashed_where_they_are_difficult(figure: Figure) -> None:
+    true = figure.axes[0]
+
+    assert texts(true) == ["cat", "dog"]
+    assert [patch.get_linestyle() for patch in true.patches] == ["-", "--"]
+    assert (true.get_xlim(), true.get_ylim()) == ((0.5, 80.5), (60.5, 0.5))
