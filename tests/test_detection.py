@@ -494,3 +494,19 @@ def test_a_run_writes_a_record(folder: Path, mixbench: Callable[..., Any], tmp_p
     assert set(metrics) == {"map_voc07", "map_voc10", "coco_ap", "coco_ap50", "coco_ap75"}
     assert metrics["map_voc07"]["n"] == 20
     assert "detections.png" in drawn.stdout, drawn.stderr
+
+
+def test_what_another_data_set_unpacked_is_not_fetched_again(
+    mixbench: Callable[..., Any], tmp_path: Path
+) -> None:
+    there, source = tmp_path / "there", tmp_path / "archives"
+    there.mkdir()
+    source.mkdir()
+    for name in ("VOCtrainval_06-Nov-2007.tar", "VOCtest_06-Nov-2007.tar"):
+        (there / f".unpacked-{name}").touch()
+    (source / "VOCtrainval_11-May-2012.tar").write_text("no archive")
+
+    done = mixbench("data", "get", "voc0712", "--from", str(source), "--to", str(there))
+
+    assert done.returncode == 1
+    assert "VOCtrainval_11-May-2012.tar: its checksum must be 6cd6e1" in done.stderr

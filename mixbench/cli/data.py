@@ -82,14 +82,14 @@ def get(name: str, source: Path | None, folder: Path | None) -> int:
     with _filling(folder):
         folder.mkdir(parents=True, exist_ok=True)
         task = load_task(chosen.task)(**chosen.parameters)
-        for archive in declared.archives:
-            mark = folder / f".unpacked-{archive.name}"
-            if mark.exists() and not _missing(declared, folder):
-                continue
+        marks = {archive: folder / f".unpacked-{archive.name}" for archive in declared.archives}
+        new = [archive for archive, mark in marks.items() if not mark.exists()]
+        # Another data set may have unpacked some of them here; what was unpacked may be gone.
+        for archive in new or (marks if _missing(declared, folder) else ()):
             path = _fetched(archive, source, folder, declared)
             with spinner(f"unpacking {path.name}"):
                 task.unpack(path, folder)
-            mark.touch()
+            marks[archive].touch()
     _get_weights(chosen, source)
     return _verified(chosen, folder, images=False, as_json=False)
 
