@@ -30,10 +30,9 @@ from mixbench.declare import (
     pretrained_on,
     table_row,
 )
-from mixbench.detection.annotations import CLASSES, Annotated, read_annotation
+from mixbench.detection.annotations import CLASSES, Annotated, listed, read_annotation
 from mixbench.detection.generated import write_scenes
 from mixbench.errors import BadParameter
-from mixbench.images.lists import read_lines
 from mixbench.images.scenes import looks
 from mixbench.multilabel import MultiLabel
 from mixbench.streams import generator
@@ -94,18 +93,14 @@ class Voc(MultiLabel):
 
     def load(self, part: Part, folder: Path, seed: int) -> Split:
         """List the official test images, or those of trainval on one side of the split."""
-        root = folder / ROOT
-        name = "test" if part == "test" else "trainval"
-        ids = [line.split()[0] for line in read_lines(root / f"ImageSets/Main/{name}.txt")]
-        targets = torch.stack([
-            labels_of(read_annotation(root / f"Annotations/{i}.xml")) for i in ids
-        ])
+        found = listed(folder / ROOT, "test" if part == "test" else "trainval")
+        targets = torch.stack([labels_of(read_annotation(path)) for _, path in found])
         targets = targets[:, : self.labels]
         there = (targets != 0).any(1) | (self.labels == len(CLASSES))
         if part != "test":
-            there = there & self.side_of_holdout(part, len(ids), seed)
+            there = there & self.side_of_holdout(part, len(found), seed)
         kept = torch.nonzero(there).flatten().tolist()
-        return self.split([root / f"JPEGImages/{ids[i]}.jpg" for i in kept], targets[there])
+        return self.split([found[i][0] for i in kept], targets[there])
 
     def class_names(self, folder: Path) -> list[str]:  # noqa: ARG002  # they are always the same
         """Return the names of the classes that take part."""

@@ -38,7 +38,7 @@ from mixbench.declare import (
     pretrained_on,
     table_row,
 )
-from mixbench.detection.annotations import CLASSES, Annotated, read_annotation
+from mixbench.detection.annotations import CLASSES, Annotated, listed, read_annotation
 from mixbench.detection.boxes import letterbox, mirrored, targets_of
 from mixbench.detection.coco_ap import coco_ap
 from mixbench.detection.detector import Detector
@@ -46,7 +46,6 @@ from mixbench.detection.generated import write_scenes
 from mixbench.detection.voc_ap import detection_curves
 from mixbench.errors import BadParameter, DataError
 from mixbench.images.decode import read_image
-from mixbench.images.lists import read_lines
 from mixbench.images.scenes import looks
 from mixbench.images.splits import IMAGENET_PIXELS, StreamedSplit, held_out_share
 from mixbench.models.build import build
@@ -251,12 +250,6 @@ class VocDetection(Task):
             names = [f"{number}{i:05}" for i in range(count)]
             rng = generator(amount.seed, "synthetic", number)
             write_scenes(folder / DEVKIT / year, name, names, kinds, rng)
-
-
-def listed(root: Path, name: str) -> list[tuple[Path, Path]]:
-    """Return the images of a list in one of VOC's folders, each with its annotation."""
-    ids = [line.split()[0] for line in read_lines(root / f"ImageSets/Main/{name}.txt")]
-    return [(root / f"JPEGImages/{i}.jpg", root / f"Annotations/{i}.xml") for i in ids]
 
 
 class BoxSplit(StreamedSplit):

@@ -10,6 +10,8 @@ import pytest
 
 from mixbench.registry.units import find, paths
 
+# Points above what needs no look at the data: generated captions share more form than content.
+ABOVE = {"coco_captions": 5}
 GENERATED = [name for name in paths("task") if find("task", name).declared["synthetic"].protocols]
 
 
@@ -33,6 +35,6 @@ def test_plain_training_gets_between_40_and_90_percent(task: str, tmp_path: Path
     (score,) = (m for m in content["metrics"] if m["primary"] and m["at"] == "last")
     assert 40 <= score["value"] <= 90
     floors = [m["value"] for m in content["metrics"] if m["floor"] and m["at"] == "last"]
-    assert all(score["value"] > floor + 5 for floor in floors)
+    assert all(score["value"] > floor + ABOVE.get(task, 15) for floor in floors)
     assert content["data"]["origin"] == "synthetic"
     assert content["cost"]["wall_s_total"] < 600

@@ -1,4 +1,4 @@
-"""Annotations of objects in the XML of Pascal VOC."""
+"""Lists of images and annotations of objects, in the files of Pascal VOC."""
 
 import math
 from collections.abc import Iterable
@@ -7,6 +7,7 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 
 from mixbench.errors import DataError
+from mixbench.images.lists import read_lines
 
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -39,6 +40,12 @@ class Annotated(NamedTuple):
 
     size: tuple[int, int]
     things: list[Thing]
+
+
+def listed(root: Path, name: str) -> list[tuple[Path, Path]]:
+    """Return the images of a list in one of VOC's folders, each with its annotation."""
+    ids = [line.split()[0] for line in read_lines(root / f"ImageSets/Main/{name}.txt")]
+    return [(root / f"JPEGImages/{i}.jpg", root / f"Annotations/{i}.xml") for i in ids]
 
 
 def read_annotation(path: Path) -> Annotated:

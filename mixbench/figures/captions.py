@@ -45,9 +45,7 @@ def captions(store: Store, record: Record, told: Mapping[str, Mapping[str, Tenso
     return figure
 
 
-def _write(
-    axes: Axes, text: Sequence[tuple[str, Sequence[int], str]], words: Sequence[str]
-) -> None:
+def _write(axes: Axes, text: Sequence[Line], words: Sequence[str]) -> None:
     """Write a line for each speaker, evenly from the top."""
     bare(axes)
     for line, (speaker, caption, colour) in enumerate(text):
