@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from mixbench.contract import Part, Predictions, Score, Task
 from mixbench.errors import DataError
 from mixbench.images.lists import first_names
-from mixbench.images.splits import stratified_holdout
+from mixbench.images.splits import IMAGENET_PIXELS, Pixels, stratified_holdout
 from mixbench.metrics import calibration_error, cross_entropy, top1, top5
 from mixbench.models.build import build
 from mixbench.streams import generator
@@ -32,13 +32,18 @@ class Classification(Task):
         How many: the first ones, where the data has more.
     size : pixels
         Height and width of what the model sees.
+    pixels
+        How images are normalised.
     """
 
     channels = 3
 
-    def __init__(self, classes: int, size: tuple[int, int]) -> None:
+    def __init__(
+        self, classes: int, size: tuple[int, int], pixels: Pixels = IMAGENET_PIXELS
+    ) -> None:
         self.num_classes = classes
         self.image_size = size
+        self.pixels = pixels
 
     def build(self, model: str) -> nn.Module:
         """Return a backbone; up to 64 pixels, the nets for small images come before timm's."""

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from mixbench.contract import Score
 
 
-def _mean(values: Tensor) -> Score:
+def mean_of(values: Tensor) -> Score:
     """Return the mean over the items with its standard error."""
     values = values.double()
     stderr = float(values.std() / len(values) ** 0.5) if len(values) > 1 else None
@@ -16,18 +16,18 @@ def _mean(values: Tensor) -> Score:
 
 def top1(logits: Tensor, targets: Tensor) -> Score:
     """Return the share of items whose class has the largest logit, in percent."""
-    return _mean(100.0 * (logits.argmax(1) == targets))
+    return mean_of(100.0 * (logits.argmax(1) == targets))
 
 
 def top5(logits: Tensor, targets: Tensor) -> Score:
     """Return the share of items whose class is among the five largest logits, in percent."""
     among = logits.topk(min(5, logits.shape[1])).indices == targets[:, None]
-    return _mean(100.0 * among.any(1))
+    return mean_of(100.0 * among.any(1))
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Score:
     """Return the mean negative log-likelihood of the classes, in nats."""
-    return _mean(F.cross_entropy(logits.double(), targets, reduction="none"))
+    return mean_of(F.cross_entropy(logits.double(), targets, reduction="none"))
 
 
 def calibration_error(logits: Tensor, targets: Tensor, num_bins: int = 15) -> Score:

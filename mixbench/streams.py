@@ -11,7 +11,16 @@ from typing import Literal
 import torch
 
 Purpose = Literal[
-    "split", "init", "head", "order", "augment", "mix", "layer", "search", "synthetic"
+    "split",
+    "init",
+    "head",
+    "order",
+    "augment",
+    "mix",
+    "layer",
+    "search",
+    "synthetic",
+    "evaluate",
 ]
 
 

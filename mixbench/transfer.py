@@ -17,7 +17,7 @@ from mixbench.errors import DataError
 from mixbench.images.augment import ResizedCropFlip, central
 from mixbench.images.folders import Listing
 from mixbench.images.lists import read_lines
-from mixbench.images.splits import IMAGENET_PIXELS, StreamedSplit
+from mixbench.images.splits import StreamedSplit
 from mixbench.models.weights import start_from
 
 AREA = (0.5, 1.0)  # shares of an image that training cuts out
@@ -87,5 +87,5 @@ class Transfer(Classification):
         """Return a part of these images."""
         index = ClassIndex(listing.classes, self.num_classes)
         return StreamedSplit(
-            *(listing.paths, listing.classes, index, IMAGENET_PIXELS, self._augment), fit=self._fit
+            *(listing.paths, listing.classes, index, self.pixels, self._augment), fit=self._fit
         )

@@ -9,7 +9,7 @@ Expect   protocol paper, resnet32: 92.6 % top-1 without mixing (the paper)
 """
 
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -87,7 +87,7 @@ class Cifar10(Classification):
         ),
     )
     synthetic = Synthetic(train=400, test=100, protocols=("quick",))
-    metrics: ClassVar[tuple[Metric, ...]] = TOP1
+    metrics: tuple[Metric, ...] = TOP1
     models = SMALL_NETS
     takes_timm = True
     protocols = {
@@ -153,7 +153,7 @@ class Cifar10(Classification):
     )
 
     def __init__(self, classes: Count = 10, holdout: Fraction = 0.1) -> None:
-        super().__init__(classes, (SIDE, SIDE))
+        super().__init__(classes, (SIDE, SIDE), self._layout.pixels)
         self.holdout = holdout
 
     def load(self, part: Part, folder: Path, seed: int) -> Split:
@@ -168,7 +168,7 @@ class Cifar10(Classification):
             chosen[kept[held_out(part, classes[kept], self.holdout, seed)]] = True
         images, classes = images[chosen], classes[chosen]
         index = ClassIndex(classes, self.num_classes)
-        return ResidentSplit(images, classes, index, layout.pixels, CropFlip(4, flip=0.5))
+        return ResidentSplit(images, classes, index, self.pixels, CropFlip(4, flip=0.5))
 
     def class_names(self, folder: Path) -> list[str]:
         """Return what the classes are called."""

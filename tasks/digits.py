@@ -67,7 +67,7 @@ class Digits(Classification):
     channels = 1
 
     def __init__(self, holdout: Fraction = 0.1) -> None:
-        super().__init__(CLASSES, (SIDE, SIDE))
+        super().__init__(CLASSES, (SIDE, SIDE), PIXELS)
         self.holdout = holdout
 
     def load(self, part: Part, folder: Path, seed: int) -> Split:
@@ -79,7 +79,7 @@ class Digits(Classification):
             chosen[:NUM_TRAIN] = held_out(part, classes[:NUM_TRAIN], self.holdout, seed)
         images, classes = images[chosen], classes[chosen]
         index = ClassIndex(classes, CLASSES)
-        return ResidentSplit(images, classes, index, PIXELS, CropFlip(1), white=WHITE)
+        return ResidentSplit(images, classes, index, self.pixels, CropFlip(1), white=WHITE)
 
     def synthesize(self, folder: Path, amount: Synthetic) -> None:
         """Write blurred random glyphs, one per class, shifted and noisy, in the same layout.

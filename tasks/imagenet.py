@@ -36,7 +36,7 @@ from mixbench.errors import DataError
 from mixbench.images.augment import ResizedCropFlip, central
 from mixbench.images.folders import class_folders, list_images
 from mixbench.images.scenes import looks, one_thing, write_images
-from mixbench.images.splits import IMAGENET_PIXELS, StreamedSplit
+from mixbench.images.splits import StreamedSplit
 from mixbench.streams import generator
 
 CLASS_ARCHIVE = re.compile(r"n\d{8}\.tar")
@@ -121,7 +121,7 @@ class Imagenet(Classification):
             listing = listing.only(held_out(part, listing.classes, self.holdout, seed))
         index = ClassIndex(listing.classes, self.num_classes)
         return StreamedSplit(
-            *(listing.paths, listing.classes, index, IMAGENET_PIXELS, self._augment), fit=self._fit
+            *(listing.paths, listing.classes, index, self.pixels, self._augment), fit=self._fit
         )
 
     def class_names(self, folder: Path) -> list[str]:

@@ -91,7 +91,7 @@ class TinyImagenet(Classification):
     )  # fmt: skip
 
     def __init__(self, classes: Count = 200, holdout: Fraction = 0.1) -> None:
-        super().__init__(classes, (SIDE, SIDE))
+        super().__init__(classes, (SIDE, SIDE), PIXELS)
         self.holdout = holdout
 
     def load(self, part: Part, folder: Path, seed: int) -> Split:
@@ -104,7 +104,7 @@ class TinyImagenet(Classification):
             listing = listing.only(held_out(part, listing.classes, self.holdout, seed))
         index = ClassIndex(listing.classes, self.num_classes)
         images = read_all(listing.paths, self.image_size)
-        return ResidentSplit(images, listing.classes, index, PIXELS, CropFlip(4, flip=0.5))
+        return ResidentSplit(images, listing.classes, index, self.pixels, CropFlip(4, flip=0.5))
 
     def class_names(self, folder: Path) -> list[str]:
         """Return the classes' wnids, sorted."""

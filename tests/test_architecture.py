@@ -15,25 +15,19 @@ SOURCES = sorted(p for d in ("mixbench", "methods", "tasks") for p in (ROOT / d)
 # Rooms and files of the core, from the ground up: each may import only what stands before it.
 # The first floors know no torch.
 LIGHT = (
-    *(
-        "errors",
-        "declare.facts",
-        "declare.alike",
-        "declare",
-        "archives",
-        "registry.cards",
-        "registry.units",
-    ),
+    *("errors", "declare.facts", "declare.attacks", "declare.alike", "declare", "archives"),
+    *("registry.cards", "registry.units"),
     *("registry.parameters", "models.names", "registry.fingerprint", "store"),
-    *("plan.data", "plan.verify", "plan.tuning", "plan.cells", "plan.graph", "plan.why"),
+    *("plan.data", "plan.verify", "plan.tuning", "plan.cells", "plan.request", "plan.graph"),
+    "plan.why",
     *("records.schema", "stage", "engines.local", "engines.scheduler", "engines.preflight"),
     "engines.progress",
     *("records.evidence", "leaderboard.board", "leaderboard.tables", "leaderboard.reports"),
 )
 HEAVY = (
-    *("streams", "contract.task", "contract.step", "contract.method"),
-    *("contract", "kernels", "metrics", "ranks"),
-    *("models.weights", "models.residual", "models.timm_net", "models.large_map", "models.build"),
+    *("streams", "models.weights", "contract.task", "contract.evaluation", "contract.step"),
+    *("contract.method", "contract", "kernels", "metrics", "ranks"),
+    *("models.residual", "models.timm_net", "models.large_map", "models.build"),
     *("images.augment", "images.decode", "images.pickled", "images.folders", "images.lists"),
     *(
         "images.shapes",
@@ -46,6 +40,7 @@ HEAVY = (
     *("localization.components", "localization.box_accuracy", "localization.cam"),
     "localization.scoring",
     *("transfer", "average_precision", "multilabel"),
+    *("robustness.attacks", "robustness.attacked"),
     *("detection.annotations", "detection.boxes", "detection.generated", "detection.voc_ap"),
     *("detection.coco_ap", "detection.detector"),
     *("captions.words", "captions.scores", "captions.captioner"),
@@ -58,7 +53,10 @@ HEAVY = (
     *("figures.detections", "figures.captions", "figures.cells"),
     *("testing.toy", "testing.checks", "testing"),
 )
-CLI = ("options", "listing", "reports", "cache", "waiting", "data", "doctor", "run")
+CLI = (
+    *("options", "listing", "reports", "cache", "waiting", "data_sets", "making", "data"),
+    *("doctor", "run"),
+)
 FLOORS = [*LIGHT, *HEAVY, *(f"cli.{name}" for name in CLI), "cli", "__main__"]
 # Imported inside functions, by the process that needs them.
 LATE = {

@@ -7,12 +7,13 @@ from typing import Any, get_type_hints
 import pytest
 import torch
 
-from mixbench.contract import Method, Step, Task
+from mixbench.contract import Evaluation, Method, Part, Step, Task
 from mixbench.declare import Synthetic
-from mixbench.plan.cells import base_values
+from mixbench.declare.facts import OF_THE_SUBJECT
+from mixbench.plan.request import base_values
 from mixbench.plan.verify import compare
 from mixbench.registry.cards import Card
-from mixbench.registry.units import find, load_method, load_task, paths
+from mixbench.registry.units import find, load_method, load_task, make_task, paths
 from mixbench.stages.evaluation import predict
 from mixbench.streams import generator
 
@@ -27,15 +28,22 @@ def card(request: pytest.FixtureRequest) -> Card:
 @pytest.fixture(scope="module")
 def task(card: Card) -> Task:
     """The task as it runs on generated data."""
-    protocols = card.declared["synthetic"].protocols
-    return load_task(card)(**base_values(card, next(iter(protocols), "")))
+    protocol = next(iter(card.declared["synthetic"].protocols), "")
+    of = card.declared.get("evaluates")
+    subject = base_values(find("task", of), protocol) if of else None
+    return make_task(card, base_values(card, protocol), subject)
 
 
 @pytest.fixture(scope="module")
 def folder(task: Task, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("data")
-    task.synthesize(path, few(task, 20, 10))
+    task.synthesize(path, few(task, 20, 1 if isinstance(task, Evaluation) else 10))
     return path
+
+
+def parts_of(task: Task) -> tuple[Part, ...]:
+    """Return the parts that a task reads: of an evaluation, the one that it is about."""
+    return ("test",) if isinstance(task, Evaluation) else ("train", "validation", "test")
 
 
 def few(task: Task, train: int, test: int) -> Synthetic:
@@ -54,7 +62,9 @@ def test_the_card_tells_the_truth(card: Card) -> None:
     hints.pop("return", None)
 
     assert {p.name: p.type for p in card.parameters} == hints
-    assert {name: getattr(cls, name) for name in card.declared} == card.declared
+    taken = OF_THE_SUBJECT if "evaluates" in card.declared else ()
+    for name, value in card.declared.items():
+        assert getattr(cls, name) == value if name in vars(cls) else name in taken
     assert card.header["Data"]
     assert card.header["Licence"]
 
@@ -95,7 +105,9 @@ def test_generated_data_has_the_official_layout(task: Task, folder: Path) -> Non
 
 
 def test_parts_share_no_image(task: Task, folder: Path) -> None:
-    parts = [task.load(part, folder, 0) for part in ("train", "validation", "test")]
+    if isinstance(task, Evaluation):
+        pytest.skip("has a test part alone")
+    parts = [task.load(part, folder, 0) for part in parts_of(task)]
     images = [split.read(torch.arange(len(split)), None).flatten(1) for split in parts]
 
     for one, other in ((0, 1), (0, 2), (1, 2)):
@@ -112,13 +124,15 @@ def test_classes_are_named_and_all_there(task: Task, folder: Path) -> None:
             assert all(len(names) == len(row) for row in task.load("test", folder, 0).targets)
         return
     assert len(set(names)) == task.num_classes
-    for part in ("train", "validation", "test"):
+    for part in parts_of(task):
         split = task.load(part, folder, 0)
         assert split.by_class is not None
         assert set(split.by_class.classes.tolist()) == set(range(task.num_classes))
 
 
 def test_augmentation_draws_only_from_its_stream(card: Card, task: Task, folder: Path) -> None:
+    if isinstance(task, Evaluation):
+        pytest.skip("trains nothing")
     split, index = task.load("train", folder, 0), torch.arange(16)
     before = torch.get_rng_state()
 
@@ -132,21 +146,23 @@ def test_augmentation_draws_only_from_its_stream(card: Card, task: Task, folder:
 
 def test_every_model_predicts_and_is_scored(task: Task, folder: Path) -> None:
     split = task.load("test", folder, 0)
-    for name in task.models[:2]:
+    for name in task.models[: 1 if isinstance(task, Evaluation) else 2]:
         model = task.build(name)
 
         predictions = predict(task, model, baseline(), split)
+        scores = task.score(predictions, split.targets)
+        assert set(scores) == {metric.name for metric in task.metrics}
+        if isinstance(task, Evaluation):
+            continue
         train, index = task.load("train", folder, 0), torch.arange(7)
         step = Step(
             train.read(index, None), train.targets[index], rng=generator(0, "mix"), task=task,
             model=model,
         )  # fmt: skip
-        scores = task.score(predictions, split.targets)
 
         assert step.loss(model(step.images).out, step.targets).shape == (7,)
         if not hasattr(model, "loss"):
             assert task.loss(predictions["outputs"], split.targets).shape == (len(split),)
-        assert set(scores) == {metric.name for metric in task.metrics}
         assert all(model.get_submodule(block) for block in model.blocks)  # type: ignore[union-attr]
 
 

@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 
 from mixbench.errors import UnknownName, UsageError
-from mixbench.plan.cells import Request, cells_of
 from mixbench.plan.graph import Plan, plan
+from mixbench.plan.request import Request, cells_of
 from mixbench.plan.why import differences
 from mixbench.registry.parameters import read_settings
 

@@ -7,8 +7,8 @@ import pytest
 
 from mixbench.engines.progress import duration, forecast, remaining_s
 from mixbench.engines.scheduler import Board, StageState
-from mixbench.plan.cells import Request, cells_of
 from mixbench.plan.graph import plan
+from mixbench.plan.request import Request, cells_of
 from mixbench.store import Store
 
 

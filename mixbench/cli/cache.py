@@ -55,8 +55,8 @@ def list_stages(*, as_json: bool, store_path: Path) -> None:
 @store_option
 def why(*, as_json: bool, store_path: Path, **options: Any) -> None:
     """Say why each stage of the given cells would run again, or would not."""
-    from mixbench.plan.cells import cells_of
     from mixbench.plan.graph import plan
+    from mixbench.plan.request import cells_of
 
     store = existing_store(store_path)
     stages = plan(cells_of(make_request(options))).stages

@@ -2,24 +2,21 @@
 
 import json
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from mixbench.cli.data_sets import data_set, filling, missing
+from mixbench.cli.making import make
 from mixbench.cli.options import as_json
 from mixbench.cli.waiting import bar, spinner
-from mixbench.declare import Archive, Data, Synthetic
-from mixbench.errors import DataError, DataFull, UnknownName, UsageError, naming_full_disk
+from mixbench.declare import Archive, Data
+from mixbench.errors import DataError
 
 if TYPE_CHECKING:
     from mixbench.archives import Finding
     from mixbench.plan.data import DataSet
-    from mixbench.registry.cards import Card
 
 FEW = 10  # wrong files that are named
 
@@ -27,6 +24,9 @@ FEW = 10  # wrong files that are named
 @click.group()
 def data() -> None:
     """Fetch, make and check the data of tasks."""
+
+
+data.add_command(make)
 
 
 @data.command("ls")
@@ -40,7 +40,7 @@ def list_data(*, as_json: bool) -> None:
             "name": name,
             "tasks": [one.task.name for one in alike],
             "folder": str(whereabouts(alike[0].data)),
-            "here": not _missing(alike[0].data, whereabouts(alike[0].data)),
+            "here": not missing(alike[0].data, whereabouts(alike[0].data)),
             "licence": alike[0].data.licence,
         }
         for name, alike in sets_by_name().items()
@@ -67,9 +67,9 @@ def get(name: str, source: Path | None, folder: Path | None) -> int:
     The same command again continues where the last one stopped.
     """
     from mixbench.plan.data import home
-    from mixbench.registry.units import load_task
+    from mixbench.registry.units import make_task
 
-    chosen = _data_set(name)
+    chosen = data_set(name)
     declared = chosen.data
     click.echo(f"{declared.name}, {declared.version}\nlicence  {declared.licence}")
     click.echo(f"page     {declared.url}")
@@ -79,13 +79,13 @@ def get(name: str, source: Path | None, folder: Path | None) -> int:
         click.echo(f"It comes with the installed package {declared.package}: nothing to fetch.")
         return 0
     folder = (folder or home(declared)).expanduser().resolve()
-    with _filling(folder):
+    with filling(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        task = load_task(chosen.task)(**chosen.parameters)
+        task = make_task(chosen.task, chosen.parameters)
         marks = {archive: folder / f".unpacked-{archive.name}" for archive in declared.archives}
         new = [archive for archive, mark in marks.items() if not mark.exists()]
         # Another data set may have unpacked some of them here; what was unpacked may be gone.
-        for archive in new or (marks if _missing(declared, folder) else ()):
+        for archive in new or (marks if missing(declared, folder) else ()):
             path = _fetched(archive, source, folder, declared)
             with spinner(f"unpacking {path.name}"):
                 task.unpack(path, folder)
@@ -99,7 +99,7 @@ def _get_weights(chosen: "DataSet", source: Path | None) -> None:
     from mixbench.plan.data import weights_home
 
     folder = weights_home()
-    with _filling(folder):
+    with filling(folder):
         for archive in published_weights(chosen):
             folder.mkdir(parents=True, exist_ok=True)
             path = _fetched(archive, source, folder, chosen.data)
@@ -113,19 +113,6 @@ def published_weights(chosen: "DataSet") -> list[Archive]:
 
     published = (one.task.declared.get("published", {}) for one in alike(chosen))
     return [archive for by_model in published for archive in by_model.values()]
-
-
-@contextmanager
-def _filling(folder: Path) -> Iterator[None]:
-    """Name a folder that nothing can be written to."""
-    try:
-        with naming_full_disk(folder, DataFull):
-            yield
-    except OSError as error:
-        raise DataError(
-            f"{folder} cannot be written to ({error.strerror or error}): choose another place by "
-            "--to."
-        ) from error
 
 
 def _fetched(archive: Archive, source: Path | None, folder: Path, declared: Data) -> Path:
@@ -150,79 +137,6 @@ def _fetched(archive: Archive, source: Path | None, folder: Path, declared: Data
 
 @data.command()
 @click.argument("name")
-@click.option("--to", "folder", type=click.Path(file_okay=False, path_type=Path), help="Where to.")
-@click.option("--classes", type=click.IntRange(1), help="How many classes.")
-@click.option("--train", type=click.IntRange(1), help="Training images of every class.")
-@click.option("--test", type=click.IntRange(1), help="Test images of every class.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option("--set", "settings", multiple=True, metavar="NAME.PARAM=VALUE", help="Of the task.")
-def make(*, name: str, folder: Path | None, settings: tuple[str, ...], **given: int | None) -> None:
-    """Write generated images in a data set's official layout.
-
-    They are textured shapes on cluttered grounds: learnable, not trivial, and labelled as
-    synthetic wherever their numbers are shown.
-
-    \b
-    mixbench data make cifar10 --classes 5 --train 50 --test 20 --to shapes
-    """  # noqa: D301  # click's mark for lines that stay as they are
-    from mixbench.plan.cells import base_values
-    from mixbench.plan.data import data_of, home
-    from mixbench.registry.parameters import given_to, parameters_of, read_settings
-
-    chosen = _data_set(name)
-    card, synthetic = chosen.task, chosen.task.declared["synthetic"]
-    texts = {**chosen.parameters, **given_to(card, read_settings(settings))}
-    if (classes := given.pop("classes")) is not None:
-        texts["classes"] = str(classes)
-    protocol = next(iter(synthetic.protocols), "")
-    values = parameters_of(card, base_values(card, protocol), texts)
-    declared = data_of(card, values)
-    folder = folder or home(declared).with_name(f"{declared.name}-synthetic")
-    folder = _empty(folder.expanduser().resolve())
-    amount = replace(synthetic, **{n: v for n, v in given.items() if v is not None})
-    with _filling(folder), spinner(f"painting the images of {card.name}"):
-        _make(card, values, amount, folder)
-    changed = "".join(f" --set {card.name}.{n}={values[n]}" for n in texts)
-    under = f" --protocol {protocol}" if protocol else ""
-    click.echo(
-        f"{folder}\n{amount.train} training and {amount.test} test images of every class; use it "
-        f"with\n  mixbench run -m none -t {card.name}{under}{changed} --data {folder}"
-    )
-
-
-def _empty(folder: Path) -> Path:
-    """Refuse a folder that holds something."""
-    if folder.exists() and any(folder.iterdir()):
-        raise UsageError(f"{folder} must be empty: remove what is there, or name another by --to.")
-    return folder
-
-
-def _make(card: "Card", values: dict[str, Any], amount: Synthetic, folder: Path) -> None:
-    """Write generated data, and beside it what was written; all of it or nothing."""
-    from mixbench.plan.data import MARK, data_of, survey
-    from mixbench.registry.units import load_task
-    from mixbench.store import sha256, write_json
-
-    declared = data_of(card, values)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        made = Path(scratch) / folder.name
-        made.mkdir()
-        load_task(card)(**values).synthesize(made, amount)
-        content = {
-            "task": {"name": card.name, "version": card.version, "parameters": values},
-            "amount": asdict(amount),
-            "files": {path: sha256(made / path) for path in declared.files},
-            "trees": {path: survey(made / path, declared.counted) for path in declared.trees},
-        }
-        write_json(made / MARK, content)
-        if folder.exists():
-            folder.rmdir()
-        made.rename(folder)
-
-
-@data.command()
-@click.argument("name")
 @click.option("--data", "folder", type=click.Path(path_type=Path), help="Its folder.")
 @click.option("--images", is_flag=True, help="Open every image, too.")
 @as_json
@@ -233,7 +147,7 @@ def verify(*, name: str, folder: Path | None, images: bool, as_json: bool) -> in
     """
     from mixbench.plan.data import whereabouts
 
-    chosen = _data_set(name)
+    chosen = data_set(name)
     place = folder.expanduser().resolve() if folder else whereabouts(chosen.data)
     return _verified(chosen, place, images=images, as_json=as_json)
 
@@ -242,7 +156,7 @@ def _verified(chosen: "DataSet", folder: Path, *, images: bool, as_json: bool) -
     """Print what is found in a data set's folder; return the exit code."""
     from mixbench.plan.data import MARK, alike
     from mixbench.plan.verify import compare
-    from mixbench.registry.units import load_task
+    from mixbench.registry.units import make_task
 
     declared = chosen.data
     findings = list(compare(declared, folder))
@@ -250,7 +164,7 @@ def _verified(chosen: "DataSet", folder: Path, *, images: bool, as_json: bool) -
     if not generated and all(finding.ok for finding in findings):
         for one in alike(chosen):
             if "verify" in one.task.defines:
-                findings += load_task(one.task)(**one.parameters).verify(folder)
+                findings += make_task(one.task, one.parameters).verify(folder)
     if images:
         findings += _opened([folder / tree for tree in declared.trees])
     wrong = [finding for finding in findings if not finding.ok]
@@ -280,21 +194,3 @@ def _opened(trees: list[Path]) -> list["Finding"]:
         number, faults = unreadable(trees, tell)
     text = " ".join([f"{number - len(faults)} of {number} can be read.", *faults[:FEW]])
     return [Finding("images", not faults, text)]
-
-
-def _data_set(name: str) -> "DataSet":
-    """Return a data set by its name, by that of a task that reads it, or by the task's file."""
-    from mixbench.plan.data import sets_by_name, sets_of
-    from mixbench.registry.units import find
-
-    if name.endswith(".py"):
-        return sets_of(find("task", name))[0]
-    known = sets_by_name()
-    tasks = {one.task.name for alike in known.values() for one in alike}
-    if name not in known and name not in tasks:
-        raise UnknownName("data set", name, {*known, *tasks})
-    return sets_of(find("task", name))[0] if name in tasks else known[name][0]
-
-
-def _missing(declared: Data, folder: Path) -> list[str]:
-    return [path for path in (*declared.files, *declared.trees) if not (folder / path).exists()]

@@ -61,7 +61,7 @@ def _parameters(card: "Card") -> Iterator[str]:
     """Yield every parameter with its default and type, and what protocols make of them."""
     if card.parameters:
         yield "\nparameters (--set NAME.PARAM=VALUE)"
-    texts = {f"{card.name}.{p.name}={p.default}": p.annotation for p in card.parameters}
+    texts = {f"{card.name}.{p.name}={_text(p.default)}": p.annotation for p in card.parameters}
     width = max(map(len, texts), default=0)
     for text, annotation in texts.items():
         yield f"  {text:{width}}  {annotation}"
@@ -72,9 +72,12 @@ def _parameters(card: "Card") -> Iterator[str]:
 def _task_lines(card: "Card") -> Iterator[str]:
     """Yield what only tasks have: protocols, models, metrics."""
     declared = card.declared
+    whose = f"of {declared['evaluates']}" if "evaluates" in declared else "too"
+    if "evaluates" in declared:
+        yield f"\nevaluates the models of {declared['evaluates']}, and trains none"
     for protocol, recipe in declared.get("protocols", {}).items():
         generated = ", on generated images" if protocol in declared["synthetic"].protocols else ""
-        yield f"\nprotocol {protocol}{generated} (each field is a parameter too)"
+        yield f"\nprotocol {protocol}{generated} (each field is a parameter {whose})"
         yield f"  {_named(vars(recipe))}"
         for model, values in declared.get("by_model", {}).get(protocol, {}).items():
             yield f"  with {model}: {_named(values)}"
@@ -86,6 +89,15 @@ def _task_lines(card: "Card") -> Iterator[str]:
         ranked = ", ranked" if metric.primary else ", of no method" if metric.floor else ""
         yield f"metric {metric.name} in {metric.unit}, {better} is better{ranked}"
     yield from _published(declared.get("references", ()))
+
+
+def _text(default: Any) -> str:
+    """Return a default as it is given: of several numbers, with commas."""
+    if not isinstance(default, tuple):
+        return str(default)
+    from mixbench.declare.attacks import eps_text
+
+    return ",".join(eps_text(n) if isinstance(n, float) else str(n) for n in default)
 
 
 def _published(references: Sequence["Reference"]) -> Iterator[str]:

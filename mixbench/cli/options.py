@@ -10,7 +10,7 @@ import click
 from mixbench.errors import UsageError
 
 if TYPE_CHECKING:
-    from mixbench.plan.cells import Request
+    from mixbench.plan.request import Request
     from mixbench.store import Store
 
 Command = Callable[..., Any]
@@ -71,7 +71,7 @@ def make_request(options: dict[str, Any]) -> "Request":
     UsageError
         If no method or no task is named.
     """
-    from mixbench.plan.cells import Request
+    from mixbench.plan.request import Request
     from mixbench.plan.tuning import read_grid
     from mixbench.registry.parameters import read_settings
 

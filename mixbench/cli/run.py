@@ -50,8 +50,8 @@ def run(*, store_path: Path, fresh: bool, dry_run: bool, as_json: bool, **option
     from mixbench.engines.local import LocalEngine, local_slots, readers
     from mixbench.engines.preflight import preflight
     from mixbench.engines.scheduler import Means
-    from mixbench.plan.cells import cells_of
     from mixbench.plan.graph import plan as make_plan
+    from mixbench.plan.request import cells_of
     from mixbench.store import Store
 
     plan = make_plan(cells_of(make_request(options)))
@@ -80,8 +80,8 @@ def run(*, store_path: Path, fresh: bool, dry_run: bool, as_json: bool, **option
 @as_json
 def plan(*, store_path: Path, as_json: bool, **options: Any) -> int:
     """Show what a run would do: cells, stages, what is cached or shared (= run --dry-run)."""
-    from mixbench.plan.cells import cells_of
     from mixbench.plan.graph import plan as make_plan
+    from mixbench.plan.request import cells_of
     from mixbench.store import Store
 
     return _show_plan(

@@ -134,13 +134,17 @@ class Task:
     variants
         Data by the values of a parameter `variant`, for a task whose data is published in several;
         `data` is that of its default.
+    metrics
+        What `score` returns; an instance may have others than its class, by its parameters.
+    evaluation_batch
+        How many items are predicted at once.
     num_classes, image_size
         For methods to check what they are asked; 0 for a task without single classes.
     """
 
     version: ClassVar[int]
     data: ClassVar[Data]
-    metrics: ClassVar[tuple[Metric, ...]]
+    metrics: tuple[Metric, ...]
     models: ClassVar[tuple[str, ...]]
     protocols: ClassVar[Mapping[str, Recipe]]
     references: ClassVar[tuple[Reference, ...]] = ()
@@ -151,6 +155,8 @@ class Task:
     by_model: ClassVar[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {}
     published: ClassVar[Mapping[str, Archive]] = {}
     variants: ClassVar[Mapping[str, Data]] = {}
+    # Of 224 pixels: as many as a processor's memory holds the widest activations of.
+    evaluation_batch: ClassVar[int] = 200
     num_classes: int = 0
     image_size: tuple[int, int]
 

@@ -16,12 +16,14 @@ from mixbench.declare.alike import (
     VOC_2007,
     pretrained_on,
 )
+from mixbench.declare.attacks import EPSILONS, EPSILONS_ASCENDING, under_attack
 from mixbench.declare.facts import (
     BASELINE,
     Archive,
     Count,
     CountOrZero,
     Data,
+    Epsilons,
     File,
     Fraction,
     Metric,
@@ -40,6 +42,8 @@ __all__ = [
     "BASELINE",
     "COCO_2014_ARCHIVES",
     "CUB",
+    "EPSILONS",
+    "EPSILONS_ASCENDING",
     "FINE_TUNING",
     "MEAN_AVERAGE_PRECISION",
     "MULTI_LABEL_FINE_TUNING",
@@ -51,6 +55,7 @@ __all__ = [
     "Count",
     "CountOrZero",
     "Data",
+    "Epsilons",
     "File",
     "Fraction",
     "Metric",
@@ -64,4 +69,5 @@ __all__ = [
     "Weights",
     "pretrained_on",
     "table_row",
+    "under_attack",
 ]

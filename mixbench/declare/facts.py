@@ -4,11 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 Positive = Annotated[float, Gt(0), Lt(float("inf"))]
 NonNegative = Annotated[float, Ge(0), Lt(float("inf"))]
 Fraction = Annotated[float, Ge(0), Le(1)]
+# How far an attack may move a pixel, whose range is 1; 8/255 is a number, too.
+Epsilon = Annotated[float, Gt(0), Le(1)]
+Epsilons = Annotated[tuple[Epsilon, ...], MinLen(1)]
 Count = Annotated[int, Ge(1)]
 CountOrZero = Annotated[int, Ge(0)]
 SearchGrid = Annotated[int, Ge(2), Le(5)]  # 25 cells: more masks than a search can learn from
@@ -19,6 +22,10 @@ File = Annotated[str, "file"]
 # generated) or a file.
 Weights = Annotated[str, "weights"]
 BASELINE = "none"  # the method that mixes nothing
+# What a task that evaluates another's models has of that task, unless it declares it itself.
+OF_THE_SUBJECT = (
+    *("data", "variants", "synthetic", "models", "takes_timm", "protocols", "by_model"),
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,8 @@ class Metric:
     floor
         Whether it is what the primary metric would be without looking at the data: a fact of the
         task, not a merit of a method.
+    detail
+        Whether it is for the record alone: tables leave it out.
     """
 
     name: str
@@ -41,6 +50,7 @@ class Metric:
     higher_is_better: bool
     primary: bool = False
     floor: bool = False
+    detail: bool = False
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ KINDS: tuple[Kind, Kind] = ("method", "task")
 def preflight(plan: Plan, store: Store, *, fresh: bool) -> None:
     """Have methods, models and weights that may not fit their tasks made, and the methods look.
 
-    Models that a task names are known to fit it, unless they start from files.
+    Models that a task names are known to fit it, unless they start from files. A cell is looked at
+    where it begins: where it is trained, or evaluated if it has its weights from elsewhere.
 
     Parameters
     ----------
@@ -31,7 +32,7 @@ def preflight(plan: Plan, store: Store, *, fresh: bool) -> None:
     """
     specs = {}
     for key, stage in plan.stages.items():
-        if stage.kind == "train" and _may_not_fit(stage) and (fresh or not store.finished(key)):
+        if _begins(stage) and _may_not_fit(stage) and (fresh or not store.finished(key)):
             unseeded = stage.label.rpartition("/")[0]  # seeds, or candidates, are alike in this
             specs[unseeded] = asdict(stage)
     if not specs:
@@ -49,6 +50,12 @@ def preflight(plan: Plan, store: Store, *, fresh: bool) -> None:
     complaints = json.loads(done.stdout.splitlines()[-1])  # a plugin may print as well
     if complaints:
         raise UsageError(complaints[0])
+
+
+def _begins(stage: Stage) -> bool:
+    """Tell whether a stage trains a model, or evaluates one that no stage trains."""
+    given = stage.kind == "evaluate" and "train" not in stage.inputs
+    return stage.kind == "train" or given
 
 
 def _may_not_fit(stage: Stage) -> bool:

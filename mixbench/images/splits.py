@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -63,6 +64,12 @@ class ImageSplit:
         """Return the same part for a device."""
         self.device = device
         return self
+
+    def in_pixels(self) -> Self:
+        """Return the same part with images that are not normalised: pixels in [0, 1]."""
+        plain, channels = copy(self), len(self._pixels.mean)
+        plain._pixels = Pixels((0.0,) * channels, (1.0,) * channels)
+        return plain
 
     def draw(self, number: int, rng: torch.Generator | None) -> Tensor | None:
         """Return the augmentation's draws for a batch; None where nothing is augmented."""

@@ -15,7 +15,7 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from mixbench.declare import BASELINE
-from mixbench.records.schema import Record
+from mixbench.records.schema import MetricRecord, Record
 
 LEVEL = 0.95  # of the intervals
 
@@ -117,9 +117,7 @@ def _leaderboard(group: Sequence[Record]) -> Leaderboard:
         notes=(*_notes(group, rows), *_floor_notes(first, rows, floors), *_source_notes(sources)),
         metric=primary.name,
         unit=primary.unit,
-        secondary=tuple(
-            m.name for m in first.metrics if m.at == "last" and not (m.primary or m.floor)
-        ),
+        secondary=tuple(m.name for m in first.metrics if _is_shown(m) and not m.primary),
     )
 
 
@@ -155,7 +153,7 @@ def runs_of(records: Iterable[Record]) -> pd.DataFrame:
     rows = []
     for record in records:
         assert record.cost is not None  # ok records have one
-        shown = (m for m in record.metrics if m.at == "last" and not (m.primary or m.floor))
+        shown = (m for m in record.metrics if _is_shown(m) and not m.primary)
         last = {m.name: m.value for m in shown}
         rows.append({
             "method": method_label(record),
@@ -167,6 +165,11 @@ def runs_of(records: Iterable[Record]) -> pd.DataFrame:
             "extra_parameters": record.cost.extra_parameters,
         })
     return pd.DataFrame(rows)
+
+
+def _is_shown(metric: MetricRecord) -> bool:
+    """Tell whether a metric has a column."""
+    return metric.at == "last" and not (metric.floor or metric.detail)
 
 
 def _rows(runs: pd.DataFrame, *, higher_is_better: bool) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from mixbench.errors import DataError, UsageError
 
 State = Mapping[str, Tensor]
 NAMED = 3  # tensors that do not fit
+OWN = "model."  # begins the names of the model's tensors in the files that training leaves
 
 
 def start_from(model: nn.Module, weights: str, trained: Mapping[str, nn.Module]) -> None:
@@ -34,20 +35,54 @@ def start_from(model: nn.Module, weights: str, trained: Mapping[str, nn.Module])
     """
     if weights == "random":
         return
+    if trained:
+        state = next(iter(trained.values())).state_dict()
+        state = {name.removeprefix("net."): tensor for name, tensor in state.items()}
+        _take(model, state, "of the finished pre-training")
+    else:
+        _take(model, *_named(model, weights))
+
+
+def start_whole(model: nn.Module, weights: str, classes: str) -> None:
+    """Give a model all its weights, the classifier's too.
+
+    Parameters
+    ----------
+    weights
+        ``timm``, ``timm:TAG`` or a file.
+    classes
+        What its classes are, for an error.
+
+    Raises
+    ------
+    DataError
+        If the weights cannot be read, are another model's or of other classes.
+    UsageError
+        If no weights are known for such a model.
+    """
+    state, where = _named(model, weights)
+    _take(model, state, where)
+    try:
+        adopt(getattr(model, "net", model), state)  # timm's own tensors lie one level down
+    except _Unfit as error:
+        raise DataError(
+            f"The weights {where} tell other classes: {error}. Give those of a model of the "
+            f"{classes}."
+        ) from error
+
+
+def _named(model: nn.Module, weights: str) -> tuple[State, str]:
+    """Return the tensors that a text names, and how to call them."""
+    if weights.startswith("timm"):
+        return timm_weights(model, weights.removeprefix("timm").lstrip(":")), f"of {weights}"
+    return read_weights(Path(weights)), weights
+
+
+def _take(model: nn.Module, state: State, where: str) -> None:
+    """Give a model all but its classifier's weights."""
     taking = getattr(model, "adopt", None)
     if taking is None:
         raise UsageError(f"There are no weights for {type(model).__name__} to start from.")
-    state: State
-    if trained:
-        state, where = next(iter(trained.values())).state_dict(), "of the finished pre-training"
-        state = {name.removeprefix("net."): tensor for name, tensor in state.items()}
-    elif weights.startswith("timm"):
-        state, where = (
-            timm_weights(model, weights.removeprefix("timm").lstrip(":")),
-            f"of {weights}",
-        )
-    else:
-        state, where = read_weights(Path(weights)), weights
     try:
         taking(state)
     except _Unfit as error:
@@ -87,7 +122,7 @@ def read_weights(path: Path) -> State:
     """
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return of_the_model(load_file(path))
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError, SafetensorError) as error:
         first = str(error).partition("\n")[0]
@@ -101,6 +136,12 @@ def read_weights(path: Path) -> State:
     if not tensors:
         raise DataError(f"The weights {path} must be tensors by their names (got none).")
     return tensors
+
+
+def of_the_model(state: State) -> State:
+    """Return the tensors of the model itself, where those of a whole run are kept together."""
+    own = {n.removeprefix(OWN): tensor for n, tensor in state.items() if n.startswith(OWN)}
+    return {n.removeprefix("net."): tensor for n, tensor in own.items()} or state
 
 
 class _Unfit(Exception):

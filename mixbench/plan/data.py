@@ -75,7 +75,14 @@ def data_of(task: Card, parameters: Mapping[str, Any]) -> Data:
 
 
 def sets_of(task: Card) -> list[DataSet]:
-    """Return a task's data, variant by variant, that of its default first."""
+    """Return a task's data, variant by variant, that of its default first.
+
+    An evaluation without data of its own reads that of the task whose models it evaluates.
+    """
+    if "evaluates" in task.declared:
+        subject = find("task", task.declared["evaluates"])
+        if task.declared["data"] == subject.declared["data"]:
+            return sets_of(subject)
     data: Data = task.declared["data"]
     variants: Mapping[str, Data] = task.declared.get("variants", {})
     found = [DataSet(other, task, {"variant": name}) for name, other in variants.items()]
@@ -87,7 +94,8 @@ def sets_by_name() -> dict[str, list[DataSet]]:
     known: dict[str, list[DataSet]] = {}
     for name in paths("task"):
         for one in sets_of(find("task", name)):
-            known.setdefault(one.data.name, []).append(one)
+            if one.task.name == name:
+                known.setdefault(one.data.name, []).append(one)
     return known
 
 

@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
-from mixbench.plan.cells import Cell, as_trained, needed
+from mixbench.plan.cells import Cell
+from mixbench.plan.request import as_trained, needed
 from mixbench.plan.tuning import candidates
 from mixbench.registry.cards import Card
 from mixbench.registry.fingerprint import combine, fingerprint
@@ -93,11 +94,25 @@ def plan(cells: Iterable[Cell]) -> Plan:
 
 def _chain(cell: Cell, stages: dict[str, Stage]) -> tuple[str, ...]:
     """Add the cell's stages and those it starts from; return the keys of its own."""
+    if cell.subject is not None:
+        return _evaluation_chain(cell, cell.subject, stages)
     chain = _training_chain(cell, stages)
     inputs = {"train": chain[-1]}
     if cell.data.folder is None:
         inputs["data"] = chain[0]
     return (*chain, _add(_stage("evaluate", as_trained(cell), inputs, cell.label), stages))
+
+
+def _evaluation_chain(cell: Cell, subject: Cell, stages: dict[str, Stage]) -> tuple[str, ...]:
+    """Add the stages of a cell that evaluates another's model; return the keys of its own."""
+    inputs, chain = {}, []
+    if cell.trained_by is not None:
+        inputs["train"] = _training_chain(subject, stages)[-1]
+    if cell.data.folder is None:
+        owner = cell if cell.has_own_data else subject
+        inputs["data"] = _add(_stage("data", owner, {}, owner.task.label), stages)
+        chain.append(inputs["data"])
+    return (*chain, _add(_stage("evaluate", cell, inputs, cell.label), stages))
 
 
 def _training_chain(cell: Cell, stages: dict[str, Stage], which: str = "") -> tuple[str, ...]:
@@ -145,27 +160,31 @@ def code_of(kind: StageKind, units: tuple[Card, ...]) -> dict[str, str]:
 
 def _stage(kind: StageKind, cell: Cell, inputs: Mapping[str, str], label: str) -> Stage:
     """Return one stage of a cell, with only what decides its result in its identity."""
-    units = (cell.task,) if kind == "data" else (cell.task, cell.method)
-    code = code_of(kind, tuple(unit.card for unit in units))
+    units = {"task": cell.task, "method": cell.method}
+    if kind == "data":
+        del units["method"]
+    if cell.subject is not None:
+        units["subject"] = cell.subject.task
+    code = code_of(kind, tuple(unit.card for unit in units.values()))
     identity: dict[str, Any] = {
         "key_version": KEY_VERSION,
         "kind": kind,
-        "task": cell.task.identity,
+        **{role: unit.identity for role, unit in units.items()},
         "inputs": dict(inputs),
         "code": combine(code),
     }
     if kind != "data":
         identity |= {
-            "method": cell.method.identity,
             "model": cell.model,
             "recipe": asdict(cell.recipe),
             "seed": cell.seed,
             "data": {"origin": cell.data.origin, "digest": cell.data.digest},
         }
     places: dict[str, str] = {
-        unit.card.kind: str(unit.card.path) for unit in units if unit.card.source == "file"
+        role: str(unit.card.path) for role, unit in units.items() if unit.card.source == "file"
     }
-    places |= {f"{unit.card.kind}.{n}": path for unit in units for n, path in unit.files.items()}
+    for role, unit in units.items():
+        places |= {f"{role}.{name}": path for name, path in unit.files.items()}
     if cell.data.folder:
         places["data"] = str(cell.data.folder)
     epochs = cell.recipe.epochs if kind == "train" else 0

@@ -86,14 +86,15 @@ def _record(number: int, board: Board, command: Sequence[str]) -> Record:
     rests_on = [k for k in board.plan.rests_on(chain[-1]) if board.store.finished(k)]
     manifests = {key: board.store.manifest(key) for key in rests_on}
     ran = {key for key in rests_on if board.payers.get(key) == number}
-    train = manifests[chain[-2]]
+    # Where weights were given, nothing but the evaluation ran.
+    train = manifests[board.plan.stages[chain[-1]].inputs.get("train", chain[-1])]
     # Of the candidates of a tuning, the chosen one's files are those of the choice.
     kept = [k for k in chain if not (cell.grid and board.plan.stages[k].kind == "train")]
     return Record(
         **facts,
         tuning=_tuning(cell, train) if cell.grid else None,
         stages=[_stage(key, manifests[key], key in chain, key in ran) for key in rests_on],
-        metrics=list(_metrics(cell, board.store, chain[-1])),
+        metrics=list(_metrics(board.store, chain[-1])),
         references=list(_references(cell)),
         cost=_cost(manifests, ran),
         hardware=Hardware(**train["hardware"]),
@@ -161,9 +162,9 @@ def _stage(key: str, manifest: dict[str, Any], own: bool, ran: bool) -> StageRec
     )
 
 
-def _metrics(cell: Cell, store: Store, key: str) -> Iterator[MetricRecord]:
+def _metrics(store: Store, key: str) -> Iterator[MetricRecord]:
     content = read_json(store.path(key, "metrics.json"))
-    declared: dict[str, Metric] = {m.name: m for m in cell.task.card.declared["metrics"]}
+    declared = {facts["name"]: Metric(**facts) for facts in content["declared"]}
     for at, scores in content["metrics"].items():
         for name, score in scores.items():
             metric = declared[name]
@@ -174,6 +175,7 @@ def _metrics(cell: Cell, store: Store, key: str) -> Iterator[MetricRecord]:
                 higher_is_better=metric.higher_is_better,
                 primary=metric.primary,
                 floor=metric.floor,
+                detail=metric.detail,
                 at=at,
                 n=content["n"],
                 stderr=score["stderr"],

@@ -93,6 +93,8 @@ class MetricRecord(Strict):
         epoch with the best validation result; ``median_tail`` is over the last epochs.
     floor
         Whether it is what the primary metric would be without looking at the data.
+    detail
+        Whether tables leave it out.
     n
         Test items.
     stderr
@@ -108,6 +110,7 @@ class MetricRecord(Strict):
     higher_is_better: bool
     primary: bool
     floor: bool = False
+    detail: bool = False
     at: Point
     n: int = Field(ge=1)
     stderr: NonNegative | None

@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from mixbench import declare
+from mixbench.declare.facts import OF_THE_SUBJECT
 from mixbench.errors import InvalidUnit
 
 Kind = Literal["method", "task"]
@@ -113,7 +114,8 @@ def read_card(path: Path, kind: Kind, source: Source = "builtin") -> Card:
     unit = _unit_class(tree, name, path)
     docstring = ast.get_docstring(tree) or ""
     declared = _declared(unit, path)
-    missing = [field for field in REQUIRED[kind] if field not in declared]
+    required = set(REQUIRED[kind]) - set(OF_THE_SUBJECT if "evaluates" in declared else ())
+    missing = sorted(required - declared.keys())
     if missing:
         raise InvalidUnit(
             f"{path}, line {unit.lineno}: {unit.name} must declare {', '.join(missing)} itself."

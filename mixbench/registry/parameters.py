@@ -1,8 +1,9 @@
 """From ``--set NAME.PARAM=VALUE`` to checked values. Knows no unit by name."""
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, get_origin, get_type_hints
+from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -11,6 +12,7 @@ from mixbench.errors import BadParameter, UnknownName, UsageError
 from mixbench.registry.cards import Card
 
 RECIPE_TYPES = get_type_hints(Recipe, include_extras=True)
+FRACTION = re.compile(r"(\d+\.?\d*)/(\d+\.?\d*)")
 
 
 class Setting(NamedTuple):
@@ -95,9 +97,24 @@ def recipe_value(unit: str, name: str, text: str) -> Any:
 def _parsed(kind: Any, text: str) -> Any:
     """Return a text as a value of a type; of a tuple, the parts between commas."""
     adapter = TypeAdapter(kind)
-    if get_origin(kind) is tuple:
-        return adapter.validate_python(text.split(",") if text else [])
-    return adapter.validate_strings(text)
+    plain = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    if get_origin(plain) is tuple:
+        parts = text.split(",") if text else []
+        return adapter.validate_python([_decimal(part.strip()) for part in parts])
+    return adapter.validate_strings(_decimal(text) if plain is float else text)
+
+
+def _decimal(text: str) -> str:
+    """Return a fraction like 8/255 as a decimal number, and any other text as it is."""
+    found = FRACTION.fullmatch(text)
+    return repr(float(found[1]) / float(found[2])) if found and float(found[2]) else text
+
+
+def _must(error: ValidationError) -> str:
+    """Say what a value must be: of a tuple, what its parts must be, or that there must be one."""
+    details = error.errors()
+    wrong = [d["msg"] for d in details if d["type"] != "too_short"] or ["must have a value"]
+    return "; ".join(wrong).replace("Input should be", "must be")
 
 
 def _checked(unit: str, given: Mapping[str, str], types: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,7 +125,6 @@ def _checked(unit: str, given: Mapping[str, str], types: Mapping[str, Any]) -> d
         try:
             values[name] = _parsed(types[name], text)
         except ValidationError as error:
-            must = "; ".join(detail["msg"] for detail in error.errors())
-            must = must.replace("Input should be", "must be")
+            must = _must(error)
             raise BadParameter(f"{unit}.{name} {must} (got {text!r}).") from error
     return values

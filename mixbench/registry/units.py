@@ -6,13 +6,16 @@ This module is the only importer of method and task files.
 import importlib
 import importlib.util
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from mixbench.declare.facts import OF_THE_SUBJECT
 from mixbench.errors import InvalidUnit, UnknownName
-from mixbench.registry.cards import Card, Kind, read_card
+from mixbench.registry.cards import Card, Kind, Source, read_card
 
 if TYPE_CHECKING:
     from mixbench.contract import Method, Task
@@ -49,7 +52,15 @@ def find(kind: Kind, name: str) -> Card:
     return _card(known[name], kind, "builtin")
 
 
-_card = cache(read_card)
+@cache
+def _card(path: Path, kind: Kind, source: Source) -> Card:
+    """Return what a file says; of an evaluation, also what the task says that it evaluates."""
+    card = read_card(path, kind, source)
+    if "evaluates" not in card.declared:
+        return card
+    subject = find("task", card.declared["evaluates"]).declared
+    taken = {name: subject[name] for name in OF_THE_SUBJECT if name in subject}
+    return replace(card, declared={**taken, **card.declared})
 
 
 def load_method(card: Card) -> "type[Method]":
@@ -64,6 +75,25 @@ def load_task(card: Card) -> "type[Task]":
     from mixbench.contract import Task
 
     return _subclass(card, Task)
+
+
+def make_task(
+    card: Card, parameters: Mapping[str, Any], subject: Mapping[str, Any] | None = None
+) -> "Task":
+    """Return a task with its parameters; an evaluation, with the task whose models it evaluates.
+
+    Parameters
+    ----------
+    subject
+        That task's parameters; its defaults, if none are given.
+    """
+    from mixbench.contract import Evaluation
+
+    task = load_task(card)(**parameters)
+    if isinstance(task, Evaluation):
+        other = find("task", task.evaluates)
+        task.about(load_task(other)(**(other.defaults if subject is None else subject)))
+    return task
 
 
 def _subclass(card: Card, base: type[Base]) -> type[Base]:

@@ -1,31 +1,90 @@
 """Predictions of a trained model, and what the reported numbers are taken at."""
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
+from time import perf_counter
 
 import torch
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from mixbench.contract import Method, Score, Split, Task
 from mixbench.images.loading import batches
 from mixbench.ranks import ALONE, Ranks
+from mixbench.store import write_bytes
+from mixbench.streams import stream_seed
 
-BATCH = 200  # images of 224 pixels of which a processor's memory holds the widest activations
+KEPT_FROM_S = 0.2  # what takes less is computed again as fast as it is read
+
+
+@dataclass(frozen=True)
+class Trail:
+    """What a prediction leaves, so that another attempt goes on after its last batch.
+
+    Attributes
+    ----------
+    folder
+        For the predictions of finished batches.
+    report
+        Shows how many batches are done, of how many.
+    turn, turns
+        Which of how many predictions of the same part it is, for the report.
+    """
+
+    folder: Path
+    report: Callable[[int, int, Mapping[str, float]], None]
+    turn: int = 0
+    turns: int = 1
+
+    def kept(self, device: torch.device) -> dict[int, dict[str, Tensor]]:
+        """Return the predictions that an earlier attempt left whole, by their batches."""
+        found = {}
+        for path in self.folder.glob("*.safetensors"):
+            batch, content = int(path.name.split("-")[0]), path.read_bytes()
+            if path.name == self._name(batch, content):
+                found[batch] = {name: t.to(device) for name, t in load(content).items()}
+        return found
+
+    def note(self, batch: int, predictions: Mapping[str, Tensor], since: float) -> None:
+        """Keep a batch's predictions if they took long to make."""
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in predictions.items()}
+        if perf_counter() - since > KEPT_FROM_S:  # a GPU has finished only now
+            content = save(tensors)
+            write_bytes(self.folder / self._name(batch, content), content)
+
+    def tell(self, done: int, of: int) -> None:
+        """Show how many of so many batches are done."""
+        self.report(self.turn * of + done, self.turns * of, {})
+
+    @staticmethod
+    def _name(batch: int, content: bytes) -> str:
+        """Return a file's name: its batch, and a digest by which it can vouch for itself."""
+        return f"{batch:07}-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
 
 
 @torch.no_grad()
-def predict(
+def predict(  # noqa: PLR0913  # all that a prediction depends on
     task: Task,
     model: nn.Module,
     method: Method,
     split: Split,
     workers: int = 0,
     ranks: Ranks = ALONE,
+    trail: Trail | None = None,
 ) -> dict[str, Tensor]:
     """Return the predictions for every item of a split, in order, on the CPU.
 
-    Nothing is mixed or augmented; model and method keep the mode they are in. Of several ranks,
-    each predicts its share, and all return the whole.
+    Nothing is mixed or augmented; model and method keep the mode they are in. What a task draws is
+    a matter of the batch alone, the same for all methods and seeds. Of several ranks, each predicts
+    its share, and all return the whole.
+
+    Parameters
+    ----------
+    trail
+        Of one process alone.
     """
     modes = model.training, method.training
     model.eval()
@@ -33,22 +92,30 @@ def predict(
     number = len(split)
     even = -(-number // ranks.number) * ranks.number  # every rank predicts as many
     own = torch.arange(even).clamp_max(number - 1)[ranks.rows]
-    chunks = own.split(BATCH)
-    images = batches(split, ((index, None) for index in chunks), workers)
-    parts = [
-        task.predict(model, method.predict, batch, split.targets[index].to(batch.device))
-        for index, batch in zip(chunks, images, strict=True)
-    ]
+    chunks = own.split(task.evaluation_batch)
+    parts = trail.kept(next(model.parameters()).device) if trail else {}
+    todo = [n for n in range(len(chunks)) if n not in parts]
+    images = batches(split, ((chunks[n], None) for n in todo), workers)
+    with torch.random.fork_rng():
+        for n, batch in zip(todo, images, strict=True):
+            torch.manual_seed(stream_seed(0, "evaluate", n))
+            clock = perf_counter()
+            targets = split.targets[chunks[n]].to(batch.device)
+            parts[n] = task.predict(model, method.predict, batch, targets)
+            if trail:
+                trail.note(n, parts[n], clock)
+                trail.tell(len(parts), len(chunks))
     model.train(modes[0])
     method.train(modes[1])
+    ordered = [parts[n] for n in range(len(chunks))]
     return {
-        name: ranks.gather(torch.cat([part[name] for part in parts]))[:number].cpu()
-        for name in parts[0]
+        name: ranks.gather(torch.cat([part[name] for part in ordered]))[:number].cpu()
+        for name in ordered[0]
     }
 
 
 def at_points(
-    scores: Mapping[int, Mapping[str, Score]], best: int, tail: Sequence[int]
+    scores: Mapping[int, Mapping[str, Score]], best: int | None, tail: Sequence[int]
 ) -> dict[str, dict[str, Score]]:
     """Return every metric at the points of training that are reported.
 
@@ -57,7 +124,7 @@ def at_points(
     scores
         By epoch, then by metric.
     best
-        The epoch that was best on the validation part.
+        The epoch that was best on the validation part; None where only the last one is scored.
     tail
         The last epochs; the last of them is the end of training.
 
@@ -67,5 +134,7 @@ def at_points(
         ``last`` (which is ranked), ``best_validation`` and ``median_tail``, then by metric.
     """
     last = scores[tail[-1]]
+    if best is None:
+        return {"last": dict(last)}
     medians = {name: Score(median(scores[epoch][name].value for epoch in tail)) for name in last}
     return {"last": dict(last), "best_validation": dict(scores[best]), "median_tail": medians}

@@ -7,7 +7,7 @@ its manifest says of the result and the cost.
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
@@ -17,14 +17,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from mixbench.contract import Method, Preparation, Task, Trained
+from mixbench.contract import Evaluation, Method, Preparation, Task, Trained
 from mixbench.declare import Recipe
 from mixbench.errors import MixbenchError
 from mixbench.plan.graph import code_of
 from mixbench.ranks import ALONE, Ranks
 from mixbench.registry.cards import Card, Kind
-from mixbench.registry.units import find, load_method, load_task
-from mixbench.stages.evaluation import at_points, predict
+from mixbench.registry.units import find, load_method
+from mixbench.registry.units import make_task as registered_task
+from mixbench.stages.evaluation import Trail, at_points, predict
 from mixbench.stages.journal import DiskJournal
 from mixbench.stages.runs import MEMORY, Setup, adopt_buffers, load_weights
 from mixbench.stages.training import train
@@ -32,6 +33,8 @@ from mixbench.stages.tuning import tune
 from mixbench.store import Store, write_json
 
 Facts = dict[str, Any]
+# The units of a spec by their roles, in the order in which the plan names them.
+KINDS: Mapping[str, Kind] = {"task": "task", "method": "method", "subject": "task"}
 
 
 @dataclass(frozen=True)
@@ -108,8 +111,8 @@ def check_code(spec: Mapping[str, Any]) -> None:
     MixbenchError
         If a file was changed since the stage was planned.
     """
-    kinds: tuple[Kind, ...] = ("task",) if spec["kind"] == "data" else ("task", "method")
-    now = code_of(spec["kind"], tuple(_unit(spec, kind)[0] for kind in kinds))
+    there = [role for role in KINDS if role in spec["identity"]]
+    now = code_of(spec["kind"], tuple(_unit(spec, role)[0] for role in there))
     changed = [name for name, digest in spec["code"].items() if now.get(name) != digest]
     if changed or len(now) != len(spec["code"]):
         raise MixbenchError(
@@ -130,8 +133,8 @@ def data_folder(spec: Mapping[str, Any], store: Store) -> Path:
 
 def make_task(spec: Mapping[str, Any]) -> Task:
     """Return the task of a spec."""
-    card, parameters = _unit(spec, "task")
-    return load_task(card)(**parameters)
+    subject = _unit(spec, "subject")[1] if "subject" in spec["identity"] else None
+    return registered_task(*_unit(spec, "task"), subject)
 
 
 def make_method(spec: Mapping[str, Any]) -> Method:
@@ -140,15 +143,15 @@ def make_method(spec: Mapping[str, Any]) -> Method:
     return load_method(card)(**parameters)
 
 
-def _unit(spec: Mapping[str, Any], kind: Kind) -> tuple[Card, dict[str, Any]]:
+def _unit(spec: Mapping[str, Any], role: str) -> tuple[Card, dict[str, Any]]:
     """Return a unit's card and parameters; files by their place, which the identity leaves out."""
-    unit, places = spec["identity"][kind], spec["places"]
+    unit, places = spec["identity"][role], spec["places"]
     files = {
-        name.removeprefix(f"{kind}."): path
+        name.removeprefix(f"{role}."): path
         for name, path in places.items()
-        if name.startswith(f"{kind}.")
+        if name.startswith(f"{role}.")
     }
-    return find(kind, places.get(kind, unit["name"])), {**unit["parameters"], **files}
+    return find(KINDS[role], places.get(role, unit["name"])), {**unit["parameters"], **files}
 
 
 def revive(spec: Mapping[str, Any], device: torch.device) -> tuple[nn.Module, Method]:
@@ -214,39 +217,59 @@ def train_stage(job: Job) -> Facts:
             "train_s": counters.train_s,
             "eval_s": counters.eval_s,
             "images": counters.images,
-            "parameters": _size(run.model),
-            "extra_parameters": _size(setup.method),
         },
     }
 
 
 def evaluate(job: Job) -> Facts:
     """Score the test part at the reported points, and keep the final predictions."""
-    key = job.spec["inputs"]["train"]
-    trained = job.store.manifest(key)["result"]
     test = job.task.load("test", job.data, job.identity["seed"]).to(job.device)
     model, method = revive(job.spec, job.device)
-    start = perf_counter()
-    names = {epoch: f"epoch-{epoch}" for epoch in trained["tail"]}
-    names.setdefault(trained["best"], "best")
+    sizes = {"parameters": _size(model), "extra_parameters": _size(method)}
+    earlier_s, start = job.journal.earlier_s(), perf_counter()
+    best, tail = _scored(job)
     scores = {}
     predictions: dict[str, Tensor] = {}
-    for number, epoch in enumerate(sorted(names)):
-        path = job.store.path(key, f"weights/{names[epoch]}.safetensors")
-        load_weights(model, method, load_file(path, str(job.device)))
+    epochs = sorted({*tail, *([best] if best else [])})
+    for number, epoch in enumerate(epochs):
+        _give(job, model, method, f"epoch-{epoch}" if epoch in tail else "best")
         if number == 0:
             test = job.task.once(model, test)
-        predictions = predict(job.task, model, method, test, job.spec["workers"])
+        folder = job.journal.work / "predictions" / str(epoch)
+        trail = Trail(folder, job.journal.report, number, len(epochs))
+        predictions = predict(job.task, model, method, test, job.spec["workers"], trail=trail)
         scores[epoch] = job.task.score(predictions, test.targets)
     save_file({**predictions, "targets": test.targets}, job.built / "predictions.safetensors")
-    points = at_points(scores, trained["best"], trained["tail"])
-    metrics = {
-        at: {name: score._asdict() for name, score in by_name.items()}
-        for at, by_name in points.items()
+    content = {
+        "n": len(test),
+        "classes": job.task.class_names(job.data),
+        "declared": [asdict(metric) for metric in job.task.metrics],
+        "metrics": {
+            at: {name: score._asdict() for name, score in by_name.items()}
+            for at, by_name in at_points(scores, best, tail).items()
+        },
     }
-    classes = job.task.class_names(job.data)
-    write_json(job.built / "metrics.json", {"n": len(test), "classes": classes, "metrics": metrics})
-    return {"result": {}, "cost": {"wall_s": perf_counter() - start}}
+    write_json(job.built / "metrics.json", content)
+    return {"result": {}, "cost": {"wall_s": earlier_s + perf_counter() - start, **sizes}}
+
+
+def _scored(job: Job) -> tuple[int | None, list[int]]:
+    """Return the best epoch and the last ones, as far as they are scored; 0 for given weights."""
+    if "train" not in job.spec["inputs"]:
+        return None, [0]
+    trained = job.store.manifest(job.spec["inputs"]["train"])["result"]
+    if isinstance(job.task, Evaluation):
+        return None, trained["tail"][-1:]
+    return trained["best"], trained["tail"]
+
+
+def _give(job: Job, model: nn.Module, method: Method, name: str) -> None:
+    """Give the model and the method the weights that training kept under a name, or given ones."""
+    if "train" not in job.spec["inputs"]:
+        job.task.start(model, {})
+        return
+    path = job.store.path(job.spec["inputs"]["train"], f"weights/{name}.safetensors")
+    load_weights(model, method, load_file(path, str(job.device)))
 
 
 def _size(module: nn.Module) -> int:

@@ -39,7 +39,7 @@ from mixbench.declare import (
     Data as Data,
 )
 from mixbench.images.augment import MARGIN, WindowFlip, resize
-from mixbench.images.splits import IMAGENET_PIXELS, StreamedSplit
+from mixbench.images.splits import StreamedSplit
 from mixbench.localization.box_accuracy import resized
 from mixbench.localization.cam import check_maps, class_maps
 from mixbench.localization.scoring import localization_scores
@@ -214,7 +214,7 @@ class CubWsol(Classification):
     def _split(self, names: list[str], images: Path, targets: Tensor, classes: Tensor) -> Split:
         index = ClassIndex(classes, self.num_classes)
         paths = [images / name for name in names]
-        return StreamedSplit(paths, targets, index, IMAGENET_PIXELS, self._augment, fit=self._fit)
+        return StreamedSplit(paths, targets, index, self.pixels, self._augment, fit=self._fit)
 
     def class_names(self, folder: Path) -> list[str]:
         """Return the names of the classes that take part."""

@@ -1,0 +1,228 @@
+"""From what is asked to cells, with every name checked."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, get_args
+
+from mixbench.declare import BASELINE, Need, Recipe
+from mixbench.errors import DataError, UnknownName, UsageError
+from mixbench.models.names import timm_models
+from mixbench.plan.cells import (
+    PRETRAINED,
+    PUBLISHED,
+    TIMM,
+    Cell,
+    Unit,
+    official_recipe,
+    weights_of,
+)
+from mixbench.plan.data import SYNTHETIC, locate, published
+from mixbench.plan.tuning import grid_of
+from mixbench.registry.cards import Card
+from mixbench.registry.parameters import Setting, given_to, parameters_of, task_settings
+from mixbench.registry.units import find
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for, as names and texts."""
+
+    methods: Sequence[str]
+    tasks: Sequence[str]
+    seeds: Sequence[int]
+    model: str | None = None
+    protocol: str | None = None
+    data: str | None = None
+    settings: Sequence[Setting] = ()
+    init: str | None = None
+    tune: Mapping[str, Sequence[str]] | None = None  # values by name; empty for the usual ones
+
+
+def cells_of(request: Request) -> list[Cell]:
+    """Return every cell asked for, seeds slowest, so that a plan cut short is still balanced.
+
+    Raises
+    ------
+    UnknownName
+        If a method, task, model, protocol or parameter does not exist.
+    UsageError
+        If a setting names a unit that does not take part.
+    """
+    methods = [find("method", name) for name in dict.fromkeys(request.methods)]
+    tasks = [find("task", name) for name in dict.fromkeys(request.tasks)]
+    known = {card.name for card in [*methods, *tasks]}
+    known |= {n.task for card in tasks for n in card.declared.get("needs", {}).values() if n.task}
+    known |= {card.declared["evaluates"] for card in tasks if "evaluates" in card.declared}
+    for setting in request.settings:
+        if setting.unit not in known:
+            raise UsageError(
+                f"--set {setting.unit}.{setting.parameter}: {setting.unit!r} takes no part here. "
+                f"Taking part: {', '.join(sorted(known))}."
+            )
+    halves = []
+    for frame in (_frame(card, request) for card in tasks):
+        units = [_method(card, frame["protocol"], request.settings) for card in methods]
+        halves += [{"method": unit, **frame} for unit in units]
+    for half in halves:
+        _check_that_it_mixes(half["method"], half["task"])
+    return [_cell(half, seed) for seed in dict.fromkeys(request.seeds) for half in halves]
+
+
+def _cell(half: Mapping[str, Any], seed: int) -> Cell:
+    """Return a cell, with that whose model it evaluates, from all but its seed."""
+    if "subject" not in half:
+        return Cell(seed=seed, **half)
+    subject = _cell({"method": half["method"], **half["subject"]}, seed)
+    return Cell(seed=seed, **{**half, "subject": subject})
+
+
+def _check_that_it_mixes(method: Unit, task: Unit) -> None:
+    """Refuse a method that would mix nowhere: its number would be the baseline's."""
+    evaluates = "evaluates" in task.card.declared
+    plainly = evaluates or task.parameters.get("mix_in") == "pretrain"
+    if method.card.name == BASELINE or not plainly:
+        return
+    for name in weights_of(task.card):
+        value = task.parameters[name]
+        if value in {"random", "timm", PUBLISHED} or value.startswith(TIMM):
+            if evaluates:
+                raise UsageError(
+                    f"{method.card.name} would mix nowhere: {task.card.name} evaluates {value} "
+                    f"weights. Evaluate its own training (--init {PRETRAINED}) or a file of it."
+                )
+            where = next(p.type for p in task.card.parameters if p.name == "mix_in")
+            too = f", or give --set {task.card.name}.mix_in=finetune"
+            raise UsageError(
+                f"{method.card.name} would mix nowhere: {task.card.name} starts from {value} "
+                f"weights and fine-tunes plainly. Start from its own pre-training (--init "
+                f"pretrained) or from a file of it{too if 'finetune' in get_args(where) else ''}."
+            )
+
+
+def _method(card: Card, protocol: str, settings: Sequence[Setting]) -> Unit:
+    """Return a method with the values that the user, the protocol or the method itself gives."""
+    base = base_values(card, protocol)
+    return Unit(card, parameters_of(card, base, given_to(card, settings)), base)
+
+
+def base_values(card: Card, protocol: str) -> dict[str, Any]:
+    """Return the values of a unit's parameters that nobody sets."""
+    by_protocol: Mapping[str, Mapping[str, Any]] = card.declared.get("by_protocol", {})
+    return {**card.defaults, **by_protocol.get(protocol, {})}
+
+
+def _frame(card: Card, request: Request) -> dict[str, Any]:
+    """Return what all cells of a task share."""
+    if "evaluates" in card.declared:
+        return _evaluation(card, request)
+    protocols: Mapping[str, Recipe] = card.declared["protocols"]
+    protocol = request.protocol or next(iter(protocols))
+    if protocol not in protocols:
+        raise UnknownName(f"protocol of {card.name}", protocol, protocols)
+    given = _init(card, request.init) | given_to(card, request.settings)
+    model = _model(card, request.model or given.get("model") or protocols[protocol].model)
+    official, base = official_recipe(card, protocol, model), base_values(card, protocol)
+    parameters, recipe = task_settings(card, base, official, given)
+    data = locate(card, request.data, protocol, parameters)
+    asked = [name for name in weights_of(card) if parameters[name] == PUBLISHED]
+    files = {name: published(card, name, model) for name in asked}
+    return {
+        "task": Unit(card, parameters, base, files),
+        "model": model,
+        "protocol": protocol,
+        "recipe": recipe,
+        "data": data,
+        "settings": request.settings,
+        "grid": {} if request.tune is None else grid_of(card.name, recipe, request.tune),
+    }
+
+
+def _evaluation(card: Card, request: Request) -> dict[str, Any]:
+    """Return what all cells share of a task that evaluates another's models, its subject's."""
+    other = find("task", card.declared["evaluates"])
+    protocol = request.protocol or next(iter(card.declared["protocols"]))
+    base = base_values(card, protocol)
+    given = _init(card, request.init) | given_to(card, request.settings)
+    parameters = parameters_of(card, base, given)
+    (weights,) = (parameters[name] for name in weights_of(card))
+    if weights in {"random", "synthetic", PUBLISHED}:
+        raise UsageError(
+            f"{card.name} evaluates the models of {other.name}: give {PRETRAINED}, timm, timm:TAG "
+            f"or a file of weights (got {weights!r})."
+        )
+    if weights != PRETRAINED and request.tune is not None:
+        raise UsageError(f"--tune: with {weights}, {card.name} trains nothing that could be tuned.")
+    shares_data = card.declared["data"] == other.declared["data"]
+    # Data that no stage will read is not looked for.
+    unread = None if weights == PRETRAINED else SYNTHETIC
+    asked = request.data if shares_data or request.data == SYNTHETIC else unread
+    try:
+        subject = _frame(other, replace(request, data=asked, init=None))
+    except DataError as error:
+        raise DataError(
+            f"{card.name} evaluates the models of {other.name}, unless --init names other weights. "
+            f"{error}"
+        ) from error
+    data = subject["data"] if shares_data else locate(card, request.data, protocol, parameters)
+    same = {name: subject[name] for name in ("model", "protocol", "recipe", "settings", "grid")}
+    return {"task": Unit(card, parameters, base), "data": data, "subject": subject, **same}
+
+
+def _init(card: Card, init: str | None) -> dict[str, str]:
+    """Return what ``--init`` gives to a task."""
+    if init is not None and not weights_of(card):
+        raise UsageError(f"--init: the task {card.name} starts from no weights; leave it out.")
+    return dict.fromkeys(weights_of(card), init) if init is not None else {}
+
+
+def _model(card: Card, name: str) -> str:
+    """Return a model's name if the task builds it."""
+    declared: Sequence[str] = card.declared["models"]
+    if name in declared:
+        return name
+    if not card.declared.get("takes_timm"):
+        raise UnknownName(f"model of {card.name}", name, declared)
+    of_timm = timm_models()
+    if name not in of_timm:
+        shown = [*declared, "every model of timm"]
+        raise UnknownName(f"model of {card.name}", name, {*declared, *of_timm}, shown)
+    return name
+
+
+def as_trained(cell: Cell) -> Cell:
+    """Return a cell as its own training sees it: plain, where the method mixes elsewhere."""
+    if cell.task.parameters.get("mix_in") != "pretrain":
+        return cell
+    return replace(cell, method=_method(find("method", BASELINE), cell.protocol, ()))
+
+
+def needed(cell: Cell) -> dict[str, Cell]:
+    """Return the cells whose trained weights a cell starts from, by role."""
+    return {
+        role: _needed(cell, unit, need)
+        for unit in (as_trained(cell).method, cell.task)
+        for role, need in unit.card.declared.get("needs", {}).items()
+        if all(unit.parameters[name] in values for name, values in need.when.items())
+    }
+
+
+def _needed(cell: Cell, unit: Unit, need: Need) -> Cell:
+    method = cell.method
+    if need.method:
+        base = _method(find("method", need.method), cell.protocol, ())
+        shared = {name: unit.parameters[name] for name in need.share}
+        method = Unit(base.card, {**base.parameters, **shared}, base.base)
+    same = ("task", "model", "protocol", "recipe", "data", "settings")
+    frame = {name: getattr(cell, name) for name in same}
+    if need.task:
+        request = Request(
+            *([], [need.task], [], cell.model, cell.protocol), need.data or None, cell.settings
+        )
+        try:
+            frame = _frame(find("task", need.task), request)
+        except DataError as error:
+            raise DataError(
+                f"{cell.task.card.name} starts from a model of {need.task}, unless --init names "
+                f"other weights. {error}"
+            ) from error
+    return Cell(method=method, seed=cell.seed, **frame)

@@ -1,0 +1,1 @@
+"""How a trained model fares on images that were changed: attacked, or corrupted."""

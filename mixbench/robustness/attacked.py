@@ -1,0 +1,114 @@
+"""What tasks share whose test images are attacked: FGSM, and PGD beside it.
+
+FGSM (Goodfellow et al., arXiv:1412.6572) moves every pixel by eps along the sign of the gradient
+of the cross-entropy with the true class; it measures hidden gradients as much as robustness. PGD
+(Madry et al., arXiv:1706.06083) repeats that from a random start, and is not so easily misled. All
+images are attacked, also those that are wrong without it, and all of them count.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from mixbench.contract import Evaluation, Output, Part, Predictions, Score, Split, Task
+from mixbench.declare import under_attack
+from mixbench.declare.attacks import Space, attacks_of
+from mixbench.errors import UsageError
+from mixbench.images.splits import ImageSplit, Pixels
+from mixbench.metrics import mean_of
+from mixbench.robustness.attacks import PixelModel, attacked, check_attackable, open_to_attacks
+
+
+class Attacked(Evaluation):
+    """A task that attacks the test images of its subject.
+
+    Parameters
+    ----------
+    eps
+        Of FGSM; the first one ranks.
+    eps_space
+        In which these are numbers: of ``pixel``s, or of ``normalized`` input. Images stay in [0, 1]
+        either way. At the paper's three, the other space is reported as well.
+    pgd_eps, pgd_steps
+        Of PGD, in pixels, by steps of a quarter of it.
+    weights
+        Which model is attacked.
+    """
+
+    # Gradients need what a prediction forgets.
+    evaluation_batch = 50
+    pixels: Pixels
+
+    def __init__(
+        self,
+        eps: Sequence[float],
+        eps_space: Space,
+        pgd_eps: Sequence[float],
+        pgd_steps: int,
+        weights: str,
+    ) -> None:
+        super().__init__(weights)
+        self.attacks = attacks_of(eps, eps_space, pgd_eps, pgd_steps)
+        self.metrics = under_attack(eps, eps_space, pgd_eps, pgd_steps)
+
+    def about(self, subject: Task) -> None:
+        """Take the task whose models are attacked.
+
+        Raises
+        ------
+        UsageError
+            If it does not say how its images are normalised.
+        """
+        super().about(subject)
+        pixels = getattr(subject, "pixels", None)
+        if pixels is None:
+            raise UsageError(f"{self.evaluates} cannot be attacked: it has no `pixels`.")
+        self.pixels = pixels
+
+    def load(self, part: Part, folder: Path, seed: int) -> Split:
+        """Read a part of the data, with images in [0, 1].
+
+        Raises
+        ------
+        UsageError
+            If the subject's images cannot be had as pixels.
+        """
+        split = super().load(part, folder, seed)
+        if not isinstance(split, ImageSplit):
+            raise UsageError(f"{self.evaluates} cannot be attacked: its parts are no ImageSplit.")
+        return split.in_pixels()
+
+    def predict(
+        self,
+        model: nn.Module,
+        read: Callable[[Output], Tensor],
+        images: Tensor,
+        targets: Tensor,
+    ) -> dict[str, Tensor]:
+        """Return the classes predicted of every image, clean and under each attack.
+
+        Returns
+        -------
+        predictions
+            ``attacked``, (B, 1 + attacks) int32.
+        """
+        pixel_model = PixelModel(model, read, self.pixels)
+        with open_to_attacks(model):
+            check_attackable(pixel_model, images, targets)
+            every = [images, *(attacked(pixel_model, images, targets, a) for a in self.attacks)]
+        with torch.no_grad():
+            found = [pixel_model(changed).argmax(1).to(torch.int32) for changed in every]
+        return {"attacked": torch.stack(found, 1)}
+
+    def score(self, predictions: Predictions, targets: Tensor) -> dict[str, Score]:
+        """Return the accuracies over all images, and over those that are right when clean."""
+        correct = predictions["attacked"] == targets[:, None]
+        clean = correct[:, 0]
+        scores = {"top1": mean_of(100.0 * clean)}
+        for attack, right in zip(self.attacks, correct[:, 1:].unbind(1), strict=True):
+            scores[attack.name] = mean_of(100.0 * right)
+            still = right[clean] if bool(clean.any()) else clean  # nothing right: nothing left
+            scores[f"{attack.name}_of_correct"] = mean_of(100.0 * still)
+        return {metric.name: scores[metric.name] for metric in self.metrics}

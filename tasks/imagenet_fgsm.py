@@ -1,0 +1,81 @@
+"""ImageNet under attack: its validation images, changed by FGSM and PGD so that a model errs.
+
+Data     that of imagenet; the model is trained by imagenet with the same method and seed
+Licence  registration at image-net.org; research and teaching only, not for profit
+Split    test: the official 50,000 validation images, all attacked
+Source   attacks by torchattacks; the eps of arXiv:2106.09011, §5.4 and Table 5, and k/255
+Expect   protocol paper, resnet50: 16.0 % under FGSM at 0.1 without mixing, if the paper's eps is of
+         pixels, which it does not say
+"""
+
+from typing import Literal
+
+from mixbench.declare import (
+    EPSILONS,
+    EPSILONS_ASCENDING,
+    Count,
+    Epsilons,
+    Weights,
+    table_row,
+    under_attack,
+)
+from mixbench.robustness.attacked import Attacked
+
+
+class ImagenetFgsm(Attacked):
+    """Attack classifiers of ImageNet and count who withstands.
+
+    Parameters
+    ----------
+    eps
+        Of FGSM; the first one ranks.
+    eps_space
+        In which these are numbers: of ``pixel``s, or of ``normalized`` input. Images stay in [0, 1]
+        either way. At the paper's three, the other space is reported as well.
+    pgd_eps, pgd_steps
+        Of PGD, in pixels, by steps of a quarter of it.
+    weights
+        Which model is attacked: what training with the same method and seed ended with
+        (``pretrained``), what timm publishes, or that in a file.
+    """
+
+    version = 1
+    evaluates = "imagenet"
+    by_protocol = {"quick": {"eps": EPSILONS_ASCENDING}}  # of the first, small nets withstand some
+    metrics = under_attack(pgd_eps=(4 / 255,))
+    references = (
+        *table_row(
+            "arXiv:2106.09011", "Table 5, eps 0.1", "resnet50",
+            {
+                "none": 15.96, "mixup": 28.42, "cutmix": 29.26, "random_patchmix": 30.62,
+                "guided_patchmix": 31.88,
+            },
+            metric="fgsm_0_1", remark="the paper does not say in which space its eps are",
+        ),
+        *table_row(
+            "arXiv:2106.09011", "Table 5, eps 0.2", "resnet50",
+            {
+                "none": 9.12, "mixup": 20.45, "cutmix": 19.92, "random_patchmix": 21.07,
+                "guided_patchmix": 21.68,
+            },
+            metric="fgsm_0_2", remark="the paper does not say in which space its eps are",
+        ),
+        *table_row(
+            "arXiv:2106.09011", "Table 5, eps 0.3", "resnet50",
+            {
+                "none": 5.87, "mixup": 15.31, "cutmix": 13.65, "random_patchmix": 14.29,
+                "guided_patchmix": 14.57,
+            },
+            metric="fgsm_0_3", remark="the paper does not say in which space its eps are",
+        ),
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        eps: Epsilons = EPSILONS,
+        eps_space: Literal["pixel", "normalized"] = "pixel",
+        pgd_eps: Epsilons = (4 / 255,),
+        pgd_steps: Count = 20,
+        weights: Weights = "pretrained",
+    ) -> None:
+        super().__init__(eps, eps_space, pgd_eps, pgd_steps, weights)
