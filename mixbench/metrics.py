@@ -38,8 +38,13 @@ def calibration_error(logits: Tensor, targets: Tensor, num_bins: int = 15) -> Sc
     arXiv:1706.04599, eq. 3).
     """
     confidence, predicted = logits.double().softmax(1).max(1)
-    correct = (predicted == targets).double()
+    return calibration_gap(confidence, predicted == targets, num_bins)
+
+
+def calibration_gap(confidence: Tensor, correct: Tensor, num_bins: int = 15) -> Score:
+    """Return the same from the confidences, (N,) float64, and who is right, (N,) bool."""
     edges = torch.linspace(0, 1, num_bins + 1, dtype=torch.float64)[1:-1]
     bins = torch.bucketize(confidence, edges)
-    gaps = torch.zeros(num_bins, dtype=torch.float64).index_add(0, bins, correct - confidence)
-    return Score(100.0 * float(gaps.abs().sum()) / len(targets))
+    gaps = torch.zeros(num_bins, dtype=torch.float64)
+    gaps = gaps.index_add(0, bins, correct.double() - confidence)
+    return Score(100.0 * float(gaps.abs().sum()) / len(correct))

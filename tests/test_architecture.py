@@ -40,7 +40,8 @@ HEAVY = (
     *("localization.components", "localization.box_accuracy", "localization.cam"),
     "localization.scoring",
     *("transfer", "average_precision", "multilabel"),
-    *("robustness.attacks", "robustness.attacked"),
+    *("robustness.attacks", "robustness.attacked", "robustness.corruptions"),
+    *("robustness.generated", "robustness.corrupted"),
     *("detection.annotations", "detection.boxes", "detection.generated", "detection.voc_ap"),
     *("detection.coco_ap", "detection.detector"),
     *("captions.words", "captions.scores", "captions.captioner"),
@@ -50,7 +51,7 @@ HEAVY = (
     *("search.space", "search.fitness", "search.found", "search.genetic", "search.direct"),
     *("search.evolve", "search.strategies"),
     *("figures.search", "figures.mixes", "figures.predictions", "figures.localization"),
-    *("figures.detections", "figures.captions", "figures.cells"),
+    *("figures.detections", "figures.captions", "figures.robustness", "figures.cells"),
     *("testing.toy", "testing.checks", "testing"),
 )
 CLI = (

@@ -1,6 +1,7 @@
 """Pictures of predictions show what was predicted, by every method, of the same images."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ from matplotlib.patches import Rectangle
 
 from mixbench.figures import captions as of_captions
 from mixbench.figures import detections as of_detections
+from mixbench.figures import robustness as of_robustness
 from mixbench.figures.predictions import FOUND, WRONG, shown_of
+from mixbench.robustness.corruptions import conditions
 from mixbench.store import Store
 
 WORDS = ["<end>", "<start>", "<unknown>", "a", "cat", "dog"]
@@ -32,6 +35,10 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 
 def texts(axes: Any) -> list[str]:
     return [text.get_text() for text in axes.texts]
+
+
+def points(line: Any) -> list[float]:
+    return [float(value) for value in line.get_ydata()]
 
 
 def boxes(axes: Any) -> list[tuple[tuple[float, ...], str]]:
@@ -90,3 +97,48 @@ def test_true_boxes_are_dashed_where_they_are_difficult(figure: Figure) -> None:
     assert texts(true) == ["cat", "dog"]
     assert [patch.get_linestyle() for patch in true.patches] == ["-", "--"]
     assert (true.get_xlim(), true.get_ylim()) == ((0.5, 80.5), (60.5, 0.5))
+
+
+def attacks_record() -> Any:
+    parameters = {"eps": [0.1, 8 / 255], "eps_space": "pixel", "pgd_eps": [8 / 255], "pgd_steps": 7}
+    return SimpleNamespace(task=SimpleNamespace(parameters=parameters))
+
+
+def under_attack() -> dict[str, dict[str, torch.Tensor]]:
+    """Return four images: clean, under 0.1, 8/255, 0.1 normalised, and PGD."""
+    right = torch.tensor([[0, 1, 2, 3], [9, 9, 9, 3], [0, 9, 2, 3], [0, 9, 9, 3], [9] * 4]).T
+    worse = torch.where(torch.arange(5) > 0, 9, right)
+    targets = torch.arange(4)
+    return {"a": {"attacked": right, "targets": targets},
+            "b": {"attacked": worse, "targets": targets}}  # fmt: skip
+
+
+def test_the_curve_over_eps_is_what_was_predicted() -> None:
+    rows = of_robustness.under_attacks(attacks_record(), under_attack())
+    axes = of_robustness.attack_curves(rows).axes[0]
+
+    drawn = {line.get_label(): points(line) for line in axes.lines[:3:2]}
+    assert drawn == {"a": [100, 75, 25], "b": [100, 0, 0]}
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0", "8/255", "0.1"]
+    assert points(axes.lines[1]) == [0]  # PGD's mark
+
+
+def test_the_curve_is_also_data() -> None:
+    rows = of_robustness.under_attacks(attacks_record(), under_attack())
+
+    own = rows[(rows["method"] == "a") & (rows["space"] == "normalized")]
+    assert list(own["eps"]) == [0, 0.1]
+    assert list(own["accuracy"]) == [100, 50]
+    assert len(rows) == 2 * (2 + 2 + 1 + 1)
+
+
+def test_corruption_curves_are_what_was_predicted() -> None:
+    under = conditions(2)
+    targets = torch.cat([torch.zeros(len(under), 1, dtype=torch.int64), under], 1)
+    wrong = (under[:, 0] == 3) | (under[:, 1] == 4)
+    rows = of_robustness.under_corruptions({"a": {"corrupted": wrong.int(), "targets": targets}})
+
+    left, right = of_robustness.corruption_curves(rows).axes
+
+    assert points(left.lines[0]) == pytest.approx([1400 / 15] * 4 + [0])
+    assert points(right.lines[0]) == pytest.approx([80] * 3 + [0] + [80] * 11)

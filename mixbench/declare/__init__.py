@@ -6,6 +6,7 @@ reporting need neither torch nor the file's own imports. This package therefore 
 
 from mixbench.declare.alike import (
     COCO_2014_ARCHIVES,
+    CORRUPTED,
     CUB,
     FINE_TUNING,
     MEAN_AVERAGE_PRECISION,
@@ -41,6 +42,7 @@ from mixbench.declare.facts import (
 __all__ = [
     "BASELINE",
     "COCO_2014_ARCHIVES",
+    "CORRUPTED",
     "CUB",
     "EPSILONS",
     "EPSILONS_ASCENDING",

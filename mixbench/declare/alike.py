@@ -26,6 +26,11 @@ TOP1 = (
     Metric("calibration_error", "%", higher_is_better=False),
 )
 TOP1_AND_TOP5 = (TOP1[0], Metric("top5", "%", higher_is_better=True), *TOP1[1:])
+CORRUPTED = (
+    Metric("mce", "%", higher_is_better=False, primary=True),
+    Metric("top1", "%", higher_is_better=True),
+    *TOP1[1:],
+)
 MEAN_AVERAGE_PRECISION = (
     Metric("map", "%", higher_is_better=True, primary=True),
     Metric("map_voc07", "%", higher_is_better=True),

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -13,6 +14,13 @@ from mixbench.figures.detections import detections
 from mixbench.figures.localization import accuracy_curves, located_of, overlays
 from mixbench.figures.mixes import example_mixes
 from mixbench.figures.predictions import predictions_of
+from mixbench.figures.robustness import (
+    adversaries,
+    attack_curves,
+    corruption_curves,
+    under_attacks,
+    under_corruptions,
+)
 from mixbench.figures.search import combinations, evolution, mutations
 from mixbench.leaderboard.board import method_label
 from mixbench.records.schema import Record
@@ -39,19 +47,28 @@ def draw_cells(store: Store, records: Iterable[Record]) -> Iterator[Path]:
         for method, record in methods.items():
             for name, figure in _pictures(store, record):
                 yield _write(figure, folder / method.replace("/", "_") / f"{name}.png")
-        for name, figure in _side_by_side(store, methods):
-            yield _write(figure, folder / f"{name}.png")
+        for name, drawn in _side_by_side(store, methods):
+            yield _write(drawn, folder / f"{name}.png")
 
 
-def _write(figure: Figure, path: Path) -> Path:
+def _write(drawn: Figure | pd.DataFrame, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    FigureCanvasAgg(figure)
-    figure.savefig(path, dpi=DPI)
+    if isinstance(drawn, pd.DataFrame):
+        path = path.with_suffix(".csv")
+        drawn.to_csv(path, index=False, lineterminator="\n")
+        return path
+    FigureCanvasAgg(drawn)
+    drawn.savefig(path, dpi=DPI)
     return path
 
 
-def _side_by_side(store: Store, methods: Mapping[str, Record]) -> Iterator[tuple[str, Figure]]:
-    """Yield the pictures of all methods on one task, those of one and the same data."""
+def _side_by_side(
+    store: Store, methods: Mapping[str, Record]
+) -> Iterator[tuple[str, Figure | pd.DataFrame]]:
+    """Yield the pictures of all methods on one task, those of one and the same data.
+
+    A picture of curves comes with their points.
+    """
     last = max(methods.values(), key=lambda record: record.created)
     same = {name: record for name, record in methods.items() if record.data == last.data}
     found = {name: predictions_of(store, record) for name, record in same.items()}
@@ -64,12 +81,21 @@ def _side_by_side(store: Store, methods: Mapping[str, Record]) -> Iterator[tuple
         yield "detections", detections(store, last, found)
     if "captions" in kinds:
         yield "captions", captions(store, last, found)
+    if "attacked" in kinds:
+        rows = under_attacks(last, found)
+        yield from (("robustness", rows), ("robustness", attack_curves(rows)))
+    if "corrupted" in kinds:
+        rows = under_corruptions(found)
+        yield from (("robustness", rows), ("robustness", corruption_curves(rows)))
 
 
 def _pictures(store: Store, record: Record) -> Iterator[tuple[str, Figure]]:
     """Yield the pictures of one cell by their names."""
-    train = next(s.key for s in record.stages if s.kind == "train" and s.own)
-    yield "mixes", example_mixes(store, train)
+    trained = [s.key for s in record.stages if s.kind == "train" and s.own]
+    if trained:
+        yield "mixes", example_mixes(store, trained[0])
+    if "attacked" in predictions_of(store, record):
+        yield "adversaries", adversaries(store, record)
     for artifact in record.artifacts:
         if artifact.role == "search":
             result = json.loads((store.root / artifact.path).read_text(encoding="utf-8"))

@@ -1,8 +1,8 @@
 """Attacks on a model's pixels, made by torchattacks, and what they would otherwise leave behind.
 
-Harry24k/torchattacks@936e86d, attack.py and attacks/: it takes pixels in [0, 1] and clamps to them,
-so the model must normalise inside; it puts the model that it was given in training mode after every
-call if its own flag says so; and it works on whatever mode and flags it finds.
+Harry24k/adversarial-attacks-pytorch@936e86d, torchattacks/attack.py and attacks/: it takes pixels
+in [0, 1] and clamps to them, so the model must normalise inside; and it puts all of the model that
+it was given in training mode after a call if the outermost flag was set.
 """
 
 from collections.abc import Callable, Iterator, Sequence

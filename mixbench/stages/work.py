@@ -228,16 +228,17 @@ def evaluate(job: Job) -> Facts:
     sizes = {"parameters": _size(model), "extra_parameters": _size(method)}
     earlier_s, start = job.journal.earlier_s(), perf_counter()
     best, tail = _scored(job)
+    spec, store = job.spec, job.store
     scores = {}
     predictions: dict[str, Tensor] = {}
     epochs = sorted({*tail, *([best] if best else [])})
     for number, epoch in enumerate(epochs):
-        _give(job, model, method, f"epoch-{epoch}" if epoch in tail else "best")
+        give_weights(spec, store, (model, method), f"epoch-{epoch}" if epoch in tail else "best")
         if number == 0:
             test = job.task.once(model, test)
         folder = job.journal.work / "predictions" / str(epoch)
         trail = Trail(folder, job.journal.report, number, len(epochs))
-        predictions = predict(job.task, model, method, test, job.spec["workers"], trail=trail)
+        predictions = predict(job.task, model, method, test, spec["workers"], trail=trail)
         scores[epoch] = job.task.score(predictions, test.targets)
     save_file({**predictions, "targets": test.targets}, job.built / "predictions.safetensors")
     content = {
@@ -263,13 +264,24 @@ def _scored(job: Job) -> tuple[int | None, list[int]]:
     return trained["best"], trained["tail"]
 
 
-def _give(job: Job, model: nn.Module, method: Method, name: str) -> None:
-    """Give the model and the method the weights that training kept under a name, or given ones."""
-    if "train" not in job.spec["inputs"]:
-        job.task.start(model, {})
+def give_weights(
+    spec: Mapping[str, Any], store: Store, trained: tuple[nn.Module, Method], name: str = ""
+) -> None:
+    """Give an evaluated model and its method the weights that training kept, or given ones.
+
+    Parameters
+    ----------
+    name
+        Of the kept ones; by default, those of the last epoch.
+    """
+    model, method = trained
+    key = spec["inputs"].get("train")
+    if key is None:
+        make_task(spec).start(model, {})
         return
-    path = job.store.path(job.spec["inputs"]["train"], f"weights/{name}.safetensors")
-    load_weights(model, method, load_file(path, str(job.device)))
+    name = name or f"epoch-{store.manifest(key)['result']['tail'][-1]}"
+    path = store.path(key, f"weights/{name}.safetensors")
+    load_weights(model, method, load_file(path, str(next(model.parameters()).device)))
 
 
 def _size(module: nn.Module) -> int:

@@ -1,0 +1,178 @@
+"""How methods fare on images that were attacked or corrupted."""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from mixbench.declare.attacks import Attack, attacks_of, eps_text
+from mixbench.figures.predictions import INK, bare, shown_of
+from mixbench.records.schema import Record
+from mixbench.robustness.attacked import Attacked
+from mixbench.robustness.attacks import PixelModel, attacked, open_to_attacks
+from mixbench.robustness.corruptions import CORRUPTIONS, SEVERITIES, error_rates
+from mixbench.stages.work import data_folder, give_weights, make_task, revive
+from mixbench.store import Store
+
+Found = Mapping[str, Mapping[str, Tensor]]  # by method, its predictions with the targets
+RIGHT, MISTAKEN = "#2f855a", "#c05621"  # of names on white
+PANELS = (
+    ("pixel", "accuracy", "FGSM in pixels: all images"),
+    ("pixel", "accuracy_of_correct", "FGSM in pixels: images right when clean"),
+    ("normalized", "accuracy", "FGSM in normalised input: all images"),
+)
+
+
+def under_attacks(record: Record, found: Found) -> pd.DataFrame:
+    """Return the accuracies of all methods under all attacks, and without one (eps 0).
+
+    Parameters
+    ----------
+    record
+        Of any of the cells, for the attacks, which are the same for all.
+
+    Returns
+    -------
+    rows
+        method, attack, space, steps, eps, eps_text, accuracy and accuracy_of_correct, in percent.
+    """
+    asked = record.task.parameters
+    names = ("eps", "eps_space", "pgd_eps", "pgd_steps")
+    attacks = attacks_of(*(asked[name] for name in names))
+    clean = (Attack("fgsm", 0.0, space) for space in ("pixel", "normalized"))
+    columns = [*((0, attack) for attack in clean), *enumerate(attacks, 1)]
+    rows = []
+    for method, tensors in found.items():
+        right = tensors["attacked"] == tensors["targets"][:, None]
+        rows += [_row(method, right, column, attack) for column, attack in columns]
+    return pd.DataFrame(rows)
+
+
+def _row(method: str, right: Tensor, column: int, attack: Attack) -> dict[str, object]:
+    """Return what is told of one method under one attack, whose results are a column."""
+    clean = right[:, 0]
+    among = right[clean, column] if bool(clean.any()) else clean
+    return {
+        "method": method,
+        "attack": attack.kind,
+        "space": attack.space,
+        "steps": attack.steps,
+        "eps": attack.eps,
+        "eps_text": eps_text(attack.eps),
+        "accuracy": 100 * float(right[:, column].double().mean()),
+        "accuracy_of_correct": 100 * float(among.double().mean()),
+    }
+
+
+def attack_curves(rows: pd.DataFrame) -> Figure:
+    """Return the accuracy over eps of every method, one panel for each way to count it."""
+    figure = Figure(figsize=(13, 4), layout="constrained")
+    panels = zip(figure.subplots(1, len(PANELS), sharey=True), PANELS, strict=True)
+    for axes, (space, column, title) in panels:
+        there = rows[rows["space"] == space]
+        ticks = there.drop_duplicates("eps").sort_values("eps")
+        places = {eps: place for place, eps in enumerate(ticks["eps"])}
+        for method, own in there.groupby("method", sort=False):
+            fgsm = own[own["attack"] == "fgsm"].sort_values("eps")
+            (line,) = axes.plot(
+                fgsm["eps"].map(places), fgsm[column], marker="o", ms=3, lw=1.5, label=method
+            )
+            pgd = own[own["attack"] == "pgd"]
+            axes.plot(pgd["eps"].map(places), pgd[column], "x", ms=7, mew=2, color=line.get_color())
+        _finish(axes, "eps", title)
+        axes.set_xticks(range(len(ticks)), ticks["eps_text"])
+        if (there["attack"] == "pgd").any():
+            steps = there.loc[there["attack"] == "pgd", "steps"].iloc[0]
+            axes.plot([], [], "x", ms=7, mew=2, color=INK, label=f"PGD, {steps} steps")
+        axes.legend(frameon=False, fontsize=8)
+    figure.axes[0].set_ylabel("accuracy (%)")
+    return figure
+
+
+def _finish(axes: Axes, label: str, title: str) -> None:
+    axes.set(xlabel=label, ylim=(0, 100))
+    axes.set_title(title, loc="left", fontsize=10, color=INK)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def under_corruptions(found: Found) -> pd.DataFrame:
+    """Return the accuracies of all methods: method, corruption, severity and accuracy (%)."""
+    rows = []
+    for method, tensors in found.items():
+        targets = tensors["targets"]
+        rates = error_rates(tensors["corrupted"] != targets[:, 0], targets[:, 1:])
+        rows += [
+            {
+                "method": method,
+                "corruption": CORRUPTIONS[corruption],
+                "severity": severity + 1,
+                "accuracy": 100 * (1 - float(rates[corruption, severity])),
+            }
+            for corruption in range(len(CORRUPTIONS))
+            for severity in range(SEVERITIES)
+        ]
+    return pd.DataFrame(rows)
+
+
+def corruption_curves(rows: pd.DataFrame) -> Figure:
+    """Return the accuracy by severity and by corruption of every method."""
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1, 1.6), sharey=True)
+    for method, own in rows.groupby("method", sort=False):
+        by_severity = own.groupby("severity")["accuracy"].mean()
+        left.plot(by_severity.index, by_severity, marker="o", ms=3, lw=1.5, label=method)
+        by_corruption = own.groupby("corruption", sort=False)["accuracy"].mean()
+        right.plot(range(len(CORRUPTIONS)), by_corruption, "o", ms=5, label=method)
+    _finish(left, "severity", "mean over corruptions")
+    left.set_xticks(range(1, SEVERITIES + 1))
+    left.set_ylabel("accuracy (%)")
+    left.legend(frameon=False, fontsize=8)
+    _finish(right, "", "mean over severities")
+    names = [name.replace("_", " ") for name in CORRUPTIONS]
+    right.set_xticks(range(len(names)), names, rotation=40, ha="right", fontsize=8)
+    right.grid(axis="x", lw=0.4, alpha=0.5)
+    return figure
+
+
+def adversaries(store: Store, record: Record) -> Figure:
+    """Return some test images as FGSM in pixels changes them for a cell's model, at every eps.
+
+    Each is named as the model takes it: in green where that is right.
+    """
+    key = next(stage.key for stage in record.stages if stage.kind == "evaluate")
+    spec = store.manifest(key)["spec"]
+    task, folder = make_task(spec), data_folder(spec, store)
+    assert isinstance(task, Attacked)  # its predictions said so
+    split = task.load("test", folder, record.seed)
+    index = shown_of(len(split))
+    images, classes = split.read(index, None), split.targets[index]
+    model, method = revive(spec, torch.device("cpu"))
+    give_weights(spec, store, (model, method))
+    seen = PixelModel(model.eval(), method.eval().predict, task.pixels)
+    made = {"clean": images}
+    with open_to_attacks(model):
+        for attack in sorted(task.attacks, key=lambda a: a.eps):
+            if attack.kind == "fgsm" and attack.space == "pixel":
+                made[f"eps {eps_text(attack.eps)}"] = attacked(seen, images, classes, attack)
+    return _draw(made, seen, classes, task.class_names(folder))
+
+
+def _draw(
+    made: Mapping[str, Tensor], model: PixelModel, classes: Tensor, names: Sequence[str]
+) -> Figure:
+    """Return a grid of images: a row for each, a column for each eps."""
+    figure = Figure(figsize=(1.3 * len(made), 1.55 * len(classes) + 0.3), layout="constrained")
+    grid = figure.subplots(len(classes), len(made), squeeze=False)
+    for column, (title, images) in enumerate(made.items()):
+        grid[0, column].set_title(title, fontsize=9, color=INK)
+        with torch.no_grad():
+            taken = model(images).argmax(1)
+        for row, axes in enumerate(grid[:, column]):
+            right = bool(taken[row] == classes[row])
+            axes.imshow(images[row].permute(1, 2, 0).squeeze().numpy(), cmap="gray", vmin=0, vmax=1)
+            bare(axes)
+            axes.set_xlabel(names[taken[row]], fontsize=7, color=RIGHT if right else MISTAKEN)
+    return figure
