@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -338,6 +339,18 @@ def test_an_interrupted_attack_goes_on_and_ends_the_same(
     assert torch.equal(found, expected)
     assert calls == [9, 9, 4]  # the damaged one, and the two that were not done
     assert reports == [1, 2, 3]
+
+
+def test_weights_that_training_left_are_taken(task: Any, tmp_path: Path) -> None:
+    given, model = task.build("mobilenet_v2"), task.build("mobilenet_v2")
+    state = {f"model.{name}": tensor for name, tensor in given.state_dict().items()}
+    save_file({**state, "method.head": torch.ones(2)}, tmp_path / "epoch-3.safetensors")
+    task.weights = str(tmp_path / "epoch-3.safetensors")
+
+    task.start(model, {})
+
+    found = model.state_dict()
+    assert all(torch.equal(found[name], t) for name, t in given.state_dict().items())
 
 
 TINY = (

@@ -12,16 +12,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mixbench.contract import Evaluation, Output, Part, Predictions, Score, Split, Task
+from mixbench.contract import Output, Part, Predictions, Score, Split
 from mixbench.declare import under_attack
 from mixbench.declare.attacks import Space, attacks_of
-from mixbench.errors import UsageError
-from mixbench.images.splits import ImageSplit, Pixels
 from mixbench.metrics import mean_of
 from mixbench.robustness.attacks import PixelModel, attacked, check_attackable, open_to_attacks
+from mixbench.robustness.changed import ChangedImages, stored
 
 
-class Attacked(Evaluation):
+class Attacked(ChangedImages):
     """A task that attacks the test images of its subject.
 
     Parameters
@@ -39,7 +38,6 @@ class Attacked(Evaluation):
 
     # Gradients need what a prediction forgets.
     evaluation_batch = 50
-    pixels: Pixels
 
     def __init__(
         self,
@@ -53,32 +51,9 @@ class Attacked(Evaluation):
         self.attacks = attacks_of(eps, eps_space, pgd_eps, pgd_steps)
         self.metrics = under_attack(eps, eps_space, pgd_eps, pgd_steps)
 
-    def about(self, subject: Task) -> None:
-        """Take the task whose models are attacked.
-
-        Raises
-        ------
-        UsageError
-            If it does not say how its images are normalised.
-        """
-        super().about(subject)
-        pixels = getattr(subject, "pixels", None)
-        if pixels is None:
-            raise UsageError(f"{self.evaluates} cannot be attacked: it has no `pixels`.")
-        self.pixels = pixels
-
     def load(self, part: Part, folder: Path, seed: int) -> Split:
-        """Read a part of the data, with images in [0, 1].
-
-        Raises
-        ------
-        UsageError
-            If the subject's images cannot be had as pixels.
-        """
-        split = super().load(part, folder, seed)
-        if not isinstance(split, ImageSplit):
-            raise UsageError(f"{self.evaluates} cannot be attacked: its parts are no ImageSplit.")
-        return split.in_pixels()
+        """Read a part of the data, with images in [0, 1]."""
+        return stored(super().load(part, folder, seed)).in_pixels()
 
     def predict(
         self,

@@ -13,15 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixbench.contract import Evaluation, Output, Predictions, Score, Task
+from mixbench.contract import Output, Predictions, Score
 from mixbench.declare import Synthetic
-from mixbench.errors import UsageError
-from mixbench.images.splits import ImageSplit, Pixels
 from mixbench.metrics import calibration_gap, mean_of
+from mixbench.robustness.changed import ChangedImages, stored
 from mixbench.robustness.corruptions import CORRUPTIONS, corruption_errors, error_rates
 
 
-class Corrupted(Evaluation):
+class Corrupted(ChangedImages):
     """A task that scores its subject's models on corrupted test images.
 
     Parameters
@@ -36,21 +35,6 @@ class Corrupted(Evaluation):
     """
 
     of_alexnet: ClassVar[bool]
-    pixels: Pixels
-
-    def about(self, subject: Task) -> None:
-        """Take the task whose models are scored.
-
-        Raises
-        ------
-        UsageError
-            If it does not say how its images are normalised.
-        """
-        super().about(subject)
-        pixels = getattr(subject, "pixels", None)
-        if pixels is None:
-            raise UsageError(f"{self.evaluates} cannot be scored here: it has no `pixels`.")
-        self.pixels = pixels
 
     def class_names(self, folder: Path) -> Sequence[str]:  # noqa: ARG002  # they are no data
         """Return the corruptions: errors are told by them."""
@@ -101,15 +85,8 @@ class Corrupted(Evaluation):
         ----------
         folder
             With room for the subject's files, which are removed.
-
-        Raises
-        ------
-        UsageError
-            If its images cannot be had as bytes.
         """
         with TemporaryDirectory(dir=folder) as place:
             self.subject.synthesize(Path(place), replace(amount, train=1))
-            split = self.subject.load("test", Path(place), 0)
-            if not isinstance(split, ImageSplit):
-                raise UsageError(f"{self.evaluates} cannot be corrupted: it has no ImageSplit.")
+            split = stored(self.subject.load("test", Path(place), 0))
             return split.fetch(torch.arange(len(split)), None), split.targets
