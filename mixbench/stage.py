@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,11 @@ def main() -> int:
     if not _leads():  # the first process holds the lock for all
         return DONE if store.finished(key) else _guarded(store, key)
     with store.lock(key):
-        return DONE if store.finished(key) else _guarded(store, key)
+        code = DONE if store.finished(key) else _guarded(store, key)
+    if code != DONE:
+        with suppress(OSError):  # where the disk is full, the exit code must do
+            write_json(store.work(key) / "ended.json", {"code": code})
+    return code
 
 
 def _guarded(store: Store, key: str) -> int:
@@ -151,6 +156,11 @@ def _die_with_launcher() -> None:
 
 def _reason(error: Exception) -> str:
     """Return the exception in one line, with the place where it was raised."""
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which a launcher does not import
+        return (
+            "The GPU's memory does not hold it: let fewer stages share it (--jobs-per-gpu), or "
+            "make the batch smaller."
+        )
     frame = traceback.extract_tb(error.__traceback__)[-1]
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text} ({Path(frame.filename).name}, line {frame.lineno})"

@@ -19,7 +19,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -157,14 +157,25 @@ class Store:
         Damaged
             If it is not what was written. The stage is put aside, so that it is computed again.
         """
-        path = self.folder(key) / name
+        self.check(key, [name])
+        return self.folder(key) / name
+
+    def check(self, key: str, names: Iterable[str] | None = None) -> None:
+        """Check the content of some files of a finished stage, or of all.
+
+        Raises
+        ------
+        Damaged
+            If one is not what was written. The stage is put aside, so that it is computed again.
+        """
         if not self.finished(key):
-            raise Damaged(f"{path} is gone; its stage must be computed again.")
-        written = self.manifest(key)["files"].get(name)
-        if written is None or not path.exists() or sha256(path) != written["sha256"]:
-            self.put_aside(key)
-            raise Damaged(f"{path} is not what was written; its stage must be computed again.")
-        return path
+            raise Damaged(f"{self.folder(key)} is gone; its stage must be computed again.")
+        files = self.manifest(key)["files"]
+        for name in files if names is None else names:
+            path = self.folder(key) / name
+            if name not in files or not path.exists() or sha256(path) != files[name]["sha256"]:
+                self.put_aside(key)
+                raise Damaged(f"{path} is not what was written; its stage must be computed again.")
 
     def damage(self, key: str) -> str:
         """Say what is wrong with a finished stage, or return an empty text.
@@ -248,6 +259,11 @@ class Store:
         """Return how a stage failed; empty if it did not."""
         path = self.work(key) / "failure.json"
         return dict(read_json(path)) if path.exists() else {}
+
+    def exit_code(self, key: str) -> int | None:
+        """Return the exit code that the last attempt at a stage left; None if it left none."""
+        path = self.work(key) / "ended.json"
+        return int(read_json(path)["code"]) if path.exists() else None
 
     def forget(self, key: str) -> None:
         """Remove a stage, finished or not."""

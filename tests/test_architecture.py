@@ -20,8 +20,9 @@ LIGHT = (
     *("registry.parameters", "models.names", "registry.fingerprint", "store"),
     *("plan.data", "plan.verify", "plan.tuning", "plan.cells", "plan.request", "plan.graph"),
     "plan.why",
-    *("records.schema", "stage", "engines.local", "engines.scheduler", "engines.preflight"),
-    "engines.progress",
+    *("records.schema", "stage", "engines.engine", "engines.gpus", "engines.settings"),
+    *("engines.local", "engines.slurm", "engines.board", "engines.scheduler"),
+    *("engines.preflight", "engines.progress"),
     *("records.evidence", "leaderboard.board", "leaderboard.tables", "leaderboard.reports"),
 )
 HEAVY = (
@@ -56,7 +57,7 @@ HEAVY = (
 )
 CLI = (
     *("options", "listing", "reports", "cache", "waiting", "data_sets", "making", "data"),
-    *("doctor", "run"),
+    *("doctor", "engine_options", "run"),
 )
 FLOORS = [*LIGHT, *HEAVY, *(f"cli.{name}" for name in CLI), "cli", "__main__"]
 # Imported inside functions, by the process that needs them.

@@ -20,8 +20,9 @@ from mixbench.models.residual import ResidualNet
 from mixbench.registry.units import find, load_method, make_task
 from mixbench.robustness.attacked import Attacked
 from mixbench.robustness.attacks import PixelModel, attacked, check_attackable, open_to_attacks
-from mixbench.stages import evaluation
-from mixbench.stages.evaluation import Trail, predict
+from mixbench.stages import journal
+from mixbench.stages.evaluation import predict
+from mixbench.stages.journal import DiskTrail
 
 Run = Callable[..., Any]
 PIXELS = Pixels((0.5, 0.4, 0.45), (0.25, 0.2, 0.3))
@@ -303,7 +304,7 @@ class Stop(Exception):
 @pytest.fixture
 def keeping(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every batch counts as one that took long, and there are several."""
-    monkeypatch.setattr(evaluation, "KEPT_FROM_S", 0)
+    monkeypatch.setattr(journal, "KEPT_FROM_S", 0)
     monkeypatch.setattr(Attacked, "evaluation_batch", 9)
 
 
@@ -323,7 +324,7 @@ def test_an_interrupted_attack_goes_on_and_ends_the_same(
             raise Stop
 
     with pytest.raises(Stop):
-        predict(task, model, method, split, trail=Trail(tmp_path, tell))
+        predict(task, model, method, split, trail=DiskTrail(tmp_path, tell))
     (damaged,) = tmp_path.glob("0000001-*")
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
     calls: list[int] = []
@@ -334,7 +335,9 @@ def test_an_interrupted_attack_goes_on_and_ends_the_same(
         return plain(*given)
 
     monkeypatch.setattr(type(task), "predict", counted)
-    found = predict(task, model, method, split, trail=Trail(tmp_path, lambda *_: None))["attacked"]
+    found = predict(task, model, method, split, trail=DiskTrail(tmp_path, lambda *_: None))[
+        "attacked"
+    ]
 
     assert torch.equal(found, expected)
     assert calls == [9, 9, 4]  # the damaged one, and the two that were not done

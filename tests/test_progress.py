@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from mixbench.engines.board import Board, StageState
 from mixbench.engines.progress import duration, forecast, remaining_s
-from mixbench.engines.scheduler import Board, StageState
 from mixbench.plan.graph import plan
 from mixbench.plan.request import Request, cells_of
 from mixbench.store import Store
@@ -19,7 +19,7 @@ def board(tmp_path: Path) -> Board:
     store = Store(tmp_path)
     store.open()
     states = {key: StageState() for key in planned.stages}
-    board = Board(planned, store, 2, states)
+    board = Board(planned, store, 2, states=states)
     for key in trainings(board)[:2]:
         states[key] = StageState("running", started=0.0)
     return board

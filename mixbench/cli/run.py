@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mixbench.cli.engine_options import engine_of, engine_options
 from mixbench.cli.options import as_json, make_request, request_options, store_option
 from mixbench.errors import UsageError, naming_full_disk
 
 if TYPE_CHECKING:
-    from mixbench.engines.local import LocalEngine
-    from mixbench.engines.scheduler import Board, Means
+    from mixbench.cli.engine_options import Run
+    from mixbench.engines.board import Board
     from mixbench.plan.graph import Plan
     from mixbench.records.schema import Record
     from mixbench.store import Store
@@ -29,27 +30,14 @@ INTERRUPTED = 130
 @store_option
 @click.option("--fresh", is_flag=True, help="Compute everything again, whatever is stored.")
 @click.option("--dry-run", is_flag=True, help="Only show the plan.")
-@click.option(
-    "--checkpoint-every", type=click.IntRange(1), default=200, show_default=True,
-    metavar="STEPS", help="How much work a crash may cost.",
-)  # fmt: skip
-@click.option(
-    "--workers", type=click.IntRange(0), metavar="N",
-    help="Processes that read images ahead, for each cell.  [default: what the slots leave]",
-)  # fmt: skip
-@click.option(
-    "--gpus-per-cell", type=click.IntRange(1), default=1, show_default=True, metavar="N",
-    help="How many GPUs train one model together.",
-)  # fmt: skip
+@engine_options
 @as_json
 def run(*, store_path: Path, fresh: bool, dry_run: bool, as_json: bool, **options: Any) -> int:
     """Run what is missing, and rank what is finished.
 
     The same command again continues where the last one stopped.
     """
-    from mixbench.engines.local import LocalEngine, local_slots, readers
     from mixbench.engines.preflight import preflight
-    from mixbench.engines.scheduler import Means
     from mixbench.plan.graph import plan as make_plan
     from mixbench.plan.request import cells_of
     from mixbench.store import Store
@@ -57,13 +45,8 @@ def run(*, store_path: Path, fresh: bool, dry_run: bool, as_json: bool, **option
     plan = make_plan(cells_of(make_request(options)))
     store = Store(store_path)
     threads = max(cell.recipe.threads for cell in plan.cells)
-    slots = local_slots(options["gpus_per_cell"], threads)
-    means = Means(
-        checkpoint_every=options["checkpoint_every"],
-        workers=readers(slots) if options["workers"] is None else options["workers"],
-        processes=options["gpus_per_cell"],
-    )
-    _check_shares(plan, means.processes)
+    how = engine_of(options, threads)
+    _check_shares(plan, how.means.processes)
     if dry_run:
         return _show_plan(plan, store, as_json=as_json)
     with naming_full_disk(store.root):
@@ -71,7 +54,7 @@ def run(*, store_path: Path, fresh: bool, dry_run: bool, as_json: bool, **option
         preflight(plan, store, fresh=fresh)
         if fresh:
             _forget(plan, store)
-        return _run(plan, store, LocalEngine(store.root, slots), means, as_json=as_json)
+        return _run(plan, store, how, as_json=as_json)
 
 
 @click.command()
@@ -109,21 +92,22 @@ def _forget(plan: "Plan", store: "Store") -> None:
         store.forget(key)
 
 
-def _run(
-    plan: "Plan", store: "Store", engine: "LocalEngine", means: "Means", *, as_json: bool
-) -> int:
+def _run(plan: "Plan", store: "Store", how: "Run", *, as_json: bool) -> int:
     """Run the plan, write the records, print the leaderboards; return the exit code."""
     from rich.console import Console
 
-    from mixbench.engines import scheduler
+    from mixbench.engines.board import Board, survey
     from mixbench.engines.progress import Show
+    from mixbench.engines.scheduler import Scheduler
     from mixbench.records.evidence import write_record
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stopped politely, either way
     command = ["mixbench", *sys.argv[1:]]
     records: list[Record] = []
     with Show(Console(stderr=True)) as show:
-        board = scheduler.survey(plan, store, engine.num_slots, show.notice)
+        engine = how.engine(store)
+        board = Board(plan, store, engine.num_slots, engine.gpus)
+        survey(board, show.notice)
         show.notice(_headline(plan, board))
         _note_run(plan, store, command)
 
@@ -131,12 +115,13 @@ def _run(
             records.append(write_record(number, board, command))
 
         try:
-            scheduler.run(board, engine, show, on_cell, means)
+            Scheduler(board, engine, show, on_cell, how.means, how.limits).run()
         except KeyboardInterrupt:
             finished = board.count("done", "cached")
+            left = "goes on" if engine.outlives else "has left checkpoints"
             show.notice(
                 f"Stopped: {finished} of {len(board.states)} stages are finished, what was running "
-                f"has left checkpoints. Continue with:\n  {shlex.join(command)}"
+                f"{left}. Continue with:\n  {shlex.join(command)}"
             )
             return INTERRUPTED
     return _conclude(records, store, as_json=as_json)

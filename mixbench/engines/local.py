@@ -1,21 +1,21 @@
-"""Place stages as processes on this machine. Knows slots and processes, not what a stage means.
+"""Place stages as processes on this machine.
 
 Each stage runs in a process group of its own, so that its children end with it, and reads from a
 pipe that closes when the launcher dies, so that nothing survives a dead launcher.
 """
 
 import os
-import shutil
 import signal
 import subprocess
-import sys
 import time
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-from mixbench.errors import UsageError
+from mixbench.engines import engine
+from mixbench.engines.engine import Ended
+from mixbench.engines.gpus import Slot
 from mixbench.stage import LIFELINE
 
 GRACE_S = 15.0
@@ -23,134 +23,158 @@ GRACE_S = 15.0
 OF_RANKS = frozenset({"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"})
 
 
-class Ended(NamedTuple):
-    """A stage whose process ended, with its exit code (negative: the signal that killed it)."""
-
-    key: str
-    code: int
-
-
 @dataclass
 class _Running:
     process: subprocess.Popen[bytes]
-    slot: dict[str, str]
+    slot: Slot
     lifeline: int  # open in the launcher alone, as long as it lives
-
-
-def local_slots(size: int = 1, threads: int = 1) -> list[dict[str, str]]:
-    """Return the environment of every slot.
-
-    Parameters
-    ----------
-    size
-        GPUs of a slot; on a machine without them, processes.
-    threads
-        Of each of those processes: more of them than there are cores would wait for each other.
-
-    Raises
-    ------
-    UsageError
-        If there are not that many.
-    """
-    gpus, cores = _gpus(), len(os.sched_getaffinity(0))
-    number, unit = (len(gpus), "GPUs") if gpus else (cores, "processor cores")
-    if size > number:
-        raise UsageError(
-            f"--gpus-per-cell must be at most the {number} {unit} of this machine (got {size})."
-        )
-    if not gpus:
-        number = max(cores // (size * threads), 1)
-        return [{"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}] * number
-    return [
-        {"CUDA_VISIBLE_DEVICES": ",".join(gpus[start : start + size])}
-        for start in range(0, number - size + 1, size)
-    ]
-
-
-def readers(slots: list[dict[str, str]]) -> int:
-    """Return how many processes of a slot can read images ahead beside its training.
-
-    On GPUs that is the slot's share of the processor cores; without, they are busy training.
-    """
-    if not slots[0]["CUDA_VISIBLE_DEVICES"]:
-        return 0
-    return max(len(os.sched_getaffinity(0)) // len(slots) - 1, 1)
-
-
-def _gpus() -> list[str]:
-    """Return the indices of the GPUs that may be used, as the driver's own tool lists them."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return [gpu for gpu in visible.split(",") if gpu]
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return []
-    command = [tool, "--query-gpu=index", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return done.stdout.split()
+    deadline: float
+    memory_kills: int  # of the whole machine, before it
+    how: str = ""  # why it was told to end
+    kill_at: float = float("inf")
 
 
 class LocalEngine:
-    """Runs stages as processes of this machine, one in each slot."""
+    """Runs stages as processes of this machine, one in each slot.
 
-    def __init__(self, root: Path, slots: list[dict[str, str]]) -> None:
+    Parameters
+    ----------
+    timeout_s
+        How long a stage may take.
+    """
+
+    outlives = False
+
+    def __init__(self, root: Path, slots: Sequence[Slot], timeout_s: float = float("inf")) -> None:
         self.num_slots = len(slots)
+        self.gpus = len(slots[0].gpus) * slots[0].share
         self._root = root
+        self._timeout_s = timeout_s
         self._slots = list(slots)
         self._running: dict[str, _Running] = {}
+        self._emptying: list[_Running] = []
 
     @property
     def free(self) -> bool:
         """Whether another stage can start now."""
         return bool(self._slots)
 
+    def adopt(self, keys: Iterable[str]) -> set[str]:  # noqa: ARG002  # the protocol
+        """Return nothing: no stage outlives its launcher."""
+        return set()
+
     def start(self, key: str, log: Path) -> None:
         """Start the stage's process in a free slot; what it prints is appended to `log`."""
         slot = self._slots.pop(0)
         read, write = os.pipe()
         kept = {name: value for name, value in os.environ.items() if name not in OF_RANKS}
-        environment = kept | slot | {LIFELINE: str(read), "PYTHONUNBUFFERED": "1"}
+        told = slot.environment | {LIFELINE: str(read), "PYTHONUNBUFFERED": "1"}
         with log.open("ab") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "mixbench.stage", str(self._root), key],
+                engine.stage_command(self._root, key),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env=environment,
+                env=kept | told,
                 pass_fds=(read,),
             )
         os.close(read)
-        self._running[key] = _Running(process, slot, write)
+        deadline = time.monotonic() + self._timeout_s
+        self._running[key] = _Running(process, slot, write, deadline, _memory_kills())
 
     def ended(self) -> list[Ended]:
-        """Return the stages that ended since the last call; their slots are free again."""
+        """Return the stages that ended since the last call; end those that took too long.
+
+        A slot is free again when nothing of its stage's group lives.
+        """
         ended = []
+        now = time.monotonic()
         for key, running in list(self._running.items()):
             code = running.process.poll()
             if code is not None:
                 _signal_group(running.process, signal.SIGKILL)
                 os.close(running.lifeline)
-                self._slots.append(running.slot)
+                self._emptying.append(running)
                 del self._running[key]
-                ended.append(Ended(key, code))
+                ended.append(_end(key, code, running))
+            elif now > running.deadline and not running.how:
+                self._tell_to_end(running, "timeout")
+            elif now > running.kill_at:
+                _signal_group(running.process, signal.SIGKILL)
+        for running in [r for r in self._emptying if not _lives(r.process.pid)]:
+            self._emptying.remove(running)
+            self._slots.append(running.slot)
         return ended
+
+    def place(self, key: str) -> str:
+        """Say in which slot a stage runs."""
+        return self._running[key].slot.name if key in self._running else ""
+
+    def cancel(self, key: str) -> None:
+        """Let a stage write a checkpoint and end; kill it if it does not within the grace."""
+        if key in self._running:
+            self._tell_to_end(self._running[key], "cancelled")
 
     def stop(self, grace_s: float = GRACE_S) -> None:
         """Let every stage write a checkpoint and end; kill what does not within the grace."""
         for running in self._running.values():
             _signal_group(running.process, signal.SIGTERM)
         deadline = time.monotonic() + grace_s
-        for running in self._running.values():
-            with suppress(subprocess.TimeoutExpired):
-                running.process.wait(max(deadline - time.monotonic(), 0))
-            _signal_group(running.process, signal.SIGKILL)
-            running.process.wait()
-            os.close(running.lifeline)
-        self._running.clear()
+        try:
+            for running in self._running.values():
+                with suppress(subprocess.TimeoutExpired):
+                    running.process.wait(max(deadline - time.monotonic(), 0))
+        finally:  # the user, too, may lose patience
+            for running in self._running.values():
+                _signal_group(running.process, signal.SIGKILL)
+                running.process.wait()
+                os.close(running.lifeline)
+            self._running.clear()
+
+    @staticmethod
+    def _tell_to_end(running: _Running, how: str) -> None:
+        running.how, running.kill_at = how, time.monotonic() + GRACE_S
+        _signal_group(running.process, signal.SIGTERM)
+
+
+def _end(key: str, code: int, running: _Running) -> Ended:
+    """Return how a stage ended, told apart by what happened to this machine."""
+    if running.how:
+        return Ended(key, code, running.how)  # type: ignore[arg-type]  # one of the protocol's words
+    if code == -signal.SIGKILL and _memory_kills() > running.memory_kills:
+        return Ended(key, code, "out of memory")
+    return Ended(key, code)
+
+
+def _memory_kills() -> int:
+    """Return how many processes of this machine the kernel has killed for want of memory."""
+    with suppress(OSError, ValueError):
+        for line in Path("/proc/vmstat").read_text(encoding="ascii").splitlines():
+            name, _, value = line.partition(" ")
+            if name == "oom_kill":
+                return int(value)
+    return 0
+
+
+def _lives(group: int) -> bool:
+    """Tell whether a process group has a process that is no zombie.
+
+    Zombies count for the kernel, and stay where the first process of a container reaps none.
+    """
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            # The name, in brackets, may hold anything; state, parent and group follow it.
+            state, _parent, own, *_ = path.read_text(errors="replace").rpartition(")")[2].split()
+            if int(own) == group and state not in "ZX":
+                return True
+    return False
 
 
 def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from mixbench.engines.scheduler import Board, Status
+from mixbench.engines.board import Board, Status
+from mixbench.engines.engine import Engine
 
 LIVE_EVERY_S, PLAIN_EVERY_S = 0.25, 15.0
 MEASURED, LONG_S = 30, 600.0  # steps that tell a speed, and what is worth a word beforehand
@@ -139,7 +140,7 @@ class Show:
         """Print a line."""
         self._console.print(text, highlight=False, soft_wrap=True, markup=False)
 
-    def update(self, board: Board) -> None:
+    def update(self, board: Board, engine: Engine) -> None:
         """Say what is new since the last call."""
         for key, state in board.states.items():
             if state.status in ENDINGS and key not in self._told:
@@ -153,7 +154,7 @@ class Show:
             self._foretold = True
             self.notice(text)
         if self._live:
-            self._live.update(_table(board))
+            self._live.update(_table(board, engine))
         else:
             self.notice(summary(board))
 
@@ -166,14 +167,14 @@ def _ending(board: Board, key: str) -> str:
     return f"{ENDINGS[state.status]:8} {stage.kind:8} {stage.label}{took}{why}"
 
 
-def _table(board: Board) -> Table:
+def _table(board: Board, engine: Engine) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("cell", "stage", "step", "speed", "so far"):
+    for name in ("cell", "stage", "where", "step", "speed", "so far"):
         table.add_column(name, no_wrap=True)
     for key, state in board.states.items():
         if state.status == "running":
             stage = board.plan.stages[key]
-            table.add_row(stage.label, stage.kind, *position(board, key))
+            table.add_row(stage.label, stage.kind, engine.place(key), *position(board, key))
     table.caption = summary(board)
     table.caption_justify = "left"
     return table

@@ -2,83 +2,24 @@
 
 import signal
 import time
+import uuid
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from typing import Literal, Protocol
+from dataclasses import asdict, dataclass
+from typing import Protocol
 
-from mixbench.engines.local import Ended, LocalEngine
+from mixbench.engines.board import Board, StageState
+from mixbench.engines.engine import Ended, Engine
 from mixbench.errors import StoreFull
-from mixbench.plan.graph import Plan
-from mixbench.stage import DONE, FULL, INPUT_DAMAGED
-from mixbench.store import Store, write_json
+from mixbench.stage import FULL, INPUT_DAMAGED, STOPPED
+from mixbench.store import write_json
 
-Status = Literal["waiting", "running", "done", "cached", "failed", "diverged", "skipped"]
-SETTLED: frozenset[Status] = frozenset({"done", "cached", "failed", "diverged", "skipped"})
-OVER: frozenset[Status | None] = SETTLED | {None}  # None: not wanted again
-BROKEN: frozenset[Status] = frozenset({"failed", "diverged", "skipped"})
 POLL_S = 0.05
-
-
-@dataclass
-class StageState:
-    """How far a stage is.
-
-    Attributes
-    ----------
-    started, duration_s : seconds
-        On a monotonic clock; None before.
-    """
-
-    status: Status = "waiting"
-    reason: str = ""
-    started: float | None = None
-    duration_s: float | None = None
-
-
-@dataclass
-class Board:
-    """A plan, with how far each of its wanted stages is."""
-
-    plan: Plan
-    store: Store
-    num_slots: int
-    states: dict[str, StageState] = field(default_factory=dict)
-    payers: dict[str, int] = field(default_factory=dict)  # the cell that a stage was first run for
-
-    def count(self, *statuses: Status) -> int:
-        """Return how many stages have one of the statuses."""
-        return sum(state.status in statuses for state in self.states.values())
-
-    def status(self, key: str) -> Status | None:
-        """Return a stage's status; None if it is not wanted."""
-        state = self.states.get(key)
-        return state.status if state else None
-
-    def settled(self, cell: int) -> bool:
-        """Tell whether nothing more will happen to a cell."""
-        return self.states[self.plan.chains[cell][-1]].status in SETTLED
-
-    def ready(self) -> list[str]:
-        """Return the waiting stages whose inputs are all there, in the plan's order."""
-        return [
-            key
-            for key, state in self.states.items()
-            if state.status == "waiting"
-            and all(self.status(i) in OVER for i in self.plan.stages[key].inputs.values())
-            and not self.wanting(key)
-        ]
-
-    def wanting(self, key: str) -> list[str]:
-        """Return the inputs for want of which a stage cannot run.
-
-        Candidates that diverged are none, as long as there are others to choose from.
-        """
-        inputs = self.plan.stages[key].inputs.values()
-        broken = [other for other in inputs if self.status(other) in BROKEN]
-        diverged = all(self.status(other) == "diverged" for other in broken)
-        if self.plan.stages[key].kind == "tune" and diverged and len(broken) < len(inputs):
-            return []
-        return broken
+ENDINGS = {
+    "out of memory": "the kernel killed it because this machine's memory was full; let fewer "
+    "stages run at a time, or make them smaller",
+    "timeout": "it took longer than --timeout allows; the same command goes on from its checkpoint",
+    "cancelled": "it was cancelled; the same command goes on from its checkpoint",
+}
 
 
 @dataclass(frozen=True)
@@ -100,117 +41,169 @@ class Means:
     processes: int = 1
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What a run may cost.
+
+    Attributes
+    ----------
+    retries
+        How often a stage is started again whose process was lost: killed, or gone with its node.
+    gpu_hours
+        After which no stage is started any more.
+    """
+
+    retries: int = 2
+    gpu_hours: float = float("inf")
+
+
 class Show(Protocol):
     """What tells the user how far the work is."""
 
-    def update(self, board: Board) -> None:
+    def update(self, board: Board, engine: Engine) -> None:
         """Show the board as it is now."""
 
     def notice(self, text: str) -> None:
         """Say something that the user should know."""
 
 
-def survey(plan: Plan, store: Store, num_slots: int, notice: Callable[[str], None]) -> Board:
-    """Return the board before anything runs: what is cached, and what is wanted.
+class Scheduler:
+    """Runs what waits on a board, in the slots of an engine.
 
-    A stage is wanted if it is not finished and a cell's evaluation rests on it. Finished stages
-    that are damaged are put aside.
+    Parameters
+    ----------
+    on_cell
+        Told each cell's number as soon as it is settled.
     """
-    board = Board(plan, store, num_slots)
-    for chain in plan.chains:
-        chosen_from: set[str] = set()
-        for key in reversed(chain):
-            if key not in chosen_from:
-                _want(board, key, notice)
-            if plan.stages[key].kind == "tune" and board.status(key) == "cached":
-                chosen_from |= set(plan.stages[key].inputs.values())
-    return board
+
+    def __init__(  # all that a run is made of
+        self,
+        board: Board,
+        engine: Engine,
+        show: Show,
+        on_cell: Callable[[int], None],
+        means: Means,
+        limits: Limits = Limits(),
+    ) -> None:
+        self.board, self.engine, self.show = board, engine, show
+        self._on_cell, self._means, self._limits = on_cell, means, limits
+        self._reported: set[int] = set()
+        self._spent = False
+
+    def run(self) -> None:
+        """Run what is waiting, until every cell is settled.
+
+        Raises
+        ------
+        StoreFull
+            If the store's disk has no room left.
+        KeyboardInterrupt
+            If the user interrupts; every process that does not outlive the launcher has stopped.
+        """
+        try:
+            self._adopt()
+            while len(self._reported) < len(self.board.plan.cells):
+                self._advance()
+                self._report()
+                self.show.update(self.board, self.engine)
+                time.sleep(POLL_S)
+        finally:
+            self.engine.stop()
+
+    def _adopt(self) -> None:
+        """Take over what an earlier launcher started, and what its engine still runs."""
+        waiting = [key for key, state in self.board.states.items() if state.status == "waiting"]
+        for key in self.engine.adopt(waiting):
+            self.board.states[key] = StageState("running", started=time.monotonic(), attempts=1)
+            self.show.notice(f"adopted  {_named(self.board, key)}: {self.engine.place(key)}")
+
+    def _advance(self) -> None:
+        """Take note of what ended, and start what may start."""
+        for ended in self.engine.ended():
+            self._settle(ended)
+        _skip_hopeless(self.board)
+        for key in self.board.ready():
+            if self.engine.free and not self._over_budget(key):
+                self._start(key)
+
+    def _report(self) -> None:
+        """Tell of the cells that are newly settled."""
+        for number in range(len(self.board.plan.cells)):
+            if number not in self._reported and self.board.settled(number):
+                self._reported.add(number)
+                self._on_cell(number)
+
+    def _over_budget(self, key: str) -> bool:
+        """Skip a stage, once the GPU-hours are spent, and say so once."""
+        hours = gpu_hours(self.board)
+        if hours < self._limits.gpu_hours:
+            return False
+        reason = f"{hours:.3g} GPU-hours are spent, of {self._limits.gpu_hours:g} (--max-gpu-hours)"
+        self.board.states[key] = StageState("skipped", reason)
+        if not self._spent:
+            self._spent = True
+            self.show.notice(f"No stage is started any more: {reason}.")
+        return True
+
+    def _start(self, key: str) -> None:
+        board, stage = self.board, self.board.plan.stages[key]
+        work = board.store.work(key)
+        attempts = board.states[key].attempts + 1
+        for name in ("failure.json", "ended.json"):  # of an earlier attempt
+            (work / name).unlink(missing_ok=True)
+        spec = asdict(stage) | asdict(self._means) | {"attempt": uuid.uuid4().hex}
+        write_json(work / "spec.json", spec)
+        self.engine.start(key, board.store.log(key))
+        board.states[key] = StageState("running", started=time.monotonic(), attempts=attempts)
+
+    def _settle(self, ended: Ended) -> None:
+        """Turn the end of a process into the stage's new state.
+
+        What the store has of a stage comes before what the engine says of its process.
+
+        Raises
+        ------
+        StoreFull
+            If the process found no room on the store's disk.
+        """
+        board, key = self.board, ended.key
+        state, store = board.states[key], board.store
+        state.duration_s = time.monotonic() - (state.started or 0)
+        board.gpu_s += board.gpus * state.duration_s
+        code = store.exit_code(key) if ended.code is None else ended.code
+        if store.finished(key):
+            state.status = "done"
+        elif code == FULL:
+            raise StoreFull(store.root)
+        elif code == INPUT_DAMAGED and (renewed := _damaged_inputs(board, key)):
+            for again in (*renewed, key):
+                board.states[again] = StageState()
+        elif failure := store.failure(key):
+            state.status = "diverged" if failure.get("status") == "diverged" else "failed"
+            state.reason = failure["reason"]
+        elif _is_lost(code) and not ended.how and state.attempts <= self._limits.retries:
+            board.states[key] = StageState(attempts=state.attempts)
+            of = self._limits.retries + 1
+            self.show.notice(
+                f"retried  {_named(board, key)}: {_end_of(code, ended.how)}; attempt "
+                f"{state.attempts + 1} of {of}, from its checkpoint if it has one"
+            )
+        else:
+            state.status = "failed"
+            state.reason = _end_of(code, ended.how)
 
 
-def _want(board: Board, key: str, notice: Callable[[str], None]) -> None:
-    """Put a stage on the board, and first what it rests on, unless it is there already."""
-    if key in board.states:
-        return
-    if board.store.finished(key):
-        damage = board.store.damage(key)
-        if not damage:
-            board.states[key] = StageState("cached")
-            return
-        aside = board.store.put_aside(key)
-        notice(f"{damage}: it is computed again (what was found lies in {aside}).")
-    for other in board.plan.stages[key].inputs.values():
-        _want(board, other, notice)
-    board.states[key] = StageState()
+def gpu_hours(board: Board) -> float:
+    """Return the GPU-hours that the run has cost so far, of running stages too."""
+    now = time.monotonic()
+    running = [s.started for s in board.states.values() if s.status == "running" and s.started]
+    return (board.gpu_s + board.gpus * sum(now - started for started in running)) / 3600
 
 
-def run(
-    board: Board,
-    engine: LocalEngine,
-    show: Show,
-    on_cell: Callable[[int], None],
-    means: Means,
-) -> None:
-    """Run what is waiting, and report each cell's number as soon as it is settled.
-
-    Raises
-    ------
-    StoreFull
-        If the store's disk has no room left.
-    KeyboardInterrupt
-        If the user interrupts; every process has then stopped.
-    """
-    reported: set[int] = set()
-    try:
-        while len(reported) < len(board.plan.cells):
-            _advance(board, engine, means)
-            for number in _newly_settled(board, reported):
-                reported.add(number)
-                on_cell(number)
-            show.update(board)
-            time.sleep(POLL_S)
-    finally:
-        engine.stop()
-
-
-def _advance(board: Board, engine: LocalEngine, means: Means) -> None:
-    """Take note of what ended, and start what may start."""
-    for ended in engine.ended():
-        _settle(board, ended)
-    _skip_hopeless(board)
-    for key in board.ready():
-        if engine.free:
-            _start(board, engine, key, means)
-
-
-def _newly_settled(board: Board, reported: set[int]) -> list[int]:
-    """Return the numbers of the cells that are settled and were not reported."""
-    return [n for n in range(len(board.plan.cells)) if n not in reported and board.settled(n)]
-
-
-def _start(board: Board, engine: LocalEngine, key: str, means: Means) -> None:
+def _named(board: Board, key: str) -> str:
+    """Return what people call a stage."""
     stage = board.plan.stages[key]
-    work = board.store.work(key)
-    write_json(work / "spec.json", asdict(stage) | asdict(means))
-    engine.start(key, board.store.log(key))
-    board.states[key] = StageState("running", started=time.monotonic())
-
-
-def _settle(board: Board, ended: Ended) -> None:
-    """Turn the end of a process into the stage's new state."""
-    state = board.states[ended.key]
-    store = board.store
-    state.duration_s = time.monotonic() - (state.started or 0)
-    if ended.code == DONE and store.finished(ended.key):
-        state.status = "done"
-    elif ended.code == FULL:
-        raise StoreFull(store.root)
-    elif ended.code == INPUT_DAMAGED and (renewed := _damaged_inputs(board, ended.key)):
-        for again in (*renewed, ended.key):
-            board.states[again] = StageState()
-    else:
-        failure = store.failure(ended.key)
-        state.status = "diverged" if failure.get("status") == "diverged" else "failed"
-        state.reason = failure.get("reason") or _end_of(ended.code)
+    return f"{stage.kind:8} {stage.label}"
 
 
 def _damaged_inputs(board: Board, key: str) -> list[str]:
@@ -229,12 +222,18 @@ def _skip_hopeless(board: Board) -> None:
                 state.reason = before.reason
 
 
-def _end_of(code: int) -> str:
+def _is_lost(code: int | None) -> bool:
+    """Tell whether a process ended without an error of its own: killed, preempted, or gone."""
+    return code is None or code < 0 or code == STOPPED
+
+
+def _end_of(code: int | None, how: str) -> str:
     """Say how a process ended that left no word of its own."""
+    if how:
+        return ENDINGS[how]
+    if code is None:
+        return "its process is gone, and left no word"
     if code < 0:
-        name = signal.Signals(-code).name
-        hint = " (out of memory?)" if -code == signal.SIGKILL else ""
-        return (
-            f"its process was ended by {name}{hint}; the same command goes on from its checkpoint"
-        )
-    return f"its process ended with exit code {code} and no result; see its log"
+        return f"its process was ended by {signal.Signals(-code).name}"
+    told = "was told to stop" if code == STOPPED else f"ended with exit code {code} and no result"
+    return f"its process {told}; see its log"

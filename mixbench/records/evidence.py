@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mixbench.declare import Metric, Reference
-from mixbench.engines.scheduler import BROKEN, Board
+from mixbench.engines.board import BROKEN, Board
 from mixbench.errors import Damaged
 from mixbench.plan.cells import Cell, Unit
 from mixbench.plan.data import data_of

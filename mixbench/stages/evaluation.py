@@ -1,68 +1,30 @@
 """Predictions of a trained model, and what the reported numbers are taken at."""
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from statistics import median
 from time import perf_counter
+from typing import Protocol
 
 import torch
-from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from mixbench.contract import Method, Score, Split, Task
 from mixbench.images.loading import batches
 from mixbench.ranks import ALONE, Ranks
-from mixbench.store import write_bytes
 from mixbench.streams import stream_seed
 
-KEPT_FROM_S = 0.2  # what takes less is computed again as fast as it is read
 
-
-@dataclass(frozen=True)
-class Trail:
-    """What a prediction leaves, so that another attempt goes on after its last batch.
-
-    Attributes
-    ----------
-    folder
-        For the predictions of finished batches.
-    report
-        Shows how many batches are done, of how many.
-    turn, turns
-        Which of how many predictions of the same part it is, for the report.
-    """
-
-    folder: Path
-    report: Callable[[int, int, Mapping[str, float]], None]
-    turn: int = 0
-    turns: int = 1
+class Trail(Protocol):
+    """Where a prediction leaves its batches, so that another attempt goes on after the last."""
 
     def kept(self, device: torch.device) -> dict[int, dict[str, Tensor]]:
         """Return the predictions that an earlier attempt left whole, by their batches."""
-        found = {}
-        for path in self.folder.glob("*.safetensors"):
-            batch, content = int(path.name.split("-")[0]), path.read_bytes()
-            if path.name == self._name(batch, content):
-                found[batch] = {name: t.to(device) for name, t in load(content).items()}
-        return found
 
     def note(self, batch: int, predictions: Mapping[str, Tensor], since: float) -> None:
-        """Keep a batch's predictions if they took long to make."""
-        tensors = {name: tensor.cpu().contiguous() for name, tensor in predictions.items()}
-        if perf_counter() - since > KEPT_FROM_S:  # a GPU has finished only now
-            content = save(tensors)
-            write_bytes(self.folder / self._name(batch, content), content)
+        """Keep a batch's predictions if they took long to make, since a time of `perf_counter`."""
 
     def tell(self, done: int, of: int) -> None:
-        """Show how many of so many batches are done."""
-        self.report(self.turn * of + done, self.turns * of, {})
-
-    @staticmethod
-    def _name(batch: int, content: bytes) -> str:
-        """Return a file's name: its batch, and a digest by which it can vouch for itself."""
-        return f"{batch:07}-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
+        """Show how many of so many batches are done; may raise to stop."""
 
 
 @torch.no_grad()

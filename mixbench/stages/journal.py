@@ -7,12 +7,14 @@ import math
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, perf_counter
 from typing import Any
 
 import torch
-from safetensors.torch import save
+from safetensors.torch import load, save
+from torch import Tensor
 
 from mixbench.ranks import ALONE, Ranks
 from mixbench.store import write_bytes
@@ -20,6 +22,7 @@ from mixbench.store import write_bytes
 State = dict[str, Any]
 REPORT_EVERY_S = 0.5
 KEPT_CHECKPOINTS = 2
+KEPT_FROM_S = 0.2  # predictions that took less are computed again as fast as they are read
 
 
 class Stopped(Exception):
@@ -158,6 +161,51 @@ class DiskJournal:
         write_bytes(self.work / _name(step, content), content)
         for old in sorted(self.work.glob("checkpoint-*.pt"))[:-KEPT_CHECKPOINTS]:
             old.unlink()
+
+
+@dataclass(frozen=True)
+class DiskTrail:
+    """The predictions of an evaluation that is under way.
+
+    Attributes
+    ----------
+    folder
+        For the predictions of finished batches.
+    report
+        Shows how many batches are done, of how many.
+    turn, turns
+        Which of how many predictions of the same part it is, for the report.
+    """
+
+    folder: Path
+    report: Callable[[int, int, Mapping[str, float]], None]
+    turn: int = 0
+    turns: int = 1
+
+    def kept(self, device: torch.device) -> dict[int, dict[str, Tensor]]:
+        """Return the predictions that an earlier attempt left whole, by their batches."""
+        found = {}
+        for path in self.folder.glob("*.safetensors"):
+            batch, content = int(path.name.split("-")[0]), path.read_bytes()
+            if path.name == _batch_name(batch, content):
+                found[batch] = {name: t.to(device) for name, t in load(content).items()}
+        return found
+
+    def note(self, batch: int, predictions: Mapping[str, Tensor], since: float) -> None:
+        """Keep a batch's predictions if they took long to make."""
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in predictions.items()}
+        if perf_counter() - since > KEPT_FROM_S:  # a GPU has finished only now
+            content = save(tensors)
+            write_bytes(self.folder / _batch_name(batch, content), content)
+
+    def tell(self, done: int, of: int) -> None:
+        """Show how many of so many batches are done."""
+        self.report(self.turn * of + done, self.turns * of, {})
+
+
+def _batch_name(batch: int, content: bytes) -> str:
+    """Return a file's name: its batch, and a digest by which it can vouch for itself."""
+    return f"{batch:07}-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
 
 
 def _name(step: int, content: bytes) -> str:

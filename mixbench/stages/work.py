@@ -25,8 +25,8 @@ from mixbench.ranks import ALONE, Ranks
 from mixbench.registry.cards import Card, Kind
 from mixbench.registry.units import find, load_method
 from mixbench.registry.units import make_task as registered_task
-from mixbench.stages.evaluation import Trail, at_points, predict
-from mixbench.stages.journal import DiskJournal
+from mixbench.stages.evaluation import at_points, predict
+from mixbench.stages.journal import DiskJournal, DiskTrail
 from mixbench.stages.runs import MEMORY, Setup, adopt_buffers, load_weights
 from mixbench.stages.training import train
 from mixbench.stages.tuning import tune
@@ -126,8 +126,7 @@ def data_folder(spec: Mapping[str, Any], store: Store) -> Path:
     if "data" not in spec["inputs"]:
         return Path(spec["places"]["data"])
     key = spec["inputs"]["data"]
-    for name in store.manifest(key)["files"]:
-        store.path(key, name)
+    store.check(key)
     return store.folder(key) / "files"
 
 
@@ -237,7 +236,7 @@ def evaluate(job: Job) -> Facts:
         if number == 0:
             test = job.task.once(model, test)
         folder = job.journal.work / "predictions" / str(epoch)
-        trail = Trail(folder, job.journal.report, number, len(epochs))
+        trail = DiskTrail(folder, job.journal.report, number, len(epochs))
         predictions = predict(job.task, model, method, test, spec["workers"], trail=trail)
         scores[epoch] = job.task.score(predictions, test.targets)
     save_file({**predictions, "targets": test.targets}, job.built / "predictions.safetensors")

@@ -1,0 +1,415 @@
+"""Engines place processes and say truly how they ended; the scheduler draws the conclusions."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mixbench.engines import engine as engines
+from mixbench.engines import gpus, local
+from mixbench.engines.board import Board, StageState, survey
+from mixbench.engines.engine import Ended
+from mixbench.engines.gpus import Slot, slots_of
+from mixbench.engines.local import LocalEngine
+from mixbench.engines.scheduler import Limits, Means, Scheduler, gpu_hours
+from mixbench.engines.settings import read_settings_file, seconds_of
+from mixbench.errors import UsageError
+from mixbench.plan.graph import plan
+from mixbench.plan.request import Request, cells_of
+from mixbench.stage import INPUT_DAMAGED, STOPPED
+from mixbench.store import Store, write_json
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Run some Python instead of a stage; its arguments are the store and the key."""
+
+    def use(text: str) -> None:
+        monkeypatch.setattr(
+            engines, "stage_command", lambda root, key: [sys.executable, "-c", text, str(root), key]
+        )
+
+    return use
+
+
+def ended(engine: LocalEngine, limit_s: float = 20) -> list[Ended]:
+    """Return what ended next."""
+    deadline = time.monotonic() + limit_s
+    while time.monotonic() < deadline:
+        if found := engine.ended():
+            return found
+        time.sleep(0.02)
+    raise AssertionError("nothing ended")
+
+
+def wait_for(path: Path) -> str:
+    """Return the content of a file as soon as it has some."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if path.exists() and (text := path.read_text()):
+            return text
+        time.sleep(0.02)
+    raise AssertionError(f"no {path}")
+
+
+def test_a_kill_and_an_exit_code_are_told_apart(tmp_path: Path, script: Any) -> None:
+    engine = LocalEngine(tmp_path, [Slot()])
+    script("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    engine.start("a", tmp_path / "log")
+    assert ended(engine) == [Ended("a", -signal.SIGKILL)]
+
+    script("raise SystemExit(7)")
+    engine.start("b", tmp_path / "log")
+    assert ended(engine) == [Ended("b", 7)]
+
+
+def test_a_kill_for_want_of_memory_is_told_apart(
+    tmp_path: Path, script: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kills = iter([4, 5])
+    monkeypatch.setattr(local, "_memory_kills", lambda: next(kills))
+    engine = LocalEngine(tmp_path, [Slot()])
+    script("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    engine.start("a", tmp_path / "log")
+
+    assert ended(engine) == [Ended("a", -signal.SIGKILL, "out of memory")]
+
+
+def test_a_stage_that_ignores_its_timeout_is_killed(
+    tmp_path: Path, script: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "GRACE_S", 0.3)
+    engine = LocalEngine(tmp_path, [Slot()], timeout_s=0.5)
+    script("import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)")
+    engine.start("a", tmp_path / "log")
+
+    assert ended(engine) == [Ended("a", -signal.SIGKILL, "timeout")]
+
+
+def test_a_slot_is_free_when_nothing_of_the_group_lives(tmp_path: Path, script: Any) -> None:
+    """The grandchild ignores all that can be ignored, and outlives its parent."""
+    engine = LocalEngine(tmp_path, [Slot()])
+    script(
+        "import subprocess, sys, pathlib\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        "pathlib.Path(sys.argv[1], 'pid').write_text(str(child.pid))"
+    )
+    engine.start("a", tmp_path / "log")
+    before = engine.free
+    ended(engine)
+
+    deadline = time.monotonic() + 10
+    while not engine.free and time.monotonic() < deadline:
+        engine.ended()
+        time.sleep(0.02)
+
+    assert (before, engine.free) == (False, True)
+    pid = int((tmp_path / "pid").read_text())
+    state = Path(f"/proc/{pid}/stat")
+    assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] in "ZX"
+
+
+def test_nothing_survives_a_dead_launcher(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path\n"
+        "from mixbench.engines import engine, local, gpus\n"
+        "stage = 'import os, sys, threading, time, pathlib; from mixbench.stage import "
+        "_die_with_launcher; _die_with_launcher(); "
+        "pathlib.Path(sys.argv[1], sys.argv[2]).write_text(str(os.getpid())); time.sleep(60)'\n"
+        "engine.stage_command = lambda root, key: [sys.executable, '-c', stage, str(root), key]\n"
+        f"root = Path({str(tmp_path)!r})\n"
+        "e = local.LocalEngine(root, [gpus.Slot()] * 2)\n"
+        "[e.start(key, root / 'log') for key in 'ab']; time.sleep(60)"
+    )
+    launcher = subprocess.Popen([sys.executable, "-c", code])
+    pids = [int(wait_for(tmp_path / key)) for key in "ab"]
+
+    launcher.kill()
+    launcher.wait()
+
+    deadline = time.monotonic() + 10
+    while any(lives(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not any(lives(pid) for pid in pids)
+
+
+def lives(pid: int) -> bool:
+    path = Path(f"/proc/{pid}/stat")
+    try:
+        return path.read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def test_gpus_are_shared_after_they_are_spread_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,3")
+
+    shared = slots_of(gpus=["0", "3"], per_gpu=2)
+    whole = slots_of(size=2)
+
+    assert [slot.gpus for slot in shared] == [("0",), ("3",), ("0",), ("3",)]
+    assert shared[0].share == 0.5
+    assert shared[1].environment["CUDA_VISIBLE_DEVICES"] == "3"
+    assert shared[1].environment["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+    assert [slot.gpus for slot in whole] == [("0", "1")]
+
+
+@pytest.mark.parametrize(
+    ("there", "asked", "said"),
+    [("0,1", {"gpus": ["0", "5"]}, "there is no GPU 5 here"),
+     ("0,1", {"size": 3}, "must be at most the 2 GPUs"),
+     ("0,1", {"size": 2, "per_gpu": 2}, "a cell has 2 of them whole"),
+     ("", {"per_gpu": 2}, "there is none here"), ("", {"gpus": ["0"]}, "there are: none")],
+)  # fmt: skip
+def test_slots_that_cannot_be_are_refused(
+    monkeypatch: pytest.MonkeyPatch, there: str, asked: dict[str, Any], said: str
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", there)
+
+    with pytest.raises(UsageError, match=said):
+        slots_of(**asked)
+
+
+def test_gpus_are_counted_by_nvidias_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    import pynvml
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlShutdown", lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: 3)
+    assert gpus.installed_gpus() == ["0", "1", "2"]
+
+    def absent() -> None:
+        raise pynvml.NVMLError_LibraryNotFound
+
+    monkeypatch.setattr(pynvml, "nvmlInit", absent)
+    assert gpus.installed_gpus() == []
+
+
+class Scripted:
+    """An engine whose stages end as a list says, one after the other."""
+
+    num_slots, gpus, outlives, free = 9, 1.0, False, True
+
+    def __init__(self, store: Store, ends: list[Any]) -> None:
+        self.store, self.ends, self.started = store, ends, list[str]()
+        self.going: list[str] = []
+
+    def adopt(self, keys: Any) -> set[str]:
+        return set()
+
+    def start(self, key: str, log: Path) -> None:
+        self.started.append(key)
+        self.going.append(key)
+
+    def ended(self) -> list[Ended]:
+        found = []
+        for key in self.going:
+            end = self.ends.pop(0)
+            if end == "done":
+                write_json(self.store.folder(key) / "manifest.json", {"files": {}})
+                end = 0
+            if isinstance(end, str):
+                write_json(
+                    self.store.work(key) / "failure.json", {"status": "failed", "reason": end}
+                )
+                end = 1
+            found.append(Ended(key, end) if not isinstance(end, tuple) else Ended(key, *end))
+        self.going = []
+        return found
+
+    def place(self, key: str) -> str:
+        return ""
+
+    def cancel(self, key: str) -> None: ...
+    def stop(self) -> None: ...
+
+
+class Told:
+    def __init__(self) -> None:
+        self.notices: list[str] = []
+
+    def update(self, board: Board, engine: Any) -> None: ...
+    def notice(self, text: str) -> None:
+        self.notices.append(text)
+
+
+def settled(tmp_path: Path, *ends: Any, **limits: Any) -> tuple[Board, Scripted, list[str]]:
+    """Return the board of one cell (training, evaluation) whose stages ended so."""
+    store = Store(tmp_path)
+    store.open()
+    board = Board(plan(cells_of(Request(["none"], ["digits"], [0]))), store, 9, gpus=1.0)
+    told = Told()
+    survey(board, told.notice)
+    engine = Scripted(store, list(ends))
+    Scheduler(
+        board, engine, told, lambda _: None, Means(checkpoint_every=1), Limits(**limits)
+    ).run()
+    return board, engine, told.notices
+
+
+def statuses(board: Board) -> list[str]:
+    return [state.status for state in board.states.values()]
+
+
+@pytest.mark.parametrize("lost", [-9, -15, -11, None, STOPPED])
+def test_a_lost_stage_is_started_again(tmp_path: Path, lost: int | None) -> None:
+    board, engine, told = settled(tmp_path, lost, lost, "done", "done")
+
+    assert statuses(board) == ["done", "done"]
+    assert len(engine.started) == 4
+    assert sum("attempt 2 of 3, from its checkpoint" in text for text in told) == 1
+
+
+def test_a_stage_that_is_lost_again_and_again_has_failed(tmp_path: Path) -> None:
+    board, engine, _ = settled(tmp_path, -9, -9, retries=1)
+
+    assert statuses(board) == ["failed", "skipped"]
+    assert len(engine.started) == 2
+    assert "ended by SIGKILL" in next(iter(board.states.values())).reason
+
+
+@pytest.mark.parametrize(
+    "end", ["ValueError: no", 3, (-9, "out of memory"), (-9, "timeout"), (143, "cancelled")]
+)
+def test_an_error_is_never_tried_again(tmp_path: Path, end: Any) -> None:
+    board, engine, _ = settled(tmp_path, end)
+
+    assert statuses(board) == ["failed", "skipped"]
+    assert len(engine.started) == 1
+    assert "its stage train failed" in list(board.states.values())[1].reason
+
+
+def test_a_result_counts_whatever_the_exit_code(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    board, _, _ = settled(tmp_path, "done", "done")
+
+    assert statuses(board) == ["done", "done"]
+    assert all(store.finished(key) for key in board.states)
+
+
+def test_an_exit_code_that_the_engine_cannot_know_is_read_from_the_store(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    write_json(store.work("k") / "ended.json", {"code": INPUT_DAMAGED})
+
+    assert store.exit_code("k") == INPUT_DAMAGED
+    assert store.exit_code("other") is None
+
+
+def test_no_stage_starts_past_the_budget(tmp_path: Path) -> None:
+    board, engine, told = settled(tmp_path, "done", gpu_hours=1e-9)
+
+    assert statuses(board) == ["done", "skipped"]
+    assert len(engine.started) == 1
+    assert gpu_hours(board) > 1e-9
+    assert "No stage is started any more" in told[0]
+
+
+def test_what_unblocks_most_starts_first(tmp_path: Path) -> None:
+    request = Request(["none", "guided_patchmix", "random_patchmix"], ["digits"], [0])
+    board = Board(plan(cells_of(request)), Store(tmp_path), 1)
+    survey(board, print)
+
+    first = board.plan.stages[board.ready()[0]]
+
+    assert first.identity["method"]["name"] == "random_patchmix"
+    assert first.kind == "train"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("90s", 90), ("1h30m", 5400), ("2d", 172800), ("1 h", 3600)]
+)
+def test_time_spans_are_read(text: str, seconds: float) -> None:
+    assert seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("engine = 'condor'", "engine: .*'condor'"), ("[local]\ngpu = ['0']", "local.gpu: .*"),
+     ("timeout = 'soon'", "timeout: .*time span"), ("engine = ", "cannot be read"),
+     ("[slurm]\npoll_s = 0", "slurm.poll_s: .*greater than 0")],
+)  # fmt: skip
+def test_settings_that_are_none_are_refused(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "mixbench.toml"
+    path.write_text(text)
+
+    with pytest.raises(UsageError, match=said):
+        read_settings_file(path)
+
+
+def test_settings_are_found_where_the_command_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert read_settings_file(None).retries == 2
+    (tmp_path / "mixbench.toml").write_text("retries = 5\n[local]\njobs_per_gpu = 3")
+
+    assert read_settings_file(None).retries == 5
+    assert read_settings_file(None).local.jobs_per_gpu == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [(["--timeout", "soon"], "--timeout must be a time span"),
+     (["--max-gpu-hours", "1"], "there are no GPUs here"),
+     (["--engine", "slurm"], "there is no sbatch on this machine"),
+     (["--gpus", "7"], "there is no GPU 7 here"),
+     (["--settings", "none.toml"], "settings none.toml cannot be read")],
+)  # fmt: skip
+def test_means_that_are_not_there_are_refused(
+    mixbench: Run, monkeypatch: pytest.MonkeyPatch, options: list[str], said: str
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("PATH", "/nowhere")
+
+    done = mixbench("run", "-m", "none", "-t", "digits", *options)
+
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_training_that_is_killed_goes_on_by_itself(tmp_path: Path) -> None:
+    environment = os.environ | {"MIXBENCH_STORE": str(tmp_path / "store")}
+    command = [sys.executable, "-m", "mixbench", "run", "-m", "none", "-t", "digits"]
+    command += ["--set", "digits.epochs=6", "--checkpoint-every", "3"]
+    launcher = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+    )
+    work = tmp_path / "store/work"
+    deadline = time.monotonic() + 60
+    while not list(work.glob("*/checkpoint-*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    (stage,) = (
+        int(path.parent.name)
+        for path in Path("/proc").glob("[0-9]*/cmdline")
+        if b"mixbench.stage\0" + str(tmp_path / "store").encode() in read(path)
+    )
+    os.kill(stage, signal.SIGKILL)
+    _, said = launcher.communicate(timeout=120)
+
+    assert launcher.returncode == 0, said
+    assert "ended by SIGKILL; attempt 2 of 3" in said
+    (path,) = (tmp_path / "store").glob("records/*/*/*.json")
+    (train,) = (s for s in json.loads(path.read_text())["stages"] if s["kind"] == "train")
+    assert train["resumed_at_steps"]
+
+
+def read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def test_states_count_their_attempts() -> None:
+    assert StageState().attempts == 0
