@@ -1,0 +1,309 @@
+"""Stages as jobs of a real SLURM of two nodes on this machine: placed, lost, found again."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mixbench.engines import engine as engines
+from mixbench.engines import slurm
+from mixbench.engines.engine import Ended
+from mixbench.engines.settings import SlurmSettings
+from mixbench.engines.slurm import SlurmEngine, resources_of
+from mixbench.errors import MixbenchError, UsageError
+from mixbench.store import Store, write_json
+
+SCRIPTS = Path(__file__).parent / "clusters"
+QUICK = {"poll_s": 0.3, "settle_s": 1.0}
+pytestmark = pytest.mark.skipif(
+    not (shutil.which("slurmctld") or Path("/usr/sbin/slurmctld").exists()),
+    reason="SLURM is not installed: tests/clusters/install_slurm.sh",
+)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cluster of two nodes with two make-believe GPUs each."""
+    folder = tmp_path_factory.mktemp("slurm")
+    environment = os.environ | {"PATH": f"{os.environ['PATH']}:/usr/sbin"}
+    up = [str(SCRIPTS / "slurm_up.sh"), str(folder), str(free_port())]
+    done = subprocess.run(up, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    yield folder
+    subprocess.run([str(SCRIPTS / "slurm_down.sh"), str(folder)], env=environment, check=False)
+
+
+@pytest.fixture(autouse=True)
+def _on_the_cluster(cluster: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_CONF", str(cluster / "slurm.conf"))
+
+
+def free_port() -> int:
+    """Return a port from which three are free, as far as one can know."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+    return port
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    store = Store(tmp_path / "store")
+    store.open()
+    return store
+
+
+@pytest.fixture
+def engine(store: Store) -> Iterator[SlurmEngine]:
+    settings = SlurmSettings(**QUICK)  # type: ignore[arg-type]
+    engine = SlurmEngine(store, settings, resources_of(settings))
+    yield engine
+    for key in list(engine._jobs):
+        engine.cancel(key)
+
+
+@pytest.fixture
+def script(store: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Run some shell instead of the stage of a key."""
+    texts: dict[str, str] = {}
+    monkeypatch.setattr(engines, "stage_command", lambda _root, key: ["bash", "-c", texts[key]])
+
+    def use(key: str, text: str) -> None:
+        texts[key] = text
+        write_json(store.work(key) / "spec.json", {"kind": "train"})
+
+    return use
+
+
+def until(condition: Callable[[], Any], limit_s: float = 20) -> Any:
+    """Return what a condition says as soon as it says something."""
+    deadline = time.monotonic() + limit_s
+    while time.monotonic() < deadline:
+        if found := condition():
+            return found
+        time.sleep(0.1)
+    raise AssertionError("waited in vain")
+
+
+def test_a_stage_gets_a_gpu_and_leaves_word(engine: SlurmEngine, store: Store, script: Any) -> None:
+    ended = store.work("a") / "ended.json"
+    script("a", f"echo GPU $CUDA_VISIBLE_DEVICES; echo '{{\"code\": 75}}' > {ended}; exit 75")
+
+    engine.start("a", store.log("a"))
+
+    assert engine.gpus == 1
+    assert until(engine.ended) == [Ended("a", None)]
+    assert store.exit_code("a") == 75
+    assert store.log("a").read_text() in {"GPU 0\n", "GPU 1\n"}
+
+
+def test_four_stages_share_a_gpu(store: Store, script: Any) -> None:
+    settings = SlurmSettings(jobs_per_gpu=4, **QUICK)  # type: ignore[arg-type]
+    resources = resources_of(settings)
+    engine = SlurmEngine(store, settings, resources)
+
+    for key in "abcdefgh":
+        script(key, "sleep 20")
+        engine.start(key, store.log(key))
+
+    assert resources == (1, "shard:1", 0.25)
+    until(lambda: not engine.ended() and all(" on n" in engine.place(key) for key in "abcdefgh"))
+    for key in "abcdefgh":
+        engine.cancel(key)
+
+
+def test_it_says_where_a_stage_runs_or_why_it_waits(
+    engine: SlurmEngine, store: Store, script: Any
+) -> None:
+    for key in "abcde":  # one more than there are GPUs
+        script(key, "sleep 20")
+        engine.start(key, store.log(key))
+
+    def places() -> list[str]:
+        assert engine.ended() == []
+        return [engine.place(key) for key in "abcde"]
+
+    until(lambda: sum(" on n" in place for place in places()) == 4)
+    assert until(lambda: [p for p in places() if "(Resources)" in p or "(Priority)" in p])
+
+
+def test_a_cancelled_stage_says_so(engine: SlurmEngine, store: Store, script: Any) -> None:
+    script("a", "exec sleep 60")
+    engine.start("a", store.log("a"))
+    until(lambda: not engine.ended() and " on n" in engine.place("a"))
+
+    engine.cancel("a")
+
+    assert until(engine.ended) == [Ended("a", None, "cancelled")]
+
+
+def test_a_killed_stage_leaves_no_word(engine: SlurmEngine, store: Store, script: Any) -> None:
+    script("a", "kill -KILL $$")
+    engine.start("a", store.log("a"))
+
+    assert until(engine.ended) == [Ended("a", None)]
+    assert store.exit_code("a") is None
+
+
+def test_a_later_launcher_finds_what_runs(engine: SlurmEngine, store: Store, script: Any) -> None:
+    script("a", "sleep 20")
+    engine.start("a", store.log("a"))
+    settings = SlurmSettings(**QUICK)  # type: ignore[arg-type]
+    later = SlurmEngine(store, settings, resources_of(settings))
+
+    assert later.adopt(["a", "b"]) == {"a"}
+    assert later.ended() == []
+    assert later.place("a") == engine.place("a") or "on n" in later.place("a")
+    assert later._jobs["a"].number == engine._jobs["a"].number
+
+
+def test_jobs_of_another_store_are_not_ours(
+    engine: SlurmEngine, store: Store, script: Any, tmp_path: Path
+) -> None:
+    script("a", "sleep 20")
+    engine.start("a", store.log("a"))
+    settings = SlurmSettings(**QUICK)  # type: ignore[arg-type]
+
+    assert SlurmEngine(Store(tmp_path / "b"), settings, resources_of(settings)).adopt("a") == set()
+
+
+def test_a_controller_that_does_not_answer_proves_nothing(
+    engine: SlurmEngine, store: Store, script: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script("a", "sleep 3")
+    engine.start("a", store.log("a"))
+    monkeypatch.setattr(slurm, "PATIENCE_S", 1)
+    with monkeypatch.context() as cut:
+        cut.setenv("SLURM_CONF", "/nowhere")
+        time.sleep(1.5)
+        assert engine.ended() == []
+        with pytest.raises(MixbenchError, match="controller does not answer"):
+            engine.adopt(["a"])
+
+    assert until(engine.ended) == [Ended("a", None)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"partition": "nowhere"}, "invalid partition"), ({"gres": "gpu:99"}, "node configuration"),
+     ({"options": ("--nonsense",)}, "unrecognized option")],
+)  # fmt: skip
+def test_a_job_that_slurm_refuses_is_one_sentence(
+    store: Store, script: Any, changes: dict[str, Any], said: str
+) -> None:
+    settings = SlurmSettings(**changes)
+    engine = SlurmEngine(store, settings, resources_of(settings))
+    script("a", "true")
+
+    with pytest.raises(UsageError, match=f"SLURM refused a job .*{said}"):
+        engine.start("a", store.log("a"))
+
+
+FAST = ["run", "-m", "none,mixup", "-t", "digits", "--set", "digits.epochs=12", "--engine", "slurm"]
+
+
+def launched(folder: Path) -> subprocess.Popen[str]:
+    """Return a launcher of two cells."""
+    (folder / "mixbench.toml").write_text(
+        "[slurm]\npoll_s = 0.5\nsettle_s = 2\ngres = 'shard:1'\n"
+        "setup = ['export OMP_NUM_THREADS=1']"
+    )
+    environment = os.environ | {"MIXBENCH_STORE": str(folder / "store")}
+    return subprocess.Popen(
+        [sys.executable, "-m", "mixbench", *FAST],
+        cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def queue() -> list[str]:
+    """Return the running jobs' numbers."""
+    command = ["squeue", "--me", "--noheader", "--states", "RUNNING", "--format", "%i"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+
+
+def started(store: Path) -> list[str]:
+    """Return every start of a stage, by what its log says."""
+    logs = [path.read_text().splitlines() for path in store.glob("logs/*.txt")]
+    return [line for lines in logs for line in lines if " digits/" in line]
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    paths = sorted((folder / "store").glob("records/*/*/*.json"))
+    return [json.loads(path.read_text()) for path in paths]
+
+
+def test_a_killed_launcher_finds_its_jobs_again(tmp_path: Path) -> None:
+    with launched(tmp_path) as launcher:
+        until(lambda: len(queue()) == 2, 30)
+        launcher.kill()
+        launcher.communicate()
+
+    with launched(tmp_path) as again:
+        _, said = again.communicate(timeout=150)
+
+    assert again.returncode == 0, said
+    assert said.count("adopted  train") == 2
+    assert [record["status"] for record in records(tmp_path)] == ["ok", "ok"]
+    assert len(started(tmp_path / "store")) == 4  # each of the four stages exactly once
+
+
+def test_killed_and_preempted_jobs_go_on(tmp_path: Path) -> None:
+    with launched(tmp_path) as launcher:
+        until(lambda: len([*tmp_path.glob("store/work/*/progress.jsonl")]) == 2, 40)
+        for number, how in zip(queue(), (signal.SIGKILL, signal.SIGTERM), strict=True):
+            (stage,) = having(f"SLURM_JOB_ID={number}\0") & having("mixbench.stage\0")
+            os.kill(stage, how)  # a preemption and a time limit send SIGTERM
+        _, said = launcher.communicate(timeout=150)
+
+    assert launcher.returncode == 0, said
+    assert [record["status"] for record in records(tmp_path)] == ["ok", "ok"]
+    assert said.count("attempt 2 of 3") == 2
+    assert "its process is gone, and left no word" in said
+    assert "its process was told to stop" in said
+
+
+@pytest.mark.slow
+def test_a_stage_whose_node_is_lost_starts_on_another(cluster: Path, tmp_path: Path) -> None:
+    with launched(tmp_path) as launcher:
+        numbers = until(lambda: queue()[1:] and queue(), 30)
+        until(lambda: len(started(tmp_path / "store")) == 2, 30)
+        node = nodes_of(numbers[0])
+        lose(cluster, node)
+        _, said = launcher.communicate(timeout=240)
+
+    assert launcher.returncode == 0, said
+    assert [record["status"] for record in records(tmp_path)] == ["ok", "ok"]
+    assert "attempt 2 of 3" in said
+
+
+def nodes_of(number: str) -> str:
+    command = ["squeue", "--noheader", "--job", number, "--format", "%N"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def having(mark: str) -> set[int]:
+    """Return the processes with a mark in their environment or command line."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if mark.encode() in (path / "environ").read_bytes() + (path / "cmdline").read_bytes():
+                found.add(int(path.name))
+    return found
+
+
+def lose(cluster: Path, node: str) -> None:
+    """Kill a node's daemon, the steps that it watches over, and all that they run."""
+    daemon = int((cluster / f"slurmd.{node}.pid").read_text())
+    for pid in {daemon, *having(f"spool.{node}"), *having(f"SLURMD_NODENAME={node}")}:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
