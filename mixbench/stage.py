@@ -1,6 +1,6 @@
 """One stage in one process: ``python -m mixbench.stage STORE KEY``, on every engine.
 
-The process takes the stage's lock, does its work, publishes the result, and says by its exit code
+The process takes the stage's lease, does its work, publishes the result, and says by its exit code
 what the launcher cannot read from the store.
 """
 
@@ -31,10 +31,13 @@ def main() -> int:
     root, key = sys.argv[1:]
     _die_with_launcher()
     store = Store(Path(root))
-    if not _leads():  # the first process holds the lock for all
+    if not _leads():  # the first process holds the lease for all
         return DONE if store.finished(key) else _guarded(store, key)
-    with store.lock(key):
-        code = DONE if store.finished(key) else _guarded(store, key)
+    try:
+        with naming_full_disk(store.root), store.lease(key).held(_end):
+            code = DONE if store.finished(key) else _guarded(store, key)
+    except StoreFull as error:
+        code = _say(error, FULL)
     if code != DONE:
         with suppress(OSError):  # where the disk is full, the exit code must do
             write_json(store.work(key) / "ended.json", {"code": code})
@@ -139,6 +142,11 @@ def _device(spec: dict[str, Any]) -> "torch.device":
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def _end() -> None:
+    """End this process and its children at once."""
+    os.killpg(0, signal.SIGKILL)
+
+
 def _die_with_launcher() -> None:
     """End this process and its children as soon as the launcher's end of the pipe is closed."""
     descriptor = os.environ.pop(LIFELINE, None)
@@ -149,7 +157,7 @@ def _die_with_launcher() -> None:
     def watch() -> None:
         while os.read(int(descriptor), 1):
             pass
-        os.killpg(0, signal.SIGKILL)
+        _end()
 
     threading.Thread(target=watch, daemon=True).start()
 

@@ -25,9 +25,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from mixbench.errors import Damaged, MixbenchError, naming_full_disk
+from mixbench.lease import Lease
 
 SMALL = 1 << 20  # bytes up to which a file is hashed whenever its stage is looked at
 
@@ -232,19 +231,13 @@ class Store:
                 shutil.rmtree(built)
             flush_to_disk(self.folder(key).parent)
 
-    def lock(self, key: str) -> FileLock:
-        """Return the lock that the process running a stage holds."""
-        return FileLock(self.root / "work" / f"{key}.lock")
+    def lease(self, key: str) -> Lease:
+        """Return the lease that the process running a stage holds."""
+        return Lease(self.root / "work" / f"{key}.lease")
 
     def running(self, key: str) -> bool:
-        """Tell whether some process of this machine works on a stage now."""
-        lock = self.lock(key)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            return True
-        lock.release()
-        return False
+        """Tell whether some process works on a stage now, here or elsewhere."""
+        return self.lease(key).fresh()
 
     def progress(self, key: str) -> dict[str, Any]:
         """Return the last line of a stage's progress; empty if there is none."""
@@ -259,6 +252,14 @@ class Store:
         """Return how a stage failed; empty if it did not."""
         path = self.work(key) / "failure.json"
         return dict(read_json(path)) if path.exists() else {}
+
+    def cancel(self, key: str) -> None:
+        """Ask whoever runs a stage, or will, to end it."""
+        write_json(self.work(key) / "cancel.json", {"asked": now()})
+
+    def cancelled(self) -> set[str]:
+        """Return the stages that somebody asked to end."""
+        return {path.parent.name for path in (self.root / "work").glob("*/cancel.json")}
 
     def exit_code(self, key: str) -> int | None:
         """Return the exit code that the last attempt at a stage left; None if it left none."""

@@ -17,7 +17,7 @@ SOURCES = sorted(p for d in ("mixbench", "methods", "tasks") for p in (ROOT / d)
 LIGHT = (
     *("errors", "declare.facts", "declare.attacks", "declare.alike", "declare", "archives"),
     *("registry.cards", "registry.units"),
-    *("registry.parameters", "models.names", "registry.fingerprint", "store"),
+    *("registry.parameters", "models.names", "registry.fingerprint", "lease", "store"),
     *("plan.data", "plan.verify", "plan.tuning", "plan.cells", "plan.request", "plan.graph"),
     "plan.why",
     *("records.schema", "stage", "engines.engine", "engines.gpus", "engines.settings"),
@@ -56,8 +56,8 @@ HEAVY = (
     *("testing.toy", "testing.checks", "testing"),
 )
 CLI = (
-    *("options", "listing", "reports", "cache", "waiting", "data_sets", "making", "data"),
-    *("doctor", "engine_options", "run"),
+    *("options", "listing", "reports", "control", "cache", "waiting", "data_sets", "making"),
+    *("data", "doctor", "engine_options", "run"),
 )
 FLOORS = [*LIGHT, *HEAVY, *(f"cli.{name}" for name in CLI), "cli", "__main__"]
 # Imported inside functions, by the process that needs them.

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mixbench.engines.board import Board, StageState
-from mixbench.engines.progress import duration, forecast, remaining_s
+from mixbench.engines.progress import Pulse, duration, forecast, heard, position, remaining_s
 from mixbench.plan.graph import plan
 from mixbench.plan.request import Request, cells_of
 from mixbench.store import Store
@@ -79,3 +79,22 @@ def test_one_cell_does_not_use_two_slots(board: Board) -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(45, "45 s"), (200, "3 m 20 s"), (7500, "2 h 05 m")])
 def test_durations_are_as_people_say_them(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_a_row_tells_step_speed_and_time_left() -> None:
+    line = {"step": 40, "of": 100, "steps_per_s": 0.5, "shown": {"top1": 61.234}}
+
+    assert position(line) == ("40/100", "0.5/s", "2 m 00 s", "top1 61.23")
+
+
+def test_a_stage_that_says_nothing_new_is_stalled() -> None:
+    pulse, line = Pulse(), {"step": 1}
+
+    ages = [pulse.age_s("a", line, now) for now in (1000.0, 1001.0, 1200.0)]
+    again = pulse.age_s("a", {"step": 2}, 1201.0)
+
+    assert ages == [0, 1, 200]
+    assert again == 0
+    assert heard(0.0, started=False) == "starting"
+    assert heard(1.0, started=True) == ""
+    assert heard(200.0, started=True) == "stalled: silent for 3 m 20 s"

@@ -82,10 +82,10 @@ def test_json_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["file.json"]
 
 
-def test_a_lock_that_is_held_means_running(store: Store) -> None:
+def test_a_lease_that_is_held_means_running(store: Store) -> None:
     assert not store.running(KEY)
 
-    with store.lock(KEY):
+    with store.lease(KEY).held(lambda: None):
         assert store.running(KEY)
 
     assert not store.running(KEY)

@@ -4,10 +4,11 @@ import click
 
 import mixbench
 from mixbench.cli.cache import cache
+from mixbench.cli.control import cancel, logs, status
 from mixbench.cli.data import data
 from mixbench.cli.doctor import doctor
 from mixbench.cli.listing import info, list_units
-from mixbench.cli.reports import logs, report, status
+from mixbench.cli.reports import report
 from mixbench.cli.run import plan, run
 
 
@@ -24,5 +25,6 @@ def main() -> None:
     """  # noqa: D301  # click's mark for lines that stay as they are
 
 
-for command in (run, plan, list_units, info, report, status, logs, cache, data, doctor):
+COMMANDS = (run, plan, list_units, info, report, status, logs, cancel, cache, data, doctor)
+for command in COMMANDS:
     main.add_command(command)

@@ -67,6 +67,7 @@ def engine_options(command: Command) -> Command:
 class Run:
     """What the options make of a run: an engine when there is a store for it, means and limits."""
 
+    name: str
     means: "Means"
     limits: "Limits"
     engine: "Callable[[Store], Engine]"
@@ -100,6 +101,7 @@ def engine_of(options: dict[str, Any], threads: int) -> Run:
     if options["max_gpu_hours"] is not None and gpus == 0:
         raise UsageError("--max-gpu-hours: there are no GPUs here whose hours could be counted.")
     return Run(
+        name,
         Means(
             checkpoint_every=options["checkpoint_every"],
             workers=workers if options["workers"] is None else options["workers"],

@@ -1,15 +1,12 @@
-"""``mixbench report``, ``status`` and ``logs``: what came of it."""
+"""``mixbench report``: what came of it."""
 
-import json
-import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from mixbench.cli.options import as_json, existing_store, names, store_option
-from mixbench.errors import UnknownName, UsageError
+from mixbench.errors import UnknownName
 
 if TYPE_CHECKING:
     from mixbench.records.schema import Record
@@ -75,84 +72,3 @@ def _chosen(store: "Store", methods: list[str], tasks: list[str]) -> "list[Recor
         if (not methods or record.method.name in methods)
         and (not tasks or record.task.name in tasks)
     ]
-
-
-@click.command()
-@as_json
-@store_option
-def status(*, as_json: bool, store_path: Path) -> None:
-    """Show how far the newest run is, from any shell."""
-    store = existing_store(store_path)
-    run = _newest_run(store)
-    rows = [row for cell in run["cells"] for row in _rows(store, cell)]
-    if as_json:
-        click.echo(json.dumps({**run, "cells": rows}, indent=1))
-        return
-    click.echo(f"{run['created']}  {' '.join(run['command'])}")
-    for row in rows:
-        detail = f"  {row['detail']}" if row["detail"] else ""
-        click.echo(f"{row['state']:9} {row['kind']:8} {row['cell']}{detail}")
-    counts = {state: sum(row["state"] == state for row in rows) for state in STATES}
-    click.echo(", ".join(f"{name} {number}" for name, number in counts.items() if number))
-
-
-STATES = ("finished", "running", "failed", "diverged", "skipped", "stopped", "waiting")
-
-
-def _rows(store: "Store", cell: dict[str, Any]) -> Iterator[dict[str, str]]:
-    """Yield a cell's stages with their states; what rests on a failed one is skipped."""
-    broken = ""
-    for stage in cell["stages"]:
-        state = _state(store, stage["key"])
-        if state["state"] in {"failed", "diverged"}:
-            broken = stage["kind"]
-        elif state["state"] == "waiting" and broken:
-            state = {"state": "skipped", "detail": f"rests on {broken}"}
-        yield {"cell": cell["cell"], **stage, **state}
-
-
-@click.command()
-@click.argument("cell")
-@store_option
-def logs(cell: str, store_path: Path) -> None:
-    """Print what a cell's processes printed; part of the cell's name is enough."""
-    store = existing_store(store_path)
-    run = _newest_run(store)
-    found = [entry for entry in run["cells"] if _names(cell, entry["cell"])]
-    if not found:
-        raise UnknownName("cell of the newest run", cell, [e["cell"] for e in run["cells"]])
-    for entry in found:
-        for stage in entry["stages"]:
-            path = store.log(stage["key"])
-            if path.exists():
-                click.echo(f"--- {entry['cell']} {stage['kind']}: {path}")
-                click.echo(path.read_text(encoding="utf-8", errors="replace"), nl=False)
-
-
-def _names(part: str, cell: str) -> bool:
-    """Tell whether some whole parts of a cell's name, with or without parameters, are meant."""
-    plain = re.sub(r"\[[^]]*\]", "", cell)
-    return any(f"/{part}/" in f"/{name}/" for name in (cell, plain))
-
-
-def _newest_run(store: "Store") -> dict[str, Any]:
-    from mixbench.store import read_json
-
-    runs = sorted(store.runs.glob("*.json"))
-    if not runs:
-        raise UsageError(f"No run is noted in {store.root}; start one with `mixbench run`.")
-    run: dict[str, Any] = read_json(runs[-1])
-    return run
-
-
-def _state(store: "Store", key: str) -> dict[str, str]:
-    """Return a stage's state and what else there is to say, as the disk has it."""
-    if store.finished(key):
-        return {"state": "finished", "detail": ""}
-    failure, line = store.failure(key), store.progress(key)
-    where = f"step {line['step']} of {line['of']}" if line else ""
-    if failure:
-        return {"state": failure["status"], "detail": failure["reason"]}
-    if store.running(key):
-        return {"state": "running", "detail": where}
-    return {"state": "stopped" if line else "waiting", "detail": where}

@@ -109,7 +109,7 @@ def _run(plan: "Plan", store: "Store", how: "Run", *, as_json: bool) -> int:
         board = Board(plan, store, engine.num_slots, engine.gpus)
         survey(board, show.notice)
         show.notice(_headline(plan, board))
-        _note_run(plan, store, command)
+        _note_run(plan, store, command, how.name)
 
         def on_cell(number: int) -> None:
             records.append(write_record(number, board, command))
@@ -169,7 +169,7 @@ def _counted(noun: str, number: int) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _note_run(plan: "Plan", store: "Store", command: list[str]) -> None:
+def _note_run(plan: "Plan", store: "Store", command: list[str], engine: str) -> None:
     """Leave the plan in the store, for `status` and `logs` of any shell."""
     from mixbench.store import now, write_json
 
@@ -183,8 +183,8 @@ def _note_run(plan: "Plan", store: "Store", command: list[str]) -> None:
         }
         for cell, chain in zip(plan.cells, plan.chains, strict=True)
     ]
-    content = {"created": now(), "command": command, "pid": os.getpid(), "cells": cells}
-    write_json(store.runs / f"{stamp}-{os.getpid()}.json", content)
+    content = {"created": now(), "command": command, "pid": os.getpid(), "engine": engine}
+    write_json(store.runs / f"{stamp}-{os.getpid()}.json", {**content, "cells": cells})
 
 
 def _show_plan(plan: "Plan", store: "Store", *, as_json: bool) -> int:

@@ -3,7 +3,7 @@
 import time
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.live import Live
@@ -11,9 +11,11 @@ from rich.table import Table
 
 from mixbench.engines.board import Board, Status
 from mixbench.engines.engine import Engine
+from mixbench.engines.scheduler import gpu_hours
 
 LIVE_EVERY_S, PLAIN_EVERY_S = 0.25, 15.0
 MEASURED, LONG_S = 30, 600.0  # steps that tell a speed, and what is worth a word beforehand
+STALLED_S = 120.0  # without a new line, which a stage writes twice a second while it works
 SHORT_S = 3.0  # taken for a stage without training until one of its kind has ended
 ENDINGS: Mapping[Status, str] = {
     "done": "done",
@@ -101,16 +103,42 @@ def summary(board: Board) -> str:
     }
     text = ", ".join(f"{name} {number}" for name, number in counts.items() if number)
     left = remaining_s(board) if board.count("waiting", "running") else None
-    return f"stages: {text}" + (f"   about {duration(left)} left" if left is not None else "")
+    spent = f"   {gpu_hours(board):.3g} GPU-hours" if board.gpus else ""
+    return f"stages: {text}{spent}" + (
+        f"   about {duration(left)} left" if left is not None else ""
+    )
 
 
-def position(board: Board, key: str) -> tuple[str, str, str]:
-    """Return a running stage's step, speed and the numbers that it shows, as texts."""
-    line = board.store.progress(key)
+def position(line: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    """Return a stage's step, speed, time left and the numbers that it shows, from its progress."""
     if not line:
-        return "starting", "", ""
+        return "", "", "", ""
     shown = ", ".join(f"{name} {value:.4g}" for name, value in line["shown"].items())
-    return f"{line['step']}/{line['of']}", f"{line['steps_per_s']:.1f}/s", shown
+    speed = line["steps_per_s"]
+    left = duration((line["of"] - line["step"]) / speed) if speed else ""
+    return f"{line['step']}/{line['of']}", f"{speed:.1f}/s", left, shown
+
+
+class Pulse:
+    """When each stage was last heard of, by the launcher's own clock."""
+
+    def __init__(self) -> None:
+        self._heard: dict[str, tuple[Mapping[str, Any], float]] = {}
+
+    def age_s(self, key: str, line: Mapping[str, Any], now: float) -> float:
+        """Return for how long a stage's progress has been what it is."""
+        before, since = self._heard.get(key, (None, now))
+        if before != line:
+            self._heard[key] = line, now
+            return 0.0
+        return now - since
+
+
+def heard(age_s: float, started: bool) -> str:  # noqa: FBT001  # a fact of the line
+    """Return what the age of a stage's last line means."""
+    if age_s < STALLED_S:
+        return "" if started else "starting"
+    return f"stalled: silent for {duration(age_s)}"
 
 
 class Show:
@@ -124,6 +152,7 @@ class Show:
         self._console = console
         self._live = Live(console=console, transient=True) if console.is_terminal else None
         self._told: set[str] = set()
+        self._pulse = Pulse()
         self._foretold = False
         self._last = time.monotonic()
 
@@ -154,7 +183,7 @@ class Show:
             self._foretold = True
             self.notice(text)
         if self._live:
-            self._live.update(_table(board, engine))
+            self._live.update(_table(board, engine, self._pulse))
         else:
             self.notice(summary(board))
 
@@ -167,14 +196,17 @@ def _ending(board: Board, key: str) -> str:
     return f"{ENDINGS[state.status]:8} {stage.kind:8} {stage.label}{took}{why}"
 
 
-def _table(board: Board, engine: Engine) -> Table:
+def _table(board: Board, engine: Engine, pulse: Pulse) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("cell", "stage", "where", "step", "speed", "so far"):
+    for name in ("cell", "stage", "where", "step", "speed", "left", "so far", ""):
         table.add_column(name, no_wrap=True)
+    now = time.monotonic()
     for key, state in board.states.items():
         if state.status == "running":
             stage = board.plan.stages[key]
-            table.add_row(stage.label, stage.kind, engine.place(key), *position(board, key))
+            line = board.store.progress(key)
+            said = heard(pulse.age_s(key, line, now), started=bool(line))
+            table.add_row(stage.label, stage.kind, engine.place(key), *position(line), said)
     table.caption = summary(board)
     table.caption_justify = "left"
     return table

@@ -13,7 +13,7 @@ from mixbench.errors import StoreFull
 from mixbench.stage import FULL, INPUT_DAMAGED, STOPPED
 from mixbench.store import write_json
 
-POLL_S = 0.05
+POLL_S, LOOK_S = 0.05, 1.0
 ENDINGS = {
     "out of memory": "the kernel killed it because this machine's memory was full; let fewer "
     "stages run at a time, or make them smaller",
@@ -89,6 +89,8 @@ class Scheduler:
         self._on_cell, self._means, self._limits = on_cell, means, limits
         self._reported: set[int] = set()
         self._spent = False
+        self._looked = 0.0
+        self._cancelled: set[str] = set()
 
     def run(self) -> None:
         """Run what is waiting, until every cell is settled.
@@ -113,6 +115,8 @@ class Scheduler:
     def _adopt(self) -> None:
         """Take over what an earlier launcher started, and what its engine still runs."""
         waiting = [key for key, state in self.board.states.items() if state.status == "waiting"]
+        for key in waiting:  # what was cancelled before is asked for again
+            (self.board.store.work(key) / "cancel.json").unlink(missing_ok=True)
         for key in self.engine.adopt(waiting):
             self.board.states[key] = StageState("running", started=time.monotonic(), attempts=1)
             self.show.notice(f"adopted  {_named(self.board, key)}: {self.engine.place(key)}")
@@ -121,10 +125,24 @@ class Scheduler:
         """Take note of what ended, and start what may start."""
         for ended in self.engine.ended():
             self._settle(ended)
+        self._cancel()
         _skip_hopeless(self.board)
         for key in self.board.ready():
             if self.engine.free and not self._over_budget(key):
                 self._start(key)
+
+    def _cancel(self) -> None:
+        """End what somebody asked to end."""
+        if time.monotonic() - self._looked < LOOK_S:
+            return
+        self._looked = time.monotonic()
+        asked = self.board.store.cancelled() - self._cancelled
+        for key in asked & self.board.states.keys():
+            if self.board.states[key].status == "running":
+                self._cancelled.add(key)
+                self.engine.cancel(key)
+            elif self.board.states[key].status == "waiting":
+                self.board.states[key] = StageState("failed", ENDINGS["cancelled"])
 
     def _report(self) -> None:
         """Tell of the cells that are newly settled."""
@@ -149,7 +167,7 @@ class Scheduler:
         board, stage = self.board, self.board.plan.stages[key]
         work = board.store.work(key)
         attempts = board.states[key].attempts + 1
-        for name in ("failure.json", "ended.json"):  # of an earlier attempt
+        for name in ("failure.json", "ended.json", "cancel.json"):  # of earlier attempts
             (work / name).unlink(missing_ok=True)
         spec = asdict(stage) | asdict(self._means) | {"attempt": uuid.uuid4().hex}
         write_json(work / "spec.json", spec)

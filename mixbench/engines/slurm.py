@@ -106,7 +106,6 @@ class SlurmEngine:
     ) -> None:
         self._store, self._settings, self._resources = store, settings, resources
         self._timeout_s = timeout_s
-        self._store_mark = hashlib.sha256(str(store.root).encode()).hexdigest()[:8]
         self._jobs: dict[str, _Job] = {}
         self._looked = float("-inf")
         self.gpus = resources.gpus
@@ -127,8 +126,8 @@ class SlurmEngine:
             )
         by_name = {name: (number, line) for number, (name, line) in queue.items()}
         for key in keys:
-            if self._name(key) in by_name:
-                number, line = by_name[self._name(key)]
+            if job_name(self._store, key) in by_name:
+                number, line = by_name[job_name(self._store, key)]
                 self._jobs[key] = _Job(number, time.monotonic(), line)
         return set(self._jobs)
 
@@ -191,9 +190,6 @@ class SlurmEngine:
     def stop(self) -> None:
         """Leave the jobs to SLURM: the same command finds them again."""
 
-    def _name(self, key: str) -> str:
-        return f"mixbench-{self._store_mark}-{key}"
-
     def _queue(self) -> dict[str, tuple[str, _Line]] | None:
         """Return our jobs in the queue by their numbers; None if SLURM does not answer."""
         self._looked = time.monotonic()
@@ -227,7 +223,7 @@ class SlurmEngine:
         gang = asked.nodes > 1 and read_json(self._store.work(key) / "spec.json")["kind"] == "train"
         minutes = f"{max(round((self._timeout_s or 0) / 60), 1)}"
         options = {
-            "job-name": self._name(key),
+            "job-name": job_name(self._store, key),
             "output": str(log),
             "open-mode": "append",
             "nodes": str(asked.nodes if gang else 1),
@@ -256,6 +252,17 @@ class SlurmEngine:
             "--max-restarts=0 --rdzv-id=$SLURM_JOB_ID --rdzv-backend=c10d "
             f"--rdzv-endpoint=$head:29500 {shlex.join(arguments)}"
         )
+
+
+def job_name(store: Store, key: str) -> str:
+    """Return what a stage's job is called: no other stage's of any store is."""
+    return f"mixbench-{hashlib.sha256(str(store.root).encode()).hexdigest()[:8]}-{key}"
+
+
+def cancel_jobs(store: Store, keys: Iterable[str]) -> None:
+    """Cancel the jobs of stages, whoever submitted them."""
+    for key in keys:
+        _call(["scancel", "--me", f"--name={job_name(store, key)}"])
 
 
 def _call(

@@ -1,0 +1,103 @@
+"""A run is followed and ended from another shell."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mixbench.store import Store, write_json
+
+Run = Callable[..., Any]
+LONG = ["run", "-m", "none,mixup", "-t", "digits", "--set", "digits.epochs=200"]
+
+
+@pytest.fixture
+def launcher(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A long run of two cells, both of which are training."""
+    environment = os.environ | {"MIXBENCH_STORE": str(tmp_path / "store")}
+    command = [sys.executable, "-m", "mixbench", *LONG]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+    ) as process:
+        deadline = time.monotonic() + 60
+        progress = tmp_path / "store/work"
+        while len([*progress.glob("*/progress.jsonl")]) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        yield process
+        process.send_signal(signal.SIGINT)
+
+
+def states(mixbench: Run) -> dict[str, str]:
+    """Return the state of every training."""
+    rows = json.loads(mixbench("status", "--json").stdout)["cells"]
+    return {row["cell"].split("/")[1]: row["state"] for row in rows if row["kind"] == "train"}
+
+
+def test_one_cell_is_cancelled_and_the_other_goes_on(
+    mixbench: Run, launcher: subprocess.Popen[str]
+) -> None:
+    assert states(mixbench) == {"none": "running", "mixup": "running"}
+
+    done = mixbench("cancel", "mixup")
+
+    assert done.returncode == 0, done.stderr
+    assert "Cancelled 2 stages of digits/mixup" in done.stdout
+    deadline = time.monotonic() + 30
+    while states(mixbench)["mixup"] == "running" and time.monotonic() < deadline:
+        time.sleep(0.3)
+    assert states(mixbench) == {"none": "running", "mixup": "stopped"}
+    assert launcher.poll() is None
+
+
+def test_all_cells_are_cancelled_and_the_launcher_ends(
+    mixbench: Run, launcher: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    assert mixbench("cancel", "--all").returncode == 0
+
+    _, said = launcher.communicate(timeout=60)
+
+    assert launcher.returncode == 1
+    assert said.count("it was cancelled; the same command goes on from its checkpoint") >= 2
+    assert len([*tmp_path.glob("store/work/*/checkpoint-*.pt")]) >= 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [([], "Name the cells to cancel"), (["cutmix"], "cutmix"), (["none", "--all"], "or give --all"),
+     (["none"], "")],
+)  # fmt: skip
+def test_cells_that_are_none_are_refused(
+    mixbench: Run, tmp_path: Path, arguments: list[str], said: str
+) -> None:
+    stages = [{"kind": "train", "key": "k"}]
+    cells = [{"cell": "digits/none/resnet8/s0", "stages": stages}]
+    store = Store(tmp_path / "store")
+    store.open()
+    write_json(store.runs / "1.json", {"created": "", "engine": "local", "cells": cells})
+
+    done = mixbench("cancel", *arguments)
+
+    assert done.returncode == (2 if said else 0)
+    assert said in done.stderr
+    assert store.cancelled() == (set() if said else {"k"})
+
+
+@pytest.mark.usefixtures("launcher")
+def test_logs_are_followed(tmp_path: Path) -> None:
+    environment = os.environ | {"MIXBENCH_STORE": str(tmp_path / "store")}
+    command = [sys.executable, "-m", "mixbench", "logs", "-f", "mixup"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
+    ) as follower:
+        assert follower.stdout is not None
+        assert follower.stdout.readline().startswith("--- digits/mixup")
+        assert "train digits/mixup" in follower.stdout.readline()
+        assert follower.poll() is None
+        follower.kill()
