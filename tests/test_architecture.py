@@ -21,7 +21,13 @@ LIGHT = (
     *("plan.data", "plan.verify", "plan.tuning", "plan.cells", "plan.request", "plan.graph"),
     "plan.why",
     *("records.schema", "stage", "engines.engine", "engines.gpus", "engines.settings"),
-    *("engines.local", "engines.slurm", "engines.board", "engines.scheduler"),
+    *(
+        "engines.local",
+        "engines.slurm",
+        "engines.ray_cluster",
+        "engines.board",
+        "engines.scheduler",
+    ),
     *("engines.preflight", "engines.progress"),
     *("records.evidence", "leaderboard.board", "leaderboard.tables", "leaderboard.reports"),
 )

@@ -23,7 +23,7 @@ def engine_options(command: Command) -> Command:
     """Add the options that say where and how stages run."""
     options = (
         click.option(
-            "--engine", type=click.Choice(["local", "slurm"]),
+            "--engine", type=click.Choice(["local", "slurm", "ray"]),
             help="Where stages run.  [default: that of the settings, or local]",
         ),
         click.option(
@@ -95,9 +95,12 @@ def engine_of(options: dict[str, Any], threads: int) -> Run:
     if name == "local":
         engine, workers, gpus = _local(options, settings, threads, timeout_s)
         nodes = 1
-    else:
+    elif name == "slurm":
         engine, gpus = _slurm(options, settings, timeout_s)
         workers, nodes = settings.slurm.cpus - 1, settings.slurm.nodes
+    else:
+        engine = _ray(options, settings, timeout_s)
+        workers, nodes, gpus = max(int(settings.ray.cpus) - 1, 0), 1, None
     if options["max_gpu_hours"] is not None and gpus == 0:
         raise UsageError("--max-gpu-hours: there are no GPUs here whose hours could be counted.")
     return Run(
@@ -142,6 +145,21 @@ def _local(
     limit = float("inf") if timeout_s is None else timeout_s
     held = len(slots[0].gpus) * slots[0].share
     return lambda store: LocalEngine(store.root, slots, limit), readers(slots), held
+
+
+def _ray(
+    options: dict[str, Any], settings: "Settings", timeout_s: float | None
+) -> "Callable[[Store], Engine]":
+    """Return the engine of a Ray cluster, which says what it has when it is joined."""
+    from mixbench.engines.ray_cluster import RayEngine
+
+    if options["gpus"]:
+        raise UsageError("--gpus names GPUs of this machine; --engine ray finds its own.")
+    asked = settings.ray
+    if options["jobs_per_gpu"]:
+        asked = asked.model_copy(update={"jobs_per_gpu": options["jobs_per_gpu"]})
+    limit = float("inf") if timeout_s is None else timeout_s
+    return lambda store: RayEngine(store.root, asked, options["gpus_per_cell"], limit)
 
 
 def _slurm(

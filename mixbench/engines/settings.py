@@ -15,6 +15,9 @@
     time = "12:00:00"
     options = ["--qos=long"]
     setup = ["module load cuda"]
+
+    [ray]
+    address = "auto"
 """
 
 import os
@@ -91,6 +94,24 @@ class SlurmSettings(Strict):
     settle_s: Annotated[float, Field(ge=0)] = 30.0
 
 
+class RaySettings(Strict):
+    """Of a Ray cluster.
+
+    Attributes
+    ----------
+    address
+        Of its head, or ``auto`` for the one that this machine is part of; ``local`` starts one.
+    jobs_per_gpu
+        How many stages share a GPU.
+    cpus
+        Of a stage.
+    """
+
+    address: str = "local"
+    jobs_per_gpu: Annotated[int, Field(ge=1)] = 1
+    cpus: Annotated[float, Field(gt=0)] = 1.0
+
+
 class Settings(Strict):
     """All of them.
 
@@ -102,11 +123,12 @@ class Settings(Strict):
         How often a lost stage is started again.
     """
 
-    engine: Literal["local", "slurm"] = "local"
+    engine: Literal["local", "slurm", "ray"] = "local"
     timeout: Annotated[float, Field(gt=0)] | None = None
     retries: Annotated[int, Field(ge=0)] = 2
     local: LocalSettings = LocalSettings()
     slurm: SlurmSettings = SlurmSettings()
+    ray: RaySettings = RaySettings()
 
     @field_validator("timeout", mode="before")
     @classmethod

@@ -1,0 +1,185 @@
+"""Stages as tasks of a real Ray cluster of two nodes on this machine."""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mixbench.engines import engine as engines
+from mixbench.engines.engine import Ended
+from mixbench.engines.ray_cluster import RayEngine
+from mixbench.engines.settings import RaySettings
+from mixbench.errors import UsageError
+from mixbench.store import Store
+
+NODES = Path(__file__).parent / "clusters/ray_nodes.py"
+# A cluster that only those enter who know the word, and that notices quickly who is gone.
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": "a" * 32,
+    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "3000",
+    "RAY_health_check_failure_threshold": "3",
+}
+pytestmark = [
+    pytest.mark.skipif(
+        importlib.util.find_spec("ray") is None, reason="Ray is not installed: mixbench[ray]"
+    ),
+    pytest.mark.filterwarnings("ignore"),  # Ray's own
+]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[subprocess.Popen[str]]:
+    """Two nodes, each with a make-believe GPU."""
+    with subprocess.Popen(
+        [sys.executable, str(NODES)], env=os.environ | QUIET, stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        yield process
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+@pytest.fixture(scope="module")
+def address(cluster: subprocess.Popen[str]) -> str:
+    assert cluster.stdout is not None
+    return next(line.split()[1] for line in cluster.stdout if line.startswith("address "))
+
+
+@pytest.fixture(autouse=True)
+def _told(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in QUIET.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    store = Store(tmp_path / "store")
+    store.open()
+    return store
+
+
+@pytest.fixture
+def engine(store: Store, address: str) -> Iterator[RayEngine]:
+    engine = RayEngine(store.root, RaySettings(address=address, jobs_per_gpu=2))
+    yield engine
+    engine.stop()
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Run some shell instead of a stage."""
+
+    def use(text: str) -> None:
+        monkeypatch.setattr(engines, "stage_command", lambda *_: ["bash", "-c", text])
+
+    return use
+
+
+def until(condition: Callable[[], Any], limit_s: float = 40) -> Any:
+    """Return what a condition says as soon as it says something."""
+    deadline = time.monotonic() + limit_s
+    while time.monotonic() < deadline:
+        if found := condition():
+            return found
+        time.sleep(0.1)
+    raise AssertionError("waited in vain")
+
+
+def is_zombie(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def test_stages_share_gpus_and_say_how_they_ended(
+    engine: RayEngine, store: Store, script: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MIXBENCH_TOLD", "by the launcher")
+    assert (engine.num_slots, engine.gpus) == (4, 0.5)
+    script("echo GPU $CUDA_VISIBLE_DEVICES $MIXBENCH_TOLD; exit 7")
+    engine.start("a", store.log("a"))
+    assert until(engine.ended) == [Ended("a", 7)]
+    assert store.log("a").read_text() == "GPU 0 by the launcher\n"
+
+    script("kill -KILL $$")
+    engine.start("b", store.log("b"))
+    assert until(engine.ended) == [Ended("b", -signal.SIGKILL)]
+
+
+def test_no_more_start_than_there_is_room_for(engine: RayEngine, store: Store, script: Any) -> None:
+    script("sleep 30")
+    for key in "abcd":
+        assert engine.free
+        engine.start(key, store.log(key))
+
+    assert not engine.free
+
+
+def test_a_cancelled_stage_says_so_and_is_gone(
+    engine: RayEngine, store: Store, script: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "pid"
+    script(f"echo $$ > {path}; exec python3 -c 'import time; time.sleep(60)'")
+    engine.start("a", store.log("a"))
+    until(lambda: path.exists() and path.read_text())
+
+    engine.cancel("a")
+
+    assert [end.how for end in until(engine.ended)] == ["cancelled"]
+    pid = int(path.read_text())
+    until(lambda: not Path(f"/proc/{pid}").exists() or is_zombie(pid))
+
+
+def test_a_stage_that_takes_too_long_is_ended(store: Store, address: str, script: Any) -> None:
+    engine = RayEngine(store.root, RaySettings(address=address), timeout_s=1)
+    script("sleep 60")
+    engine.start("a", store.log("a"))
+
+    found = until(engine.ended)
+    engine.stop()
+
+    assert [end.how for end in found] == ["timeout"]
+
+
+def test_a_cluster_that_is_not_there_is_one_sentence(store: Store) -> None:
+    with pytest.raises(UsageError, match=r"the cluster at '127.0.0.1:9' cannot be joined"):
+        RayEngine(store.root, RaySettings(address="127.0.0.1:9"))
+
+
+def test_more_gpus_than_there_are_is_one_sentence(store: Store, address: str) -> None:
+    with pytest.raises(UsageError, match=r"at most the 2 GPUs of the Ray cluster \(got 3\)"):
+        RayEngine(store.root, RaySettings(address=address), size=3)
+
+
+def test_a_killed_job_and_a_killed_node_lose_nothing(
+    tmp_path: Path, cluster: subprocess.Popen[str], address: str
+) -> None:
+    (tmp_path / "mixbench.toml").write_text(
+        f"engine = 'ray'\n[ray]\naddress = '{address}'\njobs_per_gpu = 1"
+    )
+    store = tmp_path / "store"
+    command = [sys.executable, "-m", "mixbench", "run", "-m", "none,mixup", "-t", "digits"]
+    with subprocess.Popen(
+        [*command, "--set", "digits.epochs=12"], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+        env=os.environ | QUIET | {"MIXBENCH_STORE": str(store)}, stdout=subprocess.DEVNULL,
+    ) as launcher:  # fmt: skip
+        until(lambda: len([*store.glob("work/*/progress.jsonl")]) == 2, 60)
+        assert cluster.stdin is not None
+        cluster.stdin.write("kill the second node\n")
+        cluster.stdin.flush()
+        _, said = launcher.communicate(timeout=200)
+
+    assert launcher.returncode == 0, said
+    records = [json.loads(path.read_text()) for path in store.glob("records/*/*/*.json")]
+    assert [record["status"] for record in records] == ["ok", "ok"]
+    assert "attempt 2 of 3" in said
