@@ -17,9 +17,9 @@ from mixbench.engines import engine as engines
 from mixbench.engines.engine import Ended
 from mixbench.engines.ray_cluster import RayEngine
 from mixbench.engines.settings import RaySettings
-from mixbench.errors import UsageError
 from mixbench.store import Store
 
+Run = Callable[..., Any]
 NODES = Path(__file__).parent / "clusters/ray_nodes.py"
 # A cluster that only those enter who know the word, and that notices quickly who is gone.
 QUIET = {
@@ -31,7 +31,9 @@ QUIET = {
     "RAY_health_check_timeout_ms": "3000",
     "RAY_health_check_failure_threshold": "3",
 }
+# Slow, because Ray may wait for minutes for what is not there.
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(
         importlib.util.find_spec("ray") is None, reason="Ray is not installed: mixbench[ray]"
     ),
@@ -151,14 +153,20 @@ def test_a_stage_that_takes_too_long_is_ended(store: Store, address: str, script
     assert [end.how for end in found] == ["timeout"]
 
 
-def test_a_cluster_that_is_not_there_is_one_sentence(store: Store) -> None:
-    with pytest.raises(UsageError, match=r"the cluster at '127.0.0.1:9' cannot be joined"):
-        RayEngine(store.root, RaySettings(address="127.0.0.1:9"))
+@pytest.mark.parametrize(
+    ("changes", "options", "said"),
+    [("", ["--gpus-per-cell", "4"], "at most the 2 GPUs of the Ray cluster (got 4)"),
+     ("127.0.0.1:9", [], "the cluster at '127.0.0.1:9' cannot be joined")],
+)  # fmt: skip
+def test_a_cluster_that_cannot_serve_is_one_sentence(
+    mixbench: Run, tmp_path: Path, address: str, changes: str, options: list[str], said: str
+) -> None:
+    (tmp_path / "mixbench.toml").write_text(f"[ray]\naddress = '{changes or address}'")
 
+    done = mixbench("run", "-m", "none", "-t", "digits", "--engine", "ray", *options)
 
-def test_more_gpus_than_there_are_is_one_sentence(store: Store, address: str) -> None:
-    with pytest.raises(UsageError, match=r"at most the 2 GPUs of the Ray cluster \(got 3\)"):
-        RayEngine(store.root, RaySettings(address=address), size=3)
+    assert done.returncode == 2
+    assert said in done.stderr.splitlines()[-1]
 
 
 def test_a_killed_job_and_a_killed_node_lose_nothing(
