@@ -2,26 +2,31 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mixbench.engines import engine as engines
 from mixbench.engines import gpus, local
 from mixbench.engines.board import Board, StageState, survey
 from mixbench.engines.engine import Ended
+from mixbench.engines.estimate import Estimate, estimate
 from mixbench.engines.gpus import Slot, slots_of
 from mixbench.engines.local import LocalEngine
 from mixbench.engines.scheduler import Limits, Means, Scheduler, gpu_hours
 from mixbench.engines.settings import read_settings_file, seconds_of
 from mixbench.errors import UsageError
-from mixbench.plan.graph import plan
+from mixbench.plan.graph import Stage, plan
 from mixbench.plan.request import Request, cells_of
 from mixbench.stage import INPUT_DAMAGED, STOPPED
 from mixbench.store import Store, write_json
@@ -325,6 +330,33 @@ def test_what_unblocks_most_starts_first(tmp_path: Path) -> None:
     assert first.kind == "train"
 
 
+def finish(store: Store, stage: Stage, wall_s: float, gpu_s: float) -> None:
+    """Put a finished stage into a store."""
+    manifest = {"spec": asdict(stage), "cost": {"wall_s": wall_s, "gpu_s": gpu_s}}
+    write_json(store.folder(stage.key) / "manifest.json", manifest)
+
+
+def test_costs_are_foreseen_by_earlier_stages(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.open()
+    stages = list(plan(cells_of(Request(["none"], ["digits"], [0, 1]))).stages.values())
+    first, *others = stages
+    finish(store, first, wall_s=120.0, gpu_s=60.0)  # a training of 60 epochs
+    longer = replace(others[1], num_epochs=120)
+
+    found = estimate([longer, *others[::2]], store)
+
+    assert (first.kind, longer.kind) == ("train", "train")
+    assert found == Estimate(240.0, 120.0, stages=3, unknown=2)
+
+
+def test_nothing_is_foreseen_of_what_never_ran(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    stages = plan(cells_of(Request(["none"], ["digits"], [0]))).stages.values()
+
+    assert estimate(stages, store) == Estimate(0.0, 0.0, stages=2, unknown=2)
+
+
 @pytest.mark.parametrize(
     ("text", "seconds"), [("90", 90), ("90s", 90), ("1h30m", 5400), ("2d", 172800), ("1 h", 3600)]
 )
@@ -389,11 +421,7 @@ def test_a_training_that_is_killed_goes_on_by_itself(tmp_path: Path) -> None:
     deadline = time.monotonic() + 60
     while not list(work.glob("*/checkpoint-*")) and time.monotonic() < deadline:
         time.sleep(0.02)
-    (stage,) = (
-        int(path.parent.name)
-        for path in Path("/proc").glob("[0-9]*/cmdline")
-        if b"mixbench.stage\0" + str(tmp_path / "store").encode() in read(path)
-    )
+    (stage,) = stages_of(tmp_path / "store")
     os.kill(stage, signal.SIGKILL)
     _, said = launcher.communicate(timeout=120)
 
@@ -402,6 +430,55 @@ def test_a_training_that_is_killed_goes_on_by_itself(tmp_path: Path) -> None:
     (path,) = (tmp_path / "store").glob("records/*/*/*.json")
     (train,) = (s for s in json.loads(path.read_text())["stages"] if s["kind"] == "train")
     assert train["resumed_at_steps"]
+
+
+def numbers_of(store: Path) -> dict[str, Any]:
+    """Return all that a run measured, and the digests of what it predicted and learned."""
+    found = {}
+    for path in store.glob("records/*/*/*.json"):
+        record = json.loads(path.read_text())
+        digests = {a["path"]: a["sha256"] for a in record["artifacts"] if a["role"] != "curve"}
+        found[record["cell"]] = (record["status"], record["metrics"], digests)
+    return found
+
+
+@pytest.mark.slow
+def test_a_hundred_kills_change_nothing(tmp_path: Path) -> None:
+    """Of launchers and of stages, at random moments; the same command each time."""
+    chance = np.random.default_rng(0)
+    command = [sys.executable, "-m", "mixbench", "run", "-m", "none,mixup", "-t", "digits"]
+    command += ["--set", "digits.epochs=60", "--checkpoint-every", "5"]
+
+    def launched(name: str) -> subprocess.Popen[bytes]:
+        environment = os.environ | {"MIXBENCH_STORE": str(tmp_path / name)}
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        return subprocess.Popen(command, cwd=tmp_path, env=environment, **quiet)  # type: ignore[call-overload,no-any-return]
+
+    with launched("calm") as launcher:
+        assert launcher.wait(600) == 0
+    kills = 0
+    while kills < 100:
+        with launched("disturbed") as launcher:
+            while launcher.poll() is None and kills < 100:
+                time.sleep(float(chance.uniform(0.2, 5)))
+                stages = stages_of(tmp_path / "disturbed")
+                victim = chance.choice([launcher.pid, *stages])
+                with suppress(ProcessLookupError):
+                    os.kill(int(victim), signal.SIGKILL)
+                    kills += 1
+        if all((tmp_path / "disturbed").glob("records/*/*/*.json")) and launcher.returncode == 0:
+            shutil.rmtree(tmp_path / "disturbed")  # it came through: again
+    with launched("disturbed") as launcher:
+        assert launcher.wait(600) == 0
+
+    assert numbers_of(tmp_path / "disturbed") == numbers_of(tmp_path / "calm")
+
+
+def stages_of(store: Path) -> list[int]:
+    """Return the processes that run stages of a store."""
+    mark = b"mixbench.stage\0" + str(store).encode()
+    paths = Path("/proc").glob("[0-9]*/cmdline")
+    return [int(path.parent.name) for path in paths if mark in read(path)]
 
 
 def read(path: Path) -> bytes:

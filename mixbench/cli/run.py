@@ -211,4 +211,19 @@ def _show_plan(plan: "Plan", store: "Store", *, as_json: bool) -> int:
         f"{_counted('cell', len(plan.cells))}, {len(rows)} stages: {cached} cached, "
         f"{len(rows) - cached} to run"
     )
+    if cost := _foreseen(plan, store):
+        click.echo(cost)
     return 0
+
+
+def _foreseen(plan: "Plan", store: "Store") -> str:
+    """Say what the stages to run will cost, by what the store has; nothing if it has nothing."""
+    from mixbench.engines.estimate import estimate
+    from mixbench.engines.progress import duration
+
+    found = estimate((s for key, s in plan.stages.items() if not store.finished(key)), store)
+    if found.unknown == found.stages:
+        return ""
+    gpus = f", {found.gpu_s / 3600:.3g} GPU-hours" if found.gpu_s else ""
+    less = f", and {_counted('stage', found.unknown)} of unknown cost" if found.unknown else ""
+    return f"about {duration(found.wall_s)} in one slot{gpus}, by earlier stages of the store{less}"

@@ -6,6 +6,7 @@ store. Tasks end with the launcher, and Ray retries none of them: the scheduler 
 
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +23,7 @@ from mixbench.stage import LIFELINE
 
 # Ray's own, and what it says to each worker.
 NOT_PASSED_ON = ("RAY_", "CUDA_VISIBLE_DEVICES")
+PATIENCE_S = 10
 
 
 @dataclass
@@ -171,6 +173,12 @@ def _connected(address: str) -> Any:
         raise UsageError(
             "--engine ray: Ray is not installed; `pip install mixbench[ray]` brings it."
         ) from error
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdecimal():  # Ray itself would wait for minutes
+        try:
+            socket.create_connection((host, int(port)), PATIENCE_S).close()
+        except OSError as error:
+            raise _unreachable(address, error) from error
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         if address == "local":
@@ -178,9 +186,13 @@ def _connected(address: str) -> Any:
         else:
             ray.init(address=address, **quiet)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-        first = str(error).strip().partition("\n")[0]
-        raise UsageError(
-            f"--engine ray: the cluster at {address!r} cannot be joined ({first}). Start one with "
-            "`ray start --head`, of this version of Ray, or take ray.address = 'local'."
-        ) from error
+        raise _unreachable(address, error) from error
     return ray
+
+
+def _unreachable(address: str, error: Exception) -> UsageError:
+    first = str(error).strip().partition("\n")[0]
+    return UsageError(
+        f"--engine ray: the cluster at {address!r} cannot be joined ({first}). Start one with `ray "
+        "start --head`, of this version of Ray, or take ray.address = 'local'."
+    )
