@@ -178,7 +178,7 @@ def _connected(address: str) -> Any:
         try:
             socket.create_connection((host, int(port)), PATIENCE_S).close()
         except OSError as error:
-            raise _unreachable(address, error) from error
+            raise UsageError(_unreachable(address, error)) from error
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         if address == "local":
@@ -186,13 +186,13 @@ def _connected(address: str) -> Any:
         else:
             ray.init(address=address, **quiet)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-        raise _unreachable(address, error) from error
+        raise UsageError(_unreachable(address, error)) from error
     return ray
 
 
-def _unreachable(address: str, error: Exception) -> UsageError:
+def _unreachable(address: str, error: Exception) -> str:
     first = str(error).strip().partition("\n")[0]
-    return UsageError(
+    return (
         f"--engine ray: the cluster at {address!r} cannot be joined ({first}). Start one with `ray "
         "start --head`, of this version of Ray, or take ray.address = 'local'."
     )
