@@ -28,7 +28,7 @@ LIGHT = (
         "engines.board",
         "engines.scheduler",
     ),
-    *("engines.preflight", "engines.progress"),
+    *("engines.preflight", "engines.progress", "engines.estimate"),
     *("records.evidence", "leaderboard.board", "leaderboard.tables", "leaderboard.reports"),
 )
 HEAVY = (
