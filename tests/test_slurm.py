@@ -273,6 +273,29 @@ def test_killed_and_preempted_jobs_go_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_two_nodes_train_one_model(tmp_path: Path) -> None:
+    setup = "setup = ['export CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1']"
+    (tmp_path / "mixbench.toml").write_text(
+        f"[slurm]\npoll_s = 0.5\nsettle_s = 2\nnodes = 2\ngres = 'shard:1'\n{setup}"
+    )
+    environment = os.environ | {"MIXBENCH_STORE": str(tmp_path / "store")}
+    command = [sys.executable, "-m", "mixbench", *FAST]
+    command[command.index("none,mixup")] = "none"
+
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=150,
+        check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    assert [record["status"] for record in records(tmp_path)] == ["ok"]
+    key = next(s["key"] for s in records(tmp_path)[0]["stages"] if s["kind"] == "train")
+    manifest = json.loads((tmp_path / f"store/stages/{key}/manifest.json").read_text())
+    assert manifest["spec"]["processes"] == 2
+    assert len([line for line in started(tmp_path / "store") if " train " in line]) == 2
+
+
+@pytest.mark.slow
 def test_a_stage_whose_node_is_lost_starts_on_another(cluster: Path, tmp_path: Path) -> None:
     with launched(tmp_path) as launcher:
         numbers = until(lambda: queue()[1:] and queue(), 30)

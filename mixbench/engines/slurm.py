@@ -246,11 +246,13 @@ class SlurmEngine:
         """Return how the processes of several nodes are started, and meet."""
         python, *arguments = command
         return (
-            'head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)\n'
+            'first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)\n'
+            'head=$(scontrol show node "$first" | sed -n "s/.*NodeAddr=\\([^ ]*\\).*/\\1/p")\n'
             f"exec srun --kill-on-bad-exit=1 {shlex.quote(python)} -m torch.distributed.run "
             f"--nnodes={self._settings.nodes} --nproc-per-node={self._resources.size} "
             "--max-restarts=0 --rdzv-id=$SLURM_JOB_ID --rdzv-backend=c10d "
-            f"--rdzv-endpoint=$head:29500 {shlex.join(arguments)}"
+            "--rdzv-endpoint=$head:$((20000 + SLURM_JOB_ID % 20000)) "
+            f"{shlex.join(arguments)}"
         )
 
 
