@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -13,10 +13,11 @@ from mixbench.errors import BadParameter, UsageError
 if TYPE_CHECKING:
     from mixbench.engines.engine import Engine
     from mixbench.engines.scheduler import Limits, Means
-    from mixbench.engines.settings import Settings
+    from mixbench.engines.settings import RaySettings, Settings, SlurmSettings
     from mixbench.store import Store
 
 Command = Callable[..., Any]
+Asked = TypeVar("Asked", "SlurmSettings", "RaySettings")
 
 
 def engine_options(command: Command) -> Command:
@@ -147,17 +148,22 @@ def _local(
     return lambda store: LocalEngine(store.root, slots, limit), readers(slots), held
 
 
+def _asked(options: dict[str, Any], settings: "Asked", name: str) -> "Asked":
+    """Return what a cluster is asked for: its settings, with what the options say instead."""
+    if options["gpus"]:
+        raise UsageError(f"--gpus names GPUs of this machine; --engine {name} finds its own.")
+    if options["jobs_per_gpu"] is None:
+        return settings
+    return settings.model_copy(update={"jobs_per_gpu": options["jobs_per_gpu"]})
+
+
 def _ray(
     options: dict[str, Any], settings: "Settings", timeout_s: float | None
 ) -> "Callable[[Store], Engine]":
     """Return the engine of a Ray cluster, which says what it has when it is joined."""
     from mixbench.engines.ray_cluster import RayEngine
 
-    if options["gpus"]:
-        raise UsageError("--gpus names GPUs of this machine; --engine ray finds its own.")
-    asked = settings.ray
-    if options["jobs_per_gpu"]:
-        asked = asked.model_copy(update={"jobs_per_gpu": options["jobs_per_gpu"]})
+    asked = _asked(options, settings.ray, "ray")
     limit = float("inf") if timeout_s is None else timeout_s
     return lambda store: RayEngine(store.root, asked, options["gpus_per_cell"], limit)
 
@@ -168,10 +174,6 @@ def _slurm(
     """Return the engine of a SLURM cluster, and the GPUs of a stage."""
     from mixbench.engines.slurm import SlurmEngine, resources_of
 
-    if options["gpus"]:
-        raise UsageError("--gpus names GPUs of this machine; --engine slurm finds its own.")
-    asked = settings.slurm
-    if options["jobs_per_gpu"]:
-        asked = asked.model_copy(update={"jobs_per_gpu": options["jobs_per_gpu"]})
+    asked = _asked(options, settings.slurm, "slurm")
     resources = resources_of(asked, options["gpus_per_cell"])
     return lambda store: SlurmEngine(store, asked, resources, timeout_s), resources.gpus

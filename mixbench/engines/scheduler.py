@@ -2,7 +2,6 @@
 
 import signal
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Protocol
@@ -169,8 +168,7 @@ class Scheduler:
         attempts = board.states[key].attempts + 1
         for name in ("failure.json", "ended.json", "cancel.json"):  # of earlier attempts
             (work / name).unlink(missing_ok=True)
-        spec = asdict(stage) | asdict(self._means) | {"attempt": uuid.uuid4().hex}
-        write_json(work / "spec.json", spec)
+        write_json(work / "spec.json", asdict(stage) | asdict(self._means))
         self.engine.start(key, board.store.log(key))
         board.states[key] = StageState("running", started=time.monotonic(), attempts=attempts)
 

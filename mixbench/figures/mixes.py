@@ -5,12 +5,10 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
-from safetensors.torch import load_file
 from torch import Tensor
 
 from mixbench.contract import Method, Step, Task
-from mixbench.stages.runs import load_weights
-from mixbench.stages.work import data_folder, make_task, revive
+from mixbench.stages.work import data_folder, make_task, revive, take_weights
 from mixbench.store import Store
 from mixbench.streams import generator
 
@@ -26,13 +24,11 @@ def example_mixes(store: Store, key: str) -> Figure:
     key
         Of a finished training stage.
     """
-    manifest = store.manifest(key)
-    spec: Mapping[str, Any] = manifest["spec"]
+    spec: Mapping[str, Any] = store.manifest(key)["spec"]
     task = make_task(spec)
     folder = data_folder(spec, store)
     model, method = revive(spec, torch.device("cpu"))
-    name = f"weights/epoch-{manifest['result']['tail'][-1]}.safetensors"
-    load_weights(model, method, load_file(store.path(key, name)))
+    take_weights(key, store, (model, method))
     seed = spec["identity"]["seed"]
     split = task.load("train", folder, seed)
     index = torch.arange(COLUMNS)

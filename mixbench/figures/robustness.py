@@ -11,7 +11,7 @@ from torch import Tensor
 from mixbench.declare.attacks import Attack, attacks_of, eps_text
 from mixbench.figures.predictions import INK, bare, shown_of
 from mixbench.records.schema import Record
-from mixbench.robustness.attacked import Attacked
+from mixbench.robustness.attacked import Attacked, among_correct
 from mixbench.robustness.attacks import PixelModel, attacked, open_to_attacks
 from mixbench.robustness.corruptions import CORRUPTIONS, SEVERITIES, error_rates
 from mixbench.stages.work import data_folder, give_weights, make_task, revive
@@ -54,7 +54,7 @@ def under_attacks(record: Record, found: Found) -> pd.DataFrame:
 def _row(method: str, right: Tensor, column: int, attack: Attack) -> dict[str, object]:
     """Return what is told of one method under one attack, whose results are a column."""
     clean = right[:, 0]
-    among = right[clean, column] if bool(clean.any()) else clean
+    among = among_correct(right[:, column], clean)
     return {
         "method": method,
         "attack": attack.kind,

@@ -84,6 +84,10 @@ class Attacked(ChangedImages):
         scores = {"top1": mean_of(100.0 * clean)}
         for attack, right in zip(self.attacks, correct[:, 1:].unbind(1), strict=True):
             scores[attack.name] = mean_of(100.0 * right)
-            still = right[clean] if bool(clean.any()) else clean  # nothing right: nothing left
-            scores[f"{attack.name}_of_correct"] = mean_of(100.0 * still)
+            scores[f"{attack.name}_of_correct"] = mean_of(100.0 * among_correct(right, clean))
         return {metric.name: scores[metric.name] for metric in self.metrics}
+
+
+def among_correct(right: Tensor, clean: Tensor) -> Tensor:
+    """Return who is right among those that are when clean; if none is, that none is left."""
+    return right[clean] if bool(clean.any()) else clean

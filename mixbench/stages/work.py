@@ -96,10 +96,8 @@ class Job:
     def trained(self, role: str) -> Trained:
         """Return the model and method that a finished training stage ended with."""
         key = self.spec["inputs"][role]
-        manifest = self.store.manifest(key)
-        model, method = revive(manifest["spec"], self.device)
-        name = f"weights/epoch-{manifest['result']['tail'][-1]}.safetensors"
-        load_weights(model, method, load_file(self.store.path(key, name), str(self.device)))
+        model, method = revive(self.store.manifest(key)["spec"], self.device)
+        take_weights(key, self.store, (model, method))
         return Trained(model.eval(), method.eval())
 
 
@@ -273,11 +271,15 @@ def give_weights(
     name
         Of the kept ones; by default, those of the last epoch.
     """
+    if "train" in spec["inputs"]:
+        take_weights(spec["inputs"]["train"], store, trained, name)
+    else:
+        make_task(spec).start(trained[0], {})
+
+
+def take_weights(key: str, store: Store, trained: tuple[nn.Module, Method], name: str = "") -> None:
+    """Give a model and its method the weights that a training stage kept: of its last epoch."""
     model, method = trained
-    key = spec["inputs"].get("train")
-    if key is None:
-        make_task(spec).start(model, {})
-        return
     name = name or f"epoch-{store.manifest(key)['result']['tail'][-1]}"
     path = store.path(key, f"weights/{name}.safetensors")
     load_weights(model, method, load_file(path, str(next(model.parameters()).device)))
