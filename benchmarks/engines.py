@@ -36,7 +36,8 @@ if name == "local":
 else:
     from mixbench.engines.ray_cluster import RayEngine
     from mixbench.engines.settings import RaySettings
-    engine = RayEngine(root, RaySettings())
+    from mixbench.store import Store
+    engine = RayEngine(Store(root), RaySettings())
     engine.num_slots = 2
 there = time.perf_counter()
 inputs = {"a": [], **{f"b{i}": ["a"] for i in range(6)}, "c": [f"b{i}" for i in range(6)]}

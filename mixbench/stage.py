@@ -97,8 +97,9 @@ def _leads() -> bool:
 def _work(store: Store, key: str, spec: dict[str, Any], ranks: "Ranks") -> None:
     """Do the work with the other processes of the stage; the first one publishes it."""
     from mixbench.stages import environment
+    from mixbench.stages.job import Job
     from mixbench.stages.journal import DiskJournal
-    from mixbench.stages.work import WORK, Job
+    from mixbench.stages.work import WORK
 
     work = store.work(key)
     built = work / "built"

@@ -23,7 +23,9 @@ LIGHT = (
     *("records.schema", "stage", "engines.engine", "engines.gpus", "engines.settings"),
     *(
         "engines.local",
+        "engines.slurm_queue",
         "engines.slurm",
+        "engines.ray_join",
         "engines.ray_cluster",
         "engines.board",
         "engines.scheduler",
@@ -53,7 +55,7 @@ HEAVY = (
     *("detection.coco_ap", "detection.detector"),
     *("captions.words", "captions.scores", "captions.captioner"),
     *("stages.evaluation", "stages.mixing", "stages.runs", "stages.training", "stages.journal"),
-    *("stages.environment", "stages.tuning", "stages.work"),
+    *("stages.environment", "stages.job", "stages.tuning", "stages.work"),
     "stages.check",
     *("search.space", "search.fitness", "search.found", "search.genetic", "search.direct"),
     *("search.evolve", "search.strategies"),
@@ -69,7 +71,7 @@ FLOORS = [*LIGHT, *HEAVY, *(f"cli.{name}" for name in CLI), "cli", "__main__"]
 # Imported inside functions, by the process that needs them.
 LATE = {
     "registry.units": {"contract"},
-    "stage": {"ranks", "stages.environment", "stages.journal", "stages.work"},
+    "stage": {"ranks", "stages.environment", "stages.job", "stages.journal", "stages.work"},
 }
 VERSION = ROOT / "mixbench" / "__init__.py"
 ROOMS = {path.parent.name for path in (ROOT / "mixbench").glob("*/__init__.py")}

@@ -394,6 +394,7 @@ def test_settings_are_found_where_the_command_is_given(
     [(["--timeout", "soon"], "--timeout must be a time span"),
      (["--max-gpu-hours", "1"], "there are no GPUs here"),
      (["--engine", "slurm"], "there is no sbatch on this machine"),
+     (["--detach"], "--detach needs --engine slurm, whose jobs outlive this shell (got local)"),
      (["--gpus", "7"], "there is no GPU 7 here"),
      (["--settings", "none.toml"], "settings none.toml cannot be read")],
 )  # fmt: skip

@@ -1,12 +1,21 @@
 """What the user is told of the time that is left."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 
 from mixbench.engines.board import Board, StageState
-from mixbench.engines.progress import Pulse, duration, forecast, heard, position, remaining_s
+from mixbench.engines.progress import (
+    Pulse,
+    duration,
+    forecast,
+    heard,
+    position,
+    remaining_s,
+    summary,
+)
 from mixbench.plan.graph import plan
 from mixbench.plan.request import Request, cells_of
 from mixbench.store import Store
@@ -65,6 +74,18 @@ def test_a_short_run_or_a_first_step_is_not(board: Board) -> None:
 
     note(board, trainings(board)[0], 502, 1000, speed=0.1, first=500)
     assert forecast(board) == ""
+
+
+def test_gpu_hours_are_foretold_of_the_nodes_that_train(board: Board) -> None:
+    for state in list(board.states.values())[2:]:
+        state.status = "done"
+    first = trainings(board)[0]
+    note(board, first, 3600, 7200, speed=1)
+    board.states[first].started = time.monotonic()
+    board.gpus, board.nodes = 0.5, 4
+
+    # An hour is left of training on half a GPU of each of four nodes; 3 s of evaluation on one.
+    assert "0.00 of about 2.00 GPU-hours" in summary(board)
 
 
 def test_one_cell_does_not_use_two_slots(board: Board) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,8 +17,9 @@ import pytest
 from mixbench.engines import engine as engines
 from mixbench.engines.engine import Ended
 from mixbench.engines.ray_cluster import RayEngine
+from mixbench.engines.ray_join import KEEP_ALIVE
 from mixbench.engines.settings import RaySettings
-from mixbench.store import Store
+from mixbench.store import Store, write_json
 
 Run = Callable[..., Any]
 NODES = Path(__file__).parent / "clusters/ray_nodes.py"
@@ -26,19 +28,17 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": "a" * 32,
-    "RAY_health_check_initial_delay_ms": "1000",
-    "RAY_health_check_period_ms": "1000",
-    "RAY_health_check_timeout_ms": "3000",
-    "RAY_health_check_failure_threshold": "3",
+    **KEEP_ALIVE,
 }
-# Slow, because Ray may wait for minutes for what is not there.
+PATIENCE_S = 60
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.skipif(
         importlib.util.find_spec("ray") is None, reason="Ray is not installed: mixbench[ray]"
     ),
     pytest.mark.filterwarnings("ignore"),  # Ray's own
 ]
+# Inside this process, where nothing could end a Ray that waits for ever.
+inside = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,14 @@ def cluster() -> Iterator[subprocess.Popen[str]]:
 @pytest.fixture(scope="module")
 def address(cluster: subprocess.Popen[str]) -> str:
     assert cluster.stdout is not None
-    return next(line.split()[1] for line in cluster.stdout if line.startswith("address "))
+    late = threading.Timer(PATIENCE_S, cluster.kill)
+    late.start()
+    found = (line.split()[1] for line in cluster.stdout if line.startswith("address "))
+    address = next(found, "")
+    late.cancel()
+    if not address:
+        pytest.skip(f"Ray does not start here within {PATIENCE_S} s")
+    return address
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +81,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def engine(store: Store, address: str) -> Iterator[RayEngine]:
-    engine = RayEngine(store.root, RaySettings(address=address, jobs_per_gpu=2))
+    engine = RayEngine(store, RaySettings(address=address, jobs_per_gpu=2))
     yield engine
     engine.stop()
 
@@ -103,6 +110,7 @@ def is_zombie(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
 
 
+@inside
 def test_stages_share_gpus_and_say_how_they_ended(
     engine: RayEngine, store: Store, script: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,6 +126,7 @@ def test_stages_share_gpus_and_say_how_they_ended(
     assert until(engine.ended) == [Ended("b", -signal.SIGKILL)]
 
 
+@inside
 def test_no_more_start_than_there_is_room_for(engine: RayEngine, store: Store, script: Any) -> None:
     script("sleep 30")
     for key in "abcd":
@@ -127,6 +136,7 @@ def test_no_more_start_than_there_is_room_for(engine: RayEngine, store: Store, s
     assert not engine.free
 
 
+@inside
 def test_a_cancelled_stage_says_so_and_is_gone(
     engine: RayEngine, store: Store, script: Any, tmp_path: Path
 ) -> None:
@@ -142,8 +152,9 @@ def test_a_cancelled_stage_says_so_and_is_gone(
     until(lambda: not Path(f"/proc/{pid}").exists() or is_zombie(pid))
 
 
+@inside
 def test_a_stage_that_takes_too_long_is_ended(store: Store, address: str, script: Any) -> None:
-    engine = RayEngine(store.root, RaySettings(address=address), timeout_s=1)
+    engine = RayEngine(store, RaySettings(address=address), timeout_s=1)
     script("sleep 60")
     engine.start("a", store.log("a"))
 
@@ -156,17 +167,52 @@ def test_a_stage_that_takes_too_long_is_ended(store: Store, address: str, script
 @pytest.mark.parametrize(
     ("changes", "options", "said"),
     [("", ["--gpus-per-cell", "4"], "at most the 2 GPUs of the Ray cluster (got 4)"),
-     ("127.0.0.1:9", [], "the cluster at '127.0.0.1:9' cannot be joined")],
+     ("127.0.0.1:9", [], "the cluster at '127.0.0.1:9' cannot be joined"),
+     ("nodes", [], "ray.nodes must be at most the 2 nodes of the cluster")],
 )  # fmt: skip
 def test_a_cluster_that_cannot_serve_is_one_sentence(
     mixbench: Run, tmp_path: Path, address: str, changes: str, options: list[str], said: str
 ) -> None:
-    (tmp_path / "mixbench.toml").write_text(f"[ray]\naddress = '{changes or address}'")
+    where = changes if ":" in changes else address
+    (tmp_path / "mixbench.toml").write_text(
+        f"[ray]\naddress = '{where}'\nnodes = {4 if changes == 'nodes' else 1}"
+    )
 
     done = mixbench("run", "-m", "none", "-t", "digits", "--engine", "ray", *options)
 
     assert done.returncode == 2
     assert said in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_two_nodes_train_one_model(mixbench: Run, tmp_path: Path, address: str) -> None:
+    (tmp_path / "mixbench.toml").write_text(
+        f"engine = 'ray'\n[ray]\naddress = '{address}'\nnodes = 2"
+    )
+
+    done = mixbench("run", "-m", "none", "-t", "digits", "--set", "digits.epochs=4")
+
+    assert done.returncode == 0, done.stderr
+    (path,) = Path(os.environ.get("MIXBENCH_STORE", tmp_path / "store")).glob("records/*/*/*.json")
+    key = next(s["key"] for s in json.loads(path.read_text())["stages"] if s["kind"] == "train")
+    manifest = json.loads((path.parents[3] / f"stages/{key}/manifest.json").read_text())
+    assert manifest["spec"]["processes"] == 2
+
+
+@inside
+def test_a_gang_ends_with_its_first_loss(store: Store, address: str, script: Any) -> None:
+    engine = RayEngine(store, RaySettings(address=address, nodes=2))
+    write_json(store.work("a") / "spec.json", {"kind": "train"})
+    script("echo $RANK of $WORLD_SIZE at $MASTER_ADDR; [ $RANK = 1 ] && exit 7; sleep 60")
+    begin = time.monotonic()
+    engine.start("a", store.log("a"))
+
+    found = until(engine.ended)
+    engine.stop()
+
+    assert found == [Ended("a", 7)]
+    assert time.monotonic() - begin < 30
+    assert {line.split()[0] for line in store.log("a").read_text().splitlines()} >= {"1"}
 
 
 def test_a_killed_job_and_a_killed_node_lose_nothing(

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from mixbench.engines import engine as engines
-from mixbench.engines import slurm
+from mixbench.engines import slurm_queue
 from mixbench.engines.engine import Ended
 from mixbench.engines.settings import SlurmSettings
 from mixbench.engines.slurm import SlurmEngine, resources_of
@@ -183,7 +183,7 @@ def test_a_controller_that_does_not_answer_proves_nothing(
 ) -> None:
     script("a", "sleep 3")
     engine.start("a", store.log("a"))
-    monkeypatch.setattr(slurm, "PATIENCE_S", 1)
+    monkeypatch.setattr(slurm_queue, "PATIENCE_S", 1)
     with monkeypatch.context() as cut:
         cut.setenv("SLURM_CONF", "/nowhere")
         time.sleep(1.5)
@@ -271,6 +271,51 @@ def test_killed_and_preempted_jobs_go_on(tmp_path: Path) -> None:
     assert said.count("attempt 2 of 3") == 2
     assert "its process is gone, and left no word" in said
     assert "its process was told to stop" in said
+
+
+def test_a_launcher_that_is_a_job_itself(
+    tmp_path: Path, store: Store, script: Any, engine: SlurmEngine
+) -> None:
+    folder = tmp_path
+    for key in "abcde":  # hold every GPU, so that the run's stages wait
+        script(key, "exec sleep 60")
+        engine.start(key, store.log(key))
+    (folder / "mixbench.toml").write_text("[slurm]\npoll_s = 0.5\nsettle_s = 2\ngres = 'gpu:1'")
+
+    def say(*words: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "mixbench", *words], cwd=folder, text=True, timeout=60,
+            env=os.environ | {"MIXBENCH_STORE": str(folder / "run")}, capture_output=True,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    number = say(*FAST, "--detach").split()[1]
+    until(lambda: [*folder.glob("run/runs/*.json")], 40)
+
+    until(lambda: "queued    train    " in say("status") and "queued (" in say("status"), 30)
+    subprocess.run(["scancel", "--signal=USR1", "--batch", number], check=True)  # its time ends
+    log = folder / f"run/runs/launcher-{number}.txt"
+
+    def found_again() -> bool:
+        """SLURM waits two minutes before it starts a requeued job, if it is not told to."""
+        now = ["scontrol", "update", f"jobid={number}", "StartTime=now"]
+        subprocess.run(now, check=False, capture_output=True)
+        return log.read_text().count("adopted  train") == 2
+
+    # SLURM starts no job again in the second in which it ended.
+    until(lambda: "JobState=PENDING" in facts_of(number))
+    time.sleep(2)
+    until(found_again, 40)
+    assert "Cancelled 4 stages" in say("cancel", "--all")
+    until(lambda: "COMPLETED" in facts_of(number) or "FAILED" in facts_of(number))
+
+
+def facts_of(number: str) -> str:
+    """Return what SLURM says of a job."""
+    command = ["scontrol", "--oneliner", "show", "job", number]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 @pytest.mark.slow

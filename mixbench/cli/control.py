@@ -26,6 +26,8 @@ def status(*, as_json: bool, store_path: Path) -> None:
     store = existing_store(store_path)
     run = _newest_run(store)
     rows = [row for cell in run["cells"] for row in _rows(store, cell)]
+    if run["engine"] == "slurm":
+        rows = _in_the_queue(store, rows)
     if as_json:
         click.echo(json.dumps({**run, "cells": rows}, indent=1))
         return
@@ -37,7 +39,7 @@ def status(*, as_json: bool, store_path: Path) -> None:
     click.echo(", ".join(f"{name} {number}" for name, number in counts.items() if number))
 
 
-STATES = ("finished", "running", "failed", "diverged", "skipped", "stopped", "waiting")
+STATES = ("finished", "running", "queued", "failed", "diverged", "skipped", "stopped", "waiting")
 
 
 def _rows(store: "Store", cell: dict[str, Any]) -> Iterator[dict[str, str]]:
@@ -50,6 +52,19 @@ def _rows(store: "Store", cell: dict[str, Any]) -> Iterator[dict[str, str]]:
         elif state["state"] == "waiting" and broken:
             state = {"state": "skipped", "detail": f"rests on {broken}"}
         yield {"cell": cell["cell"], **stage, **state}
+
+
+def _in_the_queue(store: "Store", rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """Return rows with what SLURM says of their jobs, which a launcher is not needed for."""
+    from mixbench.engines.slurm_queue import places
+
+    there = places(store, {row["key"] for row in rows})
+    for row in rows:
+        if row["key"] in there and row["state"] in {"running", "stopped", "waiting"}:
+            if row["state"] != "running":
+                row["state"] = "queued"
+            row["detail"] = ", ".join(filter(None, (there[row["key"]], row["detail"])))
+    return [*rows]
 
 
 @click.command()
@@ -112,7 +127,7 @@ def cancel(cells: tuple[str, ...], *, everything: bool, store_path: Path) -> Non
     for key in ended:
         store.cancel(key)
     if run["engine"] == "slurm":  # whose jobs may run without a launcher
-        from mixbench.engines.slurm import cancel_jobs
+        from mixbench.engines.slurm_queue import cancel_jobs
 
         cancel_jobs(store, ended)
     names = ", ".join(entry["cell"] for entry in chosen)

@@ -66,12 +66,22 @@ def engine_options(command: Command) -> Command:
 
 @dataclass(frozen=True)
 class Run:
-    """What the options make of a run: an engine when there is a store for it, means and limits."""
+    """What the options make of a run: an engine when there is a store for it, means and limits.
+
+    Attributes
+    ----------
+    nodes
+        That train one model together.
+    slurm
+        What jobs ask for, where stages are jobs.
+    """
 
     name: str
     means: "Means"
     limits: "Limits"
     engine: "Callable[[Store], Engine]"
+    nodes: int
+    slurm: "SlurmSettings | None"
 
 
 def engine_of(options: dict[str, Any], threads: int) -> Run:
@@ -101,7 +111,7 @@ def engine_of(options: dict[str, Any], threads: int) -> Run:
         workers, nodes = settings.slurm.cpus - 1, settings.slurm.nodes
     else:
         engine = _ray(options, settings, timeout_s)
-        workers, nodes, gpus = max(int(settings.ray.cpus) - 1, 0), 1, None
+        workers, nodes, gpus = max(int(settings.ray.cpus) - 1, 0), settings.ray.nodes, None
     if options["max_gpu_hours"] is not None and gpus == 0:
         raise UsageError("--max-gpu-hours: there are no GPUs here whose hours could be counted.")
     return Run(
@@ -116,6 +126,8 @@ def engine_of(options: dict[str, Any], threads: int) -> Run:
             gpu_hours=options["max_gpu_hours"] or float("inf"),
         ),
         engine,
+        nodes,
+        settings.slurm if name == "slurm" else None,
     )
 
 
@@ -165,7 +177,7 @@ def _ray(
 
     asked = _asked(options, settings.ray, "ray")
     limit = float("inf") if timeout_s is None else timeout_s
-    return lambda store: RayEngine(store.root, asked, options["gpus_per_cell"], limit)
+    return lambda store: RayEngine(store, asked, options["gpus_per_cell"], limit)
 
 
 def _slurm(

@@ -30,9 +30,12 @@ INTERRUPTED = 130
 @store_option
 @click.option("--fresh", is_flag=True, help="Compute everything again, whatever is stored.")
 @click.option("--dry-run", is_flag=True, help="Only show the plan.")
+@click.option("--detach", is_flag=True, help="Let a job of SLURM run this command, and return.")
 @engine_options
 @as_json
-def run(*, store_path: Path, fresh: bool, dry_run: bool, as_json: bool, **options: Any) -> int:
+def run(
+    *, store_path: Path, fresh: bool, dry_run: bool, detach: bool, as_json: bool, **options: Any
+) -> int:
     """Run what is missing, and rank what is finished.
 
     The same command again continues where the last one stopped.
@@ -54,6 +57,8 @@ def run(*, store_path: Path, fresh: bool, dry_run: bool, as_json: bool, **option
         preflight(plan, store, fresh=fresh)
         if fresh:
             _forget(plan, store)
+        if detach:
+            return _detach(store, how)
         return _run(plan, store, how, as_json=as_json)
 
 
@@ -70,6 +75,24 @@ def plan(*, store_path: Path, as_json: bool, **options: Any) -> int:
     return _show_plan(
         make_plan(cells_of(make_request(options))), Store(store_path), as_json=as_json
     )
+
+
+def _detach(store: "Store", how: "Run") -> int:
+    """Submit the same command as a job, which SLURM may start again: nothing is fresh twice."""
+    from mixbench.engines.slurm import submit_launcher
+
+    if how.slurm is None:
+        raise UsageError(
+            f"--detach needs --engine slurm, whose jobs outlive this shell (got {how.name}); here, "
+            "`nohup mixbench run ... &` does, or a terminal of tmux."
+        )
+    arguments = [a for a in sys.argv[1:] if a not in {"--detach", "--fresh"}]
+    number = submit_launcher(store, how.slurm, arguments)
+    click.echo(
+        f"job {number} runs it; it prints to {store.runs / f'launcher-{number}.txt'}\n"
+        "`mixbench status`, `mixbench logs -f CELL` and `mixbench cancel --all` reach it from here."
+    )
+    return 0
 
 
 def _check_shares(plan: "Plan", processes: int) -> None:
@@ -106,7 +129,7 @@ def _run(plan: "Plan", store: "Store", how: "Run", *, as_json: bool) -> int:
     records: list[Record] = []
     with Show(Console(stderr=True)) as show:
         engine = how.engine(store)
-        board = Board(plan, store, engine.num_slots, engine.gpus)
+        board = Board(plan, store, engine.num_slots, engine.gpus, how.nodes)
         survey(board, show.notice)
         show.notice(_headline(plan, board))
         _note_run(plan, store, command, how.name)

@@ -42,7 +42,9 @@ class Board:
     num_slots
         How many stages run at a time.
     gpus
-        Of each of them.
+        Of each of them, on each of its nodes.
+    nodes
+        Of a training; other stages have one.
     gpu_s
         Seconds that stages which ended have held GPUs, times how many.
     """
@@ -51,6 +53,7 @@ class Board:
     store: Store
     num_slots: int
     gpus: float = 0.0
+    nodes: int = 1
     gpu_s: float = 0.0
     states: dict[str, StageState] = field(default_factory=dict)
     payers: dict[str, int] = field(default_factory=dict)  # the cell that a stage was first run for
@@ -58,6 +61,10 @@ class Board:
     def count(self, *statuses: Status) -> int:
         """Return how many stages have one of the statuses."""
         return sum(state.status in statuses for state in self.states.values())
+
+    def gpus_of(self, kind: str) -> float:
+        """Return how many GPUs a stage of some kind holds while it runs."""
+        return self.gpus * (self.nodes if kind == "train" else 1)
 
     def status(self, key: str) -> Status | None:
         """Return a stage's status; None if it is not wanted."""

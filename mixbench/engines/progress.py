@@ -37,8 +37,20 @@ def duration(seconds: float) -> str:
 def remaining_s(board: Board) -> float | None:
     """Estimate the seconds until everything is settled; None as long as no training has begun.
 
+    A cell's stages run one after the other.
+    """
+    left = left_s(board)
+    unsettled = sum(not board.settled(number) for number in range(len(board.plan.cells)))
+    if left is None:
+        return None
+    return sum(left.values()) / max(min(board.num_slots, unsettled), 1)
+
+
+def left_s(board: Board) -> dict[str, float] | None:
+    """Estimate the seconds of work that are left, by kind of stage; None before any training.
+
     Stages of one kind are taken to cost the same per epoch; a running one counts with the part
-    that its progress leaves, at its measured speed. A cell's stages run one after the other.
+    that its progress leaves, at its measured speed.
     """
     spent: dict[str, float] = defaultdict(float)
     amount: dict[str, float] = defaultdict(float)
@@ -55,9 +67,7 @@ def remaining_s(board: Board) -> float | None:
     if "train" in left and not amount["train"]:
         return None
     costs = {kind: spent[kind] / amount[kind] for kind in amount if amount[kind]}
-    total = sum(costs.get(kind, SHORT_S) * size for kind, size in left.items())
-    unsettled = sum(not board.settled(number) for number in range(len(board.plan.cells)))
-    return total / max(min(board.num_slots, unsettled), 1)
+    return {kind: costs.get(kind, SHORT_S) * size for kind, size in left.items()}
 
 
 def _done(board: Board, key: str) -> tuple[float, float]:
@@ -103,10 +113,20 @@ def summary(board: Board) -> str:
     }
     text = ", ".join(f"{name} {number}" for name, number in counts.items() if number)
     left = remaining_s(board) if board.count("waiting", "running") else None
-    spent = f"   {gpu_hours(board):.3g} GPU-hours" if board.gpus else ""
-    return f"stages: {text}{spent}" + (
+    return f"stages: {text}{_gpu_hours(board)}" + (
         f"   about {duration(left)} left" if left is not None else ""
     )
+
+
+def _gpu_hours(board: Board) -> str:
+    """Say what GPU-hours are spent, and how many it will be in all as far as can be told."""
+    if not board.gpus:
+        return ""
+    spent, left = gpu_hours(board), left_s(board)
+    if not left:
+        return f"   {spent:.2f} GPU-hours"
+    more = sum(board.gpus_of(kind) * seconds for kind, seconds in left.items())
+    return f"   {spent:.2f} of about {spent + more / 3600:.2f} GPU-hours"
 
 
 def position(line: Mapping[str, Any]) -> tuple[str, str, str, str]:

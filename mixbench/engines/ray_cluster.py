@@ -1,35 +1,51 @@
 """Place stages on a Ray cluster: each a task that starts the stage's process and waits for it.
 
 Ray finds the place; the stage is the same command as everywhere, and what it means is read from the
-store. Tasks end with the launcher, and Ray retries none of them: the scheduler does.
+store. Tasks end with the launcher, and Ray retries none of them: the scheduler does. A training of
+several nodes is a gang: a task for each of its processes, all started once all have a place.
 """
 
 import os
 import signal
-import socket
 import subprocess
 import time
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mixbench.engines import engine
 from mixbench.engines.engine import Ended
+from mixbench.engines.ray_join import join
 from mixbench.engines.settings import RaySettings
 from mixbench.errors import UsageError
 from mixbench.stage import LIFELINE
+from mixbench.store import Store, read_json
 
 # Ray's own, and what it says to each worker.
 NOT_PASSED_ON = ("RAY_", "CUDA_VISIBLE_DEVICES")
-PATIENCE_S = 10
 
 
 @dataclass
 class _Task:
-    reference: Any
+    """A stage in Ray's hands.
+
+    Attributes
+    ----------
+    references
+        What is waited for: its processes, or the places of a gang that has none yet.
+    group
+        The places of a gang.
+    """
+
     deadline: float
+    log: Path
+    references: list[Any] = field(default_factory=list)
+    group: Any = None
+    placed: bool = False
+    code: int | None = 0
     how: str = ""
 
 
@@ -39,35 +55,55 @@ class RayEngine:
     Parameters
     ----------
     size
-        GPUs of a stage, where the cluster has any.
+        GPUs of a stage, where the cluster has any; of a training on each of its nodes.
     timeout_s
         How long a stage may take, waiting for its place included.
 
     Raises
     ------
     UsageError
-        If Ray is not installed, or the cluster cannot be reached, or has too few GPUs.
+        If Ray is not installed, or the cluster cannot be reached, or has too few GPUs or nodes.
     """
 
     outlives = False
 
     def __init__(
-        self, root: Path, settings: RaySettings, size: int = 1, timeout_s: float = float("inf")
+        self, store: Store, settings: RaySettings, size: int = 1, timeout_s: float = float("inf")
     ) -> None:
-        self._ray = _connected(settings.address)
+        self._ray = join(settings.address)
+        self._store, self._settings, self._timeout_s = store, settings, timeout_s
+        self._size = size
         there = self._ray.cluster_resources()
-        self._root, self._settings, self._timeout_s = root, settings, timeout_s
         self.gpus = size / settings.jobs_per_gpu if there.get("GPU") else 0.0
-        if self.gpus > there.get("GPU", 0):
+        try:
+            self._check(there)
+        except UsageError:
             self._ray.shutdown()
-            raise UsageError(
-                f"--gpus-per-cell must be at most the {there['GPU']:g} GPUs of the Ray cluster "
-                f"(got {size})."
-            )
+            raise
         slots = there["GPU"] / self.gpus if self.gpus else there.get("CPU", 1) / settings.cpus
-        self.num_slots = max(int(slots), 1)
+        self.num_slots = max(int(slots) // settings.nodes, 1)
         self._tasks: dict[str, _Task] = {}
         self._task = self._ray.remote(max_retries=0, max_calls=1)(supervise)
+
+    def _check(self, there: Mapping[str, float]) -> None:
+        """Refuse to wait for what the cluster will never have."""
+        if self.gpus > there.get("GPU", 0):
+            raise UsageError(
+                f"--gpus-per-cell must be at most the {there['GPU']:g} GPUs of the Ray cluster "
+                f"(got {self._size})."
+            )
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        able = sum(all(n.get(name, 0) >= v for name, v in self._bundle().items()) for n in nodes)
+        if self._settings.nodes > 1 and able < self._settings.nodes:
+            raise UsageError(
+                f"ray.nodes must be at most the {able} nodes of the cluster that have what a cell "
+                f"needs on each, {_listed(self._bundle())} (got {self._settings.nodes})."
+            )
+
+    def _bundle(self) -> dict[str, float]:
+        """Return what a gang takes of each node: a whole GPU for each process, where there are."""
+        gpus = {"GPU": float(self._size)} if self.gpus else {}
+        return {"CPU": self._settings.cpus * self._size, **gpus}
 
     @property
     def free(self) -> bool:
@@ -80,39 +116,90 @@ class RayEngine:
 
     def start(self, key: str, log: Path) -> None:
         """Hand the stage to Ray."""
+        task = self._tasks[key] = _Task(time.monotonic() + self._timeout_s, log)
+        spec = self._store.work(key) / "spec.json"
+        if self._settings.nodes > 1 and read_json(spec)["kind"] == "train":
+            from ray.util import placement_group
+
+            bundles = [self._bundle()] * self._settings.nodes
+            task.group = placement_group(bundles, strategy="STRICT_SPREAD")
+            task.references = [task.group.ready()]
+        else:
+            task.placed = True
+            task.references = [self._hand(key, task, {"num_gpus": self.gpus}, {})]
+
+    def _hand(
+        self, key: str, task: _Task, options: Mapping[str, Any], told: Mapping[str, str]
+    ) -> Any:
+        """Let Ray run one process of a stage."""
         passed = {n: v for n, v in os.environ.items() if not n.startswith(NOT_PASSED_ON)}
-        command = engine.stage_command(self._root, key)
-        options = {"num_cpus": self._settings.cpus, "num_gpus": self.gpus, "name": key}
-        reference = self._task.options(**options).remote(command, str(log), passed)
-        self._tasks[key] = _Task(reference, time.monotonic() + self._timeout_s)
+        command = engine.stage_command(self._store.root, key)
+        options = {"num_cpus": self._settings.cpus, "name": key, **options}
+        return self._task.options(**options).remote(command, str(task.log), passed | {**told})
+
+    def _gather(self, key: str, task: _Task) -> None:
+        """Start the processes of a gang, whose places are there; they meet at the first one's."""
+        from ray.util import placement_group_table
+        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+        first = placement_group_table(task.group)["bundles_to_node_id"][0]
+        nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in self._ray.nodes()}
+        world = self._settings.nodes * self._size
+        told = {
+            "WORLD_SIZE": str(world),
+            "MASTER_ADDR": nodes[first],
+            "MASTER_PORT": str(20000 + zlib.crc32(key.encode()) % 20000),
+            "LOCAL_RANK": "0",  # a process sees its own GPU alone
+        }
+        task.placed, task.references = True, []
+        for rank in range(world):
+            place = PlacementGroupSchedulingStrategy(
+                task.group, placement_group_bundle_index=rank // self._size
+            )
+            options = {"num_gpus": float(bool(self.gpus)), "scheduling_strategy": place}
+            task.references.append(self._hand(key, task, options, {**told, "RANK": str(rank)}))
 
     def ended(self) -> list[Ended]:
         """Return the stages whose tasks ended since the last call; end those that took too long."""
         for key, task in self._tasks.items():
             if time.monotonic() > task.deadline and not task.how:
                 self._end(key, "timeout")
-        if not self._tasks:
-            return []
-        keys = {task.reference: key for key, task in self._tasks.items()}
-        ready, _ = self._ray.wait([*keys], num_returns=len(keys), timeout=0)
-        return [self._ended(keys[reference]) for reference in ready]
+        pending = [reference for task in self._tasks.values() for reference in task.references]
+        ready: set[Any] = set()
+        if pending:
+            ready = {*self._ray.wait(pending, num_returns=len(pending), timeout=0)[0]}
+        found = []
+        for key, task in [*self._tasks.items()]:
+            for reference in [*ready.intersection(task.references)]:
+                self._take(key, task, reference)
+            if not task.references:
+                found.append(Ended(key, task.code, task.how))  # type: ignore[arg-type]  # its words
+                self._forget(key)
+        return found
 
-    def _ended(self, key: str) -> Ended:
-        """Return how a task ended."""
-        task = self._tasks.pop(key)
+    def _take(self, key: str, task: _Task, reference: Any) -> None:
+        """Note what became of one thing that was waited for; a gang ends with its first loss."""
         code: int | None = None
         how = task.how
         try:
-            code = self._ray.get(task.reference)
+            code = self._ray.get(reference) if task.placed else 0
         except self._ray.exceptions.OutOfMemoryError:
             how = how or "out of memory"
         except self._ray.exceptions.RayError:  # the worker or its node is gone
             code = None
-        return Ended(key, code, how)  # type: ignore[arg-type]  # one of the protocol's words
+        if not task.placed:
+            self._gather(key, task)
+            return
+        task.references.remove(reference)
+        if code != 0 and task.code == 0:
+            task.code, task.how = code, how
+            self._kill(task)
 
     def place(self, key: str) -> str:
-        """Say that Ray has it."""
-        return "Ray" if key in self._tasks else ""
+        """Say that Ray has it, or that a gang waits for its nodes."""
+        if key not in self._tasks:
+            return ""
+        return "Ray" if self._tasks[key].placed else f"waits for {self._settings.nodes} nodes"
 
     def cancel(self, key: str) -> None:
         """End a stage's task, and with it its process."""
@@ -121,14 +208,30 @@ class RayEngine:
 
     def stop(self) -> None:
         """End every task, and leave the cluster."""
-        for key in self._tasks:
+        for key in [*self._tasks]:
             self._end(key, "cancelled")
-        self._tasks.clear()
+            self._forget(key)
         self._ray.shutdown()
 
     def _end(self, key: str, how: str) -> None:
-        self._tasks[key].how = how
-        self._ray.cancel(self._tasks[key].reference, force=True)
+        task = self._tasks[key]
+        task.how = how
+        if task.placed:
+            self._kill(task)
+        else:
+            task.code, task.references = None, []
+
+    def _kill(self, task: _Task) -> None:
+        for reference in task.references:
+            self._ray.cancel(reference, force=True)
+
+    def _forget(self, key: str) -> None:
+        """Give a stage's places back."""
+        task = self._tasks.pop(key)
+        if task.group is not None:
+            from ray.util import remove_placement_group
+
+            remove_placement_group(task.group)
 
 
 def supervise(command: Sequence[str], log: str, environment: Mapping[str, str]) -> int:
@@ -158,41 +261,5 @@ def supervise(command: Sequence[str], log: str, environment: Mapping[str, str]) 
         os.close(write)
 
 
-def _connected(address: str) -> Any:
-    """Return Ray, connected to a cluster.
-
-    Raises
-    ------
-    UsageError
-        If it is not installed, or does not answer.
-    """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would call home
-    try:
-        import ray
-    except ImportError as error:
-        raise UsageError(
-            "--engine ray: Ray is not installed; `pip install mixbench[ray]` brings it."
-        ) from error
-    host, colon, port = address.rpartition(":")
-    if colon and port.isdecimal():  # Ray itself would wait for minutes
-        try:
-            socket.create_connection((host, int(port)), PATIENCE_S).close()
-        except OSError as error:
-            raise UsageError(_unreachable(address, error)) from error
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    try:
-        if address == "local":
-            ray.init(address="local", include_dashboard=False, **quiet)
-        else:
-            ray.init(address=address, **quiet)
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-        raise UsageError(_unreachable(address, error)) from error
-    return ray
-
-
-def _unreachable(address: str, error: Exception) -> str:
-    first = str(error).strip().partition("\n")[0]
-    return (
-        f"--engine ray: the cluster at {address!r} cannot be joined ({first}). Start one with `ray "
-        "start --head`, of this version of Ray, or take ray.address = 'local'."
-    )
+def _listed(resources: Mapping[str, float]) -> str:
+    return ", ".join(f"{value:g} {name}" for name, value in resources.items())

@@ -185,7 +185,7 @@ class Scheduler:
         board, key = self.board, ended.key
         state, store = board.states[key], board.store
         state.duration_s = time.monotonic() - (state.started or 0)
-        board.gpu_s += board.gpus * state.duration_s
+        board.gpu_s += board.gpus_of(board.plan.stages[key].kind) * state.duration_s
         code = store.exit_code(key) if ended.code is None else ended.code
         if store.finished(key):
             state.status = "done"
@@ -212,8 +212,12 @@ class Scheduler:
 def gpu_hours(board: Board) -> float:
     """Return the GPU-hours that the run has cost so far, of running stages too."""
     now = time.monotonic()
-    running = [s.started for s in board.states.values() if s.status == "running" and s.started]
-    return (board.gpu_s + board.gpus * sum(now - started for started in running)) / 3600
+    held = sum(
+        board.gpus_of(board.plan.stages[key].kind) * (now - state.started)
+        for key, state in board.states.items()
+        if state.status == "running" and state.started
+    )
+    return (board.gpu_s + held) / 3600
 
 
 def _named(board: Board, key: str) -> str:

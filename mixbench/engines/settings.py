@@ -71,6 +71,8 @@ class SlurmSettings(Strict):
         More options of sbatch.
     setup
         Lines of shell that a job begins with.
+    launcher
+        Options of sbatch for the job that `--detach` submits, instead of those of stages.
     max_jobs
         In the queue at a time.
     poll_s : seconds
@@ -89,6 +91,7 @@ class SlurmSettings(Strict):
     nodes: Annotated[int, Field(ge=1)] = 1
     options: tuple[str, ...] = ()
     setup: tuple[str, ...] = ()
+    launcher: tuple[str, ...] = ()
     max_jobs: Annotated[int, Field(ge=1)] = 200
     poll_s: Annotated[float, Field(gt=0)] = 10.0
     settle_s: Annotated[float, Field(ge=0)] = 30.0
@@ -104,11 +107,14 @@ class RaySettings(Strict):
     jobs_per_gpu
         How many stages share a GPU.
     cpus
-        Of a stage.
+        Of a stage; of a training on several nodes, of each of its processes.
+    nodes
+        That train one model together.
     """
 
     address: str = "local"
     jobs_per_gpu: Annotated[int, Field(ge=1)] = 1
+    nodes: Annotated[int, Field(ge=1)] = 1
     cpus: Annotated[float, Field(gt=0)] = 1.0
 
 

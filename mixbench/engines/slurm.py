@@ -1,38 +1,28 @@
 """Place stages as jobs of a SLURM cluster, by sbatch, squeue, scontrol and scancel alone.
 
-A job is named after the stage's key and the store, so that a launcher which comes later finds what
-an earlier one submitted; neither accounting nor a handle on the disk is needed. Jobs are not
-requeued by SLURM, but submitted again by the launcher, from their checkpoints.
+A launcher finds the jobs of an earlier one by their names; neither accounting nor a handle on the
+disk is needed. Jobs are not requeued by SLURM, but submitted again by the launcher, from their
+checkpoints. The launcher itself may be a job too, which SLURM does requeue.
 """
 
-import hashlib
 import re
 import shlex
 import shutil
-import subprocess
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from mixbench.engines import engine
+from mixbench.engines import engine, slurm_queue
 from mixbench.engines.engine import Ended
 from mixbench.engines.settings import SlurmSettings
+from mixbench.engines.slurm_queue import Line, job_name
 from mixbench.errors import MixbenchError, UsageError
 from mixbench.store import Store, read_json
 
 WARNED_S = 60  # before a time limit or a preemption, so that a checkpoint can be written
-LIVE = "PENDING,RUNNING,CONFIGURING,COMPLETING,SUSPENDED,REQUEUED,RESIZING,SIGNALING,STAGE_OUT"
-PATIENCE_S = 60  # for one command of SLURM's
-
-
-class _Line(NamedTuple):
-    """What the queue has of a job."""
-
-    state: str
-    reason: str
-    nodes: str
 
 
 class Resources(NamedTuple):
@@ -65,7 +55,7 @@ def resources_of(settings: SlurmSettings, size: int = 1) -> Resources:
     if settings.gres:
         number = re.fullmatch(r"gpu(?::\w+)?:(\d+)", settings.gres)
         return Resources(size, settings.gres, float(number[1]) if number else 1.0)
-    done = _call(["sinfo", "--noheader", "--format", "%G"])
+    done = slurm_queue.call(["sinfo", "--noheader", "--format", "%G"])
     there = dict(re.findall(r"(gpu|shard)(?::\w+)?:(\d+)", done.stdout if done else ""))
     if settings.jobs_per_gpu > 1:
         if "shard" not in there or size > 1:
@@ -82,7 +72,7 @@ def resources_of(settings: SlurmSettings, size: int = 1) -> Resources:
 class _Job:
     number: str
     submitted: float
-    line: _Line | None = None
+    line: Line | None = None
     gone: float | None = None  # since when it is missing from the queue
 
 
@@ -124,11 +114,10 @@ class SlurmEngine:
                 "SLURM's controller does not answer, so it is not known which stages run already: "
                 "give the same command again when squeue works."
             )
-        by_name = {name: (number, line) for number, (name, line) in queue.items()}
+        by_name = {line.name: line for line in queue.values()}
         for key in keys:
-            if job_name(self._store, key) in by_name:
-                number, line = by_name[job_name(self._store, key)]
-                self._jobs[key] = _Job(number, time.monotonic(), line)
+            if line := by_name.get(job_name(self._store, key)):
+                self._jobs[key] = _Job(line.number, time.monotonic(), line)
         return set(self._jobs)
 
     def start(self, key: str, log: Path) -> None:
@@ -139,14 +128,9 @@ class SlurmEngine:
         UsageError
             If SLURM refuses it.
         """
-        done = _call(["sbatch", "--parsable"], self._script(key, log))
-        if done is None or done.returncode:
-            said = " ".join(done.stderr.split()) if done else "sbatch did not answer"
-            raise UsageError(
-                f"SLURM refused a job ({said}). What runs goes on: mend partition, account, time "
-                "or options in the settings, and give the same command again."
-            )
-        self._jobs[key] = _Job(done.stdout.strip().split(";")[0], time.monotonic())
+        options, lines = self._job(key, log)
+        number = slurm_queue.submit(options, ("--no-requeue", *self._settings.options), lines)
+        self._jobs[key] = _Job(number, time.monotonic())
 
     def ended(self) -> list[Ended]:
         """Return the stages whose jobs are gone from the queue, and whose word has arrived.
@@ -161,7 +145,7 @@ class SlurmEngine:
             return []
         found = []
         for key, job in list(self._jobs.items()):
-            job.line = queue[job.number][1] if job.number in queue else None
+            job.line = queue.get(job.number)
             if job.line or now < job.submitted + 1:
                 job.gone = None
                 continue
@@ -177,39 +161,23 @@ class SlurmEngine:
         job = self._jobs.get(key)
         if job is None:
             return ""
-        if job.line is None or job.line.state == "PENDING":
-            why = f" ({job.line.reason})" if job.line and job.line.reason != "None" else ""
-            return f"job {job.number} queued{why}"
-        return f"job {job.number} on {job.line.nodes}"
+        return job.line.place if job.line else f"job {job.number} queued"
 
     def cancel(self, key: str) -> None:
         """Cancel a stage's job."""
         if key in self._jobs:
-            _call(["scancel", self._jobs[key].number])
+            slurm_queue.call(["scancel", self._jobs[key].number])
 
     def stop(self) -> None:
         """Leave the jobs to SLURM: the same command finds them again."""
 
-    def _queue(self) -> dict[str, tuple[str, _Line]] | None:
-        """Return our jobs in the queue by their numbers; None if SLURM does not answer."""
+    def _queue(self) -> dict[str, Line] | None:
         self._looked = time.monotonic()
-        done = _call([
-            "squeue",
-            "--me",
-            "--noheader",
-            "--states",
-            LIVE,
-            "--format",
-            "%i|%j|%T|%r|%N",
-        ])
-        if done is None or done.returncode:
-            return None
-        rows = (line.split("|", 4) for line in done.stdout.splitlines() if line.count("|") >= 4)
-        return {number: (name, _Line(*rest)) for number, name, *rest in rows}
+        return slurm_queue.queue()
 
     def _end(self, key: str, job: _Job) -> Ended:
         """Return how a job ended, as far as SLURM remembers it."""
-        done = _call(["scontrol", "--oneliner", "show", "job", job.number])
+        done = slurm_queue.call(["scontrol", "--oneliner", "show", "job", job.number])
         facts = dict(re.findall(r"(\w+)=(\S+)", done.stdout)) if done else {}
         if facts.get("JobState") == "OUT_OF_MEMORY":
             return Ended(key, None, "out of memory")
@@ -217,8 +185,8 @@ class SlurmEngine:
             return Ended(key, None, "cancelled")
         return Ended(key, None)
 
-    def _script(self, key: str, log: Path) -> str:
-        """Return a stage's job as sbatch takes it."""
+    def _job(self, key: str, log: Path) -> tuple[dict[str, str], list[str]]:
+        """Return the options of a stage's job, and what it does."""
         asked = self._settings
         gang = asked.nodes > 1 and read_json(self._store.work(key) / "spec.json")["kind"] == "train"
         minutes = f"{max(round((self._timeout_s or 0) / 60), 1)}"
@@ -236,11 +204,9 @@ class SlurmEngine:
             "mem": asked.memory,
             "gres": self._resources.gres,
         }
-        lines = [f"#SBATCH --{name}={value}" for name, value in options.items() if value]
-        lines += ["#SBATCH --no-requeue", *(f"#SBATCH {option}" for option in asked.options)]
         command = engine.stage_command(self._store.root, key)
         words = self._gang(command) if gang else f"exec {shlex.join(command)}"
-        return "\n".join(["#!/bin/bash", *lines, *asked.setup, words, ""])
+        return options, [*asked.setup, words]
 
     def _gang(self, command: Sequence[str]) -> str:
         """Return how the processes of several nodes are started, and meet."""
@@ -256,24 +222,34 @@ class SlurmEngine:
         )
 
 
-def job_name(store: Store, key: str) -> str:
-    """Return what a stage's job is called: no other stage's of any store is."""
-    return f"mixbench-{hashlib.sha256(str(store.root).encode()).hexdigest()[:8]}-{key}"
+def submit_launcher(store: Store, settings: SlurmSettings, arguments: Sequence[str]) -> str:
+    """Let a job run `mixbench` with some arguments, for as long as it takes; return its number.
 
+    A minute before its time ends the launcher stops and is queued again: what it had submitted goes
+    on meanwhile, and is found again. What it prints is appended to ``runs/launcher-NUMBER.txt``.
 
-def cancel_jobs(store: Store, keys: Iterable[str]) -> None:
-    """Cancel the jobs of stages, whoever submitted them."""
-    for key in keys:
-        _call(["scancel", "--me", f"--name={job_name(store, key)}"])
-
-
-def _call(
-    command: Sequence[str], text: str | None = None
-) -> "subprocess.CompletedProcess[str] | None":
-    """Return what a command of SLURM's says; None if it cannot be had in time."""
-    try:
-        return subprocess.run(
-            command, input=text, capture_output=True, text=True, check=False, timeout=PATIENCE_S
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
+    Raises
+    ------
+    UsageError
+        If SLURM refuses it.
+    """
+    options = {
+        "job-name": job_name(store, "launcher"),
+        "output": str(store.runs / "launcher-%j.txt"),
+        "open-mode": "append",
+        "chdir": str(Path.cwd()),
+        "signal": f"B:USR1@{WARNED_S}",
+        "partition": settings.partition,
+        "account": settings.account,
+    }
+    lines = [
+        # Its jobs are to inherit nothing of what SLURM told it about itself.
+        "job=$SLURM_JOB_ID",
+        "for name in ${!SLURM_@}; do [ $name = SLURM_CONF ] || unset $name; done",
+        *settings.setup,
+        f"{shlex.join([sys.executable, '-m', 'mixbench', *arguments])} & launcher=$!",
+        "trap 'kill -TERM $launcher; wait $launcher; scontrol requeue $job; exit' USR1",
+        "trap 'kill -TERM $launcher; wait $launcher; exit' TERM",
+        "wait $launcher",
+    ]
+    return slurm_queue.submit(options, ("--requeue", *settings.launcher), lines)

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from mixbench.contract import Method, Step, Task
-from mixbench.stages.work import data_folder, make_task, revive, take_weights
+from mixbench.stages.job import data_folder, make_task, revive, take_weights
 from mixbench.store import Store
 from mixbench.streams import generator
 

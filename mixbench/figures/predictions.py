@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mixbench.records.schema import Record
-from mixbench.stages.work import data_folder, make_task
+from mixbench.stages.job import data_folder, make_task
 from mixbench.store import Store
 
 INK, QUIET, TRUE, FOUND, WRONG = "#1f2933", "#9aa5b1", "#e02424", "#5bef5b", "#f59e0b"

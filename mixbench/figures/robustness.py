@@ -14,7 +14,7 @@ from mixbench.records.schema import Record
 from mixbench.robustness.attacked import Attacked, among_correct
 from mixbench.robustness.attacks import PixelModel, attacked, open_to_attacks
 from mixbench.robustness.corruptions import CORRUPTIONS, SEVERITIES, error_rates
-from mixbench.stages.work import data_folder, give_weights, make_task, revive
+from mixbench.stages.job import data_folder, give_weights, make_task, revive
 from mixbench.store import Store
 
 Found = Mapping[str, Mapping[str, Tensor]]  # by method, its predictions with the targets

@@ -13,7 +13,7 @@ from typing import Any
 
 from mixbench.contract import Evaluation
 from mixbench.errors import MixbenchError
-from mixbench.stages.work import make_method, make_task
+from mixbench.stages.job import make_method, make_task
 
 
 def complaint(spec: Mapping[str, Any]) -> str:

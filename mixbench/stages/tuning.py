@@ -1,16 +1,14 @@
 """The choice among trainings that differ by their recipes, by what the held-out images say."""
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mixbench.errors import Diverged
+from mixbench.stages.job import Job
 from mixbench.store import read_json
 
-if TYPE_CHECKING:
-    from mixbench.stages.work import Job
 
-
-def tune(job: "Job") -> dict[str, Any]:
+def tune(job: Job) -> dict[str, Any]:
     """Keep the weights of the candidate that ended best on the validation part.
 
     Candidates that diverged are not there, and not chosen; of equals the first is.
