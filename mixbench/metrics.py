@@ -11,7 +11,7 @@ def mean_of(values: Tensor) -> Score:
     """Return the mean over the items with its standard error."""
     values = values.double()
     stderr = float(values.std() / len(values) ** 0.5) if len(values) > 1 else None
-    return Score(float(values.mean()), stderr)
+    return Score(float(values.mean()), stderr, items=values)
 
 
 def top1(logits: Tensor, targets: Tensor) -> Score:

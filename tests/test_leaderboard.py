@@ -22,11 +22,11 @@ def only(records: list[Record]) -> Leaderboard:
     return board
 
 
-def test_rows_are_ranked_by_the_mean_at_the_last_epoch(records: list[Record]) -> None:
+def test_rows_are_ordered_by_the_mean_at_the_last_epoch(records: list[Record]) -> None:
     rows = only(records).rows
 
     assert list(rows["method"]) == ["mixup", "none", "cutmix"]
-    assert list(rows["rank"]) == [1, 2, 3]
+    assert list(rows["rank"]) == [1, 1, 1]  # three seeds tell none of them apart
     assert list(rows["mean"]) == pytest.approx([92.0333, 91.0, 90.0], abs=1e-4)
     assert rows["deviation"][1] == pytest.approx(1.0)
     assert list(rows["n"]) == [3, 3, 3]

@@ -37,7 +37,7 @@ def test_accuracies_are_torchmetrics(
 def test_top1_is_scikit_learns(answers: tuple[torch.Tensor, torch.Tensor]) -> None:
     logits, targets = answers
 
-    value, stderr, _ = top1(logits, targets)
+    value, stderr, *_ = top1(logits, targets)
 
     accuracy = accuracy_score(targets, logits.argmax(1))
     assert value == pytest.approx(100 * accuracy)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mixbench.errors import UsageError
+from mixbench.errors import UnknownName, UsageError
 
 if TYPE_CHECKING:
+    from mixbench.plan.cells import Cell
     from mixbench.plan.request import Request
     from mixbench.store import Store
 
@@ -32,6 +33,10 @@ def request_options(command: Command) -> Command:
     options = (
         click.option("-m", "--method", "methods", multiple=True, help="Names, or ./file.py."),
         click.option("-t", "--task", "tasks", multiple=True, help="Names."),
+        click.option(
+            "--suite", metavar="NAME",
+            help="The question of a leaderboard; -m, -t and --seeds choose a part of it.",
+        ),
         click.option("--model", help="The backbone, instead of the protocol's."),
         click.option("--seeds", type=click.IntRange(1), help="How many seeds: 0, 1, ..."),
         click.option("--seed", "seed_list", help="Which seeds: 0,1,5."),
@@ -61,6 +66,46 @@ def request_options(command: Command) -> Command:
 def names(texts: Sequence[str]) -> list[str]:
     """Return the names in repeated options and comma lists."""
     return [name.strip() for text in texts for name in text.split(",") if name.strip()]
+
+
+def asked_cells(options: dict[str, Any]) -> "list[Cell]":
+    """Return the cells that the shared options ask for.
+
+    Raises
+    ------
+    UsageError
+        If no method or no task is named, and no suite; or if a suite is to be changed.
+    """
+    from mixbench.plan.request import cells_of
+
+    if options["suite"] is None:
+        return cells_of(make_request(options))
+    fixed = ("model", "settings", "protocol", "data", "init", "tune")
+    if changed := [name for name in fixed if options[name]]:
+        option = {"settings": "set"}.get(changed[0], changed[0])
+        raise UsageError(f"--suite says what is compared, and how: leave --{option} out.")
+    return _of_suite(options)
+
+
+def _of_suite(options: dict[str, Any]) -> "list[Cell]":
+    """Return a suite's cells, those of the given methods, tasks and seeds if there are any."""
+    from mixbench.leaderboard.suites import folder_of, read_suite
+    from mixbench.plan.request import cells_of
+
+    suite = read_suite(folder_of(options["suite"]))
+    cells = [cell for request in suite.requests() for cell in cells_of(request)]
+    chosen = cells
+    for kind in ("method", "task"):
+        known = {getattr(cell, kind).card.name for cell in cells}
+        for name in names(options[f"{kind}s"]):
+            if name not in known:
+                raise UnknownName(f"{kind} of the suite", name, known)
+        if wanted := names(options[f"{kind}s"]):
+            chosen = [cell for cell in chosen if getattr(cell, kind).card.name in wanted]
+    if options["seeds"] is None and options["seed_list"] is None:
+        return chosen
+    seeds = _seeds(options["seeds"], options["seed_list"])
+    return [cell for cell in chosen if cell.seed in seeds]
 
 
 def make_request(options: dict[str, Any]) -> "Request":

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mixbench.cli.engine_options import engine_of, engine_options
-from mixbench.cli.options import as_json, make_request, request_options, store_option
+from mixbench.cli.options import as_json, asked_cells, request_options, store_option
 from mixbench.errors import UsageError, naming_full_disk
 
 if TYPE_CHECKING:
@@ -42,10 +42,9 @@ def run(
     """
     from mixbench.engines.preflight import preflight
     from mixbench.plan.graph import plan as make_plan
-    from mixbench.plan.request import cells_of
     from mixbench.store import Store
 
-    plan = make_plan(cells_of(make_request(options)))
+    plan = make_plan(asked_cells(options))
     store = Store(store_path)
     threads = max(cell.recipe.threads for cell in plan.cells)
     how = engine_of(options, threads)
@@ -69,12 +68,9 @@ def run(
 def plan(*, store_path: Path, as_json: bool, **options: Any) -> int:
     """Show what a run would do: cells, stages, what is cached or shared (= run --dry-run)."""
     from mixbench.plan.graph import plan as make_plan
-    from mixbench.plan.request import cells_of
     from mixbench.store import Store
 
-    return _show_plan(
-        make_plan(cells_of(make_request(options))), Store(store_path), as_json=as_json
-    )
+    return _show_plan(make_plan(asked_cells(options)), Store(store_path), as_json=as_json)
 
 
 def _detach(store: "Store", how: "Run") -> int:

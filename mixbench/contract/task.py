@@ -39,11 +39,15 @@ class Score(NamedTuple):
         Standard error over the items, or None where the metric is no mean over items.
     by_class
         The metric of every class, None where it has none; None where it is not told by class.
+    items : (N,) float64
+        The metric of every item, whose mean `value` is; None where it is no such mean. By them runs
+        are compared item by item.
     """
 
     value: float
     stderr: float | None = None
     by_class: Sequence[float | None] | None = None
+    items: Tensor | None = None
 
 
 class ClassIndex:

@@ -22,7 +22,7 @@ from mixbench.figures.robustness import (
     under_corruptions,
 )
 from mixbench.figures.search import combinations, evolution, mutations
-from mixbench.leaderboard.board import method_label
+from mixbench.leaderboard.questions import method_label
 from mixbench.records.schema import Record
 from mixbench.store import Store
 

@@ -3,21 +3,33 @@
 Records stand in one leaderboard if they answer the same question: same task and version, model,
 protocol, recipe and data. A row is a method with its parameters; its runs are paired with those of
 the baseline by seed, because runs of one seed see the same weights at the start, the same batches
-and the same augmentations.
+and the same augmentations; and by test image, where the records tell of each.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import pandas as pd
-from scipy.special import stdtrit
 
 from mixbench.declare import BASELINE
-from mixbench.records.schema import MetricRecord, Record
+from mixbench.leaderboard.comparisons import (
+    Verdict,
+    against_baseline,
+    power_note,
+    runs_by_method,
+    shared_ranks,
+)
+from mixbench.leaderboard.questions import changes, method_label, origin, question_name, questions
+from mixbench.leaderboard.references import published, source_notes, sources_of
+from mixbench.leaderboard.rows import is_shown, ranked_rows, runs_of
+from mixbench.leaderboard.statistics import LEVEL
+from mixbench.records.schema import Record
 
-LEVEL = 0.95  # of the intervals
+Tiers = Mapping[str, str]  # who verified a record, by its digest
+SELF_REPORTED = "self-reported"
+TIERS = (SELF_REPORTED, "metrics recomputed", "rerun")  # rising
 
 
 @dataclass(frozen=True)
@@ -29,9 +41,11 @@ class Leaderboard:
     name
         Fit for a file: task.model.protocol, and what else tells it from others.
     rows
-        One per method, best first: rank, method, n, mean, deviation, difference, low, high, the
-        secondary metrics, images, minutes, extra_parameters, and, if there are any, the published
-        numbers with the marks of their sources and what the recipe was tuned to.
+        One per method, best first: rank (one more than how many are significantly better), method,
+        n, mean, deviation, difference, low, high, p (corrected), the published numbers with the
+        marks of their sources and how far the mean is off, the secondary metrics, best_gap (what
+        the best validation epoch has more than the last), the costs, what the recipe was tuned to,
+        and who verified the records.
     notes
         What a reader must know beside the numbers.
     """
@@ -43,69 +57,54 @@ class Leaderboard:
     notes: tuple[str, ...]
     metric: str
     unit: str
+    higher_is_better: bool
     secondary: tuple[str, ...]
 
 
-def method_label(record: Record) -> str:
-    """Return the method's name with its changed parameters; a plugin file is marked."""
-    method = record.method
-    changed = ",".join(f"{name}={method.parameters[name]}" for name in method.changed)
-    mark = " (file)" if method.source == "file" else ""
-    return f"{method.name}[{changed}]{mark}" if changed else f"{method.name}{mark}"
+def leaderboards(
+    records: Iterable[Record], tiers: Tiers = MappingProxyType({})
+) -> list[Leaderboard]:
+    """Return one leaderboard for every question that the records answer, by name.
 
-
-def leaderboards(records: Iterable[Record]) -> list[Leaderboard]:
-    """Return one leaderboard for every question that the records answer, by name."""
-    groups: dict[str, list[Record]] = defaultdict(list)
-    for record in records:
-        groups[_question(record)].append(record)
-    current = [_current(group) for group in groups.values()]
-    answered = [group for group in current if any(r.status == "ok" for r in group)]
-    return sorted(map(_leaderboard, answered), key=lambda board: board.name)
-
-
-def _question(record: Record) -> str:
-    """Return what must agree for two records to be compared."""
-    task = record.task
-    parts = [task.name, task.version, task.parameters, record.model, record.protocol]
-    parts += [record.recipe, record.data.origin, record.data.digest]
-    parts += [record.tuning.grid] if record.tuning else []
-    return json.dumps(parts, sort_keys=True)
-
-
-def _current(group: Iterable[Record]) -> list[Record]:
-    """Return the newest record of every method and seed, none of an older code or version.
-
-    Numbers of different code, versions or parameters have no common mean.
+    Parameters
+    ----------
+    tiers
+        Who verified which record; the others are self-reported.
     """
-    ordered = sorted(group, key=lambda record: record.created)
-    newest = {method_label(record): record.method for record in ordered}
-    same = [record for record in ordered if record.method == newest[method_label(record)]]
-    return list({(method_label(record), record.seed): record for record in same}.values())
+    return [_leaderboard(group, tiers) for group in questions(records)]
 
 
-def _leaderboard(group: Sequence[Record]) -> Leaderboard:
+def _leaderboard(group: Sequence[Record], tiers: Tiers) -> Leaderboard:
     """Return the leaderboard of the records of one question, at least one of which is ok."""
     good = [record for record in group if record.status == "ok"]
     first = good[0]
     task, data, primary = first.task, first.data, first.primary
-    rows = _rows(runs_of(good), higher_is_better=primary.higher_is_better)
+    runs = runs_by_method((method_label(record), record) for record in good)
+    verdicts = against_baseline(runs)
+    rows = ranked_rows(runs_of(good), verdicts, higher_is_better=primary.higher_is_better)
+    ranks = shared_ranks(runs, higher_is_better=primary.higher_is_better)
+    rows.insert(0, "rank", rows["method"].map(ranks))
     floors = {m.name: m.value for m in first.metrics if m.at == "last" and m.floor}
-    sources = _sources(good)
+    sources = sources_of(good)
     if sources:
-        rows["published"] = rows["method"].map(_published(good, sources)).fillna("")
-    changed = [f"{name}={task.parameters[name]}" for name in task.changed]
-    if first.protocol == "custom":
-        changed += [f"{name}={first.recipe[name]}" for name in ("epochs", "batch_size", "lr")]
+        found = published(good, sources, method_label)
+        for number, column in enumerate(("published", "off")):
+            told = {method: texts[number] for method, texts in found.items()}
+            rows[column] = rows["method"].map(told).fillna("")
     if first.tuning:
-        changed += ["tuned"]
         rows["tuned_to"] = rows["method"].map(_chosen(good))
-    origin = [] if data.origin == "official" else [data.origin]
+    rows["verified"] = [_tier(runs[method].values(), tiers) for method in rows["method"]]
+    notes = _notes(group, rows, verdicts)
+    power = power_note(runs, primary.unit)
     return Leaderboard(
-        name=".".join([task.name, first.model, first.protocol, *origin, *changed]),
+        name=question_name(first),
         title=f"{task.name} v{task.version}, {first.model}, protocol {first.protocol}",
         facts=(
-            ", ".join([" ".join([*origin, "data:", data.name]), data.version, *changed]),
+            ", ".join([
+                " ".join([*origin(first), "data:", data.name]),
+                data.version,
+                *changes(first),
+            ]),
             f"{primary.name} in {primary.unit}, last epoch, {primary.n} test items",
             *_budget(first),
             *(
@@ -114,11 +113,23 @@ def _leaderboard(group: Sequence[Record]) -> Leaderboard:
             ),
         ),
         rows=rows,
-        notes=(*_notes(group, rows), *_floor_notes(first, rows, floors), *_source_notes(sources)),
+        notes=(
+            *notes,
+            *([power] if power else []),
+            *_floor_notes(first, rows, floors),
+            *source_notes(sources),
+        ),
         metric=primary.name,
         unit=primary.unit,
-        secondary=tuple(m.name for m in first.metrics if _is_shown(m) and not m.primary),
+        higher_is_better=primary.higher_is_better,
+        secondary=tuple(m.name for m in first.metrics if is_shown(m) and not m.primary),
     )
+
+
+def _tier(records: Iterable[Record], tiers: Tiers) -> str:
+    """Return who verified a row: what all of its records have, or the least of it."""
+    found = [tiers.get(record.digest, SELF_REPORTED) for record in records]
+    return min(found, key=TIERS.index)
 
 
 def _budget(record: Record) -> Iterator[str]:
@@ -148,58 +159,9 @@ def _chosen(records: Iterable[Record]) -> dict[str, str]:
     }
 
 
-def runs_of(records: Iterable[Record]) -> pd.DataFrame:
-    """Return one row for every run, with the numbers that are ranked or shown."""
-    rows = []
-    for record in records:
-        assert record.cost is not None  # ok records have one
-        shown = (m for m in record.metrics if _is_shown(m) and not m.primary)
-        last = {m.name: m.value for m in shown}
-        rows.append({
-            "method": method_label(record),
-            "seed": record.seed,
-            "value": record.primary.value,
-            **last,
-            "images": record.cost.images,
-            "minutes": record.cost.wall_s_total / 60,
-            "extra_parameters": record.cost.extra_parameters,
-        })
-    return pd.DataFrame(rows)
-
-
-def _is_shown(metric: MetricRecord) -> bool:
-    """Tell whether a metric has a column."""
-    return metric.at == "last" and not (metric.floor or metric.detail)
-
-
-def _rows(runs: pd.DataFrame, *, higher_is_better: bool) -> pd.DataFrame:
-    """Return one row per method, best first."""
-    means = runs.drop(columns=["seed", "value"]).groupby("method").mean()
-    summary = runs.groupby("method")["value"].agg(n="count", mean="mean", deviation="std")
-    pairs = pd.DataFrame([_paired(runs, method) for method in summary.index], index=summary.index)
-    table = summary.join([pairs, means]).sort_values("mean", ascending=not higher_is_better)
-    table.insert(0, "rank", table["mean"].rank(method="min", ascending=not higher_is_better))
-    named: pd.DataFrame = table.astype({"rank": int}).rename_axis("method").reset_index()
-    return named
-
-
-def _paired(runs: pd.DataFrame, method: str) -> dict[str, float | None]:
-    """Return the mean difference to the baseline over common seeds, and its t interval."""
-    values = runs.pivot_table(index="seed", columns="method", values="value")
-    nothing: dict[str, float | None] = {"difference": None, "low": None, "high": None}
-    if method == BASELINE or BASELINE not in values:
-        return nothing
-    differences = (values[method] - values[BASELINE]).dropna()
-    if differences.empty:
-        return nothing
-    mean, n = float(differences.mean()), len(differences)
-    if n == 1:
-        return nothing | {"difference": mean}
-    half = float(stdtrit(n - 1, (1 + LEVEL) / 2)) * float(differences.std()) / n**0.5
-    return {"difference": mean, "low": mean - half, "high": mean + half}
-
-
-def _notes(group: Sequence[Record], rows: pd.DataFrame) -> Iterable[str]:
+def _notes(
+    group: Sequence[Record], rows: pd.DataFrame, verdicts: Mapping[str, Verdict]
+) -> Iterator[str]:
     failed = sorted(f"{method_label(r)} s{r.seed} ({r.status})" for r in group if r.status != "ok")
     if failed:
         yield f"Without a number: {', '.join(failed)}."
@@ -207,13 +169,27 @@ def _notes(group: Sequence[Record], rows: pd.DataFrame) -> Iterable[str]:
         yield f"The data is {group[0].data.origin}: these numbers say nothing about the real task."
     if BASELINE not in set(rows["method"]):
         yield f"No run of `{BASELINE}`, hence no difference to it: run `-m {BASELINE}` as well."
-    elif rows["n"].max() > 1:
-        yield (
-            f"vs {BASELINE}: mean difference of runs with the same seed, and its {LEVEL:.0%} "
-            "t interval, not corrected for the number of methods; ± is the deviation over seeds."
-        )
+        return
+    if verdicts:
+        yield _how_compared(verdicts)
+    if rows["n"].max() == 1:
+        yield "One seed: nothing can be said about other seeds. More: --seeds 3."
+
+
+def _how_compared(verdicts: Mapping[str, Verdict]) -> str:
+    """Say what the differences and their p-values are."""
+    items = {verdict.comparison.items for verdict in verdicts.values()}
+    seeds = max(verdict.comparison.seeds for verdict in verdicts.values())
+    if items == {0}:
+        by = f"{LEVEL:.0%} t interval over seeds" if seeds > 1 else "no interval"
     else:
-        yield "One seed: nothing can be said about chance. More: --seeds 3."
+        by = f"{LEVEL:.0%} interval, by paired bootstrap over the test images"
+        by += ", seeds nested" if seeds > 1 else " (p by McNemar's test)"
+    return (
+        f"vs {BASELINE}: mean difference of runs with the same seed, and its {by}; p is corrected "
+        f"for {len(verdicts)} comparisons (Holm). Methods share a rank unless they differ "
+        "significantly; ± is the deviation over seeds."
+    )
 
 
 def _floor_notes(first: Record, rows: pd.DataFrame, floors: Mapping[str, float]) -> Iterator[str]:
@@ -223,38 +199,3 @@ def _floor_notes(first: Record, rows: pd.DataFrame, floors: Mapping[str, float])
         worse = rows["method"][sign * rows["mean"] < sign * value]
         if len(worse):
             yield f"Worse than {name}, which looks at nothing: {', '.join(worse)}."
-
-
-Source = tuple[str, str, str]  # citation, place in it, remark
-
-
-def _sources(records: Iterable[Record]) -> list[Source]:
-    """Return the publications of numbers for these records, sorted."""
-    found = {
-        (ref.citation, ref.where, ref.remark)
-        for record in records
-        for ref in record.references
-        if ref.metric == record.primary.name
-    }
-    return sorted(found)
-
-
-def _published(records: Iterable[Record], sources: list[Source]) -> dict[str, str]:
-    """Return the published numbers of every method, each with the mark of its source."""
-    numbers: dict[str, dict[int, float]] = defaultdict(dict)
-    for record in records:
-        for ref in record.references:
-            if ref.metric == record.primary.name:
-                mark = sources.index((ref.citation, ref.where, ref.remark)) + 1
-                numbers[method_label(record)][mark] = ref.value
-    return {
-        method: ", ".join(f"{values[mark]:g} [{mark}]" for mark in sorted(values))
-        for method, values in numbers.items()
-    }
-
-
-def _source_notes(sources: Sequence[Source]) -> Iterator[str]:
-    for mark, (citation, where, remark) in enumerate(sources, 1):
-        yield f"[{mark}] {citation}, {where}" + (
-            f". {remark[0].upper()}{remark[1:]}." if remark else "."
-        )

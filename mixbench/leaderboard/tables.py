@@ -1,8 +1,8 @@
-"""Write leaderboards for readers: terminal, Markdown, CSV, JSON."""
+"""Write leaderboards for readers: terminal, Markdown, LaTeX, CSV, JSON."""
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
 import pandas as pd
@@ -16,33 +16,54 @@ from mixbench.leaderboard.board import Leaderboard
 
 PIPE = 200  # columns of an output that has no width of its own
 ESSENTIAL = 4  # columns that are always shown
+COSTS = (
+    ("minutes", "minutes", "{:.2f}"),
+    ("GPU-h", "gpu_hours", "{:.3g}"),
+    ("GPU-h in all", "gpu_hours_total", "{:.3g}"),
+    ("GPU GiB", "peak_gpu_gib", "{:.1f}"),
+    ("RAM GiB", "peak_host_gib", "{:.1f}"),
+    ("kWh", "energy_kwh", "{:.3g}"),
+)
+# What LaTeX would take for its own, and the signs that its fonts lack outside mathematics.
+LATEX = str.maketrans({
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "±": r"$\pm$", "<": r"$<$", ">": r"$>$",
+})  # fmt: skip
 
 
 def display(board: Leaderboard) -> pd.DataFrame:
     """Return the leaderboard's rows as texts, under the headings that people read."""
     rows = board.rows
-    table = pd.DataFrame({
-        "#": rows["rank"].astype(str),
-        "method": rows["method"],
+    shared = rows["rank"].duplicated(keep=False)
+    pairs = rows[["difference", "low", "high"]].itertuples(index=False, name=None)
+    columns: dict[str, list[str]] = {
+        "#": [f"{r}{'=' * s}" for r, s in zip(rows["rank"], shared, strict=True)],
+        "method": list(rows["method"]),
         f"{board.metric} ({board.unit})": [
             _plus_minus(m, d) for m, d in zip(rows["mean"], rows["deviation"], strict=True)
         ],
-        f"vs {BASELINE}": [
-            _difference(*v)
-            for v in rows[["difference", "low", "high"]].itertuples(index=False, name=None)
-        ],
-        "seeds": rows["n"].astype(str),
-    })
-    if "published" in rows:
-        table["published"] = rows["published"]
-    if "tuned_to" in rows:
-        table["tuned to"] = rows["tuned_to"]
-    for name in board.secondary:
-        table[name] = [f"{value:.3g}" for value in rows[name]]
-    table["images"] = [_thousands(value) for value in rows["images"]]
-    table["minutes"] = [f"{value:.2f}" for value in rows["minutes"]]
-    table["extra params"] = [f"{value:,.0f}" for value in rows["extra_parameters"]]
-    return table
+        f"vs {BASELINE}": [_difference(*v) for v in pairs],
+        "p": [_p_value(p) for p in rows["p"]],
+    }
+    for heading, name in (("published", "published"), ("off by", "off"), ("tuned to", "tuned_to")):
+        if name in rows:
+            columns[heading] = list(rows[name])
+    columns["seeds"] = [str(n) for n in rows["n"]]
+    columns |= {name: _formatted(rows[name], "{:.3g}") for name in board.secondary}
+    columns["best - last"] = _formatted(rows["best_gap"], "{:+.2f}")
+    for heading, name, form in COSTS:
+        if not rows[name].isna().all():
+            columns[heading] = _formatted(rows[name], form)
+    columns["images"] = [_thousands(value) for value in rows["images"]]
+    columns["extra params"] = _formatted(rows["extra_parameters"], "{:,.0f}")
+    columns["verified"] = list(rows["verified"])
+    return pd.DataFrame(columns)
+
+
+def _formatted(values: Iterable[float], form: str) -> list[str]:
+    """Return numbers as texts; what is absent is empty."""
+    return ["" if math.isnan(value) else form.format(value) for value in values]
 
 
 def to_terminal(board: Leaderboard) -> None:
@@ -78,11 +99,58 @@ def to_markdown(boards: Sequence[Leaderboard]) -> str:
     parts = []
     for board in boards:
         facts = "\n".join(f"- {fact}" for fact in board.facts if fact)
-        texts = display(board).map(lambda text: text.replace("|", "\\|"))
+        texts = display(board).map(_in_markdown)
         align = ["left" if name == "method" else "right" for name in texts.columns]
         table = texts.to_markdown(index=False, disable_numparse=True, colalign=align)
         parts.append("\n\n".join([f"### {board.title}", facts, table, *board.notes]))
     return "\n\n".join(parts) + "\n"
+
+
+def _in_markdown(text: str) -> str:
+    """Return a text that can be no column, tag or emphasis of Markdown."""
+    for sign in "\\|<>*`":
+        text = text.replace(sign, f"\\{sign}")
+    return text
+
+
+def to_latex(boards: Sequence[Leaderboard]) -> str:
+    """Return the leaderboards as LaTeX for `booktabs`: what a paper shows, best row in bold."""
+    return "\n".join(map(_latex, boards))
+
+
+def _latex(board: Leaderboard) -> str:
+    texts = display(board)
+    first = texts.columns[:5]
+    kept = [*first, *(name for name in ("published", "seeds") if name in texts)]
+    body = [[_escaped(text) for text in row] for row in texts[kept].itertuples(index=False)]
+    best = list(board.rows["rank"])
+    for row, rank in zip(body, best, strict=True):
+        if rank == 1:
+            row[2] = rf"\textbf{{{row[2]}}}"
+    lines = [" & ".join(row) + r" \\" for row in body]
+    heads = " & ".join(_escaped(name) for name in kept) + r" \\"
+    caption = _escaped(". ".join([board.title, *(fact for fact in board.facts if fact)]) + ".")
+    notes = _escaped(" ".join(board.notes))
+    return "\n".join([
+        r"\begin{table}",
+        rf"\caption{{{caption}}}",
+        r"\centering",
+        rf"\begin{{tabular}}{{rl{'r' * (len(kept) - 2)}}}",
+        r"\toprule",
+        heads,
+        r"\midrule",
+        *lines,
+        r"\bottomrule",
+        r"\end{tabular}",
+        rf"\par\smallskip\footnotesize {notes}",
+        r"\end{table}",
+        "",
+    ])
+
+
+def _escaped(text: str) -> str:
+    """Return a text that LaTeX prints as it is."""
+    return text.translate(LATEX)
 
 
 def to_csv(boards: Sequence[Leaderboard]) -> str:
@@ -120,6 +188,12 @@ def _difference(mean: float | None, low: float | None, high: float | None) -> st
     if low is None or high is None or math.isnan(low):
         return f"{mean:+.2f}"
     return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
+def _p_value(p: float) -> str:
+    if math.isnan(p):
+        return ""
+    return "<.001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
 
 
 def _thousands(value: float) -> str:

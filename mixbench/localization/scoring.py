@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from mixbench.contract import Score
 from mixbench.localization.box_accuracy import (
+    OVERLAPS,
     SIDE,
     BoxAccuracy,
     best_overlaps,
@@ -52,6 +54,12 @@ def localization_scores(maps: Tensor, truths: Ints, right: Tensor) -> dict[str, 
     accuracy = box_accuracy(best)
     found = best[:, accuracy.curves[1].argmax()] >= 0.5  # as MaxBoxAcc at 50 % counts
     scores = _box_scores(accuracy)
+    fitting = [
+        best[:, curve.argmax()] >= overlap / 100
+        for overlap, curve in zip(OVERLAPS, accuracy.curves, strict=True)
+    ]
+    items = torch.from_numpy(100 * np.mean(fitting, 0))
+    scores["max_box_acc_v2"] = scores["max_box_acc_v2"]._replace(items=items)
     scores["top1_loc"] = Score(100.0 * float((found & right.numpy()).mean()))
     scores["centre_baseline"] = Score(centre_baseline(truths).v2)
     return scores

@@ -180,6 +180,7 @@ def _metrics(store: Store, key: str) -> Iterator[MetricRecord]:
                 n=content["n"],
                 stderr=score["stderr"],
                 by_class=_by_class(score, content) if at == "last" else None,
+                items=content["items"] if metric.primary and at == "last" else None,
             )
 
 

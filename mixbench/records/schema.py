@@ -1,9 +1,9 @@
 """The record of a cell: what ran, on what, with which numbers, at what cost. Schema 1.
 
-One JSON file per cell, failed ones too. Unknown and missing fields are refused; what could not be
-measured is null, never 0.
+A JSON file per cell. Unknown and missing fields are refused; what was not measured is null, not 0.
 """
 
+import hashlib
 import json
 from typing import Annotated, Any, Literal, Self
 
@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from mixbench.errors import Damaged
+from mixbench.records.items import Items
 
 SCHEMA = "mixbench/record@1"
 
@@ -102,6 +103,8 @@ class MetricRecord(Strict):
     by_class
         The metric of every class by its name, at ``last``, where a task tells it; null for a class
         that has none.
+    items
+        The primary metric of every test item, where it is their mean.
     """
 
     name: Name
@@ -115,6 +118,7 @@ class MetricRecord(Strict):
     n: int = Field(ge=1)
     stderr: NonNegative | None
     by_class: dict[str, Finite | None] | None = None
+    items: Items | None = None
 
 
 class Tuning(Strict):
@@ -258,6 +262,11 @@ class Record(Strict):
     def primary(self) -> MetricRecord:
         """The number that leaderboards rank; only ok records have one."""
         return next(m for m in self.metrics if m.primary and m.at == "last")
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the record's text."""
+        return hashlib.sha256(to_json(self).encode()).hexdigest()
 
 
 def parse(text: str, name: str) -> Record:

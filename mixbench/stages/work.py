@@ -14,9 +14,10 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from mixbench.contract import Evaluation, Preparation
+from mixbench.contract import Evaluation, Preparation, Score
 from mixbench.errors import MixbenchError
 from mixbench.plan.graph import code_of
+from mixbench.records.items import pack
 from mixbench.stages.evaluation import at_points, predict
 from mixbench.stages.job import KINDS, Job, give_weights, revive, unit_of
 from mixbench.stages.journal import DiskTrail
@@ -127,13 +128,26 @@ def evaluate(job: Job) -> Facts:
         "n": len(test),
         "classes": job.task.class_names(job.data),
         "declared": [asdict(metric) for metric in job.task.metrics],
+        "items": _items(job, scores[tail[-1]]),
         "metrics": {
-            at: {name: score._asdict() for name, score in by_name.items()}
+            at: {name: _told(score) for name, score in by_name.items()}
             for at, by_name in at_points(scores, best, tail).items()
         },
     }
     write_json(job.built / "metrics.json", content)
     return {"result": {}, "cost": {"wall_s": earlier_s + perf_counter() - start, **sizes}}
+
+
+def _told(score: Score) -> dict[str, Any]:
+    """Return a score without its items."""
+    return {"value": score.value, "stderr": score.stderr, "by_class": score.by_class}
+
+
+def _items(job: Job, scores: Mapping[str, Score]) -> dict[str, Any] | None:
+    """Return the primary metric of every item, where it is a mean over them."""
+    items = scores[next(metric.name for metric in job.task.metrics if metric.primary)].items
+    packed = None if items is None else pack(items.numpy())
+    return packed.model_dump() if packed else None
 
 
 def _scored(job: Job) -> tuple[int | None, list[int]]:

@@ -1,0 +1,65 @@
+"""The rows of a leaderboard: from the runs of methods to one line for each."""
+
+from collections.abc import Iterable, Mapping
+
+import pandas as pd
+
+from mixbench.leaderboard.comparisons import Verdict
+from mixbench.leaderboard.questions import method_label
+from mixbench.records.schema import Cost, MetricRecord, Record
+
+
+def runs_of(records: Iterable[Record]) -> pd.DataFrame:
+    """Return one row for every run, with the numbers that are ranked or shown."""
+    rows = []
+    for record in records:
+        assert record.cost is not None  # ok records have one
+        shown = (m for m in record.metrics if is_shown(m) and not m.primary)
+        last = {m.name: m.value for m in shown}
+        at_best = (m.value for m in record.metrics if m.primary and m.at == "best_validation")
+        rows.append({
+            "method": method_label(record),
+            "seed": record.seed,
+            "value": record.primary.value,
+            **last,
+            "best_gap": next(at_best, record.primary.value) - record.primary.value,
+            **_costs(record.cost),
+        })
+    return pd.DataFrame(rows)
+
+
+def _costs(cost: Cost) -> dict[str, float | None]:
+    """Return what a run cost; what was not measured is None."""
+    return {
+        "images": cost.images,
+        "minutes": cost.wall_s_total / 60,
+        "gpu_hours": cost.gpu_hours_marginal if cost.peak_gpu_gib is not None else None,
+        "gpu_hours_total": cost.gpu_hours_total if cost.peak_gpu_gib is not None else None,
+        "peak_gpu_gib": cost.peak_gpu_gib,
+        "peak_host_gib": cost.peak_host_gib,
+        "energy_kwh": cost.energy_kwh,
+        "extra_parameters": cost.extra_parameters,
+    }
+
+
+def is_shown(metric: MetricRecord) -> bool:
+    """Tell whether a metric has a column."""
+    return metric.at == "last" and not (metric.floor or metric.detail)
+
+
+def ranked_rows(
+    runs: pd.DataFrame, verdicts: Mapping[str, Verdict], *, higher_is_better: bool
+) -> pd.DataFrame:
+    """Return one row per method, best first."""
+    means = runs.drop(columns=["seed", "value"]).astype({"method": str}).groupby("method").mean()
+    summary = runs.groupby("method")["value"].agg(n="count", mean="mean", deviation="std")
+    empty = {"difference": None, "low": None, "high": None, "p": None}
+    told = {
+        m: dict(zip(empty, (*v.comparison[:3], v.corrected), strict=True))
+        for m, v in verdicts.items()
+    }
+    pairs = pd.DataFrame([told.get(m, empty) for m in summary.index], index=summary.index)
+    pairs = pairs.astype(float)
+    table = summary.join([pairs, means]).sort_values("mean", ascending=not higher_is_better)
+    named: pd.DataFrame = table.rename_axis("method").reset_index()
+    return named

@@ -1,0 +1,192 @@
+"""A suite: a question about methods, put down in a file, that anyone can answer again.
+
+::
+
+    question = "Which mixing helps on small images of handwritten digits?"
+    seeds = 5
+
+    [better]
+    alpha = 0.05                # after Holm's correction
+    margin = 0.2                # in the metric's unit: less than this is no gain worth having
+
+    [[ask]]
+    methods = ["none", "mixup"]
+    tasks = ["digits"]
+    protocol = "quick"
+    settings = {"digits.epochs" = 20}
+
+Its folder holds the evidence: ``leaderboards/NAME/suite.toml`` asks, ``records/`` answers.
+"""
+
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mixbench.errors import UnknownName, UsageError
+from mixbench.plan.request import Request
+from mixbench.records.schema import Record
+from mixbench.registry.parameters import read_settings
+
+FOLDER, FILE = Path("leaderboards"), "suite.toml"
+
+
+class Strict(BaseModel):
+    """Frozen, with no field beside the declared ones."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Rule(Strict):
+    """When a method is better than the baseline.
+
+    Attributes
+    ----------
+    alpha
+        Of false alarms that all comparisons of a table together may raise.
+    margin
+        In the metric's unit: the least gain that counts.
+    """
+
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    margin: Annotated[float, Field(ge=0)] = 0.0
+
+
+class Ask(Strict):
+    """Methods crossed with tasks, under one protocol.
+
+    Attributes
+    ----------
+    models
+        The tasks' own, if none is named.
+    settings
+        Parameters of methods, tasks and recipes, as ``--set`` takes them.
+    seeds
+        How many, instead of the suite's.
+    """
+
+    methods: Annotated[tuple[str, ...], Field(min_length=1)]
+    tasks: Annotated[tuple[str, ...], Field(min_length=1)]
+    models: tuple[str, ...] = ()
+    protocol: str | None = None
+    data: str | None = None
+    init: str | None = None
+    settings: dict[str, str | int | float | bool] = {}
+    seeds: Annotated[int, Field(ge=1)] | None = None
+
+    def requests(self, seeds: int) -> Iterator[Request]:
+        """Yield what is asked for, model by model."""
+        settings = read_settings([
+            f"{name}={_text(value)}" for name, value in self.settings.items()
+        ])
+        for model in self.models or (None,):
+            yield Request(
+                methods=self.methods,
+                tasks=self.tasks,
+                seeds=range(self.seeds or seeds),
+                model=model,
+                protocol=self.protocol,
+                data=self.data,
+                settings=settings,
+                init=self.init,
+            )
+
+
+class Suite(Strict):
+    """A question.
+
+    Attributes
+    ----------
+    seeds
+        How many runs of each cell answer it.
+    where
+        What of a publication it asks again, if anything: its table.
+    """
+
+    question: Annotated[str, Field(min_length=1)]
+    where: str = ""
+    seeds: Annotated[int, Field(ge=1)] = 3
+    better: Rule = Rule()
+    ask: Annotated[tuple[Ask, ...], Field(min_length=1)]
+
+    def requests(self) -> list[Request]:
+        """Return everything that is asked for."""
+        return [request for ask in self.ask for request in ask.requests(self.seeds)]
+
+    def objection(self, record: Record) -> str:
+        """Return why a record is no answer; empty if it is one."""
+        asks = self.ask
+        for field, value, fits in (
+            ("task", record.task.name, lambda ask: record.task.name in ask.tasks),
+            ("method", record.method.name, lambda ask: record.method.name in ask.methods),
+            ("model", record.model, lambda ask: not ask.models or record.model in ask.models),
+            ("protocol", record.protocol, lambda ask: _same_protocol(ask, record)),
+            ("seed", record.seed, lambda ask: record.seed < (ask.seeds or self.seeds)),
+        ):
+            asks = tuple(filter(fits, asks))
+            if not asks:
+                return f"{field}: the suite does not ask about {value!r} there"
+        return ""
+
+
+def _same_protocol(ask: Ask, record: Record) -> bool:
+    """Tell whether a record follows what is asked; changed recipes are custom in records."""
+    if any(name.partition(".")[0] == record.task.name for name in ask.settings):
+        return record.protocol in {"custom", ask.protocol}
+    return ask.protocol in {None, record.protocol}
+
+
+def _text(value: object) -> str:
+    """Return a value of TOML as `--set` takes it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def suites() -> dict[str, Path]:
+    """Return the folders of the suites here, by name."""
+    return {path.parent.name: path.parent for path in sorted(FOLDER.glob(f"*/{FILE}"))}
+
+
+def folder_of(name: str) -> Path:
+    """Return the folder of a suite: by its name, or by its path.
+
+    Raises
+    ------
+    UsageError, UnknownName
+        If there is none.
+    """
+    known, path = suites(), Path(name)
+    if name in known:
+        return known[name]
+    if path.name == FILE and path.is_file():
+        return path.parent
+    if (path / FILE).is_file():
+        return path
+    if not known:
+        raise UsageError(
+            f"There is no suite {name!r}, and no folder {FOLDER}/ here: give the command in a "
+            "checkout of mixbench, or the path of a suite.toml."
+        )
+    raise UnknownName("suite", name, known)
+
+
+def read_suite(folder: Path) -> Suite:
+    """Return the suite of a folder.
+
+    Raises
+    ------
+    UsageError
+        If its file cannot be read or is none; the message names the field.
+    """
+    path = folder / FILE
+    try:
+        return Suite.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"The suite {path} cannot be read: {error}.") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UsageError(
+            f"The suite {path}: {where}: {first['msg']} (got {first['input']!r})."
+        ) from error
