@@ -20,7 +20,14 @@ LIGHT = (
     *("registry.parameters", "models.names", "registry.fingerprint", "lease", "store"),
     *("plan.data", "plan.verify", "plan.tuning", "plan.cells", "plan.request", "plan.graph"),
     "plan.why",
-    *("records.schema", "stage", "engines.engine", "engines.gpus", "engines.settings"),
+    *(
+        "records.items",
+        "records.schema",
+        "stage",
+        "engines.engine",
+        "engines.gpus",
+        "engines.settings",
+    ),
     *(
         "engines.local",
         "engines.slurm_queue",
@@ -31,7 +38,11 @@ LIGHT = (
         "engines.scheduler",
     ),
     *("engines.preflight", "engines.progress", "engines.estimate"),
-    *("records.evidence", "leaderboard.board", "leaderboard.tables", "leaderboard.reports"),
+    *("records.evidence", "records.rescoring"),
+    *("leaderboard.statistics", "leaderboard.comparisons", "leaderboard.questions"),
+    *("leaderboard.references", "leaderboard.rows", "leaderboard.board", "leaderboard.tables"),
+    *("leaderboard.reports", "leaderboard.pairs", "leaderboard.overall", "leaderboard.suites"),
+    *("leaderboard.build", "leaderboard.verification", "leaderboard.submission"),
 )
 HEAVY = (
     *("streams", "models.weights", "contract.task", "contract.evaluation", "contract.step"),
@@ -65,7 +76,7 @@ HEAVY = (
 )
 CLI = (
     *("options", "listing", "reports", "control", "cache", "waiting", "data_sets", "making"),
-    *("data", "doctor", "engine_options", "run"),
+    *("data", "doctor", "engine_options", "run", "comparing", "leaderboards"),
 )
 FLOORS = [*LIGHT, *HEAVY, *(f"cli.{name}" for name in CLI), "cli", "__main__"]
 # Imported inside functions, by the process that needs them.

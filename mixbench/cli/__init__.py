@@ -4,9 +4,11 @@ import click
 
 import mixbench
 from mixbench.cli.cache import cache
+from mixbench.cli.comparing import compare, score
 from mixbench.cli.control import cancel, logs, status
 from mixbench.cli.data import data
 from mixbench.cli.doctor import doctor
+from mixbench.cli.leaderboards import leaderboard, submit, verify
 from mixbench.cli.listing import info, list_units
 from mixbench.cli.reports import report
 from mixbench.cli.run import plan, run
@@ -25,6 +27,10 @@ def main() -> None:
     """  # noqa: D301  # click's mark for lines that stay as they are
 
 
-COMMANDS = (run, plan, list_units, info, report, status, logs, cancel, cache, data, doctor)
+COMMANDS = (
+    *(run, plan, list_units, info, report, compare, score),
+    *(leaderboard, submit, verify),
+    *(status, logs, cancel, cache, data, doctor),
+)
 for command in COMMANDS:
     main.add_command(command)

@@ -77,14 +77,12 @@ def leaderboards(
 def _leaderboard(group: Sequence[Record], tiers: Tiers) -> Leaderboard:
     """Return the leaderboard of the records of one question, at least one of which is ok."""
     good = [record for record in group if record.status == "ok"]
-    first = good[0]
-    task, data, primary = first.task, first.data, first.primary
+    first, primary = good[0], good[0].primary
     runs = runs_by_method((method_label(record), record) for record in good)
     verdicts = against_baseline(runs)
     rows = ranked_rows(runs_of(good), verdicts, higher_is_better=primary.higher_is_better)
     ranks = shared_ranks(runs, higher_is_better=primary.higher_is_better)
     rows.insert(0, "rank", rows["method"].map(ranks))
-    floors = {m.name: m.value for m in first.metrics if m.at == "last" and m.floor}
     sources = sources_of(good)
     if sources:
         found = published(good, sources, method_label)
@@ -94,36 +92,30 @@ def _leaderboard(group: Sequence[Record], tiers: Tiers) -> Leaderboard:
     if first.tuning:
         rows["tuned_to"] = rows["method"].map(_chosen(good))
     rows["verified"] = [_tier(runs[method].values(), tiers) for method in rows["method"]]
-    notes = _notes(group, rows, verdicts)
-    power = power_note(runs, primary.unit)
+    floors = {m.name: m.value for m in first.metrics if m.at == "last" and m.floor}
+    notes = [*_notes(group, rows, verdicts), power_note(runs, primary.unit)]
+    notes += [*_floor_notes(first, rows, floors), *source_notes(sources)]
     return Leaderboard(
         name=question_name(first),
-        title=f"{task.name} v{task.version}, {first.model}, protocol {first.protocol}",
-        facts=(
-            ", ".join([
-                " ".join([*origin(first), "data:", data.name]),
-                data.version,
-                *changes(first),
-            ]),
-            f"{primary.name} in {primary.unit}, last epoch, {primary.n} test items",
-            *_budget(first),
-            *(
-                f"{name} {value:.2f} without looking at the images"
-                for name, value in floors.items()
-            ),
-        ),
+        title=f"{first.task.name} v{first.task.version}, {first.model}, protocol {first.protocol}",
+        facts=tuple(_facts(first, floors)),
         rows=rows,
-        notes=(
-            *notes,
-            *([power] if power else []),
-            *_floor_notes(first, rows, floors),
-            *source_notes(sources),
-        ),
+        notes=tuple(filter(None, notes)),
         metric=primary.name,
         unit=primary.unit,
         higher_is_better=primary.higher_is_better,
         secondary=tuple(m.name for m in first.metrics if is_shown(m) and not m.primary),
     )
+
+
+def _facts(first: Record, floors: Mapping[str, float]) -> Iterator[str]:
+    """Yield what all rows have in common."""
+    data, primary = first.data, first.primary
+    yield ", ".join([" ".join([*origin(first), "data:", data.name]), data.version, *changes(first)])
+    yield f"{primary.name} in {primary.unit}, last epoch, {primary.n} test items"
+    yield from _budget(first)
+    for name, value in floors.items():
+        yield f"{name} {value:.2f} without looking at the images"
 
 
 def _tier(records: Iterable[Record], tiers: Tiers) -> str:

@@ -19,7 +19,7 @@ def questions(records: Iterable[Record]) -> list[list[Record]]:
     """Return the current records of every question that is answered, in the leaderboards' order."""
     groups: dict[str, list[Record]] = defaultdict(list)
     for record in records:
-        groups[_question(record)].append(record)
+        groups[question_of(record)].append(record)
     current = [_current(group) for group in groups.values()]
     answered = [group for group in current if any(r.status == "ok" for r in group)]
     return sorted(answered, key=lambda group: question_name(answer_of(group)))
@@ -30,7 +30,7 @@ def answer_of(group: Iterable[Record]) -> Record:
     return next(record for record in group if record.status == "ok")
 
 
-def _question(record: Record) -> str:
+def question_of(record: Record) -> str:
     """Return what must agree for two records to be compared."""
     task = record.task
     parts = [task.name, task.version, task.parameters, record.model, record.protocol]

@@ -1,10 +1,11 @@
 """The rows of a leaderboard: from the runs of methods to one line for each."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any, Literal
 
 import pandas as pd
 
-from mixbench.leaderboard.comparisons import Verdict
+from mixbench.leaderboard.comparisons import ALPHA, Verdict
 from mixbench.leaderboard.questions import method_label
 from mixbench.records.schema import Cost, MetricRecord, Record
 
@@ -40,6 +41,19 @@ def _costs(cost: Cost) -> dict[str, float | None]:
         "energy_kwh": cost.energy_kwh,
         "extra_parameters": cost.extra_parameters,
     }
+
+
+def verdict(
+    row: Mapping[Hashable, Any],
+    *,
+    higher_is_better: bool,
+    alpha: float = ALPHA,
+    margin: float = 0.0,
+) -> Literal["better", "worse", "undecided"]:
+    """Return what a leaderboard's row says of its method beside the baseline."""
+    if pd.isna(row["p"]) or row["p"] > alpha or abs(row["difference"]) < margin:
+        return "undecided"
+    return "better" if (row["difference"] > 0) == higher_is_better else "worse"
 
 
 def is_shown(metric: MetricRecord) -> bool:

@@ -23,20 +23,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from mixbench.errors import UnknownName, UsageError
 from mixbench.plan.request import Request
+from mixbench.records.items import Strict
 from mixbench.records.schema import Record
 from mixbench.registry.parameters import read_settings
 
 FOLDER, FILE = Path("leaderboards"), "suite.toml"
-
-
-class Strict(BaseModel):
-    """Frozen, with no field beside the declared ones."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Rule(Strict):
@@ -73,7 +68,7 @@ class Ask(Strict):
     protocol: str | None = None
     data: str | None = None
     init: str | None = None
-    settings: dict[str, str | int | float | bool] = {}
+    settings: dict[str, str | int | float | bool] = Field(default_factory=dict)
     seeds: Annotated[int, Field(ge=1)] | None = None
 
     def requests(self, seeds: int) -> Iterator[Request]:
@@ -153,8 +148,10 @@ def folder_of(name: str) -> Path:
 
     Raises
     ------
-    UsageError, UnknownName
-        If there is none.
+    UsageError
+        If there is no folder of suites.
+    UnknownName
+        If it is not among them.
     """
     known, path = suites(), Path(name)
     if name in known:

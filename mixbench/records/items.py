@@ -17,7 +17,13 @@ Floats = NDArray[np.float64]
 MAX_LEVELS = 256
 
 
-class Items(BaseModel):
+class Strict(BaseModel):
+    """Frozen, with no field beside the declared ones, and no number that is none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Items(Strict):
     """The scores of the test items, in their order.
 
     Attributes
@@ -27,8 +33,6 @@ class Items(BaseModel):
     which
         The level of each item, a byte each, compressed by zlib, in base64.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     levels: Annotated[list[float], Field(min_length=1, max_length=MAX_LEVELS)]
     which: str

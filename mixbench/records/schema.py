@@ -1,6 +1,6 @@
 """The record of a cell: what ran, on what, with which numbers, at what cost. Schema 1.
 
-A JSON file per cell. Unknown and missing fields are refused; what was not measured is null, not 0.
+Unknown and missing fields are refused; what could not be measured is null, never 0.
 """
 
 import hashlib
@@ -8,8 +8,6 @@ import json
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     StringConstraints,
     ValidationError,
@@ -17,7 +15,7 @@ from pydantic import (
 )
 
 from mixbench.errors import Damaged
-from mixbench.records.items import Items
+from mixbench.records.items import Items, Strict
 
 SCHEMA = "mixbench/record@1"
 
@@ -26,12 +24,6 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_]*$")]
 NonNegative = Annotated[float, Field(ge=0)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Point = Literal["last", "best_validation", "median_tail"]
-
-
-class Strict(BaseModel):
-    """Frozen, with no field beside the declared ones."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class UnitRecord(Strict):
@@ -248,6 +240,7 @@ class Record(Strict):
     software: Software | None
     artifacts: list[Artifact]
     command: list[str]
+    rescored: Digest | None = None  # the record whose predictions were scored again
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

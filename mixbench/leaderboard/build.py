@@ -1,0 +1,171 @@
+"""From a suite's records to the files that show them. The same records give the same bytes."""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from mixbench.declare import BASELINE, Reference
+from mixbench.errors import Damaged
+from mixbench.leaderboard.board import Leaderboard, Tiers, leaderboards
+from mixbench.leaderboard.overall import overall
+from mixbench.leaderboard.overall import to_markdown as overall_markdown
+from mixbench.leaderboard.rows import verdict
+from mixbench.leaderboard.suites import FILE, Suite, read_suite
+from mixbench.leaderboard.tables import to_csv, to_json, to_latex, to_markdown
+from mixbench.records.schema import Record, parse
+from mixbench.registry.units import find
+from mixbench.store import write_bytes
+
+RECORDS, TIERS_FILE = "records", "verified.json"
+
+
+class Answered(NamedTuple):
+    """A suite with its evidence."""
+
+    name: str
+    suite: Suite
+    records: dict[Path, Record]
+    tiers: Tiers
+
+    @property
+    def boards(self) -> list[Leaderboard]:
+        """The leaderboards of its records."""
+        return leaderboards(self.records.values(), self.tiers)
+
+
+def read_answers(folder: Path) -> Answered:
+    """Return the suite of a folder, with its records.
+
+    Raises
+    ------
+    UsageError
+        If the suite is none.
+    Damaged
+        If a record is not valid, or who verified it cannot be read.
+    """
+    suite = read_suite(folder)
+    records = {
+        path: parse(path.read_text(encoding="utf-8", errors="replace"), str(path))
+        for path in sorted((folder / RECORDS).rglob("*.json"))
+    }
+    return Answered(folder.resolve().name, suite, records, read_tiers(folder))
+
+
+def read_tiers(folder: Path) -> dict[str, str]:
+    """Return who verified which record of a suite, by the records' digests.
+
+    Raises
+    ------
+    Damaged
+        If the file cannot be read.
+    """
+    path = folder / TIERS_FILE
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {str(digest): str(tier) for digest, tier in found.items()}
+    except (ValueError, AttributeError) as error:
+        raise Damaged(f"{path} must be a JSON object of tiers by digest ({error}).") from error
+
+
+def files_of(answered: Answered) -> dict[str, str]:
+    """Return the generated files of a suite, by name."""
+    boards = answered.boards
+    return {
+        "README.md": _readme(answered, boards),
+        "leaderboard.csv": to_csv(boards),
+        "leaderboard.json": to_json(boards),
+        "leaderboard.tex": to_latex(boards),
+    }
+
+
+def build(folder: Path) -> list[Path]:
+    """Write a suite's generated files; return those that changed."""
+    changed = stale(folder)
+    for path, text in changed.items():
+        write_bytes(path, text.encode())
+    return list(changed)
+
+
+def stale(folder: Path) -> dict[Path, str]:
+    """Return what a suite's generated files should hold, of those that hold something else."""
+    return {
+        folder / name: text
+        for name, text in files_of(read_answers(folder)).items()
+        if not (folder / name).exists() or (folder / name).read_bytes() != text.encode()
+    }
+
+
+def _readme(answered: Answered, boards: list[Leaderboard]) -> str:
+    suite, number = answered.suite, len(answered.records)
+    parts = [
+        f"# {answered.name}",
+        suite.question,
+        *([f"After {suite.where}."] if suite.where else []),
+        f"    mixbench run --suite {answered.name}        # answer it again\n"
+        f"    mixbench leaderboard build {answered.name}  # write this page from {RECORDS}/",
+        _rule(suite),
+        *answers(suite, boards),
+    ]
+    if boards:
+        parts += [to_markdown(boards).rstrip()]
+    if (found := overall(boards)) is not None:
+        parts += [overall_markdown(found)]
+    if table := _published(suite, {board.name.partition(".")[0] for board in boards}):
+        parts += ["## Published, and not measured here yet", table]
+    parts += [f"Generated from {number} records and [{FILE}]({FILE}); edit those instead."]
+    return "\n\n".join(parts) + "\n"
+
+
+def _rule(suite: Suite) -> str:
+    margin = f", and the gain at least {suite.better.margin:g}" if suite.better.margin else ""
+    return (
+        f"A method is *better* than `{BASELINE}` if p, corrected by Holm over the methods, is at "
+        f"most {suite.better.alpha:g}{margin}; *worse* likewise; else *undecided*. "
+        f"{suite.seeds} seeds."
+    )
+
+
+def answers(suite: Suite, boards: Iterable[Leaderboard]) -> Iterator[str]:
+    """Yield one sentence for every leaderboard: which methods are better, worse, undecided."""
+    for board in boards:
+        found: dict[str, list[str]] = {"better": [], "worse": [], "undecided": []}
+        for row in board.rows.to_dict("records"):
+            if row["method"] != BASELINE and not pd.isna(row["difference"]):
+                rule = {"alpha": suite.better.alpha, "margin": suite.better.margin}
+                word = verdict(row, higher_is_better=board.higher_is_better, **rule)
+                found[word].append(row["method"])
+        said = "; ".join(f"{word}: {', '.join(names)}" for word, names in found.items() if names)
+        if said:
+            yield f"**{board.title}**: {said}."
+
+
+def _published(suite: Suite, measured: set[str]) -> str:
+    """Return published numbers for what the suite asks and no record answers, as Markdown."""
+    rows = [
+        {
+            "task": task,
+            "model": reference.model,
+            "method": reference.method,
+            reference.metric: f"{reference.value:g}",
+            "where": f"{reference.citation}, {reference.where}",
+        }
+        for task, reference in published_for(suite)
+        if task not in measured
+    ]
+    return str(pd.DataFrame(rows).fillna("").to_markdown(index=False)) if rows else ""
+
+
+def published_for(suite: Suite) -> list[tuple[str, Reference]]:
+    """Return the published numbers for what a suite asks, with the tasks they are of."""
+    return [
+        (task, reference)
+        for ask in suite.ask
+        for task in ask.tasks
+        for reference in find("task", task).declared.get("references", ())
+        if reference.method in ask.methods and (not ask.models or reference.model in ask.models)
+    ]

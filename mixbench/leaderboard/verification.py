@@ -1,0 +1,239 @@
+"""Whether records may be believed: what is wrong with them, and how far each was checked.
+
+Three tiers: `self-reported`, whatever is well-formed; `metrics recomputed`, where the predictions
+lie beside the record and give its numbers against the true targets; `rerun`, where somebody else's
+run of the same cell came to the same result.
+"""
+
+import json
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from mixbench.errors import Damaged, MixbenchError, UnknownName, UsageError
+from mixbench.leaderboard.board import SELF_REPORTED, TIERS
+from mixbench.leaderboard.build import RECORDS, TIERS_FILE, read_tiers
+from mixbench.leaderboard.questions import method_label, question_of
+from mixbench.leaderboard.suites import Suite, read_suite
+from mixbench.records.rescoring import predictions_of, read_predictions, scored, true_targets
+from mixbench.records.schema import Record, parse, to_json
+from mixbench.registry.units import find
+from mixbench.store import write_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PREDICTIONS = "predictions"
+PERCENT = "%"
+CLOSE = 1e-6  # of recomputed numbers, relative
+
+
+Run = tuple[str, str, int]  # question, method, seed
+Wrong = tuple[str, str]  # the field, and what is wrong with it
+
+
+class Finding(NamedTuple):
+    """Something wrong: in which file, which field, and what."""
+
+    path: Path
+    field: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.field}: {self.what}"
+
+
+class Checked(NamedTuple):
+    """What a verification came to: what is wrong, and every record's tier by its digest."""
+
+    findings: list[Finding]
+    tiers: dict[str, str]
+
+
+def verify(folder: Path, *, base: str | None = None, reruns: Iterable[Record] = ()) -> Checked:
+    """Check every record of a suite.
+
+    Parameters
+    ----------
+    base
+        A commit: records that it has must still be there, unchanged, and only what it says of who
+        verified them is believed.
+    reruns
+        Records of somebody who ran cells again.
+
+    Raises
+    ------
+    UsageError
+        If the suite is none, or the commit is unknown.
+    """
+    suite = read_suite(folder)
+    findings: list[Finding] = list(_edited(folder, base)) if base else []
+    seen: dict[Run, Path] = {}
+    tiers: dict[str, str] = {}
+    known = _tiers_at(folder, base) if base else read_tiers(folder)
+    again = {_run(record): record for record in reruns if record.status == "ok"}
+    for path in sorted((folder / RECORDS).rglob("*.json")):
+        try:
+            text = path.read_text(encoding="utf-8", errors="replace")
+            record = parse(text, str(path))
+        except Damaged as error:
+            findings.append(Finding(path, "record", str(error).removeprefix(f"{path} ")))
+            continue
+        wrong = [*_objections(suite, record, path, text)]
+        if (first := seen.setdefault(_run(record), path)) != path:
+            wrong.append(("the whole", f"answers the same cell as {first}"))
+        if not wrong:
+            tier, wrong = _tier(folder, record, again, known.get(record.digest, SELF_REPORTED))
+            tiers[record.digest] = tier
+        findings += [Finding(path, field, what) for field, what in wrong]
+    findings += [
+        Finding(folder / TIERS_FILE, digest, f"claims {tier!r}, which this check does not reach")
+        for digest, tier in read_tiers(folder).items()
+        if base and tier not in TIERS[: TIERS.index(tiers.get(digest, SELF_REPORTED)) + 1]
+    ]
+    return Checked(findings, tiers)
+
+
+def note_tiers(folder: Path, tiers: Mapping[str, str]) -> None:
+    """Write down how far records were checked, of those that were at all."""
+    known = {digest: tier for digest, tier in sorted(tiers.items()) if tier != SELF_REPORTED}
+    if known or (folder / TIERS_FILE).exists():
+        write_json(folder / TIERS_FILE, known)
+
+
+def _run(record: Record) -> Run:
+    """Return which run of which question a record is of."""
+    return question_of(record), method_label(record), record.seed
+
+
+def _objections(suite: Suite, record: Record, path: Path, text: str) -> Iterator[Wrong]:
+    """Yield what is wrong with a well-formed record, as far as it alone can tell."""
+    if (folders := path.parts[-3:-1]) != (record.task.name, record.method.name):
+        yield "path", f"must lie in {record.task.name}/{record.method.name}/ (got {folders})"
+    if text != to_json(record):
+        yield "the whole", "is not written as mixbench writes records; it was edited"
+    if objection := suite.objection(record):
+        yield "suite", objection
+    yield from _versions(record)
+    for number, metric in enumerate(record.metrics):
+        field = f"metrics.{number}.value"
+        if metric.unit == PERCENT and not 0 <= metric.value <= 100 and not metric.floor:
+            yield field, f"{metric.name} must be a percentage (got {metric.value:g})"
+        if metric.items is not None:
+            yield from _item_objections(metric.items.scores, metric.value, metric.n, field)
+
+
+def _item_objections(scores: "np.ndarray", value: float, n: int, field: str) -> Iterator[Wrong]:
+    if len(scores) != n:
+        yield field, f"tells of {len(scores)} items, of {n}"
+    elif not np.isclose(scores.mean(), value, rtol=CLOSE):
+        yield field, f"must be the mean of its items, {scores.mean():.6g} (got {value:.6g})"
+
+
+def _versions(record: Record) -> Iterator[Wrong]:
+    """Yield where a record is of other units than are here."""
+    for kind, unit in (("method", record.method), ("task", record.task)):
+        try:
+            card = find(kind, unit.name)  # type: ignore[arg-type]  # one of the two kinds
+        except UnknownName as error:
+            if unit.source == "builtin":
+                yield f"{kind}.name", str(error)
+            continue
+        if unit.source == "builtin" and card.version != unit.version:
+            yield (
+                f"{kind}.version",
+                f"must be {card.version}, the present one of {unit.name} (got {unit.version}); run "
+                "the cell again",
+            )
+        unknown = unit.parameters.keys() - card.defaults.keys()
+        if unit.source == "builtin" and unknown:
+            yield f"{kind}.parameters", f"{unit.name} has no {', '.join(sorted(unknown))}"
+
+
+def _tier(
+    folder: Path, record: Record, again: Mapping[Run, Record], known: str
+) -> tuple[str, list[Wrong]]:
+    """Return how far a record was checked, now or before, and what is wrong with it."""
+    reached = known
+    if record.status != "ok":
+        return reached, []
+    for tier, wrong in (
+        (TIERS[1], _recomputed(folder, record)),
+        (TIERS[2], _unlike(record, again.get(_run(record)))),
+    ):
+        if wrong:
+            return SELF_REPORTED, wrong
+        if wrong is not None:
+            reached = max(reached, tier, key=TIERS.index)
+    return reached, []
+
+
+def _unlike(record: Record, other: Record | None) -> list[Wrong] | None:
+    """Return where a rerun came to something else, beyond what other machines' sums explain.
+
+    None if nobody ran it again.
+    """
+    if other is None or other.created == record.created:
+        return None
+    one, two = record.primary, other.primary
+    if abs(one.value - two.value) <= max(2 * (one.stderr or 0.0), 0.5):
+        return []
+    said = f"{one.name} was {two.value:.4g} when it was run again (got {one.value:.4g})"
+    return [("metrics", said)]
+
+
+def _recomputed(folder: Path, record: Record) -> list[Wrong] | None:
+    """Return which numbers the predictions do not give.
+
+    None where the predictions or the true targets are not here.
+    """
+    artifact = predictions_of(record)
+    path = folder / PREDICTIONS / f"{artifact.sha256[:16]}.safetensors" if artifact else None
+    if path is None or not path.exists():
+        return None
+    try:
+        predictions, targets = read_predictions(record, path), true_targets(record)
+    except MixbenchError as error:
+        return [("artifacts", str(error))]
+    return None if targets is None else _other_numbers(record, predictions, targets)
+
+
+def _other_numbers(
+    record: Record, predictions: "dict[str, Tensor]", targets: "Tensor"
+) -> list[Wrong]:
+    """Return which of a record's numbers its predictions do not give, beside the true targets."""
+    if not predictions["targets"].equal(targets):
+        return [("artifacts", "the targets beside the predictions are not the data's")]
+    anew = {metric.name: metric.value for metric in scored(record, predictions)}
+    return [
+        (f"metrics.{number}.value", f"the predictions give {anew[m.name]:.6g} (got {m.value:.6g})")
+        for number, m in enumerate(record.metrics)
+        if m.at == "last" and not np.isclose(m.value, anew[m.name], rtol=CLOSE, atol=CLOSE)
+    ]
+
+
+def _tiers_at(folder: Path, base: str) -> dict[str, str]:
+    """Return who had verified which record at a commit."""
+    command = ["git", "-C", str(folder), "show", f"{base}:./{TIERS_FILE}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return dict(json.loads(done.stdout)) if done.returncode == 0 else {}
+
+
+def _edited(folder: Path, base: str) -> Iterator[Finding]:
+    """Yield the records that a commit has, and that are changed or gone."""
+    command = ["git", "-C", str(folder), "diff", "--name-status", "--relative", base, "--", RECORDS]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UsageError(f"--base {base}: {' '.join(done.stderr.split())}")
+    for line in done.stdout.splitlines():
+        status, _, name = line.partition("\t")
+        if not status.startswith("A"):
+            word = "is gone" if status.startswith("D") else "was changed"
+            yield Finding(
+                folder / name.split("\t")[0],
+                "the whole",
+                f"{word} since {base}: records are kept, and corrected by new ones",
+            )
