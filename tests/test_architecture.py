@@ -72,11 +72,12 @@ HEAVY = (
     *("search.evolve", "search.strategies"),
     *("figures.search", "figures.mixes", "figures.predictions", "figures.localization"),
     *("figures.detections", "figures.captions", "figures.robustness", "figures.cells"),
+    *("site.charts", "site.pages"),
     *("testing.toy", "testing.checks", "testing"),
 )
 CLI = (
     *("options", "listing", "reports", "control", "cache", "waiting", "data_sets", "making"),
-    *("data", "doctor", "engine_options", "run", "comparing", "leaderboards"),
+    *("data", "doctor", "engine_options", "run", "comparing", "leaderboards", "site"),
 )
 FLOORS = [*LIGHT, *HEAVY, *(f"cli.{name}" for name in CLI), "cli", "__main__"]
 # Imported inside functions, by the process that needs them.

@@ -12,6 +12,7 @@ from mixbench.cli.leaderboards import leaderboard, submit, verify
 from mixbench.cli.listing import info, list_units
 from mixbench.cli.reports import report
 from mixbench.cli.run import plan, run
+from mixbench.cli.site import site
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -29,7 +30,7 @@ def main() -> None:
 
 COMMANDS = (
     *(run, plan, list_units, info, report, compare, score),
-    *(leaderboard, submit, verify),
+    *(leaderboard, site, submit, verify),
     *(status, logs, cancel, cache, data, doctor),
 )
 for command in COMMANDS:

@@ -9,6 +9,7 @@ from mixbench.cli.options import existing_store, store_option
 from mixbench.errors import UsageError
 
 REFUSED = 4
+FIGURES_DPI = 90  # small enough to be committed
 
 
 @click.group()
@@ -42,14 +43,20 @@ def build(names: tuple[str, ...], *, check: bool) -> int:
 @click.option("--predictions", is_flag=True, help="What the models predicted, too.")
 @store_option
 def submit(name: str, *, predictions: bool, store_path: Path) -> int:
-    """Put the store's records of a suite into its folder, for a pull request."""
+    """Put the store's records of a suite, with curves and pictures, into its folder.
+
+    The folder is then what a pull request sends.
+    """
+    from mixbench.figures.cells import draw_cells
     from mixbench.leaderboard import submission, verification
+    from mixbench.leaderboard.build import FIGURES
     from mixbench.leaderboard.suites import folder_of, read_suite
 
     folder = folder_of(name)
     store = existing_store(store_path)
     found = submission.submit(folder, read_suite(folder), store, predictions=predictions)
-    for path in found.written:
+    drawn = draw_cells(store, found.records, folder / FIGURES, dpi=FIGURES_DPI)
+    for path in (*found.written, *drawn):
         click.echo(path)
     if found.missing:
         click.echo(f"{len(found.missing)} cells have no record yet: {found.missing[0]}, ...")

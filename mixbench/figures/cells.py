@@ -22,15 +22,22 @@ from mixbench.figures.robustness import (
     under_corruptions,
 )
 from mixbench.figures.search import combinations, evolution, mutations
-from mixbench.leaderboard.questions import method_label
+from mixbench.leaderboard.questions import method_label, question_name
 from mixbench.records.schema import Record
 from mixbench.store import Store
 
 DPI = 160
 
 
-def draw_cells(store: Store, records: Iterable[Record]) -> Iterator[Path]:
+def draw_cells(
+    store: Store, records: Iterable[Record], out: Path | None = None, dpi: int = DPI
+) -> Iterator[Path]:
     """Draw every method on every task once, at its lowest seed, and the methods side by side.
+
+    Parameters
+    ----------
+    out
+        Where to; by default, the store's folder of figures.
 
     Yields
     ------
@@ -40,25 +47,25 @@ def draw_cells(store: Store, records: Iterable[Record]) -> Iterator[Path]:
     chosen: dict[str, dict[str, Record]] = defaultdict(dict)
     for record in sorted(records, key=lambda r: r.seed):
         if record.status == "ok":
-            question = f"{record.task.name}.{record.model}.{record.protocol}"
+            question = question_name(record)
             chosen[question].setdefault(method_label(record), record)
     for question, methods in chosen.items():
-        folder = store.root / "figures" / question
+        folder = (out or store.root / "figures") / question
         for method, record in methods.items():
             for name, figure in _pictures(store, record):
-                yield _write(figure, folder / method.replace("/", "_") / f"{name}.png")
+                yield _write(figure, folder / method.replace("/", "_") / f"{name}.png", dpi)
         for name, drawn in _side_by_side(store, methods):
-            yield _write(drawn, folder / f"{name}.png")
+            yield _write(drawn, folder / f"{name}.png", dpi)
 
 
-def _write(drawn: Figure | pd.DataFrame, path: Path) -> Path:
+def _write(drawn: Figure | pd.DataFrame, path: Path, dpi: int) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(drawn, pd.DataFrame):
         path = path.with_suffix(".csv")
         drawn.to_csv(path, index=False, lineterminator="\n")
         return path
     FigureCanvasAgg(drawn)
-    drawn.savefig(path, dpi=DPI)
+    drawn.savefig(path, dpi=dpi)
     return path
 
 

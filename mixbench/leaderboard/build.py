@@ -15,11 +15,11 @@ from mixbench.leaderboard.overall import to_markdown as overall_markdown
 from mixbench.leaderboard.rows import verdict
 from mixbench.leaderboard.suites import FILE, Suite, read_suite
 from mixbench.leaderboard.tables import to_csv, to_json, to_latex, to_markdown
-from mixbench.records.schema import Record, parse
+from mixbench.records.schema import Artifact, Record, parse
 from mixbench.registry.units import find
 from mixbench.store import write_bytes
 
-RECORDS, TIERS_FILE = "records", "verified.json"
+RECORDS, TIERS_FILE, ARTIFACTS, FIGURES = "records", "verified.json", "artifacts", "figures"
 
 
 class Answered(NamedTuple):
@@ -70,6 +70,11 @@ def read_tiers(folder: Path) -> dict[str, str]:
         return {str(digest): str(tier) for digest, tier in found.items()}
     except (ValueError, AttributeError) as error:
         raise Damaged(f"{path} must be a JSON object of tiers by digest ({error}).") from error
+
+
+def artifact_path(folder: Path, artifact: Artifact) -> Path:
+    """Return where a suite's folder keeps a file that a record names, if it does."""
+    return folder / ARTIFACTS / f"{artifact.sha256[:16]}{Path(artifact.path).suffix}"
 
 
 def files_of(answered: Answered) -> dict[str, str]:

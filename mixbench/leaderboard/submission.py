@@ -1,18 +1,17 @@
 """From a store to a suite's folder: the records that answer it, to be sent as a pull request."""
 
 import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from mixbench.errors import UsageError
-from mixbench.leaderboard.build import RECORDS
+from mixbench.leaderboard.build import RECORDS, artifact_path
 from mixbench.leaderboard.suites import Suite
-from mixbench.leaderboard.verification import PREDICTIONS
 from mixbench.plan.graph import plan
 from mixbench.plan.request import cells_of
 from mixbench.records.evidence import record_path
-from mixbench.records.rescoring import predictions_of
-from mixbench.records.schema import parse, to_json
+from mixbench.records.schema import Artifact, Record, parse, to_json
 from mixbench.store import Store, write_bytes
 
 
@@ -21,10 +20,13 @@ class Submitted(NamedTuple):
 
     written: list[Path]
     missing: list[str]
+    records: list[Record]
 
 
 def submit(folder: Path, suite: Suite, store: Store, *, predictions: bool) -> Submitted:
-    """Copy the store's records of a suite's cells into its folder; what is there stays.
+    """Copy the store's records of a suite's cells, and learning curves, into its folder.
+
+    What is there stays as it is.
 
     Parameters
     ----------
@@ -38,28 +40,34 @@ def submit(folder: Path, suite: Suite, store: Store, *, predictions: bool) -> Su
     """
     cells = [cell for request in suite.requests() for cell in cells_of(request)]
     planned = plan(cells)
-    written, missing, found = [], [], 0
+    written: list[Path] = []
+    missing, found = [], []
     for cell, chain in zip(planned.cells, planned.chains, strict=True):
         source = record_path(store, cell, chain[-1])
         if not source.exists():
             missing.append(cell.label)
             continue
-        found += 1
         record = parse(source.read_text(encoding="utf-8"), str(source))
+        found.append(record)
         target = folder / RECORDS / source.relative_to(store.records)
         if not target.exists():
             write_bytes(target, to_json(record).encode())
             written.append(target)
-        artifact = predictions_of(record)
-        if predictions and artifact:
-            copy = folder / PREDICTIONS / f"{artifact.sha256[:16]}.safetensors"
-            copy.parent.mkdir(exist_ok=True)
-            if not copy.exists():
-                shutil.copyfile(store.root / artifact.path, copy)
-                written.append(copy)
+        wanted = {"curve", "predictions"} if predictions else {"curve"}
+        written += _copied(folder, store, (a for a in record.artifacts if a.role in wanted))
     if not found:
         raise UsageError(
             f"The store {store.root} has no record of this suite's cells as the code is now: run "
             f"`mixbench run --suite {folder.name}`."
         )
-    return Submitted(written, missing)
+    return Submitted(written, missing, found)
+
+
+def _copied(folder: Path, store: Store, artifacts: Iterable[Artifact]) -> Iterator[Path]:
+    """Copy files of the store that are not in a suite's folder yet; yield their copies."""
+    for artifact in artifacts:
+        copy = artifact_path(folder, artifact)
+        if not copy.exists():
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copyfile(store.root / artifact.path, copy)
+            yield copy

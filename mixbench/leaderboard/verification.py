@@ -15,7 +15,7 @@ import numpy as np
 
 from mixbench.errors import Damaged, MixbenchError, UnknownName, UsageError
 from mixbench.leaderboard.board import SELF_REPORTED, TIERS
-from mixbench.leaderboard.build import RECORDS, TIERS_FILE, read_tiers
+from mixbench.leaderboard.build import RECORDS, TIERS_FILE, artifact_path, read_tiers
 from mixbench.leaderboard.questions import method_label, question_of
 from mixbench.leaderboard.suites import Suite, read_suite
 from mixbench.records.rescoring import predictions_of, read_predictions, scored, true_targets
@@ -26,7 +26,6 @@ from mixbench.store import write_json
 if TYPE_CHECKING:
     from torch import Tensor
 
-PREDICTIONS = "predictions"
 PERCENT = "%"
 CLOSE = 1e-6  # of recomputed numbers, relative
 
@@ -191,7 +190,7 @@ def _recomputed(folder: Path, record: Record) -> list[Wrong] | None:
     None where the predictions or the true targets are not here.
     """
     artifact = predictions_of(record)
-    path = folder / PREDICTIONS / f"{artifact.sha256[:16]}.safetensors" if artifact else None
+    path = artifact_path(folder, artifact) if artifact else None
     if path is None or not path.exists():
         return None
     try:

@@ -1,0 +1,1 @@
+"""The leaderboards as a static site, which opens from disk without a network."""

@@ -1,0 +1,144 @@
+"""Charts of the site, as SVG that takes its colours and fonts from the page."""
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mixbench.declare import BASELINE
+from mixbench.leaderboard.board import Leaderboard
+from mixbench.leaderboard.overall import Overall
+
+# Colours that stand for the page's: the ink, the quiet ink, lines, and one for each method.
+INK, QUIET, LINE = "#010203", "#020304", "#030405"
+METHODS = tuple(f"#0405{n:02x}" for n in range(12))
+PAGE = {
+    INK: "var(--ink)", QUIET: "var(--quiet)", LINE: "var(--line)",
+    **{colour: f"var(--method-{n})" for n, colour in enumerate(METHODS)},
+}  # fmt: skip
+STYLE: Any = {
+    "svg.fonttype": "none", "svg.hashsalt": "mixbench", "font.size": 10,
+    "text.color": INK, "axes.labelcolor": QUIET, "axes.edgecolor": LINE, "xtick.color": QUIET,
+    "ytick.color": QUIET, "axes.spines.top": False, "axes.spines.right": False,
+    "grid.color": LINE, "axes.axisbelow": True, "legend.frameon": False,
+}  # fmt: skip
+Curves = Mapping[str, Sequence[Sequence[Mapping[str, float]]]]  # by method, of each seed
+
+
+def colours(methods: Iterable[str]) -> dict[str, str]:
+    """Return every method's colour: the baseline has the quiet one."""
+    others = sorted(set(methods) - {BASELINE})
+    return {BASELINE: QUIET, **{m: METHODS[n % len(METHODS)] for n, m in enumerate(others)}}
+
+
+def differences(board: Leaderboard) -> str:
+    """Return every method's difference to the baseline, with its interval."""
+    rows = board.rows[board.rows["difference"].notna()].iloc[::-1]
+    if rows.empty:
+        return ""
+    with rc_context(STYLE):
+        figure, axes = _axes(6.4, 0.9 + 0.36 * len(rows))
+        axes.axvline(0, color=QUIET, lw=1)
+        for place, row in enumerate(rows.to_dict("records")):
+            colour = colours(board.rows["method"])[row["method"]]
+            if not pd.isna(row["low"]):
+                axes.plot([row["low"], row["high"]], [place] * 2, color=colour, lw=2.5)
+            axes.plot(row["difference"], place, "o", color=colour, ms=6)
+        axes.set_yticks(range(len(rows)), list(rows["method"]), color=INK)
+        axes.set_ylim(-0.6, len(rows) - 0.4)
+        axes.set_xlabel(f"{board.metric} less that of {BASELINE} ({board.unit}), 95 % interval")
+        axes.grid(axis="x", lw=0.6)
+        axes.tick_params(length=0)
+        axes.spines["left"].set_visible(False)
+        return _svg(figure, f"Differences to {BASELINE}")
+
+
+def cost(board: Leaderboard) -> str:
+    """Return the score of every method over what a run cost."""
+    rows = board.rows
+    name = "gpu_hours_total" if rows["gpu_hours_total"].notna().all() else "minutes"
+    with rc_context(STYLE):
+        figure, axes = _axes(6.4, 3.4)
+        for row in rows.to_dict("records"):
+            colour = colours(rows["method"])[row["method"]]
+            spread = None if pd.isna(row["deviation"]) else row["deviation"]
+            axes.errorbar(row[name], row["mean"], yerr=spread, fmt="o", color=colour, ms=6, lw=1.2)
+            axes.annotate(
+                row["method"], (row[name], row["mean"]), (7, 5), textcoords="offset points",
+                fontsize=9, color=colour,
+            )  # fmt: skip
+        axes.set(
+            xlabel="GPU-hours, what was reused included" if name != "minutes" else "minutes",
+            ylabel=f"{board.metric} ({board.unit})",
+        )
+        axes.margins(x=0.18, y=0.15)
+        axes.grid(lw=0.6)
+        return _svg(figure, "Score over cost")
+
+
+def learning(curves: Curves, metric: str, unit: str) -> str:
+    """Return the validation metric over the epochs: every method's mean over its seeds."""
+    column = f"validation_{metric}"
+    there = {
+        method: runs
+        for method, runs in curves.items()
+        if runs and all(column in point for run in runs for point in run)
+    }
+    if not there:
+        return ""
+    with rc_context(STYLE):
+        figure, axes = _axes(6.4, 3.4)
+        for method, runs in there.items():
+            length = min(map(len, runs))
+            values = np.array([[point[column] for point in run[:length]] for run in runs])
+            epochs = [point["epoch"] for point in runs[0][:length]]
+            colour = colours(curves)[method]
+            axes.plot(epochs, values.mean(0), color=colour, lw=1.6, label=method)
+            if len(runs) > 1:
+                axes.fill_between(
+                    epochs, values.min(0), values.max(0), color=colour, alpha=0.12, lw=0
+                )
+        axes.set(xlabel="epoch", ylabel=f"validation {metric} ({unit})")
+        axes.grid(lw=0.6)
+        axes.legend(fontsize=9, loc="best", labelcolor="linecolor")
+        return _svg(figure, "Learning curves")
+
+
+def critical_difference(found: Overall) -> str:
+    """Return the mean ranks on a line, methods that cannot be told apart joined by bars."""
+    if found.pairs.empty:
+        return ""
+    import scikit_posthocs
+
+    ranks = found.rows.set_index("method")["mean_rank"]
+    with rc_context(STYLE):
+        figure, axes = _axes(7.2, 1.2 + 0.3 * len(ranks))
+        scikit_posthocs.critical_difference_diagram(
+            ranks, found.pairs, ax=axes, text_h_margin=0.05,
+            color_palette=colours(ranks.index), crossbar_props={"color": INK},
+        )  # fmt: skip
+        return _svg(figure, "Critical-difference diagram")
+
+
+def _axes(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.patch.set_alpha(0)
+    axes = figure.subplots()
+    axes.patch.set_alpha(0)
+    return figure, axes
+
+
+def _svg(figure: Figure, title: str) -> str:
+    """Return a figure as an element of a page, in the page's colours."""
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None, "Title": title})
+    text = stream.getvalue()
+    text = text[text.index("<svg") :]
+    for colour, variable in PAGE.items():
+        text = text.replace(colour, variable)
+    return text.replace("<svg ", '<svg role="img" class="chart" ', 1)

@@ -1,0 +1,216 @@
+"""The pages of the site: one for each suite, method, task and record."""
+
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+
+import mixbench
+from mixbench.declare import BASELINE
+from mixbench.leaderboard.board import SELF_REPORTED, Leaderboard
+from mixbench.leaderboard.build import (
+    FIGURES,
+    Answered,
+    answers,
+    artifact_path,
+    published_for,
+    read_answers,
+)
+from mixbench.leaderboard.overall import overall
+from mixbench.leaderboard.questions import answer_of, method_label, question_name, questions
+from mixbench.leaderboard.tables import display
+from mixbench.records.schema import Record
+from mixbench.records.schema import to_json as record_json
+from mixbench.registry.cards import Card, Kind
+from mixbench.registry.units import find, paths
+from mixbench.site import charts
+from mixbench.store import read_json, write_bytes
+
+STATIC = ("site.css", "site.js")
+KINDS: tuple[Kind, Kind] = ("method", "task")
+
+
+@dataclass(frozen=True)
+class Board:
+    """A leaderboard as a page shows it.
+
+    Attributes
+    ----------
+    texts
+        The table, as people read it.
+    charts
+        Titles and SVG.
+    pictures
+        By method, or empty for the methods side by side: paths below the site.
+    """
+
+    board: Leaderboard
+    texts: pd.DataFrame
+    charts: list[tuple[str, Markup]]
+    pictures: list[tuple[str, list[str]]]
+    records: list[Record]
+
+
+class Site:
+    """A site of suites.
+
+    Parameters
+    ----------
+    folders
+        Of the suites.
+    """
+
+    def __init__(self, folders: Iterable[Path]) -> None:
+        self.folders = {folder.resolve().name: folder for folder in folders}
+        self.answered = {name: read_answers(folder) for name, folder in self.folders.items()}
+        self.boards = {name: self._boards(name) for name in self.folders}
+        self._pages = Environment(
+            loader=PackageLoader("mixbench.site"),
+            autoescape=select_autoescape(default=True, default_for_string=True),
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._pages.globals |= {
+            "label": method_label,
+            "version": mixbench.__version__,
+            "all_suites": list(self.folders),
+        }
+
+    def build(self, out: Path) -> Iterator[Path]:
+        """Write every page; yield each file.
+
+        What lies in the folder already is replaced.
+        """
+        for name in STATIC:
+            yield _written(out / name, (Path(__file__).parent / "static" / name).read_text())
+        for name, folder in self.folders.items():
+            if (folder / FIGURES).is_dir():
+                shutil.copytree(folder / FIGURES, out / FIGURES / name, dirs_exist_ok=True)
+        yield self._page(
+            out,
+            "index.html",
+            suites=self._summaries(),
+            methods=[find("method", name) for name in paths("method")],
+            tasks=[find("task", name) for name in paths("task")],
+        )
+        for name, answered in self.answered.items():
+            yield self._suite(out, name, answered)
+            for path, record in answered.records.items():
+                yield from self._record(out, name, path, record)
+        for kind in KINDS:
+            for name in paths(kind):
+                yield self._unit(out, kind, find(kind, name))
+
+    def _boards(self, name: str) -> list[Board]:
+        answered = self.answered[name]
+        groups = questions(answered.records.values())
+        return [self._board(name, *both) for both in zip(answered.boards, groups, strict=True)]
+
+    def _board(self, name: str, board: Leaderboard, records: list[Record]) -> Board:
+        drawn = {
+            f"Difference to {BASELINE}": charts.differences(board),
+            "Score over cost": charts.cost(board),
+            "Learning curves": charts.learning(
+                self._curves(name, records), board.metric, board.unit
+            ),
+        }
+        return Board(
+            board=board,
+            texts=display(board),
+            charts=[(title, Markup(svg)) for title, svg in drawn.items() if svg],  # our own
+            pictures=self._pictures(name, question_name(answer_of(records))),
+            records=sorted(records, key=lambda r: (method_label(r), r.seed)),
+        )
+
+    def _curves(self, name: str, records: Iterable[Record]) -> dict[str, list[Any]]:
+        """Return the learning curves that a suite's folder has, by method."""
+        found: dict[str, list[Any]] = {}
+        for record in records:
+            for artifact in record.artifacts:
+                path = artifact_path(self.folders[name], artifact)
+                if artifact.role == "curve" and path.exists():
+                    found.setdefault(method_label(record), []).append(read_json(path))
+        return found
+
+    def _pictures(self, name: str, question: str) -> list[tuple[str, list[str]]]:
+        folder = self.folders[name] / FIGURES
+        found: dict[str, list[str]] = {}
+        for path in sorted((folder / question).rglob("*.png")):
+            method = "" if path.parent.name == question else path.parent.name
+            found.setdefault(method, []).append(f"{FIGURES}/{name}/{path.relative_to(folder)}")
+        return sorted(found.items())
+
+    def _summaries(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "name": name,
+                "suite": answered.suite,
+                "answers": [_marked(text) for text in answers(answered.suite, answered.boards)],
+                "records": len(answered.records),
+            }
+            for name, answered in self.answered.items()
+        ]
+
+    def _suite(self, out: Path, name: str, answered: Answered) -> Path:
+        found = overall(answered.boards)
+        diagram = Markup(charts.critical_difference(found)) if found else ""  # our own
+        summary = next(s for s in self._summaries() if s["name"] == name)
+        return self._page(
+            out, f"suites/{name}.html", template="suite.html", boards=self.boards[name],
+            overall=found, diagram=diagram, published=published_for(answered.suite), **summary,
+        )  # fmt: skip
+
+    def _unit(self, out: Path, kind: Kind, card: Card) -> Path:
+        shown = [
+            (suite, board)
+            for suite, boards in self.boards.items()
+            for board in boards
+            if any(getattr(record, kind).name == card.name for record in board.records)
+        ]
+        previews = [
+            picture
+            for _, board in shown
+            for method, pictures in board.pictures
+            for picture in pictures
+            if kind == "method" and method.partition("[")[0] == card.name
+        ]
+        folder = f"{kind}s"
+        return self._page(
+            out, f"{folder}/{card.name}.html", template="unit.html", card=card, shown=shown,
+            previews=previews,
+        )  # fmt: skip
+
+    def _record(self, out: Path, suite: str, path: Path, record: Record) -> Iterator[Path]:
+        tier = self.answered[suite].tiers.get(record.digest, SELF_REPORTED)
+        place = f"records/{record.digest[:16]}"
+        yield _written(out / f"{place}.json", record_json(record))
+        content: Mapping[str, Any] = json.loads(record_json(record))
+        yield self._page(
+            out, f"{place}.html", template="record.html", record=record, content=content,
+            suite=suite, tier=tier, raw=f"{record.digest[:16]}.json",
+            file=path.relative_to(self.folders[suite].parent),
+        )  # fmt: skip
+
+    def _page(self, out: Path, place: str, /, *, template: str = "", **context: Any) -> Path:
+        """Write a page; links in it are relative to the site's top, `top`."""
+        top = "../" * place.count("/")
+        text = self._pages.get_template(template or place).render(top=top, **context)
+        return _written(out / place, text)
+
+
+def _marked(text: str) -> Markup:
+    """Return an answer's sentence, its title in bold instead of between Markdown's stars."""
+    _, title, said = text.split("**", 2)
+    return Markup("<strong>{}</strong>{}").format(title, said)
+
+
+def _written(path: Path, text: str) -> Path:
+    write_bytes(path, text.encode())
+    return path
