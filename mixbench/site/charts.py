@@ -42,7 +42,7 @@ def differences(board: Leaderboard) -> str:
     if rows.empty:
         return ""
     with rc_context(STYLE):
-        figure, axes = _axes(6.4, 0.9 + 0.36 * len(rows))
+        figure, axes = _axes(4.8, 0.9 + 0.32 * len(rows))
         axes.axvline(0, color=QUIET, lw=1)
         for place, row in enumerate(rows.to_dict("records")):
             colour = colours(board.rows["method"])[row["method"]]
@@ -63,7 +63,7 @@ def cost(board: Leaderboard) -> str:
     rows = board.rows
     name = "gpu_hours_total" if rows["gpu_hours_total"].notna().all() else "minutes"
     with rc_context(STYLE):
-        figure, axes = _axes(6.4, 3.4)
+        figure, axes = _axes(4.8, 3)
         for row in rows.to_dict("records"):
             colour = colours(rows["method"])[row["method"]]
             spread = None if pd.isna(row["deviation"]) else row["deviation"]
@@ -92,7 +92,7 @@ def learning(curves: Curves, metric: str, unit: str) -> str:
     if not there:
         return ""
     with rc_context(STYLE):
-        figure, axes = _axes(6.4, 3.4)
+        figure, axes = _axes(4.8, 3)
         for method, runs in there.items():
             length = min(map(len, runs))
             values = np.array([[point[column] for point in run[:length]] for run in runs])

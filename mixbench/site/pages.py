@@ -32,6 +32,7 @@ from mixbench.registry.units import find, paths
 from mixbench.site import charts
 from mixbench.store import read_json, write_bytes
 
+PREVIEW = "mixes"  # the picture that says most of a method
 STATIC = ("site.css", "site.js")
 KINDS: tuple[Kind, Kind] = ("method", "task")
 
@@ -142,7 +143,8 @@ class Site:
     def _pictures(self, name: str, question: str) -> list[tuple[str, list[str]]]:
         folder = self.folders[name] / FIGURES
         found: dict[str, list[str]] = {}
-        for path in sorted((folder / question).rglob("*.png")):
+        drawn = (folder / question).rglob("*.png")
+        for path in sorted(drawn, key=lambda path: (path.stem != PREVIEW, path)):
             method = "" if path.parent.name == question else path.parent.name
             found.setdefault(method, []).append(f"{FIGURES}/{name}/{path.relative_to(folder)}")
         return sorted(found.items())
