@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 @click.option("-m", "--method", "methods", multiple=True, help="Only these methods.")
 @click.option("-t", "--task", "tasks", multiple=True, help="Only these tasks.")
 @click.option(
-    "--format", "form", type=click.Choice(["table", "markdown", "csv", "json"]), default="table"
+    "--format",
+    "form",
+    default="table",
+    type=click.Choice(["table", "markdown", "latex", "csv", "json"]),
 )
 @click.option("--figures", is_flag=True, help="Draw the cells instead, and say where.")
 @as_json
@@ -44,7 +47,12 @@ def report(
             click.echo(path)
         return
     boards = leaderboards(records)
-    writers = {"markdown": tables.to_markdown, "csv": tables.to_csv, "json": tables.to_json}
+    writers = {
+        "markdown": tables.to_markdown,
+        "latex": tables.to_latex,
+        "csv": tables.to_csv,
+        "json": tables.to_json,
+    }
     if as_json or form != "table":
         click.echo(writers["json" if as_json else form](boards), nl=False)
         return

@@ -40,6 +40,8 @@ class Leaderboard:
     ----------
     name
         Fit for a file: task.model.protocol, and what else tells it from others.
+    comparable
+        Whether the data is the official one and the protocol a published one.
     rows
         One per method, best first: rank (one more than how many are significantly better), method,
         n, mean, deviation, difference, low, high, p (corrected), the published numbers with the
@@ -51,6 +53,9 @@ class Leaderboard:
     """
 
     name: str
+    task: str
+    model: str
+    comparable: bool
     title: str
     facts: tuple[str, ...]
     rows: pd.DataFrame
@@ -97,6 +102,9 @@ def _leaderboard(group: Sequence[Record], tiers: Tiers) -> Leaderboard:
     notes += [*_floor_notes(first, rows, floors), *source_notes(sources)]
     return Leaderboard(
         name=question_name(first),
+        task=first.task.name,
+        model=first.model,
+        comparable=first.data.origin == "official" and first.protocol == "paper",
         title=f"{first.task.name} v{first.task.version}, {first.model}, protocol {first.protocol}",
         facts=tuple(_facts(first, floors)),
         rows=rows,

@@ -1,22 +1,21 @@
 """From a suite's records to the files that show them. The same records give the same bytes."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
-from mixbench.declare import BASELINE, Reference
+from mixbench.declare import BASELINE
 from mixbench.errors import Damaged
 from mixbench.leaderboard.board import Leaderboard, Tiers, leaderboards
 from mixbench.leaderboard.overall import overall
 from mixbench.leaderboard.overall import to_markdown as overall_markdown
 from mixbench.leaderboard.rows import verdict
-from mixbench.leaderboard.suites import FILE, Suite, read_suite
+from mixbench.leaderboard.suites import FILE, Published, Suite, read_suite
 from mixbench.leaderboard.tables import to_csv, to_json, to_latex, to_markdown
 from mixbench.records.schema import Artifact, Record, parse
-from mixbench.registry.units import find
 from mixbench.store import write_bytes
 
 RECORDS, TIERS_FILE, ARTIFACTS, FIGURES = "records", "verified.json", "artifacts", "figures"
@@ -120,8 +119,9 @@ def _readme(answered: Answered, boards: list[Leaderboard]) -> str:
         parts += [to_markdown(boards).rstrip()]
     if (found := overall(boards)) is not None:
         parts += [overall_markdown(found)]
-    if table := _published(suite, {board.name.partition(".")[0] for board in boards}):
-        parts += ["## Published, and not measured here yet", table]
+    if table := published_table(suite, boards):
+        texts = pd.DataFrame(table).to_markdown(index=False, disable_numparse=True)
+        parts += ["## Published", str(texts)]
     parts += [f"Generated from {number} records and [{FILE}]({FILE}); edit those instead."]
     return "\n\n".join(parts) + "\n"
 
@@ -149,28 +149,34 @@ def answers(suite: Suite, boards: Iterable[Leaderboard]) -> Iterator[str]:
             yield f"**{board.title}**: {said}."
 
 
-def _published(suite: Suite, measured: set[str]) -> str:
-    """Return published numbers for what the suite asks and no record answers, as Markdown."""
-    rows = [
-        {
-            "task": task,
-            "model": reference.model,
-            "method": reference.method,
-            reference.metric: f"{reference.value:g}",
-            "where": f"{reference.citation}, {reference.where}",
-        }
-        for task, reference in published_for(suite)
-        if task not in measured
-    ]
-    return str(pd.DataFrame(rows).fillna("").to_markdown(index=False)) if rows else ""
+def published_table(suite: Suite, boards: Iterable[Leaderboard]) -> list[dict[str, str]]:
+    """Return the published numbers for what a suite asks, each beside what was measured, if it was.
 
-
-def published_for(suite: Suite) -> list[tuple[str, Reference]]:
-    """Return the published numbers for what a suite asks, with the tasks they are of."""
+    Only what was measured on the official data, under the published protocol, stands there.
+    """
+    measured = {
+        (board.task, board.model, row["method"]): row
+        for board in boards
+        if board.comparable
+        for row in board.rows.to_dict("records")
+    }
     return [
-        (task, reference)
-        for ask in suite.ask
-        for task in ask.tasks
-        for reference in find("task", task).declared.get("references", ())
-        if reference.method in ask.methods and (not ask.models or reference.model in ask.models)
+        {
+            "task": number.task,
+            "model": number.model,
+            "method": number.method,
+            "metric": number.metric,
+            "published": f"{number.value:g}",
+            "measured": _beside(number, measured.get((number.task, number.model, number.method))),
+            "where": number.where,
+        }
+        for number in suite.numbers()
     ]
+
+
+def _beside(number: Published, row: Mapping[Hashable, Any] | None) -> str:
+    """Return what was measured instead of a published number; empty if nothing was."""
+    if row is None:
+        return ""
+    value = row["mean"] if number.metric not in row else row[number.metric]
+    return f"{value:.2f}"

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 LEVEL = 0.95  # of the intervals
-REPLICATES = 20_000
+REPLICATES = 10_000
 SEED = 20210  # of the resampling: the same records give the same numbers
 
 

@@ -26,10 +26,12 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 
 from mixbench.errors import UnknownName, UsageError
+from mixbench.leaderboard.questions import method_label
 from mixbench.plan.request import Request
 from mixbench.records.items import Strict
 from mixbench.records.schema import Record
 from mixbench.registry.parameters import read_settings
+from mixbench.registry.units import find
 
 FOLDER, FILE = Path("leaderboards"), "suite.toml"
 
@@ -47,6 +49,25 @@ class Rule(Strict):
 
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
     margin: Annotated[float, Field(ge=0)] = 0.0
+
+
+class Published(Strict):
+    """A number that a publication gives for something that the suite asks.
+
+    Attributes
+    ----------
+    method
+        With its changed parameters, as tables name it.
+    where
+        The suite's own publication, if it is not said.
+    """
+
+    task: str
+    model: str
+    method: str
+    metric: str
+    value: float
+    where: str = ""
 
 
 class Ask(Strict):
@@ -98,17 +119,45 @@ class Suite(Strict):
         How many runs of each cell answer it.
     where
         What of a publication it asks again, if anything: its table.
+    published
+        Numbers to stand beside, instead of those that the tasks tell of themselves.
     """
 
     question: Annotated[str, Field(min_length=1)]
     where: str = ""
     seeds: Annotated[int, Field(ge=1)] = 3
     better: Rule = Rule()
+    published: tuple[Published, ...] = ()
     ask: Annotated[tuple[Ask, ...], Field(min_length=1)]
 
     def requests(self) -> list[Request]:
         """Return everything that is asked for."""
         return [request for ask in self.ask for request in ask.requests(self.seeds)]
+
+    def numbers(self) -> list[Published]:
+        """Return the published numbers for what is asked: the suite's, or else the tasks' own."""
+        found = [
+            Published(
+                task=task,
+                model=reference.model,
+                method=reference.method,
+                metric=reference.metric,
+                value=reference.value,
+                where=f"{reference.citation}, {reference.where}",
+            )
+            for ask in self.ask
+            for task in ask.tasks
+            for reference in find("task", task).declared.get("references", ())
+            if reference.method in ask.methods
+            and reference.protocol == ask.protocol
+            and (not ask.models or reference.model in ask.models)
+        ]
+        if not self.published:
+            return list(dict.fromkeys(found))
+        return [
+            number.model_copy(update={"where": number.where or self.where})
+            for number in self.published
+        ]
 
     def objection(self, record: Record) -> str:
         """Return why a record is no answer; empty if it is one."""
@@ -118,12 +167,21 @@ class Suite(Strict):
             ("method", record.method.name, lambda ask: record.method.name in ask.methods),
             ("model", record.model, lambda ask: not ask.models or record.model in ask.models),
             ("protocol", record.protocol, lambda ask: _same_protocol(ask, record)),
+            ("parameters", method_label(record), lambda ask: _same_parameters(ask, record)),
             ("seed", record.seed, lambda ask: record.seed < (ask.seeds or self.seeds)),
         ):
             asks = tuple(filter(fits, asks))
             if not asks:
                 return f"{field}: the suite does not ask about {value!r} there"
         return ""
+
+
+def _same_parameters(ask: Ask, record: Record) -> bool:
+    """Tell whether the changed parameters of a record's method are those that are asked."""
+    given = (name.partition(".") for name in ask.settings)
+    return {parameter for unit, _, parameter in given if unit == record.method.name} == {
+        *record.method.changed
+    }
 
 
 def _same_protocol(ask: Ask, record: Record) -> bool:

@@ -19,7 +19,7 @@ from mixbench.leaderboard.build import (
     Answered,
     answers,
     artifact_path,
-    published_for,
+    published_table,
     read_answers,
 )
 from mixbench.leaderboard.overall import overall
@@ -166,7 +166,8 @@ class Site:
         summary = next(s for s in self._summaries() if s["name"] == name)
         return self._page(
             out, f"suites/{name}.html", template="suite.html", boards=self.boards[name],
-            overall=found, diagram=diagram, published=published_for(answered.suite), **summary,
+            overall=found, diagram=diagram, **summary,
+            published=published_table(answered.suite, answered.boards),
         )  # fmt: skip
 
     def _unit(self, out: Path, kind: Kind, card: Card) -> Path:
