@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 METHODS := none,mixup,manifold_mixup,cutmix,random_patchmix
 
-.PHONY: demo test slow lint check fix schema clean
+.PHONY: demo test slow quick leaderboards lint check fix schema clean
 
 demo: .venv/ready  # find generated birds with the method of the paper, rank five on real digits
 	$(BIN)/mixbench run --method guided_patchmix --task cub_wsol --protocol quick
@@ -16,6 +16,15 @@ test: .venv/ready
 
 slow: .venv/ready
 	$(BIN)/pytest -m slow
+
+quick: .venv/ready  # every method and every task once, on what needs no download
+	$(BIN)/mixbench run --suite quick
+
+# BASE is a commit whose records must still be there, as they were.
+leaderboards: .venv/ready  # check the records and the pages made of them, build the site
+	$(BIN)/mixbench verify --check $(if $(BASE),--base $(BASE))
+	$(BIN)/mixbench leaderboard build --check
+	$(BIN)/mixbench site build
 
 lint: .venv/ready
 	$(BIN)/ruff format --check .

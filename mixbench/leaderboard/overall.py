@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from mixbench.declare import BASELINE
@@ -92,7 +93,8 @@ def _friedman(scores: pd.DataFrame) -> float | None:
 def _pairs(scores: pd.DataFrame) -> pd.DataFrame:
     import scikit_posthocs
 
-    found: pd.DataFrame = scikit_posthocs.posthoc_conover_friedman(scores, p_adjust="holm")
+    with np.errstate(divide="ignore"):  # where all tasks agree, the statistic is infinite
+        found: pd.DataFrame = scikit_posthocs.posthoc_conover_friedman(scores, p_adjust="holm")
     return found
 
 

@@ -6,11 +6,10 @@ them, and a compressed text of some kilobytes holds those of 50,000 images.
 
 import base64
 import zlib
-from collections.abc import Sequence
 from typing import Annotated
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 Floats = NDArray[np.float64]
@@ -56,7 +55,7 @@ class Items(Strict):
         return np.array(self.levels)[which]
 
 
-def pack(scores: Sequence[float] | Floats) -> Items | None:
+def pack(scores: ArrayLike) -> Items | None:
     """Return scores of items as records hold them; None if they take too many values."""
     levels, which = np.unique(np.asarray(scores, np.float64), return_inverse=True)
     if not 0 < len(levels) <= MAX_LEVELS:

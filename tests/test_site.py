@@ -1,0 +1,223 @@
+"""The site, built from the committed suites, read by a program and by a browser."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+from mixbench.leaderboard.board import leaderboards
+from mixbench.leaderboard.overall import overall
+from mixbench.records.schema import Record, to_json
+from mixbench.site import charts
+from mixbench.site.pages import Site
+
+ROOT = Path(__file__).parent.parent
+FOLDERS = sorted(path.parent for path in (ROOT / "leaderboards").glob("*/suite.toml"))
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
+# Whom the browser asks by itself, whatever page it shows.
+ITS_OWN = {
+    *("clients2.google.com", "accounts.google.com", "update.googleapis.com"),
+    *("redirector.gvt1.com", "optimizationguide-pa.googleapis.com", "www.google.com"),
+}
+in_browser = pytest.mark.skipif(
+    BROWSER is None, reason="Chromium is not installed: apt-get install chromium"
+)
+MakeRecord = Callable[..., Record]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("site")
+    assert all(path.exists() for path in Site(FOLDERS).build(out))
+    return out
+
+
+class Links(HTMLParser):
+    """Collects what a page refers to, and the anchors that it has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.anchors: set[str] = set()
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.found += [v for k in ("href", "src") if (v := given.get(k))]
+        self.anchors |= {v for v in (given.get("id"),) if v}
+        if tag not in {"meta", "link", "img", "input", "br", "path", "use"}:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in {"path", "use", "meta"}:
+            assert self.open.pop() == tag
+
+
+def links_of(path: Path) -> Links:
+    found = Links()
+    found.feed(path.read_text())
+    assert found.open == [], f"{path} leaves {found.open} open"
+    return found
+
+
+def test_every_link_leads_to_a_page_of_the_site(site: Path) -> None:
+    pages = {path: links_of(path) for path in site.rglob("*.html")}
+
+    assert len(pages) > 60
+    for page, links in pages.items():
+        for link in links.found:
+            place, _, anchor = unquote(link).partition("#")
+            if link.startswith(("data:", "#")):  # within the page; charts refer to their shapes
+                continue
+            assert not re.match(r"[a-z]+:|//", place), f"{page} refers to {link}"
+            target = (page.parent / place).resolve() if place else page
+            assert target.is_file(), f"{page} refers to {link}"
+            assert not anchor or anchor in pages[target].anchors
+
+
+def test_every_suite_method_task_and_record_has_a_page(site: Path) -> None:
+    number = sum(1 for folder in FOLDERS for _ in folder.glob("records/*/*/*.json"))
+
+    assert {path.stem for path in (site / "suites").iterdir()} == {f.name for f in FOLDERS}
+    assert len([*(site / "records").glob("*.html")]) == number
+    page = (site / "methods/guided_patchmix.html").read_text()
+    assert "Evolving Image Compositions" in page
+    assert "mixes.png" in page
+    assert "Food-101" in (site / "tasks/food101.html").read_text()
+
+
+def test_a_suite_without_records_shows_what_was_published(site: Path) -> None:
+    page = (site / "suites/paper_table6.html").read_text()
+
+    assert "random_patchmix[grid=2]" in page
+    assert "93.78" in page
+
+
+def test_names_are_escaped_everywhere(tmp_path: Path, make_record: MakeRecord) -> None:
+    evil = "<script>alert(1)</script>"
+    folder = tmp_path / "evil"
+    (folder / "records/toy/mixup").mkdir(parents=True)
+    (folder / "suite.toml").write_text(
+        f'question = "{evil}"\n[[ask]]\nmethods = ["mixup"]\ntasks = ["digits"]\n'
+    )
+    unit = make_record("mixup").method
+    unit = unit.model_copy(update={"parameters": {"a": evil}, "changed": ["a"]})
+    data = {"name": evil, "version": evil, "origin": "official", "digest": "0" * 32}
+    record = make_record("mixup", method=unit, data=data, cell=evil, command=[evil], model=evil)
+    failed = make_record("mixup", 1, status="failed", reason=evil, method=unit, model=evil)
+    for number, one in enumerate((record, make_record("none", model=evil, data=data), failed)):
+        (folder / f"records/toy/mixup/{number}.json").write_text(to_json(one))
+
+    pages = [p for p in Site([folder]).build(tmp_path / "out") if p.suffix == ".html"]
+
+    assert not any(evil in page.read_text() for page in pages)
+    assert any("&lt;script&gt;" in page.read_text() for page in pages)
+
+
+def test_the_critical_difference_is_drawn_of_tasks_that_agree(make_record: MakeRecord) -> None:
+    records = []
+    for number in range(6):
+        for place, method in enumerate(("none", "mixup", "cutmix", "other")):
+            swapped = place if number else 3 - place
+            record = make_record(method, 0, 50.0 + number + swapped)
+            task = record.task.model_copy(update={"name": f"task_{number}"})
+            records.append(record.model_copy(update={"task": task}))
+    found = overall(leaderboards(records))
+    assert found is not None
+    assert found.p is not None
+
+    drawn = charts.critical_difference(found)
+
+    assert drawn.startswith("<svg ")
+    assert all(method in drawn for method in ("none", "mixup", "cutmix", "other"))
+    assert "var(--ink)" in drawn
+
+
+def browse(page: Path, script: str, tmp_path: Path, *options: str) -> tuple[str, str, str]:
+    """Open a page in a browser, run a script in it; return its DOM, its console, its requests."""
+    copy = page.with_name("tested.html")
+    text = page.read_text().replace("</body>", f"<script defer>{script}</script></body>")
+    copy.write_text(text)
+    log = tmp_path / "net.json"
+    done = subprocess.run(
+        [
+            *(str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"),
+            *("--disable-background-networking", "--disable-component-update", "--no-first-run"),
+            *("--enable-logging=stderr", "--virtual-time-budget=3000", f"--log-net-log={log}"),
+            *(f"--user-data-dir={tmp_path / 'profile'}", *options, copy.as_uri()),
+        ],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    copy.unlink()
+    console = "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
+    urls = re.findall(r'"url":"(https?://[^"]+)"', log.read_text()) if log.exists() else []
+    asked = [url for url in urls if urlsplit(url).hostname not in ITS_OWN]
+    return done.stdout, console, "\n".join(asked)
+
+
+SORT = """
+addEventListener("load", () => {
+  const table = document.querySelector("table.sortable");
+  const names = () => [...table.tBodies[0].rows].map((row) => row.cells[1].textContent.trim());
+  const buttons = [...table.tHead.querySelectorAll("button")];
+  const by = (head) => buttons.find((button) => button.textContent === head).click();
+  const found = {first: names()};
+  by("method"); found.method = names();
+  by("minutes"); by("minutes"); found.minutes = names();
+  by("vs none"); found.vs = names();
+  const input = document.querySelector(".filter input");
+  input.value = "cut"; input.dispatchEvent(new Event("input"));
+  found.filtered = [...table.tBodies[0].rows].filter((row) => !row.hidden).length;
+  document.body.dataset.found = JSON.stringify(found);
+});
+"""
+
+
+@in_browser
+def test_tables_are_sorted_and_filtered_in_a_browser(site: Path, tmp_path: Path) -> None:
+    dom, console, requests = browse(site / "suites/digits.html", SORT, tmp_path)
+
+    text = re.search(r'data-found="([^"]*)"', dom)
+    assert text, dom[-500:]
+    found = json.loads(text[1].replace("&quot;", '"'))
+    assert found["method"] == sorted(found["first"])
+    assert found["method"] != found["first"]
+    assert found["minutes"][0] == "guided_patchmix"
+    assert found["vs"][0] == "random_patchmix"
+    assert found["vs"][-1] == "none"  # an empty cell stays last
+    assert found["filtered"] == 1
+    assert console == ""
+    assert requests == ""
+
+
+@in_browser
+def test_the_browser_reports_errors_and_requests_at_all(site: Path, tmp_path: Path) -> None:
+    """Else the last test could not fail."""
+    script = 'console.error("noticed"); fetch("http://127.0.0.1:9/outside").catch(() => 0);'
+
+    _, console, requests = browse(site / "index.html", script, tmp_path)
+
+    assert "noticed" in console
+    assert "http://127.0.0.1:9/outside" in requests
+
+
+@in_browser
+@pytest.mark.parametrize("page", ["index", "suites/digits", "methods/mixup", "tasks/digits"])
+def test_pages_fit_a_phone(site: Path, tmp_path: Path, page: str) -> None:
+    script = (
+        'addEventListener("load", () => { document.body.dataset.wide ='
+        " `${document.documentElement.scrollWidth} ${innerWidth}`; });"
+    )
+
+    dom, _, _ = browse(site / f"{page}.html", script, tmp_path, "--window-size=390,800")
+
+    wide = re.search(r'data-wide="(\d+) (\d+)"', dom)
+    assert wide
+    assert int(wide[2]) <= 500  # as narrow as the browser can be made
+    assert int(wide[1]) <= int(wide[2])

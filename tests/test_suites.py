@@ -1,0 +1,357 @@
+"""Suites: questions in files, the evidence beside them, and what is built from it."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mixbench.errors import DataError, UsageError
+from mixbench.leaderboard.board import leaderboards
+from mixbench.leaderboard.build import build, files_of, read_answers, stale
+from mixbench.leaderboard.overall import overall
+from mixbench.leaderboard.questions import method_label
+from mixbench.leaderboard.suites import read_suite, suites
+from mixbench.leaderboard.tables import to_latex, to_markdown
+from mixbench.leaderboard.verification import Finding, note_tiers, verify
+from mixbench.plan.request import cells_of
+from mixbench.records.schema import Record, to_json
+from mixbench.registry.units import paths
+
+MakeRecord = Callable[..., Record]
+Run = Callable[..., Any]
+ROOT = Path(__file__).parent.parent
+FOLDER = ROOT / "leaderboards"
+EVERY = sorted(path.parent for path in FOLDER.glob("*/suite.toml"))
+
+
+@pytest.fixture
+def digits(tmp_path: Path) -> Path:
+    """A copy of the suite that was really run, in a checkout of its own."""
+    shutil.copytree(FOLDER / "digits", tmp_path / "leaderboards/digits")
+    return tmp_path / "leaderboards/digits"
+
+
+def one(folder: Path, pattern: str = "*/mixup/*s0*") -> Path:
+    (path,) = (folder / "records").glob(f"{pattern}.json")
+    return path
+
+
+def changed(path: Path, **changes: Any) -> None:
+    """Rewrite a record with other fields, as its author would: `metrics__0__value=1`."""
+    content = json.loads(path.read_text())
+    for name, value in changes.items():
+        place, *rest = name.split("__")
+        target = content
+        for part in [place, *rest][:-1]:
+            target = target[int(part) if part.isdecimal() else part]
+        target[[place, *rest][-1]] = value
+    path.write_text(to_json(Record.model_validate(content)))
+
+
+def test_every_method_and_task_is_in_the_quick_suite() -> None:
+    suite = read_suite(FOLDER / "quick")
+
+    assert {m for ask in suite.ask for m in ask.methods} == {*paths("method")}
+    assert {t for ask in suite.ask for t in ask.tasks} == {*paths("task")}
+
+
+@pytest.mark.parametrize("folder", EVERY, ids=lambda path: path.name)
+def test_every_suite_asks_for_what_there_is(folder: Path) -> None:
+    suite = read_suite(folder)
+
+    for request in suite.requests():
+        try:
+            assert cells_of(request)
+        except DataError:  # real data that is not here: every name was known before
+            assert folder.name.startswith("paper_")
+
+
+@pytest.mark.parametrize("folder", EVERY, ids=lambda path: path.name)
+def test_published_numbers_are_of_rows_that_the_suite_asks_for(folder: Path) -> None:
+    asked = set()
+    for ask in read_suite(folder).ask:
+        for method in ask.methods:
+            parameters = {
+                name.partition(".")[2]: value
+                for name, value in ask.settings.items()
+                if name.startswith(f"{method}.")
+            }
+            listed = ",".join(f"{name}={value}" for name, value in parameters.items())
+            asked |= {(f"{method}[{listed}]" if listed else method, t) for t in ask.tasks}
+
+    for number in read_suite(folder).published:
+        assert (number.method, number.task) in asked
+
+
+def test_the_paper_has_nine_tables() -> None:
+    assert {f"paper_table{n}" for n in range(1, 10)} <= {folder.name for folder in EVERY}
+    assert all(read_suite(FOLDER / f"paper_table{n}").numbers() for n in range(1, 10))
+
+
+@pytest.mark.parametrize("folder", EVERY, ids=lambda path: path.name)
+def test_committed_pages_are_what_the_records_say(folder: Path) -> None:
+    assert stale(folder) == {}
+
+
+def test_a_page_out_of_date_is_named_and_then_written(digits: Path) -> None:
+    (digits / "README.md").write_text("old")
+
+    assert [*stale(digits)] == [digits / "README.md"]
+    assert build(digits) == [digits / "README.md"]
+    assert stale(digits) == {}
+
+
+def test_the_command_builds_and_checks(mixbench: Run, digits: Path) -> None:
+    assert mixbench("leaderboard", "build", "--check").returncode == 0
+    (digits / "leaderboard.tex").unlink()
+
+    done = mixbench("leaderboard", "build", "digits", "--check")
+
+    assert done.returncode == 4
+    assert "leaderboard.tex is out of date" in done.stderr
+    assert mixbench("leaderboard", "build").returncode == 0
+    assert mixbench("leaderboard", "build", "--check").returncode == 0
+
+
+def test_the_page_says_what_came_of_the_question(digits: Path) -> None:
+    text = files_of(read_answers(digits))["README.md"]
+
+    assert "undecided: manifold_mixup" in text
+    assert "seeds nested" in text
+    assert "What 5 seeds can show" in text
+
+
+def findings(folder: Path, **options: Any) -> list[str]:
+    return [f"{finding.field}: {finding.what}" for finding in verify(folder, **options).findings]
+
+
+def test_the_committed_records_are_recomputed_from_their_predictions(digits: Path) -> None:
+    (digits / "verified.json").unlink()
+
+    found = verify(digits)
+
+    assert found.findings == []
+    assert set(found.tiers.values()) == {"metrics recomputed"}
+    note_tiers(digits, found.tiers)
+    assert (digits / "verified.json").read_text() == (FOLDER / "digits/verified.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"metrics__0__value": 104.0}, "metrics.0.value: top1 must be a percentage (got 104)"),
+        ({"metrics__0__value": 97.0}, "metrics.0.value: must be the mean of its items"),
+        ({"metrics__1__value": 0.01}, "metrics.1.value: the predictions give 0.1"),
+        ({"metrics__0__n": 10}, "metrics.0.value: tells of 597 items, of 10"),
+        ({"task__version": 1}, "task.version: must be 2, the present one of digits (got 1)"),
+        ({"method__parameters": {"beta": 1}}, "method.parameters: mixup has no beta"),
+        ({"protocol": "paper"}, "protocol: the suite does not ask about 'paper' there"),
+        ({"seed": 7}, "seed: the suite does not ask about 7 there"),
+        ({"model": "resnet50"}, ""),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_cannot_be_is_refused_with_its_field(
+    digits: Path, changes: dict[str, Any], said: str
+) -> None:
+    changed(one(digits), **changes)
+
+    found = findings(digits)
+
+    assert any(said in line for line in found) if said else found == []
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (lambda t: t.replace('"seed": 0', '"seeds": 0'), "record: is not a valid record: seed"),
+        (lambda t: t.replace('"seed": 0', '"seed": NaN'), "record: is not a valid record"),
+        (lambda t: t[:100], "record: is not a valid record"),
+        (lambda t: t + " ", "the whole: is not written as mixbench writes records"),
+    ],
+    ids=["unknown", "nan", "cut", "edited"],
+)
+def test_a_record_that_is_none_is_refused(
+    digits: Path, text: Callable[[str], str], said: str
+) -> None:
+    path = one(digits)
+    path.write_text(text(path.read_text()))
+
+    assert any(line.startswith(said) for line in findings(digits))
+
+
+def test_two_records_of_one_cell_are_refused(digits: Path) -> None:
+    path = one(digits)
+    shutil.copyfile(path, path.with_name("again.json"))
+
+    assert any("answers the same cell as" in line for line in findings(digits))
+
+
+def test_predictions_that_are_not_the_records_are_refused(digits: Path) -> None:
+    for path in (digits / "artifacts").glob("*.safetensors"):
+        path.write_bytes(path.read_bytes() + b" ")
+
+    found = findings(digits)
+
+    assert len(found) == 30
+    assert "is not the file of predictions that the record" in found[0]
+
+
+def git(folder: Path, *words: str) -> None:
+    told = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run(["git", "-C", str(folder), *told, *words], check=True, capture_output=True)
+
+
+def test_known_records_are_neither_changed_nor_removed(mixbench: Run, digits: Path) -> None:
+    git(digits.parent, "init", "-q")
+    git(digits.parent, "add", "-A")
+    git(digits.parent, "commit", "-qm", "x")
+    assert mixbench("verify", "digits", "--base", "HEAD", "--check").returncode == 0
+    one(digits).unlink()
+    changed(one(digits, "*/none/*s1*"), created="2027-01-01T00:00:00Z")
+    claimed = json.loads((digits / "verified.json").read_text())
+    claimed[next(iter(claimed))] = "rerun"
+    (digits / "verified.json").write_text(json.dumps(claimed))
+
+    done = mixbench("verify", "digits", "--base", "HEAD", "--check")
+
+    assert done.returncode == 4
+    assert "is gone since HEAD" in done.stderr
+    assert "was changed since HEAD" in done.stderr
+    assert "claims 'rerun', which this check does not reach" in done.stderr
+    assert "--base nowhere" in mixbench("verify", "digits", "--base", "nowhere").stderr
+
+
+def test_a_rerun_that_agrees_raises_the_tier_and_one_that_does_not_is_named(
+    digits: Path,
+) -> None:
+    records = [*read_answers(digits).records.values()]
+    again = [r.model_copy(update={"created": "2027-01-01T00:00:00Z"}) for r in records[:2]]
+
+    found = verify(digits, reruns=again)
+
+    assert [found.tiers[record.digest] for record in records[:3]] == [
+        *["rerun"] * 2,
+        "metrics recomputed",
+    ]
+    content = again[0].model_dump(by_alias=True)
+    content["metrics"][0] |= {"value": 50.0, "items": None}
+    (finding,) = verify(digits, reruns=[Record.model_validate(content)]).findings
+    assert "when it was run again" in finding.what
+
+
+def test_a_submission_is_run_submitted_verified_built(mixbench: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "leaderboards/mine"
+    folder.mkdir(parents=True)
+    (folder / "suite.toml").write_text(
+        'question = "Does it run?"\nseeds = 2\n[[ask]]\nmethods = ["none", "mixup"]\n'
+        'tasks = ["digits"]\nprotocol = "quick"\nsettings = { "digits.epochs" = 1 }\n'
+    )
+    refused = mixbench("submit", "mine", "--store", "store")
+    assert refused.returncode == 2
+
+    ran = mixbench("run", "--suite", "mine", "--seed", "0")
+    done = mixbench("submit", "mine", "--predictions")
+
+    assert ran.returncode == 0, ran.stderr
+    assert done.returncode == 0, done.stderr
+    assert "2 cells have no record yet" in done.stdout
+    assert (folder / "figures/digits.resnet8.custom.epochs=1.batch_size=100.lr=0.1").is_dir()
+    assert "2 metrics recomputed" in mixbench("verify", "mine").stdout
+    assert mixbench("leaderboard", "build", "mine").returncode == 0
+    assert "undecided: mixup" in (folder / "README.md").read_text()
+    assert "mixup less none" in mixbench("compare", "mixup", "none").stdout
+    assert json.loads(mixbench("compare", "mixup", "none", "--json").stdout)["first"] == "mixup"
+    unknown = mixbench("compare", "mixap", "none")
+    assert (unknown.returncode, "Did you mean 'mixup'" in unknown.stderr) == (2, True)
+    assert "2 records scored again, 0 differ" in mixbench("score").stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("question = 'a'\n", "ask: Field required"),
+        ("question = 'a'\nseed = 3\n[[ask]]\nmethods=['none']\ntasks=['digits']", "seed: Extra"),
+        ("question", "cannot be read"),
+    ],
+)
+def test_a_suite_that_is_none_is_one_sentence(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "suite.toml").write_text(text)
+
+    with pytest.raises(UsageError, match=said):
+        read_suite(tmp_path)
+
+
+def test_a_suite_that_names_what_is_not_there(mixbench: Run, tmp_path: Path) -> None:
+    (tmp_path / "suite.toml").write_text(
+        "question = 'a'\n[[ask]]\nmethods=['mixap']\ntasks=['digits']"
+    )
+
+    done = mixbench("run", "--suite", ".")
+
+    assert done.returncode == 2
+    assert "No method 'mixap'. Did you mean 'mixup'?" in done.stderr
+    assert "No suite" in mixbench("run", "--suite", "nowhere").stderr or "no folder" in (
+        mixbench("run", "--suite", "nowhere").stderr
+    )
+
+
+def boards_of(make_record: MakeRecord, tasks: int, gains: dict[str, float]) -> list[Any]:
+    """Return leaderboards of made-up tasks, whose methods differ from one another by gains."""
+    records = []
+    for number in range(tasks):
+        for place, (method, gain) in enumerate(gains.items()):
+            record = make_record(method, 0, 50 + number + gain + 0.01 * ((number * place) % 3))
+            task = record.task.model_copy(update={"name": f"task_{number}"})
+            records.append(record.model_copy(update={"task": task}))
+    return leaderboards(records)
+
+
+def test_over_tasks_methods_have_ranks_and_a_test_of_their_order(make_record: MakeRecord) -> None:
+    found = overall(boards_of(make_record, 6, {"none": 0.0, "mixup": 1.0, "cutmix": 2.0}))
+
+    assert found is not None
+    assert list(found.rows["method"]) == ["cutmix", "mixup", "none"]
+    assert list(found.rows["mean_rank"]) == [1, 2, 3]
+    assert found.p == pytest.approx(0.00248, abs=1e-5)
+    assert found.pairs["none"].to_dict()["cutmix"] < 0.05
+    few = overall(boards_of(make_record, 2, {"none": 0.0, "mixup": 1.0}))
+    assert few is not None
+    assert "too few" in few.notes[0]
+    assert overall(boards_of(make_record, 1, {"none": 0.0, "mixup": 1.0})) is None
+
+
+def test_names_cannot_break_a_table(make_record: MakeRecord) -> None:
+    unit = make_record("mixup").method.model_copy(
+        update={"parameters": {"a": "<b>|\\x_%*`"}, "changed": ["a"]}
+    )
+    record = make_record("mixup", method=unit)
+    assert method_label(record) == "mixup[a=<b>|\\x_%*`]"
+
+    latex, markdown = to_latex(leaderboards([record])), to_markdown(leaderboards([record]))
+
+    assert r"mixup[a=$<$b$>$|\textbackslash{}x\_\%*`]" in latex
+    assert r"mixup[a=\<b\>\|\\x_%\*\`]" in markdown
+
+
+def test_latex_has_as_many_cells_in_every_row(digits: Path) -> None:
+    text = to_latex(read_answers(digits).boards)
+
+    rows = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert {row.count("&") for row in rows} == {5}
+    assert text.count(r"\begin") == text.count(r"\end")
+    assert len(rows) == 7
+
+
+def test_suites_are_found_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+    assert {"digits", "quick", "paper_table1"} <= suites().keys()
+
+
+def test_a_finding_says_where() -> None:
+    assert str(Finding(Path("a.json"), "seed", "is odd")) == "a.json: seed: is odd"
