@@ -110,12 +110,18 @@ def _work(store: Store, key: str, spec: dict[str, Any], ranks: "Ranks") -> None:
         shutil.rmtree(built, ignore_errors=True)
         built.mkdir()
     started = now()
+    uuids = environment.gpu_uuids(device) if ranks.leads else []
+    before_mj = environment.gpu_energy_mj(uuids)
     facts = WORK[spec["kind"]](Job(spec, store, journal, built, device, ranks))
     if not ranks.leads:
         return
     host, gpu = environment.peak_memory_gib(device)
     gpus = ranks.number if device.type == "cuda" else 0
     facts["cost"] |= {"peak_host_gib": host, "peak_gpu_gib": gpu}
+    # What earlier attempts used was not noted, nor what GPUs of other machines do.
+    known = not journal.resumed_at and ranks.number <= max(len(uuids), 1)
+    after_mj = environment.gpu_energy_mj(uuids) if known else None
+    facts["cost"]["energy_kwh"] = environment.energy_kwh(before_mj, after_mj)
     facts["cost"]["gpu_s"] = facts["cost"]["wall_s"] * gpus
     manifest = {
         "key": key,

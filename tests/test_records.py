@@ -1,4 +1,5 @@
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,9 @@ import jsonschema
 import pytest
 
 from mixbench.errors import Damaged
+from mixbench.records import evidence
 from mixbench.records.schema import Record, parse, schema_text, to_json
+from mixbench.stages import environment
 
 SCHEMA = Path(__file__).parent.parent / "leaderboards" / "record.schema.json"
 MakeRecord = Callable[..., Record]
@@ -63,3 +66,51 @@ def test_a_wrong_record_is_refused_with_file_and_field(
 def test_text_that_is_no_json_is_refused() -> None:
     with pytest.raises(Damaged, match=r"x\.json is not a valid record: the whole: Invalid JSON"):
         parse('{"schema": "mixb', "x.json")
+
+
+class CountingGpus:
+    """NVML with two GPUs, whose counters rise by as much as is asked of them."""
+
+    NVMLError = RuntimeError
+
+    def __init__(self) -> None:
+        self.counted = {"GPU-a": 1_000, "GPU-b": 500}
+
+    def nvmlInit(self) -> None: ...  # noqa: N802  # NVML's names
+
+    def nvmlShutdown(self) -> None: ...  # noqa: N802
+
+    def nvmlDeviceGetHandleByUUID(self, name: str) -> str:  # noqa: N802
+        if name not in self.counted:
+            raise self.NVMLError(name)
+        return name
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: str) -> int:  # noqa: N802
+        self.counted[handle] += 3_600_000_000
+        return self.counted[handle]
+
+
+def test_energy_is_what_the_gpus_counters_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", CountingGpus())
+
+    before, after = (environment.gpu_energy_mj(["a", "b"]) for _ in range(2))
+
+    assert environment.energy_kwh(before, after) == pytest.approx(2.0)
+    assert environment.gpu_energy_mj([]) is None
+    assert environment.gpu_energy_mj(["c"]) is None
+    assert environment.energy_kwh(None, after) is None
+
+
+@pytest.mark.parametrize(
+    ("costs", "kwh"),
+    [
+        ([{"gpu_s": 5.0, "energy_kwh": 0.5}, {"gpu_s": 0.0}], 0.5),
+        ([{"gpu_s": 5.0, "energy_kwh": 0.5}, {"gpu_s": 1.0, "energy_kwh": None}], None),
+        ([{"gpu_s": 0.0, "energy_kwh": None}], None),
+    ],
+    ids=["all measured", "one was not", "no GPU"],
+)
+def test_energy_is_told_only_where_all_of_it_is_known(
+    costs: list[dict[str, Any]], kwh: float | None
+) -> None:
+    assert evidence._energy(costs) == kwh

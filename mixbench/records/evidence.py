@@ -1,6 +1,6 @@
 """From a settled cell to its record. Reads manifests and metrics; trains and decides nothing."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -228,8 +228,14 @@ def _cost(manifests: dict[str, dict[str, Any]], ran: set[str]) -> Cost:
         extra_parameters=last["extra_parameters"],
         peak_host_gib=max(cost["peak_host_gib"] for cost in costs.values()),
         peak_gpu_gib=max(gpu) if gpu else None,
-        energy_kwh=None,
+        energy_kwh=_energy(costs.values()),
     )
+
+
+def _energy(costs: Iterable[Mapping[str, Any]]) -> float | None:
+    """Return the energy of all stages that used a GPU; None where one of them was not measured."""
+    used = [cost.get("energy_kwh") for cost in costs if cost.get("gpu_s")]
+    return None if not used or None in used else float(sum(filter(None, used)))
 
 
 def _artifacts(store: Store, key: str, manifest: dict[str, Any]) -> Iterator[Artifact]:

@@ -5,6 +5,7 @@ import os
 import platform
 import resource
 import subprocess
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,39 @@ def peak_memory_gib(device: torch.device) -> tuple[float, float | None]:
     host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     gpu = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None
     return host, gpu
+
+
+def gpu_energy_mj(uuids: Sequence[str]) -> int | None:
+    """Return what the counters of GPUs have counted since the driver was loaded, in millijoules.
+
+    The counter is of the device: others' work on it counts, too. None where one has no counter, or
+    there is no GPU.
+    """
+    import pynvml
+
+    if not uuids:
+        return None
+    try:
+        pynvml.nvmlInit()
+        handles = [pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}") for uuid in uuids]
+        total = sum(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) for handle in handles)
+        pynvml.nvmlShutdown()
+    except pynvml.NVMLError:
+        return None
+    return int(total)
+
+
+def gpu_uuids(device: torch.device) -> list[str]:
+    """Return the identities of the GPUs that this process and its ranks on this machine see."""
+    if device.type != "cuda":
+        return []
+    number = torch.cuda.device_count()
+    return [str(torch.cuda.get_device_properties(index).uuid) for index in range(number)]
+
+
+def energy_kwh(before_mj: int | None, after_mj: int | None) -> float | None:
+    """Return the energy between two readings; None where one is missing."""
+    return None if before_mj is None or after_mj is None else (after_mj - before_mj) / 3.6e9
 
 
 def _cpu() -> str:
