@@ -14,7 +14,7 @@ from mixbench.leaderboard.board import leaderboards
 from mixbench.leaderboard.build import build, files_of, read_answers, stale
 from mixbench.leaderboard.overall import overall
 from mixbench.leaderboard.questions import method_label
-from mixbench.leaderboard.suites import read_suite, suites
+from mixbench.leaderboard.suites import read_suite
 from mixbench.leaderboard.tables import to_latex, to_markdown
 from mixbench.leaderboard.verification import Finding, note_tiers, verify
 from mixbench.plan.request import cells_of
@@ -271,6 +271,28 @@ def test_a_submission_is_run_submitted_verified_built(mixbench: Run, tmp_path: P
     assert "2 records scored again, 0 differ" in mixbench("score").stdout
 
 
+def test_a_metric_that_changed_is_scored_again_without_training(
+    mixbench: Run, fast: tuple[str, ...], tmp_path: Path
+) -> None:
+    assert mixbench("run", "-m", "none", "-t", "digits", *fast).returncode == 0
+    (path,) = (tmp_path / "store/records").glob("*/*/*.json")
+    true = json.loads(path.read_text())["metrics"][1]["value"]
+    changed(path, metrics__1__value=7.0)  # as an earlier version of the metric would have it
+
+    done, again = mixbench("score", "-t", "digits"), mixbench("score")
+
+    assert "1 records scored again, 1 differ" in done.stdout
+    assert "1 records scored again, 0 differ" in again.stdout
+    (new,) = {*(tmp_path / "store/records").glob("*/*/*.json")} - {path}
+    record = json.loads(new.read_text())
+    assert record["metrics"][1]["value"] == pytest.approx(true)
+    assert record["rescored"] is not None
+    assert f"{true:.3g}" in mixbench("report", "--format", "markdown").stdout
+    shutil.rmtree(tmp_path / "store/stages")
+    (tmp_path / "store/stages").mkdir()
+    assert "are no longer in" in mixbench("score").stderr
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -294,7 +316,7 @@ def test_a_suite_that_names_what_is_not_there(mixbench: Run, tmp_path: Path) -> 
     done = mixbench("run", "--suite", ".")
 
     assert done.returncode == 2
-    assert "No method 'mixap'. Did you mean 'mixup'?" in done.stderr
+    assert "The suite suite.toml: No method 'mixap'. Did you mean 'mixup'?" in done.stderr
     assert "No suite" in mixbench("run", "--suite", "nowhere").stderr or "no folder" in (
         mixbench("run", "--suite", "nowhere").stderr
     )
@@ -347,10 +369,9 @@ def test_latex_has_as_many_cells_in_every_row(digits: Path) -> None:
     assert len(rows) == 7
 
 
-def test_suites_are_found_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-
-    assert {"digits", "quick", "paper_table1"} <= suites().keys()
+def test_suites_are_found_by_name_and_listed(mixbench: Run, digits: Path) -> None:
+    assert "digits  Does mixing help a small net" in mixbench("list", "suites").stdout
+    assert digits.name == "digits"
 
 
 def test_a_finding_says_where() -> None:

@@ -50,11 +50,11 @@ def submit(name: str, *, predictions: bool, store_path: Path) -> int:
     from mixbench.figures.cells import draw_cells
     from mixbench.leaderboard import submission, verification
     from mixbench.leaderboard.build import FIGURES
-    from mixbench.leaderboard.suites import folder_of, read_suite
+    from mixbench.leaderboard.suites import folder_of
 
     folder = folder_of(name)
     store = existing_store(store_path)
-    found = submission.submit(folder, read_suite(folder), store, predictions=predictions)
+    found = submission.submit(folder, store, predictions=predictions)
     drawn = draw_cells(store, found.records, folder / FIGURES, dpi=FIGURES_DPI)
     for path in (*found.written, *drawn):
         click.echo(path)

@@ -17,24 +17,37 @@ KINDS: dict[str, "Kind"] = {"methods": "method", "tasks": "task"}
 
 
 @click.command("list")
-@click.argument("what", type=click.Choice(tuple(KINDS)))
+@click.argument("what", type=click.Choice((*KINDS, "suites")))
 @as_json
 def list_units(what: str, *, as_json: bool) -> None:
-    """List the methods or the tasks."""
-    from mixbench.registry.units import find, paths
-
-    lines = {}
-    for name in paths(KINDS[what]):
-        try:
-            lines[name] = find(KINDS[what], name).summary
-        except InvalidUnit as error:  # one broken file must not hide the others
-            lines[name] = f"broken: {error}"
+    """List the methods, the tasks, or the suites of the checkout."""
+    lines = _suites() if what == "suites" else _units(KINDS[what])
     if as_json:
         click.echo(json.dumps(lines, indent=1, ensure_ascii=False))
         return
     width = max(map(len, lines), default=0)
     for name, text in lines.items():
         click.echo(f"{name:{width}}  {text}")
+
+
+def _units(kind: "Kind") -> dict[str, str]:
+    """Return what every unit says of itself in a line."""
+    from mixbench.registry.units import find, paths
+
+    lines = {}
+    for name in paths(kind):
+        try:
+            lines[name] = find(kind, name).summary
+        except InvalidUnit as error:  # one broken file must not hide the others
+            lines[name] = f"broken: {error}"
+    return lines
+
+
+def _suites() -> dict[str, str]:
+    """Return the question of every suite here."""
+    from mixbench.leaderboard.suites import read_suite, suites
+
+    return {name: read_suite(folder).question for name, folder in suites().items()}
 
 
 @click.command()

@@ -89,11 +89,9 @@ def asked_cells(options: dict[str, Any]) -> "list[Cell]":
 
 def _of_suite(options: dict[str, Any]) -> "list[Cell]":
     """Return a suite's cells, those of the given methods, tasks and seeds if there are any."""
-    from mixbench.leaderboard.suites import folder_of, read_suite
-    from mixbench.plan.request import cells_of
+    from mixbench.leaderboard.suites import folder_of, suite_cells
 
-    suite = read_suite(folder_of(options["suite"]))
-    cells = [cell for request in suite.requests() for cell in cells_of(request)]
+    cells = suite_cells(folder_of(options["suite"]))
     chosen = cells
     for kind in ("method", "task"):
         known = {getattr(cell, kind).card.name for cell in cells}

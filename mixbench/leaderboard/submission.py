@@ -7,9 +7,8 @@ from typing import NamedTuple
 
 from mixbench.errors import UsageError
 from mixbench.leaderboard.build import RECORDS, artifact_path
-from mixbench.leaderboard.suites import Suite
+from mixbench.leaderboard.suites import suite_cells
 from mixbench.plan.graph import plan
-from mixbench.plan.request import cells_of
 from mixbench.records.evidence import record_path
 from mixbench.records.schema import Artifact, Record, parse, to_json
 from mixbench.store import Store, write_bytes
@@ -23,7 +22,7 @@ class Submitted(NamedTuple):
     records: list[Record]
 
 
-def submit(folder: Path, suite: Suite, store: Store, *, predictions: bool) -> Submitted:
+def submit(folder: Path, store: Store, *, predictions: bool) -> Submitted:
     """Copy the store's records of a suite's cells, and learning curves, into its folder.
 
     What is there stays as it is.
@@ -38,8 +37,7 @@ def submit(folder: Path, suite: Suite, store: Store, *, predictions: bool) -> Su
     UsageError
         If the store has no record of the suite, or one of other code than a cell's now.
     """
-    cells = [cell for request in suite.requests() for cell in cells_of(request)]
-    planned = plan(cells)
+    planned = plan(suite_cells(folder))
     written: list[Path] = []
     missing, found = [], []
     for cell, chain in zip(planned.cells, planned.chains, strict=True):

@@ -27,7 +27,8 @@ from pydantic import Field, ValidationError
 
 from mixbench.errors import UnknownName, UsageError
 from mixbench.leaderboard.questions import method_label
-from mixbench.plan.request import Request
+from mixbench.plan.cells import Cell
+from mixbench.plan.request import Request, cells_of
 from mixbench.records.items import Strict
 from mixbench.records.schema import Record
 from mixbench.registry.parameters import read_settings
@@ -245,3 +246,18 @@ def read_suite(folder: Path) -> Suite:
         raise UsageError(
             f"The suite {path}: {where}: {first['msg']} (got {first['input']!r})."
         ) from error
+
+
+def suite_cells(folder: Path) -> list[Cell]:
+    """Return the cells of a suite.
+
+    Raises
+    ------
+    UsageError
+        If the suite is none, or names what does not exist; the message names its file.
+    """
+    suite = read_suite(folder)
+    try:
+        return [cell for request in suite.requests() for cell in cells_of(request)]
+    except UsageError as error:
+        raise UsageError(f"The suite {folder / FILE}: {error}") from error
