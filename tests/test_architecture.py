@@ -72,12 +72,14 @@ HEAVY = (
     *("search.evolve", "search.strategies"),
     *("figures.search", "figures.mixes", "figures.predictions", "figures.localization"),
     *("figures.detections", "figures.captions", "figures.robustness", "figures.cells"),
+    "scaffold.files",
     *("site.charts", "site.pages"),
-    *("testing.toy", "testing.checks", "testing"),
+    *("testing.toy", "testing.measuring", "testing.mixing", "testing.training", "testing.checks"),
+    *("testing.plugin", "testing"),
 )
 CLI = (
     *("options", "listing", "reports", "control", "cache", "waiting", "data_sets", "making"),
-    *("data", "doctor", "engine_options", "run", "comparing", "leaderboards", "site"),
+    *("data", "doctor", "engine_options", "run", "comparing", "leaderboards", "site", "writing"),
 )
 FLOORS = [*LIGHT, *HEAVY, *(f"cli.{name}" for name in CLI), "cli", "__main__"]
 # Imported inside functions, by the process that needs them.
@@ -90,7 +92,10 @@ ROOMS = {path.parent.name for path in (ROOT / "mixbench").glob("*/__init__.py")}
 
 
 # Packages without names of their own: what is imported from them is a module.
-PARENTS = {"mixbench", "mixbench.stages", "mixbench.engines", "mixbench.leaderboard"}
+PARENTS = {
+    *("mixbench", "mixbench.stages", "mixbench.engines", "mixbench.leaderboard"),
+    "mixbench.site",
+}
 
 
 def place(module: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from mixbench.registry.units import find, paths
-from mixbench.testing import METHOD_CHECKS, Subject, checks, subject_of
+from mixbench.testing import METHOD_CHECKS, Subject, mixing, subject_of
 
 
 @pytest.fixture(params=list(paths("method")), scope="module")
@@ -14,16 +14,16 @@ def subject(request: pytest.FixtureRequest) -> Subject:
 
 
 @pytest.mark.parametrize("check", METHOD_CHECKS, ids=lambda check: check.__name__)
-def test_method_keeps_the_contract(check: Callable[[Subject], None], subject: Subject) -> None:
+def test_method_keeps_the_contract(check: Callable[[Subject], str], subject: Subject) -> None:
     check(subject)
 
 
 # Three batches come out of one: these checks are about batches that keep their size.
 BATCH_GROWS = (
-    checks.alike_images_stay,
-    checks.labels_say_what_the_pixels_hold,
-    checks.shape_and_dtype_stay,
-    checks.sources_are_in_the_batch,
+    mixing.alike_images_stay,
+    mixing.labels_say_what_the_pixels_hold,
+    mixing.shape_and_dtype_stay,
+    mixing.sources_are_in_the_batch,
 )
 OPTIONS: dict[str, list[dict[str, object]]] = {
     "random_patchmix": [

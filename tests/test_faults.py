@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mixbench.contract import Method, Output, Sources, Step, Task
 from mixbench.kernels import Box, beta, blend, clipped_box, compose_grid, paste_box, permutation
 from mixbench.registry.units import find, load_method
-from mixbench.testing import METHOD_CHECKS, Subject, checks
+from mixbench.testing import METHOD_CHECKS, Subject, mixing, training
 
 Mixed = tuple[Tensor, Sources]
 CutMix = load_method(find("method", "cutmix"))
@@ -161,36 +161,36 @@ class MixesAtTest(Blend):
         return blend(output.out, torch.arange(len(output.out)).flip(0), 0.7)
 
 
-FAULTS: dict[Callable[[], Method], Callable[[Subject], None]] = {
-    ExchangedWeights: checks.labels_say_what_the_pixels_hold,
-    PartnerForgottenInTargets: checks.labels_say_what_the_pixels_hold,
-    SwappedAxes: checks.labels_say_what_the_pixels_hold,
-    ClippingForgotten: checks.labels_say_what_the_pixels_hold,
-    CellsTransposed: checks.labels_say_what_the_pixels_hold,
-    CellsCountedEqual: checks.labels_say_what_the_pixels_hold,
-    WeightsBeyondOne: checks.weights_are_shares,
-    WeightsOfTheImagesType: checks.bfloat16_stays_and_weights_do_not_follow,
-    InPlace: checks.input_is_left_alone,
-    GlobalTorch: checks.draws_only_from_its_stream,
-    GlobalNumpy: checks.draws_only_from_its_stream,
-    ItsOwnClock: checks.same_stream_same_result,
-    SameMixEveryStep: checks.other_stream_other_result,
-    NeedsAnEvenBatch: checks.shape_and_dtype_stay,
-    HeadOutOfSight: checks.state_survives,
-    IdleHead: checks.all_parameters_learn,
-    MixesAtTest: checks.evaluation_is_untouched,
+FAULTS: dict[Callable[[], Method], Callable[[Subject], str]] = {
+    ExchangedWeights: mixing.labels_say_what_the_pixels_hold,
+    PartnerForgottenInTargets: mixing.labels_say_what_the_pixels_hold,
+    SwappedAxes: mixing.labels_say_what_the_pixels_hold,
+    ClippingForgotten: mixing.labels_say_what_the_pixels_hold,
+    CellsTransposed: mixing.labels_say_what_the_pixels_hold,
+    CellsCountedEqual: mixing.labels_say_what_the_pixels_hold,
+    WeightsBeyondOne: mixing.weights_are_shares,
+    WeightsOfTheImagesType: mixing.bfloat16_stays_and_weights_do_not_follow,
+    InPlace: mixing.input_is_left_alone,
+    GlobalTorch: mixing.draws_only_from_its_stream,
+    GlobalNumpy: mixing.draws_only_from_its_stream,
+    ItsOwnClock: mixing.same_stream_same_result,
+    SameMixEveryStep: mixing.other_stream_other_result,
+    NeedsAnEvenBatch: mixing.shape_and_dtype_stay,
+    HeadOutOfSight: training.state_survives,
+    IdleHead: training.all_parameters_learn,
+    MixesAtTest: training.evaluation_is_untouched,
 }
 
 
 @pytest.mark.parametrize(
     ("fault", "check"), FAULTS.items(), ids=lambda item: getattr(item, "__name__", "")
 )
-def test_fault_is_caught(fault: Callable[[], Method], check: Callable[[Subject], None]) -> None:
+def test_fault_is_caught(fault: Callable[[], Method], check: Callable[[Subject], str]) -> None:
     with pytest.raises((AssertionError, RuntimeError)):
         check(Subject(fault))
 
 
 @pytest.mark.parametrize("check", METHOD_CHECKS, ids=lambda check: check.__name__)
-def test_the_method_without_a_fault_passes(check: Callable[[Subject], None]) -> None:
+def test_the_method_without_a_fault_passes(check: Callable[[Subject], str]) -> None:
     """Otherwise the faults might be caught for another reason."""
     check(Subject(Blend))

@@ -32,7 +32,10 @@ def test_the_wheel_holds_exactly_the_folders(wheel: Path) -> None:
         f"{target}/{path.relative_to(ROOT / folder).as_posix()}"
         for folder, target in FOLDERS.items()
         for path in (ROOT / folder).rglob("*")
-        if path.suffix == ".py" or path.name == "py.typed"
+        if path.suffix == ".py"
+        or path.name == "py.typed"
+        or {"templates", "static"} & {*path.parts}
+        if path.is_file()
     }
 
     names = {n for n in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in n}

@@ -32,12 +32,13 @@ def list_units(what: str, *, as_json: bool) -> None:
 
 def _units(kind: "Kind") -> dict[str, str]:
     """Return what every unit says of itself in a line."""
-    from mixbench.registry.units import find, paths
+    from mixbench.registry.units import available, find
 
     lines = {}
-    for name in paths(kind):
+    for name in available(kind):
         try:
-            lines[name] = find(kind, name).summary
+            card = find(kind, name)
+            lines[name] = card.summary + (f" ({card.distribution})" if card.distribution else "")
         except InvalidUnit as error:  # one broken file must not hide the others
             lines[name] = f"broken: {error}"
     return lines

@@ -30,12 +30,16 @@ class Method(nn.Module):
     by_protocol
         Values that a protocol gives to parameters which the user does not set: what fits a long
         recipe may be too much for a quick one.
+    exempt
+        Checks of `mixbench.testing` that it fails by its nature, and why: shown by ``mixbench
+        check``, never silent.
     """
 
     version: ClassVar[int]
     sites: ClassVar[tuple[str, ...]] = ("input",)
     needs: ClassVar[Mapping[str, Need]] = {}
     by_protocol: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    exempt: ClassVar[Mapping[str, str]] = {}
 
     def check(self, task: Task, held_out: Split | None) -> None:
         """Raise a `UsageError` if the parameters do not fit the task, before anything is trained.

@@ -11,7 +11,7 @@ def method_label(record: Record) -> str:
     """Return the method's name with its changed parameters; a plugin file is marked."""
     method = record.method
     changed = ",".join(f"{name}={method.parameters[name]}" for name in method.changed)
-    mark = " (file)" if method.source == "file" else ""
+    mark = "" if method.source == "builtin" else f" ({method.distribution or method.source})"
     return f"{method.name}[{changed}]{mark}" if changed else f"{method.name}{mark}"
 
 

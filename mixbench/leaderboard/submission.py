@@ -10,7 +10,7 @@ from mixbench.leaderboard.build import RECORDS, artifact_path
 from mixbench.leaderboard.suites import suite_cells
 from mixbench.plan.graph import plan
 from mixbench.records.evidence import record_path
-from mixbench.records.schema import Artifact, Record, parse, to_json
+from mixbench.records.schema import Artifact, Record, parse
 from mixbench.store import Store, write_bytes
 
 
@@ -49,7 +49,7 @@ def submit(folder: Path, store: Store, *, predictions: bool) -> Submitted:
         found.append(record)
         target = folder / RECORDS / source.relative_to(store.records)
         if not target.exists():
-            write_bytes(target, to_json(record).encode())
+            write_bytes(target, record.written.encode())
             written.append(target)
         wanted = {"curve", "predictions"} if predictions else {"curve"}
         written += _copied(folder, store, (a for a in record.artifacts if a.role in wanted))

@@ -19,7 +19,7 @@ from mixbench.leaderboard.build import RECORDS, TIERS_FILE, artifact_path, read_
 from mixbench.leaderboard.questions import method_label, question_of
 from mixbench.leaderboard.suites import Suite, read_suite
 from mixbench.records.rescoring import predictions_of, read_predictions, scored, true_targets
-from mixbench.records.schema import Record, parse, to_json
+from mixbench.records.schema import Record, parse
 from mixbench.registry.units import find
 from mixbench.store import write_json
 
@@ -112,7 +112,7 @@ def _objections(suite: Suite, record: Record, path: Path, text: str) -> Iterator
     """Yield what is wrong with a well-formed record, as far as it alone can tell."""
     if (folders := path.parts[-3:-1]) != (record.task.name, record.method.name):
         yield "path", f"must lie in {record.task.name}/{record.method.name}/ (got {folders})"
-    if text != to_json(record):
+    if text != record.written:
         yield "the whole", "is not written as mixbench writes records; it was edited"
     if objection := suite.objection(record):
         yield "suite", objection

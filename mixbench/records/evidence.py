@@ -138,6 +138,7 @@ def _unit(unit: Unit) -> UnitRecord:
         changed=unit.changed,
         source=unit.card.source,
         code=digest(unit.card.path),
+        distribution=unit.card.distribution,
     )
 
 

@@ -23,7 +23,6 @@ Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32,64}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_]*$")]
 NonNegative = Annotated[float, Field(ge=0)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-Point = Literal["last", "best_validation", "median_tail"]
 
 
 class UnitRecord(Strict):
@@ -35,14 +34,17 @@ class UnitRecord(Strict):
         The parameters that differ from their defaults.
     code
         Digest of the unit's own file, without comments and docstrings.
+    distribution
+        The installed package that brought it, with its version.
     """
 
     name: Name
     version: int = Field(ge=1)
     parameters: dict[str, Any]
     changed: list[str]
-    source: Literal["builtin", "file"]
+    source: Literal["builtin", "file", "package"]
     code: Digest
+    distribution: str | None = None
 
 
 class DataRecord(Strict):
@@ -106,7 +108,7 @@ class MetricRecord(Strict):
     primary: bool
     floor: bool = False
     detail: bool = False
-    at: Point
+    at: Literal["last", "best_validation", "median_tail"]
     n: int = Field(ge=1)
     stderr: NonNegative | None
     by_class: dict[str, Finite | None] | None = None
@@ -258,8 +260,13 @@ class Record(Strict):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the record's text."""
-        return hashlib.sha256(to_json(self).encode()).hexdigest()
+        """SHA-256 of the text of the file that the record was read from."""
+        return hashlib.sha256(self.written.encode()).hexdigest()
+
+    @property
+    def written(self) -> str:
+        """The text of its file: fields that the schema got since then are not in it."""
+        return self.model_dump_json(by_alias=True, indent=1, exclude_unset=True) + "\n"
 
 
 def parse(text: str, name: str) -> Record:

@@ -20,7 +20,7 @@ from mixbench.declare.facts import OF_THE_SUBJECT
 from mixbench.errors import InvalidUnit
 
 Kind = Literal["method", "task"]
-Source = Literal["builtin", "file"]
+Source = Literal["builtin", "file", "package"]
 
 REQUIRED: Mapping[Kind, tuple[str, ...]] = {
     "method": ("version",),
@@ -62,6 +62,10 @@ class Card:
         The class attributes that are data: version, sites, needs, metrics, protocols, ...
     defines
         Names of the methods that the class itself defines.
+    module
+        The name under which Python imports the file.
+    distribution
+        The installed package that brings it, with its version.
     """
 
     kind: Kind
@@ -74,6 +78,8 @@ class Card:
     parameters: tuple[Parameter, ...]
     declared: Mapping[str, Any]
     defines: frozenset[str]
+    module: str
+    distribution: str | None = None
 
     @cached_property
     def defaults(self) -> dict[str, Any]:
@@ -84,12 +90,6 @@ class Card:
     def version(self) -> int:
         """The author's version: bumped by every change that changes results."""
         return int(self.declared["version"])
-
-    @property
-    def module(self) -> str:
-        """The name under which Python imports the file."""
-        folder = f"{self.kind}s" if self.source == "builtin" else "plugins"
-        return f"mixbench.{folder}.{self.name}"
 
 
 def read_card(path: Path, kind: Kind, source: Source = "builtin") -> Card:
@@ -132,6 +132,7 @@ def read_card(path: Path, kind: Kind, source: Source = "builtin") -> Card:
         header=_header(docstring),
         parameters=tuple(_parameters(unit, path)),
         declared=declared,
+        module=f"mixbench.{f'{kind}s' if source == 'builtin' else 'plugins'}.{name}",
         defines=frozenset(node.name for node in unit.body if isinstance(node, ast.FunctionDef)),
     )
 

@@ -6,9 +6,11 @@ This module is the only importer of method and task files.
 import importlib
 import importlib.util
 import sys
+import traceback
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -36,20 +38,70 @@ def paths(kind: Kind) -> dict[str, Path]:
     return dict(sorted(files.items()))
 
 
+def available(kind: Kind) -> list[str]:
+    """Return the names of all units: built-in ones, and those of installed packages."""
+    return sorted(paths(kind).keys() | packaged(kind).keys())
+
+
+@cache
+def packaged(kind: Kind) -> Mapping[str, tuple[EntryPoint, ...]]:
+    """Return what installed packages offer, by name, from their metadata: nothing is imported."""
+    found: dict[str, tuple[EntryPoint, ...]] = {}
+    for entry in entry_points(group=f"mixbench.{kind}s"):
+        found[entry.name] = (*found.get(entry.name, ()), entry)
+    return found
+
+
 def find(kind: Kind, name: str) -> Card:
-    """Return the card of a built-in unit, or of the file if `name` is a path to one.
+    """Return the card of a unit by its name, or of the file if `name` is a path to one.
 
     Raises
     ------
     UnknownName
-        If no file defines the unit.
+        If nothing defines the unit.
+    InvalidUnit
+        If it is defined twice, or its file is none.
     """
     if name.endswith(".py") or "/" in name:
         return _card(Path(name), kind, "file")
-    known = paths(kind)
-    if name not in known:
-        raise UnknownName(kind, name, known)
-    return _card(known[name], kind, "builtin")
+    builtin, offered = paths(kind).get(name), packaged(kind).get(name, ())
+    if (builtin is not None) + len(offered) > 1:
+        owners = [*(["mixbench"] if builtin else []), *map(_distribution, offered)]
+        raise InvalidUnit(
+            f"The {kind} {name} is defined by {' and by '.join(owners)}: uninstall one of them."
+        )
+    if offered:
+        return _packaged_card(kind, offered[0])
+    if builtin is None:
+        raise UnknownName(kind, name, available(kind))
+    return _card(builtin, kind, "builtin")
+
+
+@cache
+def _packaged_card(kind: Kind, entry: EntryPoint) -> Card:
+    """Return what the file says that a package's entry point names.
+
+    Raises
+    ------
+    InvalidUnit
+        If there is no such file, or it has another name.
+    """
+    top, *rest = entry.module.split(".")
+    spec = importlib.util.find_spec(top)  # of a package's top alone, which imports nothing
+    places = spec.submodule_search_locations if spec else None
+    base = Path(places[0]).joinpath(*rest) if places else Path(top)
+    path = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
+    if not path.is_file() or entry.name != base.name:
+        raise InvalidUnit(
+            f"The {kind} {entry.name} of {_distribution(entry)}: its entry point must name a "
+            f"module {entry.name} (got {entry.value})."
+        )
+    card = _card(path, kind, "package")
+    return replace(card, module=entry.module, distribution=_distribution(entry))
+
+
+def _distribution(entry: EntryPoint) -> str:
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "an unnamed package"
 
 
 @cache
@@ -106,12 +158,30 @@ def _subclass(card: Card, base: type[Base]) -> type[Base]:
 
 def _module(card: Card) -> ModuleType:
     """Import a unit's file; a plugin's file gets a name of its own."""
-    if card.source == "builtin":
-        return importlib.import_module(card.module)
+    if card.source != "file":
+        try:
+            return importlib.import_module(card.module)
+        except Exception as error:  # whatever a package raises
+            raise InvalidUnit(_why_not(card, error)) from error
     spec = importlib.util.spec_from_file_location(card.module, card.path)
     if spec is None or spec.loader is None:
         raise InvalidUnit(f"{card.path} cannot be imported: it must be a Python file.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[card.module] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever a plugin raises
+        del sys.modules[card.module]
+        raise InvalidUnit(_why_not(card, error)) from error
     return module
+
+
+def _why_not(card: Card, error: Exception) -> str:
+    """Say in which line of its file a unit could not be imported, and what to do."""
+    frames = traceback.extract_tb(error.__traceback__)
+    inside = [frame.lineno for frame in frames if Path(frame.filename).resolve() == card.path]
+    where = f"{card.path}, line {inside[-1]}" if inside else str(card.path)
+    what = f"{where}: {type(error).__name__}: {error}"
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"{what}. Install it where mixbench runs: pip install {error.name.partition('.')[0]}"
+    return f"{what}. The file must import without running anything that can fail."

@@ -26,7 +26,6 @@ from mixbench.leaderboard.overall import overall
 from mixbench.leaderboard.questions import answer_of, method_label, question_name, questions
 from mixbench.leaderboard.tables import display
 from mixbench.records.schema import Record
-from mixbench.records.schema import to_json as record_json
 from mixbench.registry.cards import Card, Kind
 from mixbench.registry.units import find, paths
 from mixbench.site import charts
@@ -193,8 +192,8 @@ class Site:
     def _record(self, out: Path, suite: str, path: Path, record: Record) -> Iterator[Path]:
         tier = self.answered[suite].tiers.get(record.digest, SELF_REPORTED)
         place = f"records/{record.digest[:16]}"
-        yield _written(out / f"{place}.json", record_json(record))
-        content: Mapping[str, Any] = json.loads(record_json(record))
+        yield _written(out / f"{place}.json", record.written)
+        content: Mapping[str, Any] = json.loads(record.written)
         yield self._page(
             out, f"{place}.html", template="record.html", record=record, content=content,
             suite=suite, tier=tier, raw=f"{record.digest[:16]}.json",

@@ -1,0 +1,1 @@
+"""The beginnings of methods that `mixbench new` writes."""

@@ -1,0 +1,121 @@
+"""What a method owes as a part of training: a loss that teaches, a state that can be kept."""
+
+import copy
+import inspect
+from pathlib import Path
+from typing import get_type_hints
+
+import torch
+
+from mixbench.registry.units import load_method
+from mixbench.stages.evaluation import predict
+from mixbench.stages.mixing import mixed_step
+from mixbench.testing.measuring import TOLERANCE, unchanged_global_randomness, within
+from mixbench.testing.toy import Subject, ToySplit, toy_step
+
+
+def loss_falls(subject: Subject) -> str:
+    """Forty steps lower the loss at every site, with finite gradients for all parameters.
+
+    Else: see whether `loss` compares each prediction with its own sources.
+    """
+    method, model, task = subject.bound()
+    split = task.load("train", Path(), 0)
+    parameters = [*model.parameters(), *method.parameters()]
+    optimizer = torch.optim.SGD(parameters, lr=0.05, momentum=0.9)
+    losses = []
+    for number in range(40):
+        loss = mixed_step(method, toy_step(split, task, model, number)).loss
+        optimizer.zero_grad()
+        loss.backward()
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        assert all(bool(g.isfinite().all()) for g in gradients), f"a gradient at step {number}"
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    first, last = sum(losses[:8]) / 8, sum(losses[-8:]) / 8
+    assert last < first, f"the loss went from {first:.3f} to {last:.3f} in 40 steps"
+    return f"from {first:.3f} to {last:.3f}"
+
+
+def all_parameters_learn(subject: Subject) -> str:
+    """Every parameter that the method adds takes part in its loss.
+
+    Else: use every head in `loss`, or do not make it.
+    """
+    method, model, task = subject.bound()
+    split = task.load("train", Path(), 0)
+    for number in range(8):
+        mixed_step(method, toy_step(split, task, model, number)).loss.backward()
+    idle = [n for n, p in method.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not idle, f"no gradient reaches {', '.join(idle)}"
+    return f"{sum(1 for _ in method.parameters())} tensors of its own"
+
+
+def state_survives(subject: Subject) -> str:
+    """A fresh instance with the state of another has the same loss.
+
+    Else: register heads as submodules, and what is found as buffers.
+    """
+    method, model, task = subject.bound()
+    split = task.load("train", Path(), 0)
+    parameters = [*model.parameters(), *method.parameters()]
+    optimizer = torch.optim.SGD(parameters, lr=0.1)
+    for number in range(3):
+        optimizer.zero_grad()
+        mixed_step(method, toy_step(split, task, model, number)).loss.backward()
+        optimizer.step()
+    other = subject.fresh()
+    other.bind(model, task)
+    other.load_state_dict(copy.deepcopy(method.state_dict()))
+    losses = [
+        [
+            float(mixed_step(m, toy_step(split, task, model.eval(), n)).loss.detach())
+            for n in range(8)
+        ]
+        for m in (method, other)
+    ]
+    gap = max(abs(a - b) for a, b in zip(*losses, strict=True))
+    assert gap <= TOLERANCE, f"the losses are {gap:.3f} apart after a round trip of the state"
+    return f"{within(gap)} after a round trip"
+
+
+def evaluation_is_untouched(subject: Subject) -> str:
+    """Evaluation mixes nothing, draws nothing and depends on each image alone.
+
+    Else: mix in `mix` alone, and let `predict` look at each item by itself.
+    """
+    method, model, task = subject.bound()
+    split = task.load("test", Path(), 0)
+    few = ToySplit(split.read(torch.arange(7), None), split.targets[:7])
+    model.train()
+    with unchanged_global_randomness():
+        whole = predict(task, model, method, split)["outputs"]
+        part = predict(task, model, method, few)["outputs"]
+    assert model.training, "the model was left in evaluation mode"
+    gap = float((whole[:7] - part).abs().max())
+    assert gap <= 1e-4, f"predictions change by {gap:.3f} with the company of the image"
+    return f"largest gap {gap:.1e} (limit 1e-4)"
+
+
+def card_tells_the_truth(subject: Subject) -> str:
+    """What is read from the file without running it is what the class has.
+
+    Else: declare in the class itself, and begin the file with Paper, Source and Differs.
+    """
+    card = subject.card
+    if card is None:
+        return "a class without a file"
+    unit = load_method(card)
+    told = {p.name: (p.type, p.default) for p in card.parameters}
+    hints = get_type_hints(unit.__init__, include_extras=True)
+    taken = {
+        name: (hints[name], parameter.default)
+        for name, parameter in inspect.signature(unit).parameters.items()
+        if parameter.kind not in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}
+    }
+    assert told == taken, f"the file declares {told}, the class takes {taken}"
+    declared = {name: getattr(unit, name) for name in card.declared}
+    assert declared == card.declared, f"the file declares {card.declared}, the class {declared}"
+    for field in ("Paper", "Source", "Differs"):
+        assert card.header.get(field), f"the file's docstring has no field {field}"
+    return f"{len(told)} parameters, {len(declared)} declarations"

@@ -1,0 +1,262 @@
+"""Methods from outside: a file, a package, a beginning that `mixbench new` writes; and bad ones."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mixbench.scaffold.files import package_files
+from mixbench.testing import METHOD_CHECKS, method_checks
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+GOOD = '''"""Stay: mix nothing.
+
+Paper    none
+Source   none published
+Differs  nothing known
+"""
+
+{imports}
+from mixbench.contract import Method, Sources
+
+
+class Stay(Method):
+    """Leave every image alone."""
+
+    version = 1
+    {declared}
+
+    def mix(self, x, step):
+        {body}
+'''
+
+
+def write(folder: Path, body: str, imports: str = "import torch", declared: str = "") -> str:
+    """Write a method; return its path as a user types it."""
+    (folder / "stay.py").write_text(GOOD.format(body=body, imports=imports, declared=declared))
+    return "./stay.py"
+
+
+def test_every_check_is_a_line_with_what_was_measured(mixbench: Run) -> None:
+    done = mixbench("check", "mixup")
+
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0
+    assert len(lines) == len(METHOD_CHECKS) + 1
+    assert all(line.startswith("ok ") for line in lines[:-1])
+    assert "largest gap" in lines[1]
+    assert lines[-1] == "15 of 15 checks ran: 15 ok, 0 exempt, 0 failed"
+
+
+@pytest.mark.parametrize(
+    ("body", "check", "said"),
+    [
+        ("x += 1; return x, Sources.alone(x)", "input_is_left_alone", "clone what you write into"),
+        ("return x, Sources(*(v[:, [0, 0]] for v in Sources.alone(x)))", "weights_are_shares",
+         "divide the weights by their sum"),
+        ("y = x + torch.rand(()); return y, Sources.alone(x)", "draws_only_from_its_stream",
+         "generator=step.rng"),
+        ("return x[:1], Sources.alone(x)", "shape_and_dtype_stay", "a batch of one"),
+        ("raise KeyError('lost')", "weights_are_shares", "KeyError: 'lost'"),
+    ],
+    ids=["input", "weights", "randomness", "shape", "raises"],
+)  # fmt: skip
+def test_a_fault_is_shown_with_its_line_and_its_remedy(
+    mixbench: Run, tmp_path: Path, body: str, check: str, said: str
+) -> None:
+    done = mixbench("check", write(tmp_path, body))
+
+    assert done.returncode == 3
+    line = next(line for line in done.stdout.splitlines() if check in line)
+    assert line.startswith("FAILED")
+    assert said in done.stdout
+    assert "stay.py:1" in done.stdout  # lines 17 and 18
+    assert "15 of 15 checks ran" in done.stdout
+
+
+def test_results_for_programs_tell_all(mixbench: Run, tmp_path: Path) -> None:
+    path = write(tmp_path, "return x * 2, Sources.alone(x)")
+
+    done = mixbench("check", path, "--json")
+
+    found = {result["check"]: result for result in json.loads(done.stdout)}
+    assert done.returncode == 3
+    assert found["alike_images_stay"]["status"] == "FAILED"
+    assert found["alike_images_stay"]["line"] == 18
+    assert found["loss_falls"]["status"] == "ok"
+
+
+def test_an_exemption_is_declared_and_seen(mixbench: Run, tmp_path: Path) -> None:
+    names = ("alike_images_stay", "labels_say_what_the_pixels_hold")
+    declared = f"exempt = {dict.fromkeys(names, 'it doubles')}"
+    body = "return x * (1 + torch.rand((), generator=step.rng).item()), Sources.alone(x)"
+    path = write(tmp_path, body, declared=declared)
+
+    done = mixbench("check", path)
+
+    assert done.returncode == 0
+    assert "exempt  alike_images_stay" in done.stdout
+    assert "it doubles (equal images came back" in done.stdout
+    assert "13 ok, 2 exempt, 0 failed" in done.stdout
+    marked = [p for p in method_checks(tmp_path / "stay.py") if p.marks]
+    assert {p.id for p in marked} == {"alike_images_stay", "labels_say_what_the_pixels_hold"}
+
+
+@pytest.mark.parametrize(
+    ("imports", "said"),
+    [
+        ("import torch, nowhere_to_be_found", "pip install nowhere_to_be_found"),
+        ("1 / 0", "stay.py, line 8: ZeroDivisionError"),
+        ("import torch as", "stay.py, line 8: "),
+    ],
+)
+def test_a_file_that_cannot_be_imported_is_one_sentence(
+    mixbench: Run, tmp_path: Path, imports: str, said: str
+) -> None:
+    done = mixbench("check", write(tmp_path, "return x", imports=imports))
+
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("check", method_checks("cutmix"))
+def test_the_checks_are_parameters_for_pytest(check: Callable[[], str]) -> None:
+    assert check()
+
+
+def test_a_new_method_is_sound_and_runs(
+    mixbench: Run, fast: tuple[str, ...], tmp_path: Path
+) -> None:
+    made = mixbench("new", "method", "my_mix")
+    again = mixbench("new", "method", "my_mix")
+
+    assert made.returncode == 0, made.stderr
+    assert (again.returncode, "is there already" in again.stderr) == (2, True)
+    checked = mixbench("check", "./my_mix.py")
+    assert checked.returncode == 0, checked.stdout
+    ran = mixbench("run", "-m", "none,./my_mix.py", "-t", "digits", *fast)
+    assert ran.returncode == 0, ran.stderr
+    assert "my_mix (file)" in ran.stdout
+    assert mixbench("new", "method", "My-Mix").returncode == 2
+    assert (tmp_path / "my_mix.py").exists()
+
+
+def installed(folder: Path, name: str, *, owner: str = "", module: str = "") -> None:
+    """Lay a package into a folder of the import path, with the metadata that pip would write."""
+    for place, text in package_files(name).items():
+        inside = Path(*Path(place).parts[1:])
+        if inside.parts[0] == f"mixbench_{name}":
+            (folder / inside).parent.mkdir(parents=True, exist_ok=True)
+            (folder / inside).write_text(text)
+    metadata = folder / f"{owner or f'mixbench_{name}'}-0.1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {owner or f'mixbench-{name}'}\nVersion: 0.1.0\n"
+    )
+    value = module or f"mixbench_{name}.{name}"
+    (metadata / "entry_points.txt").write_text(f"[mixbench.methods]\n{name} = {value}\n")
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that programs started from here import from."""
+    folder = tmp_path / "packages"
+    folder.mkdir()
+    known = os.environ.get("PYTHONPATH", "")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(folder), known])))
+    return folder
+
+
+def test_an_installed_method_is_found_by_its_name(
+    mixbench: Run, path: Path, fast: tuple[str, ...], tmp_path: Path
+) -> None:
+    installed(path, "band_mix")
+
+    listed = mixbench("list", "methods").stdout
+    checked = mixbench("check", "band_mix")
+    ran = mixbench("run", "-m", "none,band_mix", "-t", "digits", *fast)
+
+    assert "(mixbench-band_mix 0.1.0)" in next(
+        line for line in listed.splitlines() if line.startswith("band_mix")
+    )
+    assert checked.returncode == 0, checked.stdout
+    assert ran.returncode == 0, ran.stderr
+    assert "band_mix (mixbench-band_mix 0.1.0)" in ran.stdout
+    (record,) = (tmp_path / "store/records/digits/band_mix").glob("*.json")
+    method = json.loads(record.read_text())["method"]
+    assert (method["source"], method["distribution"]) == ("package", "mixbench-band_mix 0.1.0")
+
+
+def test_a_broken_package_is_one_line_of_the_list(mixbench: Run, path: Path) -> None:
+    installed(path, "band_mix", module="mixbench_band_mix.elsewhere")
+    installed(path, "row_mix")
+    (path / "mixbench_row_mix/row_mix.py").write_text("class")
+
+    done = mixbench("list", "methods")
+
+    assert done.returncode == 0
+    lines = {line.split()[0]: line for line in done.stdout.splitlines()}
+    assert "broken: " in lines["band_mix"]
+    assert "must name a module band_mix" in lines["band_mix"]
+    assert "row_mix.py, line 1: invalid syntax" in lines["row_mix"]
+    assert "Mixup: a convex" in lines["mixup"]
+
+
+def test_a_name_that_two_define_is_an_error_that_names_both(mixbench: Run, path: Path) -> None:
+    installed(path, "mixup")
+    installed(path, "band_mix")
+    installed(path, "band_mix", owner="other")
+
+    clash = mixbench("check", "mixup")
+    twice = mixbench("check", "band_mix")
+
+    assert clash.returncode == 2
+    assert "defined by mixbench and by mixbench-mixup 0.1.0" in clash.stderr
+    assert "mixbench-band_mix 0.1.0" in twice.stderr
+    assert "other 0.1.0" in twice.stderr
+    assert mixbench("check", "cutmix").returncode == 0
+
+
+def test_listing_runs_nothing_of_a_package(mixbench: Run, path: Path, tmp_path: Path) -> None:
+    installed(path, "band_mix")
+    mark = tmp_path / "imported"
+    for place in path.glob("*/*.py"):
+        place.write_text(place.read_text() + f"\nopen({str(mark)!r}, 'w')\n")
+
+    mixbench("list", "methods")
+
+    assert not mark.exists()
+
+
+@pytest.mark.slow
+def test_a_new_package_installs_and_passes_its_own_test(tmp_path: Path) -> None:
+
+    def call(*command: str | Path) -> None:
+        done = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+    call(sys.executable, "-m", "mixbench", "new", "method", "band_mix", "--package")
+    call(sys.executable, "-m", "venv", "--system-site-packages", "venv")
+    parent = subprocess.run(
+        [sys.executable, "-c", "import site; print(site.getsitepackages()[0])"],
+        capture_output=True, text=True, check=True,
+    ).stdout.strip()  # fmt: skip
+    python = tmp_path / "venv/bin/python"
+    (own,) = (tmp_path / "venv/lib").glob("python*/site-packages")
+    (own / "mixbench_of_the_parent.pth").write_text(f"import site; site.addsitedir({parent!r})\n")
+    package = tmp_path / "mixbench-band_mix"
+    options = ("--no-deps", "--no-build-isolation", "--quiet")
+    call(sys.executable, "-m", "pip", "wheel", *options, "--wheel-dir", "wheels", package)
+    (wheel,) = (tmp_path / "wheels").iterdir()
+    call(python, "-m", "pip", "install", *options, wheel)
+
+    done = subprocess.run(
+        [python, "-m", "pytest", "-q", str(package)], capture_output=True, text=True, check=False
+    )
+
+    assert "15 passed" in done.stdout, done.stdout + done.stderr
