@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+PAGES = {"templates", "static"}  # folders of files that are not Python
 FOLDERS = {"mixbench": "mixbench", "methods": "mixbench/methods", "tasks": "mixbench/tasks"}
 
 

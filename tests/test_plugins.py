@@ -7,8 +7,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import matplotlib.image
+import numpy as np
 import pytest
 
+from mixbench.figures.preview import preview
+from mixbench.plan.data import locate
+from mixbench.registry.units import find, make_task
 from mixbench.scaffold.files import package_files
 from mixbench.testing import METHOD_CHECKS, method_checks
 
@@ -260,3 +265,31 @@ def test_a_new_package_installs_and_passes_its_own_test(tmp_path: Path) -> None:
     )
 
     assert "15 passed" in done.stdout, done.stdout + done.stderr
+
+
+def test_a_preview_shows_every_method_on_the_same_images(mixbench: Run, tmp_path: Path) -> None:
+    done = mixbench("preview", "mixup,guided_patchmix", "none", "-t", "digits", "--out", "a.png")
+
+    assert done.returncode == 0, done.stderr
+    shown = matplotlib.image.imread(tmp_path / "a.png")
+    assert shown.shape[0] > shown.shape[1] * 0.7  # four rows of six images
+    assert mixbench("preview", "mixup", "-t", "cifar10_c").returncode == 2
+    assert "Did you mean 'mixup'" in mixbench("preview", "mixap").stderr
+
+
+def test_a_preview_is_drawn_from_what_the_method_made() -> None:
+    card, task = find("method", "mixup"), make_task(find("task", "digits"), {})
+    place = locate(find("task", "digits"), None)
+    assert place.folder is not None
+
+    figure = preview([card], task, place.folder, "resnet8")
+
+    rows = [np.asarray(axes.get_images()[0].get_array()) for axes in figure.axes]
+    assert len(rows) == 12
+    own, mixed = np.stack(rows[:6]).astype(float), np.stack(rows[6:]).astype(float)
+    assert not np.allclose(own, mixed)
+    labels = [axes.get_xlabel() for axes in figure.axes[6:]]
+    for image, label in zip(mixed, labels, strict=True):  # each is the blend that its label says
+        first = float(label.split("\n")[0].split(": ")[1])
+        pairs = (first * a + (1 - first) * b for a in own for b in own)
+        assert min(np.abs(image - pair).max() for pair in pairs) < 0.02

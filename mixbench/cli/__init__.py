@@ -13,7 +13,7 @@ from mixbench.cli.listing import info, list_units
 from mixbench.cli.reports import report
 from mixbench.cli.run import plan, run
 from mixbench.cli.site import site
-from mixbench.cli.writing import check, new
+from mixbench.cli.writing import check, new, preview
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -32,7 +32,7 @@ def main() -> None:
 COMMANDS = (
     *(run, plan, list_units, info, report, compare, score),
     *(leaderboard, site, submit, verify),
-    *(check, new),
+    *(check, preview, new),
     *(status, logs, cancel, cache, data, doctor),
 )
 for command in COMMANDS:

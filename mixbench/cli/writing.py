@@ -1,12 +1,17 @@
-"""``mixbench check`` and ``mixbench new``: for whoever writes a method."""
+"""``mixbench check``, ``preview`` and ``new``: for whoever writes a method."""
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from mixbench.cli.options import as_json
 from mixbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from mixbench.contract import Task
+    from mixbench.registry.cards import Card
 
 REFUSED = 3
 
@@ -39,6 +44,52 @@ def check(method: str, *, as_json: bool) -> int:
         said = f"{len(results)} of {len(METHOD_CHECKS)} checks ran: {kept} ok"
         click.echo(f"{said}, {exempt} exempt, {failed} failed")
     return REFUSED if failed else 0
+
+
+@click.command()
+@click.argument("methods", nargs=-1, required=True)
+@click.option("-t", "--task", default="cub", show_default=True, help="Whose images.")
+@click.option("--data", metavar="PATH", help="Their folder; by default, some are generated.")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Of the images and the mixing.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), default="preview.png",
+    show_default=True, help="The picture: png, pdf or svg.",
+)  # fmt: skip
+def preview(methods: tuple[str, ...], *, task: str, data: str | None, seed: int, out: Path) -> None:
+    """Draw what methods make of the same images, with the shares of their labels."""
+    import tempfile
+
+    from mixbench.cli.options import names
+    from mixbench.figures.preview import preview as draw
+    from mixbench.registry.units import find
+
+    cards = [find("method", name) for name in names(methods)]
+    card = find("task", task)
+    with tempfile.TemporaryDirectory() as scratch:
+        shown, folder = _images(card, data, Path(scratch))
+        figure = draw(cards, shown, folder, card.declared["protocols"]["quick"].model, seed)
+    figure.savefig(out, dpi=110)
+    click.echo(out)
+
+
+def _images(card: "Card", data: str | None, scratch: Path) -> "tuple[Task, Path]":
+    """Return a task, and the folder of its data: the given one, what it bundles, or generated."""
+    from dataclasses import replace
+
+    from mixbench.plan.data import SYNTHETIC, locate
+    from mixbench.plan.request import base_values
+    from mixbench.registry.units import make_task
+
+    protocol = "quick"
+    if protocol not in card.declared["protocols"] or "evaluates" in card.declared:
+        raise UsageError(f"The task {card.name} has no images of its own to mix; name another.")
+    shown = make_task(card, base_values(card, protocol))
+    place = locate(card, data, protocol, base_values(card, protocol))
+    if place.origin != SYNTHETIC and place.folder is not None:
+        return shown, place.folder
+    few = replace(shown.synthetic, train=20, test=1)  # enough to hold one of each class out
+    shown.synthesize(scratch, few)
+    return shown, scratch
 
 
 @click.group()

@@ -1,13 +1,13 @@
 """What a finished cell's method made of images in training, with the labels that it gave them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from mixbench.contract import Method, Step, Task
+from mixbench.contract import Method, Sources, Step, Task
 from mixbench.stages.job import data_folder, make_task, revive, take_weights
 from mixbench.store import Store
 from mixbench.streams import generator
@@ -38,11 +38,19 @@ def example_mixes(store: Store, key: str) -> Figure:
     with torch.no_grad():
         mixed, sources = method.mix(images, step)
     names = task.class_names(folder)
-    every = _one_hot(step.targets, task)
-    shares = (every[sources.index] * sources.weight[..., None]).sum(1)
-    labels = ["\n".join(f"{names[c]}: {v:.2f}" for v, c in _largest(row)) for row in shares]
-    own = ["\n".join(names[c] for _, c in _largest(row)) for row in _one_hot(targets, task)]
-    return _draw(images, own, mixed, labels, _title(method))
+    labels = shares_of(sources, step.targets, task, names)
+    return _draw(images, told(targets, task, names), mixed, labels, _title(method))
+
+
+def shares_of(sources: Sources, targets: Tensor, task: Task, classes: Sequence[str]) -> list[str]:
+    """Return the largest shares of classes in mixed images, a text for each."""
+    shares = (_one_hot(targets, task)[sources.index] * sources.weight[..., None]).sum(1)
+    return ["\n".join(f"{classes[c]}: {v:.2f}" for v, c in _largest(row)) for row in shares]
+
+
+def told(targets: Tensor, task: Task, classes: Sequence[str]) -> list[str]:
+    """Return the names of images' classes, a text for each."""
+    return ["\n".join(classes[c] for _, c in _largest(row)) for row in _one_hot(targets, task)]
 
 
 def _one_hot(targets: Tensor, task: Task) -> Tensor:
