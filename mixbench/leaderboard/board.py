@@ -87,7 +87,7 @@ def _leaderboard(group: Sequence[Record], tiers: Tiers) -> Leaderboard:
     verdicts = against_baseline(runs)
     rows = ranked_rows(runs_of(good), verdicts, higher_is_better=primary.higher_is_better)
     ranks = shared_ranks(runs, higher_is_better=primary.higher_is_better)
-    rows.insert(0, "rank", rows["method"].map(ranks))
+    rows.insert(1, "rank", rows["method"].map(ranks))
     sources = sources_of(good)
     if sources:
         found = published(good, sources, method_label)

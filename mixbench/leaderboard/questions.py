@@ -66,4 +66,5 @@ def changes(record: Record) -> list[str]:
 def question_name(record: Record) -> str:
     """Return what a record's question is called, fit for a file."""
     task = record.task.name
-    return ".".join([task, record.model, record.protocol, *origin(record), *changes(record)])
+    parts = [task, record.model, record.protocol, *origin(record), *changes(record)]
+    return ".".join(parts).replace("/", "_")  # of paths among the parameters
