@@ -64,7 +64,7 @@ def test_intervals_hold_a_true_difference_and_find_it() -> None:
     covered = np.mean([c.low <= true <= c.high for c in found])  # type: ignore[operator]
 
     assert 0.93 <= covered <= 0.98
-    assert np.mean([c.p < 0.05 and c.difference > 0 for c in found]) > 0.95  # type: ignore[operator]
+    assert np.mean([c.p < 0.05 and c.difference > 0 for c in found]) > 0.9  # type: ignore[operator]
 
 
 def test_means_of_seeds_are_compared_as_scipy_does() -> None:
