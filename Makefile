@@ -11,8 +11,8 @@ demo: .venv/ready  # find generated birds with the method of the paper, rank fiv
 	$(BIN)/mixbench report -t cub_wsol --figures
 	$(BIN)/mixbench run -m $(METHODS) -t digits --seeds 3
 
-test: .venv/ready
-	$(BIN)/pytest
+test: .venv/ready  # on two cores, a file of tests after the other on each
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 slow: .venv/ready
 	$(BIN)/pytest -m slow

@@ -130,6 +130,7 @@ ROW = ",".join(["3"] * 64)
         (gzip.compress(f"{ROW.replace('3', '17')},1\n".encode() * 1300), "grey values in 0..16"),
         (gzip.compress(f"{ROW},1\n".encode() * 1300)[:-20], "must be a table of numbers"),
     ],
+    ids=["no gzip", "letters", "short rows", "few rows", "class", "no class", "grey", "cut"],
 )
 def test_a_wrong_file_is_named(task: Task, tmp_path: Path, content: bytes, complaint: str) -> None:
     path = tmp_path / "digits.csv.gz"
