@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from scipy import stats
 from torch.nn import functional as F
 
 from mixbench.contract import Method, Sources, Step, mixed_loss
@@ -154,3 +156,52 @@ def test_saliency_has_no_side_effects() -> None:
     assert step.model.training
     assert all(p.grad is None for p in step.model.parameters())
     assert all(torch.equal(before[k], v) for k, v in step.model.state_dict().items())
+
+
+def test_cutout_blacks_out_the_share_that_its_clipped_squares_cover() -> None:
+    """Counted here at every place that a square's centre may have, on one axis and the other."""
+    height, width, half = 12, 20, 3
+    covered = [
+        sum(min(c + half, length) - max(c - half, 0) for c in range(length)) / length / length
+        for length in (height, width)
+    ]
+    method = load_method(find("method", "cutout"))(side_frac=0.5)
+    step, _ = step_for(method, torch.ones(20_000, 1, height, width))
+
+    mixed, sources = method.mix(step.images, step)
+
+    assert float((mixed == 0).float().mean()) == pytest.approx(covered[0] * covered[1], rel=0.01)
+    assert sources.index.shape == (20_000, 1)
+    places = {tuple(image.flatten().tolist()) for image in mixed[:200]}
+    assert len(places) > 100  # each image has a place of its own
+
+
+def test_fmix_keeps_a_share_that_is_uniform_and_says_it_to_the_pixel() -> None:
+    method = load_method(find("method", "fmix"))(alpha=1.0)
+    shares = []
+    for seed in range(400):
+        step, _ = step_for(method, torch.eye(4)[:, :, None, None].expand(4, 4, 16, 12), seed)
+        mixed, sources = method.mix(step.images, step)
+        own = float(sources.weight[0, 0])
+        first = int(sources.index[0, 1])
+        expected = own + (1 - own) * (first == 0)
+        assert float(mixed[0, 0].mean()) == pytest.approx(expected, abs=1e-6)
+        assert {0.0, 1.0} >= set(mixed.unique().tolist())
+        shares.append(own)
+
+    assert stats.kstest(shares, "uniform").pvalue > 0.01
+
+
+@pytest.mark.parametrize("decay", [1.0, 3.0])
+def test_fmix_draws_from_the_spectrum_of_the_paper(decay: float) -> None:
+    """Its noise has amplitudes of 1 / f^decay: doubling f divides the power by 4^decay."""
+    method: Any = load_method(find("method", "fmix"))(decay=decay)
+    rng = generator(0, "mix")
+    drawn = torch.stack([method.landscape(32, 32, rng) for _ in range(2000)])
+
+    power = torch.fft.rfft2(drawn).abs().square().mean(0)
+
+    along, across = power[[2, 4], 0], power[0, [2, 4]]
+    assert float(across[0] / across[1]) == pytest.approx(4**decay, rel=0.15)
+    assert float(along[0] / along[1]) == pytest.approx(4**decay, rel=0.15)
+    assert float(power[3, 4] / power[0, 5]) == pytest.approx(1, rel=0.15)  # f is the same
