@@ -274,7 +274,7 @@ def test_a_preview_shows_every_method_on_the_same_images(mixbench: Run, tmp_path
     shown = matplotlib.image.imread(tmp_path / "a.png")
     assert shown.shape[0] > shown.shape[1] * 0.7  # four rows of six images
     assert mixbench("preview", "mixup", "-t", "cifar10_c").returncode == 2
-    assert "Did you mean 'mixup'" in mixbench("preview", "mixap").stderr
+    assert "Did you mean 'mixup'" in mixbench("preview", "mixap", "-t", "digits").stderr
 
 
 def test_a_preview_is_drawn_from_what_the_method_made() -> None:

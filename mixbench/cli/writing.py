@@ -48,7 +48,7 @@ def check(method: str, *, as_json: bool) -> int:
 
 @click.command()
 @click.argument("methods", nargs=-1, required=True)
-@click.option("-t", "--task", default="cub", show_default=True, help="Whose images.")
+@click.option("-t", "--task", required=True, help="Whose images.")
 @click.option("--data", metavar="PATH", help="Their folder; by default, some are generated.")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Of the images and the mixing.")
 @click.option(
