@@ -15,7 +15,7 @@ SOURCES = sorted(p for d in ("mixbench", "methods", "tasks") for p in (ROOT / d)
 # Rooms and files of the core, from the ground up: each may import only what stands before it.
 # The first floors know no torch.
 LIGHT = (
-    *("errors", "declare.facts", "declare.attacks", "declare.alike", "declare", "archives"),
+    *("errors", "toml", "declare.facts", "declare.attacks", "declare.alike", "declare", "archives"),
     *("registry.cards", "registry.units"),
     *("registry.parameters", "models.names", "registry.fingerprint", "lease", "store"),
     *("plan.data", "plan.verify", "plan.tuning", "plan.cells", "plan.request", "plan.graph"),
@@ -66,6 +66,7 @@ HEAVY = (
     *("detection.coco_ap", "detection.detector"),
     *("captions.words", "captions.scores", "captions.captioner"),
     *("stages.evaluation", "stages.mixing", "stages.runs", "stages.training", "stages.journal"),
+    "stages.untrained",
     *("stages.environment", "stages.job", "stages.tuning", "stages.work"),
     "stages.check",
     *("search.space", "search.fitness", "search.found", "search.genetic", "search.direct"),

@@ -5,7 +5,8 @@ from pathlib import Path
 import click
 
 from mixbench.cli.options import as_json, existing_store, names, store_option
-from mixbench.errors import UnknownName, UsageError
+from mixbench.cli.reports import recorded
+from mixbench.errors import UsageError
 
 
 @click.command()
@@ -35,12 +36,7 @@ def compare(
         from mixbench.leaderboard.suites import folder_of
 
         records = [*read_answers(folder_of(suite)).records.values()]
-    wanted = names(tasks)
-    for name in wanted:
-        if name not in (known := {record.task.name for record in records}):
-            raise UnknownName("recorded task", name, known)
-    chosen = [record for record in records if not wanted or record.task.name in wanted]
-    found = compare_methods(chosen, first, second)
+    found = compare_methods(recorded(records, (), names(tasks)), first, second)
     click.echo(to_json(found) if as_json else "\n".join(to_lines(found)))
 
 

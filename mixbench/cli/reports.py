@@ -1,5 +1,6 @@
 """``mixbench report``: what came of it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,6 @@ from mixbench.errors import UnknownName
 
 if TYPE_CHECKING:
     from mixbench.records.schema import Record
-    from mixbench.store import Store
 
 
 @click.command()
@@ -37,9 +37,10 @@ def report(
     """Print the leaderboards of the store, or draw its cells."""
     from mixbench.leaderboard import tables
     from mixbench.leaderboard.board import leaderboards
+    from mixbench.leaderboard.reports import read_records
 
     store = existing_store(store_path)
-    records = _chosen(store, names(methods), names(tasks))
+    records = recorded(read_records(store), names(methods), names(tasks))
     if figures:
         from mixbench.figures.cells import draw_cells
 
@@ -62,11 +63,16 @@ def report(
         click.echo(f"No finished cell in {store.root} yet; see: mixbench status.")
 
 
-def _chosen(store: "Store", methods: list[str], tasks: list[str]) -> "list[Record]":
-    """Return the store's records, of the given methods and tasks if there are any."""
-    from mixbench.leaderboard.reports import read_records
+def recorded(
+    records: "list[Record]", methods: Sequence[str], tasks: Sequence[str]
+) -> "list[Record]":
+    """Return the records of the given methods and tasks, if there are any.
 
-    records = read_records(store)
+    Raises
+    ------
+    UnknownName
+        If there is no record of one of them.
+    """
     for kind, asked, known in (
         ("recorded method", methods, {r.method.name for r in records}),
         ("recorded task", tasks, {r.task.name for r in records}),

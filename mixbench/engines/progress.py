@@ -40,9 +40,12 @@ def remaining_s(board: Board) -> float | None:
     A cell's stages run one after the other.
     """
     left = left_s(board)
+    return None if left is None else _in_slots(board, left)
+
+
+def _in_slots(board: Board, left: Mapping[str, float]) -> float:
+    """Return the seconds that so much work takes in the slots that are used."""
     unsettled = sum(not board.settled(number) for number in range(len(board.plan.cells)))
-    if left is None:
-        return None
     return sum(left.values()) / max(min(board.num_slots, unsettled), 1)
 
 
@@ -112,17 +115,17 @@ def summary(board: Board) -> str:
         "failed": board.count("failed", "diverged", "skipped"),
     }
     text = ", ".join(f"{name} {number}" for name, number in counts.items() if number)
-    left = remaining_s(board) if board.count("waiting", "running") else None
-    return f"stages: {text}{_gpu_hours(board)}" + (
-        f"   about {duration(left)} left" if left is not None else ""
+    left = left_s(board) if board.count("waiting", "running") else None
+    return f"stages: {text}{_gpu_hours(board, left)}" + (
+        f"   about {duration(_in_slots(board, left))} left" if left is not None else ""
     )
 
 
-def _gpu_hours(board: Board) -> str:
+def _gpu_hours(board: Board, left: Mapping[str, float] | None) -> str:
     """Say what GPU-hours are spent, and how many it will be in all as far as can be told."""
     if not board.gpus:
         return ""
-    spent, left = gpu_hours(board), left_s(board)
+    spent = gpu_hours(board)
     if not left:
         return f"   {spent:.2f} GPU-hours"
     more = sum(board.gpus_of(kind) * seconds for kind, seconds in left.items())

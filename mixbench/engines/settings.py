@@ -22,13 +22,12 @@
 
 import os
 import re
-import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from mixbench.errors import UsageError
+from mixbench.toml import read_toml
 
 FILE, VARIABLE = "mixbench.toml", "MIXBENCH_SETTINGS"
 UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
@@ -171,13 +170,4 @@ def read_settings_file(path: Path | None) -> Settings:
     place = named or Path(FILE)
     if named is None and not place.exists():
         return Settings()
-    try:
-        return Settings.model_validate(tomllib.loads(place.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"The settings {place} cannot be read: {error}.") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise UsageError(
-            f"The settings {place}: {where}: {first['msg']} (got {first['input']!r})."
-        ) from error
+    return read_toml(place, Settings, "settings")

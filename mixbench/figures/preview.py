@@ -1,6 +1,5 @@
 """What methods make of the same images, side by side, before anything is trained."""
 
-import tempfile
 import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
@@ -8,13 +7,14 @@ from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import Tensor
 
-from mixbench.contract import Method, Preparation, Split, Step, Task, Trained
-from mixbench.declare import Need, Recipe
+from mixbench.contract import Method, Split, Step, Task
+from mixbench.declare import Need
 from mixbench.figures.mixes import INK, shares_of, told
 from mixbench.registry.cards import Card
 from mixbench.registry.units import find, load_method
+from mixbench.stages.untrained import bound, prepare
 from mixbench.streams import generator
 
 COLUMNS, WIDEST = 6, 20  # images, and letters of a class's name
@@ -70,7 +70,7 @@ def _mixed(
     """Return a batch as a method mixes it, and the shares of the classes in it."""
     classes, seed, model = about
     step = Step(
-        *batch, rng=generator(seed, "mix", 0), task=task, model=_bound(method, task, model),
+        *batch, rng=generator(seed, "mix", 0), task=task, model=bound(method, task, model),
         split=split,
     )  # fmt: skip
     mixed, sources = method.mix(step.images, step)
@@ -78,41 +78,14 @@ def _mixed(
     return mixed.detach(), shares_of(sources, step.targets, task, classes)
 
 
-def _bound(method: Method, task: Task, model: str) -> nn.Module:
-    """Return a model of the task with always the same weights, with the method's heads made."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        built = task.build(model)
-        method.bind(built, task)
-    return built
-
-
 def _ready(card: Card, task: Task, folder: Path, model: str, seed: int) -> Method:
     """Return a method, after its preparation on untrained models if it has one."""
     values = card.declared.get("by_protocol", {}).get("toy", {})
     method = load_method(card)(**values)
-    if "prepare" not in card.defines:
-        return method
-    needs: Mapping[str, Need] = card.declared.get("needs", {})
-    trained = {}
-    for role, need in needs.items():
-        scorer = load_method(find("method", need.method))()
-        trained[role] = Trained(_bound(scorer, task, model).eval(), scorer.eval())
-    with tempfile.TemporaryDirectory() as scratch:
-        method.prepare(
-            Preparation(
-                task=task,
-                model=model,
-                recipe=Recipe(model=model, epochs=1),
-                seed=seed,
-                folder=folder,
-                device=torch.device("cpu"),
-                trained=trained,
-                scratch=Path(scratch),
-                results=Path(scratch),
-                report=lambda _done, _of, _numbers: None,
-            )
-        )
+    if "prepare" in card.defines:
+        needs: Mapping[str, Need] = card.declared.get("needs", {})
+        scorers = {r: load_method(find("method", need.method)) for r, need in needs.items()}
+        prepare(method, scorers, task, model, folder, seed)
     return method
 
 

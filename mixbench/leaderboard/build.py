@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
@@ -21,7 +23,8 @@ from mixbench.store import write_bytes
 RECORDS, TIERS_FILE, ARTIFACTS, FIGURES = "records", "verified.json", "artifacts", "figures"
 
 
-class Answered(NamedTuple):
+@dataclass(frozen=True)
+class Answered:
     """A suite with its evidence."""
 
     name: str
@@ -29,9 +32,9 @@ class Answered(NamedTuple):
     records: dict[Path, Record]
     tiers: Tiers
 
-    @property
+    @cached_property
     def boards(self) -> list[Leaderboard]:
-        """The leaderboards of its records."""
+        """The leaderboards of its records, whose resampling takes its time."""
         return leaderboards(self.records.values(), self.tiers)
 
 
@@ -48,9 +51,14 @@ def read_answers(folder: Path) -> Answered:
     suite = read_suite(folder)
     records = {
         path: parse(path.read_text(encoding="utf-8", errors="replace"), str(path))
-        for path in sorted((folder / RECORDS).rglob("*.json"))
+        for path in record_files(folder)
     }
     return Answered(folder.resolve().name, suite, records, read_tiers(folder))
+
+
+def record_files(folder: Path) -> list[Path]:
+    """Return the files of a suite's records."""
+    return sorted((folder / RECORDS).rglob("*.json"))
 
 
 def read_tiers(folder: Path) -> dict[str, str]:

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from mixbench.errors import UnknownName
-from mixbench.leaderboard.comparisons import ALPHA, compared, runs_by_method
+from mixbench.leaderboard.comparisons import compared, runs_by_method
 from mixbench.leaderboard.questions import answer_of, method_label, question_name, questions
+from mixbench.leaderboard.rows import verdict
 from mixbench.leaderboard.statistics import Comparison, holm
 from mixbench.records.schema import Record
 
@@ -88,8 +89,7 @@ def _line(pair: Pair) -> str:
     p = "" if pair.corrected is None else f"  p {pair.corrected:.3g}"
     by = f"{c.seeds} seeds" if c.seeds > 1 else "1 seed"
     by += f" x {c.items} items" if c.items else ""
-    decided = pair.corrected is not None and pair.corrected <= ALPHA
-    word = ("better" if pair.gain > 0 else "worse") if decided else "undecided"
+    word = verdict({"p": pair.corrected, "difference": pair.gain}, higher_is_better=True)
     return f"{pair.metric} {c.difference:+.2f} {pair.unit}{interval}{p}  {word}  ({by})"
 
 

@@ -35,7 +35,7 @@ def submit(folder: Path, store: Store, *, predictions: bool) -> Submitted:
     Raises
     ------
     UsageError
-        If the store has no record of the suite, or one of other code than a cell's now.
+        If the store has no record of the suite's cells as the code is now.
     """
     planned = plan(suite_cells(folder))
     written: list[Path] = []

@@ -18,12 +18,11 @@
 Its folder holds the evidence: ``leaderboards/NAME/suite.toml`` asks, ``records/`` answers.
 """
 
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from mixbench.errors import UnknownName, UsageError
 from mixbench.leaderboard.questions import method_label
@@ -33,6 +32,7 @@ from mixbench.records.items import Strict
 from mixbench.records.schema import Record
 from mixbench.registry.parameters import read_settings
 from mixbench.registry.units import find
+from mixbench.toml import read_toml
 
 FOLDER, FILE = Path("leaderboards"), "suite.toml"
 
@@ -235,17 +235,7 @@ def read_suite(folder: Path) -> Suite:
     UsageError
         If its file cannot be read or is none; the message names the field.
     """
-    path = folder / FILE
-    try:
-        return Suite.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"The suite {path} cannot be read: {error}.") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise UsageError(
-            f"The suite {path}: {where}: {first['msg']} (got {first['input']!r})."
-        ) from error
+    return read_toml(folder / FILE, Suite, "suite")
 
 
 def suite_cells(folder: Path) -> list[Cell]:

@@ -15,7 +15,13 @@ import numpy as np
 
 from mixbench.errors import Damaged, MixbenchError, UnknownName, UsageError
 from mixbench.leaderboard.board import SELF_REPORTED, TIERS
-from mixbench.leaderboard.build import RECORDS, TIERS_FILE, artifact_path, read_tiers
+from mixbench.leaderboard.build import (
+    RECORDS,
+    TIERS_FILE,
+    artifact_path,
+    read_tiers,
+    record_files,
+)
 from mixbench.leaderboard.questions import method_label, question_of
 from mixbench.leaderboard.suites import Suite, read_suite
 from mixbench.records.rescoring import predictions_of, read_predictions, scored, true_targets
@@ -74,7 +80,7 @@ def verify(folder: Path, *, base: str | None = None, reruns: Iterable[Record] = 
     tiers: dict[str, str] = {}
     known = _tiers_at(folder, base) if base else read_tiers(folder)
     again = {_run(record): record for record in reruns if record.status == "ok"}
-    for path in sorted((folder / RECORDS).rglob("*.json")):
+    for path in record_files(folder):
         try:
             text = path.read_text(encoding="utf-8", errors="replace")
             record = parse(text, str(path))

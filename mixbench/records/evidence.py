@@ -170,19 +170,20 @@ def _metrics(store: Store, key: str) -> Iterator[MetricRecord]:
         for name, score in scores.items():
             metric = declared[name]
             yield MetricRecord(
-                name=name,
+                **declaration(metric),
                 value=score["value"],
-                unit=metric.unit,
-                higher_is_better=metric.higher_is_better,
-                primary=metric.primary,
-                floor=metric.floor,
-                detail=metric.detail,
                 at=at,
                 n=content["n"],
                 stderr=score["stderr"],
                 by_class=_by_class(score, content) if at == "last" else None,
                 items=content["items"] if metric.primary and at == "last" else None,
             )
+
+
+def declaration(metric: Metric | MetricRecord) -> dict[str, Any]:
+    """Return what a task declares of a metric, as records hold it."""
+    names = ("name", "unit", "higher_is_better", "primary", "floor", "detail")
+    return {name: getattr(metric, name) for name in names}
 
 
 def _by_class(score: dict[str, Any], content: dict[str, Any]) -> dict[str, float | None] | None:

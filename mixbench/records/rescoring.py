@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from mixbench.errors import Damaged, DataError
 from mixbench.plan.data import locate
+from mixbench.records.evidence import declaration
 from mixbench.records.items import pack
 from mixbench.records.schema import Artifact, MetricRecord, Record, to_json
 from mixbench.registry.fingerprint import digest
@@ -84,13 +85,8 @@ def _metrics(record: Record, scores: "dict[str, Score]", number: int) -> Iterato
         if score.by_class is not None and classes:
             by_class = dict(zip(classes, score.by_class, strict=True))
         yield MetricRecord(
-            name=name,
+            **declaration(metric),
             value=score.value,
-            unit=metric.unit,
-            higher_is_better=metric.higher_is_better,
-            primary=metric.primary,
-            floor=metric.floor,
-            detail=metric.detail,
             at="last",
             n=number,
             stderr=score.stderr,

@@ -178,10 +178,16 @@ def _module(card: Card) -> ModuleType:
 
 def _why_not(card: Card, error: Exception) -> str:
     """Say in which line of its file a unit could not be imported, and what to do."""
-    frames = traceback.extract_tb(error.__traceback__)
-    inside = [frame.lineno for frame in frames if Path(frame.filename).resolve() == card.path]
-    where = f"{card.path}, line {inside[-1]}" if inside else str(card.path)
+    line = line_of(card, error)
+    where = f"{card.path}, line {line}" if line else str(card.path)
     what = f"{where}: {type(error).__name__}: {error}"
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"{what}. Install it where mixbench runs: pip install {error.name.partition('.')[0]}"
     return f"{what}. The file must import without running anything that can fail."
+
+
+def line_of(card: Card, error: Exception) -> int | None:
+    """Return the last line of a unit's own file that an error came through; None if none did."""
+    frames = traceback.extract_tb(error.__traceback__)
+    inside = [frame.lineno for frame in frames if Path(frame.filename).resolve() == card.path]
+    return inside[-1] if inside else None

@@ -96,7 +96,7 @@ class Site:
         yield self._page(
             out,
             "index.html",
-            suites=self._summaries(),
+            suites=[self._summary(name) for name in self.folders],
             methods=[find("method", name) for name in paths("method")],
             tasks=[find("task", name) for name in paths("task")],
         )
@@ -148,24 +148,21 @@ class Site:
             found.setdefault(method, []).append(f"{FIGURES}/{name}/{path.relative_to(folder)}")
         return sorted(found.items())
 
-    def _summaries(self) -> list[dict[str, Any]]:
-        return [
-            {
-                "name": name,
-                "suite": answered.suite,
-                "answers": [_marked(text) for text in answers(answered.suite, answered.boards)],
-                "records": len(answered.records),
-            }
-            for name, answered in self.answered.items()
-        ]
+    def _summary(self, name: str) -> dict[str, Any]:
+        answered = self.answered[name]
+        return {
+            "name": name,
+            "suite": answered.suite,
+            "answers": [_marked(text) for text in answers(answered.suite, answered.boards)],
+            "records": len(answered.records),
+        }
 
     def _suite(self, out: Path, name: str, answered: Answered) -> Path:
         found = overall(answered.boards)
         diagram = Markup(charts.critical_difference(found)) if found else ""  # our own
-        summary = next(s for s in self._summaries() if s["name"] == name)
         return self._page(
             out, f"suites/{name}.html", template="suite.html", boards=self.boards[name],
-            overall=found, diagram=diagram, **summary,
+            overall=found, diagram=diagram, **self._summary(name),
             published=published_table(answered.suite, answered.boards),
         )  # fmt: skip
 

@@ -7,12 +7,11 @@ some of them, and says why (`Method.exempt`).
 
 import ast
 import inspect
-import traceback
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 from mixbench.registry.cards import Card
+from mixbench.registry.units import line_of
 from mixbench.testing.mixing import (
     alike_images_stay,
     bfloat16_stays_and_weights_do_not_follow,
@@ -103,9 +102,7 @@ def _line(card: Card | None, check: str, error: Exception) -> int | None:
     """Return the line of a method's file that an error is about."""
     if card is None:
         return None
-    frames = traceback.extract_tb(error.__traceback__)
-    inside = [f.lineno for f in frames if Path(f.filename).resolve() == card.path]
-    return inside[-1] if inside else _defined_at(card, ABOUT.get(check, "mix"))
+    return line_of(card, error) or _defined_at(card, ABOUT.get(check, "mix"))
 
 
 def _defined_at(card: Card, name: str) -> int:

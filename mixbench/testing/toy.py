@@ -1,6 +1,5 @@
 """A toy task, and a method under test on it: small enough for a check to take no time."""
 
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -16,20 +15,19 @@ from mixbench.contract import (
     Method,
     Part,
     Predictions,
-    Preparation,
     Score,
     Sources,
     Split,
     Step,
     Task,
-    Trained,
 )
-from mixbench.declare import Metric, Need, Recipe
+from mixbench.declare import Metric, Need
 from mixbench.models.build import sized
 from mixbench.models.residual import ResidualNet
 from mixbench.registry.cards import Card
 from mixbench.registry.units import find, load_method
 from mixbench.stages.runs import adopt_buffers
+from mixbench.stages.untrained import bound, prepare
 from mixbench.streams import generator
 
 CLASSES = 5
@@ -116,24 +114,8 @@ class Subject:
     @cached_property
     def prepared(self) -> Mapping[str, Tensor]:
         """What the method's preparation leaves in its buffers, on untrained models."""
-        method, task = self.make(), ToyTask()
-        trained = {}
-        for role, make in self.scorers.items():
-            model, scorer = bound(make())
-            trained[role] = Trained(model.eval(), scorer.eval())
-        preparation = Preparation(
-            task=task,
-            model="toy",
-            recipe=Recipe(model="toy", epochs=1),
-            seed=0,
-            folder=Path(),
-            device=torch.device("cpu"),
-            trained=trained,
-            scratch=Path(tempfile.mkdtemp()),
-            results=Path(tempfile.mkdtemp()),
-            report=lambda _done, _of, _numbers: None,
-        )
-        method.prepare(preparation)
+        method = self.make()
+        prepare(method, self.scorers, ToyTask(), "toy", Path())
         return dict(method.named_buffers())
 
     def fresh(self) -> Method:
@@ -144,8 +126,8 @@ class Subject:
 
     def bound(self) -> tuple[Method, nn.Module, Task]:
         """Return a fresh, prepared method with the toy task's model, always the same weights."""
-        model, method = bound(self.fresh())
-        return method, model, ToyTask()
+        method, task = self.fresh(), ToyTask()
+        return method, bound(method, task, "toy"), task
 
 
 def subject_of(card: Card, parameters: Mapping[str, Any] | None = None) -> Subject:
@@ -166,15 +148,6 @@ def subject_of(card: Card, parameters: Mapping[str, Any] | None = None) -> Subje
         for role, need in needs.items()
     }
     return Subject(partial(load_method(card), **values), card, scorers)
-
-
-def bound(method: Method) -> tuple[nn.Module, Method]:
-    """Return the toy task's model, always the same weights, and the method bound to it."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = ToyTask().build("")
-        method.bind(model, ToyTask())
-    return model, method
 
 
 class Mixed(NamedTuple):

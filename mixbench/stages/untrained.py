@@ -1,0 +1,53 @@
+"""Methods before anything is trained: on models with always the same first weights."""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from mixbench.contract import Method, Preparation, Task, Trained
+from mixbench.declare import Recipe
+
+Make = Callable[[], Method]
+
+
+def bound(method: Method, task: Task, model: str) -> nn.Module:
+    """Return a model of the task, always the same weights, with the method bound to it."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        built = task.build(model)
+        method.bind(built, task)
+    return built
+
+
+def prepare(
+    method: Method, scorers: Mapping[str, Make], task: Task, model: str, folder: Path, seed: int = 0
+) -> None:
+    """Let a method prepare itself.
+
+    Parameters
+    ----------
+    scorers
+        The methods that it needs trained models of, by role: here they are untrained.
+    """
+    trained = {}
+    for role, make in scorers.items():
+        scorer = make()
+        trained[role] = Trained(bound(scorer, task, model).eval(), scorer.eval())
+    with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryDirectory() as results:
+        method.prepare(
+            Preparation(
+                task=task,
+                model=model,
+                recipe=Recipe(model=model, epochs=1),
+                seed=seed,
+                folder=folder,
+                device=torch.device("cpu"),
+                trained=trained,
+                scratch=Path(scratch),
+                results=Path(results),
+                report=lambda _done, _of, _numbers: None,
+            )
+        )
