@@ -138,10 +138,14 @@ class RandomPatchMix(Method):
         if self.image_loss:
             terms.append(mixed_loss(step.loss, output.out, sources, step.targets))
         if self.patch_loss:
-            patches = self.patches(output.features)
-            even = Sources(sources.index, torch.full_like(sources.weight, 1 / self.grid**2))
-            terms.append(mixed_loss(step.loss, patches, even, step.targets, per_source=True))
+            terms.append(self.mean_patch_loss(output, sources, step))
         return torch.stack(terms).mean()
+
+    def mean_patch_loss(self, output: Output, sources: Sources, step: Step) -> Tensor:
+        """Return eq. 4: the mean of the cells' losses, each on the class of its own image."""
+        patches = self.patches(output.features)
+        even = Sources(sources.index, torch.full_like(sources.weight, 1 / self.grid**2))
+        return mixed_loss(step.loss, patches, even, step.targets, per_source=True)
 
     def predict(self, output: Output) -> Tensor:
         """Return the image's logits; without an image loss, the log of the patches' mean."""

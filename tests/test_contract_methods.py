@@ -46,7 +46,14 @@ OPTIONS: dict[str, list[dict[str, object]]] = {
     ],
     "cutout": [{"side_frac": 1.0}, {"side_frac": 0.1}],
     "fmix": [{"alpha": 0.2}, {"decay": 1.0}],
+    "gridmix": [{"cells": "bernoulli"}, {"grid": 2, "local_weight": 0.2}],
     "mixup": [{"alpha": 0.1}, {"alpha": 1e-3}],
+    "one_of": [{"switch_prob": 0.0}, {"switch_prob": 1.0, "cutmix_alpha": 0.3}],
+    "patchup": [{"mode": "hard", "gamma": 0.5, "prob": 0.7}, {"block": 3}],
+    "puzzlemix": [{"transport": False}, {"alpha": 0.2}, {"label_smoothness": 0.0, "prior": 2.0}],
+    "resizemix": [{"smallest": 0.0}, {"largest": 1.0}],
+    "saliencymix": [{"prob": 1.0}, {"prob": 1.0, "per_image": False}],
+    "smoothmix": [{"narrowest": 0.05}, {"widest": 3.0}],
 }
 
 

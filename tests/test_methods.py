@@ -5,10 +5,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
+from timm.data.mixup import Mixup as TimmMixup
 from torch.nn import functional as F
+from torchvision.transforms.v2.functional import resize
 
 from mixbench.contract import Method, Sources, Step, mixed_loss
 from mixbench.errors import BadParameter, InvalidUnit
@@ -205,3 +208,155 @@ def test_fmix_draws_from_the_spectrum_of_the_paper(decay: float) -> None:
     assert float(across[0] / across[1]) == pytest.approx(4**decay, rel=0.15)
     assert float(along[0] / along[1]) == pytest.approx(4**decay, rel=0.15)
     assert float(power[3, 4] / power[0, 5]) == pytest.approx(1, rel=0.15)  # f is the same
+
+
+def test_resizemix_pastes_the_whole_partner_within_the_image() -> None:
+    """The pasted part is torchvision's antialiased resize; its side is uniform in [0.1, 0.8]."""
+    method = load_method(find("method", "resizemix"))()
+    images = torch.randn(3, 3, 50, 40, generator=generator(2, "synthetic"))
+    sides, free = [], []
+    for seed in range(400):
+        step, _ = step_for(method, images, seed)
+        mixed, sources = method.mix(images, step)
+        others = (sources.index[:, 1] != torch.arange(3)).nonzero()
+        if not len(others):  # every image met itself
+            continue
+        item = int(others[0])
+        changed = (mixed[item] != images[item]).any(0)
+        rows, columns = changed.any(1).nonzero()[:, 0], changed.any(0).nonzero()[:, 0]
+        height, width = len(rows), len(columns)
+        assert int(changed.sum()) == height * width  # a rectangle, all of it
+        assert float(sources.weight[item, 1]) == pytest.approx(height * width / 2000, abs=1e-6)
+        other = images[int(sources.index[item, 1])]
+        expected = resize(other, [height, width], antialias=True)
+        pasted = mixed[item][:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        torch.testing.assert_close(pasted, expected, rtol=1e-4, atol=1e-4)
+        sides.append(height / 50)
+        free.append((int(rows[0]) + 0.5) / (50 - height + 1))
+
+    assert stats.kstest(sides, stats.uniform(0.1, 0.7).cdf).statistic < 0.08
+    assert stats.kstest(free, "uniform").statistic < 0.08
+
+
+def test_smoothmix_blends_through_a_gaussian_of_height_1() -> None:
+    method = load_method(find("method", "smoothmix"))()
+    widths = []
+    for seed in range(300):
+        step, _ = step_for(method, torch.eye(2)[:, :, None, None].expand(2, 2, 24, 30), seed)
+        mixed, sources = method.mix(step.images, step)
+        if int(sources.index[0, 1]) == 0:
+            continue
+        window = mixed[0, 1].double()
+        peak = (window == 1).nonzero()
+        assert len(peak) == 1
+        y, x = (torch.arange(n) - int(p) for n, p in zip((24, 30), peak[0], strict=True))
+        squared = (y[:, None] ** 2 + x**2).double()
+        far = squared > 0
+        sigma = (squared[far] / (-2 * window[far].log())).sqrt()
+        assert float(sigma.max() - sigma.min()) < 1e-3
+        assert float(sources.weight[0, 1]) == pytest.approx(float(window.mean()), abs=1e-6)
+        widths.append(float(sigma.mean()) / 24)
+
+    assert stats.kstest(widths, stats.uniform(0.25, 0.25).cdf).pvalue > 0.01
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3])
+def test_gridmix_adds_the_local_loss_to_the_global_one(weight: float) -> None:
+    step, method = step_for(
+        load_method(find("method", "gridmix"))(grid=2, local_weight=weight),
+        torch.randn(6, 3, 16, 12, generator=generator(1, "synthetic")),
+    )
+    mixed, sources = method.mix(step.images, step)
+    output = step.model(mixed)
+
+    one_hot = F.one_hot(step.targets, 5).float()
+    soft = (one_hot[sources.index] * sources.weight[..., None]).sum(1)
+    whole = F.cross_entropy(output.out, soft)
+    head = method.get_submodule("heads.0")
+    cells = F.adaptive_avg_pool2d(output.features, 2).permute(0, 2, 3, 1).reshape(24, -1)
+    local = F.cross_entropy(head(cells), step.targets[sources.index].flatten())
+
+    torch.testing.assert_close(method.loss(output, sources, step), whole + weight * local)
+
+
+def test_gridmix_fills_any_number_of_cells_equally_often() -> None:
+    """Cells kept with a probability that is uniform itself: 0..16 of them, each as likely."""
+    method: Any = load_method(find("method", "gridmix"))()
+    rng = generator(0, "mix")
+
+    counts = torch.bincount(torch.stack([method.random_cells(rng).sum() for _ in range(3400)]))
+
+    assert stats.chisquare(counts.numpy()).pvalue > 0.01
+
+
+def patchup(images: torch.Tensor, seed: int, **options: Any) -> tuple[torch.Tensor, Sources]:
+    method = load_method(find("method", "patchup"))(**options)
+    step, _ = step_for(method, torch.zeros(len(images), 3, 16, 12), seed)
+    step.site = "block1"
+    return method.mix(images, step)
+
+
+def test_patchup_alters_blocks_and_weighs_what_it_altered() -> None:
+    """On a map whose own values are 1 and whose partner's are 0, what is seen is what is left."""
+    for seed in range(20):
+        images = torch.tensor([1.0, 0.0])[:, None, None, None].expand(2, 64, 16, 16)
+        hard, sources = patchup(images, seed, mode="hard", gamma=0.5)
+        if int(sources.index[0, 1]) == 1:
+            assert float(sources.weight[0, 0]) == pytest.approx(float(hard[0].mean()), abs=1e-5)
+            altered = (hard[0] == 0).float()
+            shrunk = 1 - F.max_pool2d(1 - altered[None], 7, 1)[0]  # where whole blocks fit
+            corners = F.max_pool2d(F.pad(shrunk[None], (6, 6, 6, 6)), 7, 1)[0]
+            inner = altered[:, 6:-6, 6:-6] - corners[:, 6:-6, 6:-6]
+            assert float(inner.abs().max()) == 0  # altered is a union of blocks of 7 x 7
+        soft, sources = patchup(images, seed, mode="soft")
+        if int(sources.index[0, 1]) == 1:
+            assert float(sources.weight[0, 0]) == pytest.approx(float(soft[0].mean()), abs=1e-5)
+            assert len(soft[0].unique()) == 2  # untouched, and blended by one λ
+
+
+def test_patchup_draws_centres_at_the_rate_of_the_source() -> None:
+    """Its γ · W² / (b² (W - b + 1)²), counted by blocks of one place."""
+    method: Any = load_method(find("method", "patchup"))(gamma=0.3, block=1)
+    single = method.blocks(torch.Size((400, 16, 16)), generator(0, "mix"))
+    assert float(single.float().mean()) == pytest.approx(0.3, abs=0.005)
+
+    method = load_method(find("method", "patchup"))(gamma=0.75, block=7)
+    rate = 0.75 * 16**2 / (7**2 * 10**2)
+    middle = method.blocks(torch.Size((4000, 16, 16)), generator(0, "mix"))[:, 8, 8]
+    assert float(middle.float().mean()) == pytest.approx(1 - (1 - rate) ** 49, abs=0.02)
+
+
+def test_the_three_terms_of_patchups_source_are_twice_the_loss_here() -> None:
+    logits = torch.randn(4, 5, generator=generator(0, "synthetic"))
+    own, other = F.one_hot(torch.tensor([0, 1, 2, 3]), 5), F.one_hot(torch.tensor([4, 2, 2, 0]), 5)
+    for kept, lam in ((0.6, 0.3), (0.25, 0.0)):
+        second = lam * own + (1 - lam) * other
+        mixed = kept * own + (1 - kept) * second
+        terms = kept * F.cross_entropy(logits, own.float())
+        terms += (1 - kept) * F.cross_entropy(logits, second) + F.cross_entropy(logits, mixed)
+        torch.testing.assert_close(terms, 2 * F.cross_entropy(logits, mixed))
+
+
+def test_one_of_switches_as_timm_does() -> None:
+    """The same shares of Mixup and CutMix, λ of the same laws, as timm with DeiT's settings."""
+    method = load_method(find("method", "one_of"))()
+    settings = {"mixup_alpha": 0.8, "cutmix_alpha": 1.0, "label_smoothing": 0.0}
+    theirs: Any = partial(TimmMixup, **settings)(num_classes=4)
+    np.random.seed(0)  # noqa: NPY002  # timm draws from it
+    images = torch.eye(4)[:, :, None, None].expand(4, 4, 16, 16)
+    ours: dict[bool, list[float]] = {True: [], False: []}
+    others: dict[bool, list[float]] = {True: [], False: []}
+    for seed in range(1500):
+        step, _ = step_for(method, images, seed)
+        mixed, sources = method.mix(images, step)
+        if bool((sources.index[:, 1] != sources.index[:, 0]).all()):
+            pasted = bool(((mixed == 0) | (mixed == 1)).all())
+            ours[pasted].append(float(sources.weight[0, 0]))
+        mixed, soft = theirs(images.clone(), torch.arange(4))
+        pasted = bool(((mixed == 0) | (mixed == 1)).all())
+        others[pasted].append(float(soft[0, 0]))
+
+    share, expected = (len(d[True]) / (len(d[True]) + len(d[False])) for d in (ours, others))
+    assert share == pytest.approx(expected, abs=0.07)
+    for pasted in (True, False):
+        assert stats.ks_2samp(ours[pasted], others[pasted]).pvalue > 0.01

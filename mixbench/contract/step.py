@@ -63,6 +63,8 @@ class Step:
         Opaque: class indices, multi-hot vectors, captions. Grows with `images`.
     rng
         The method's only source of randomness, on the CPU.
+    num_looked_at
+        Images that the model was run on, and differentiated by, to find where they are salient.
     site
         Where the mixing happens in this step: ``"input"`` or ``"block1"``, ``"block2"``, ...
     """
@@ -83,6 +85,7 @@ class Step:
         self.task = task
         self.model = model
         self.site = "input"
+        self.num_looked_at = 0
         self._split = split
 
     def loss(self, out: Tensor, targets: Tensor) -> Tensor:
@@ -120,9 +123,10 @@ class Step:
         """Return the norm of the loss's gradient at every pixel, (B, H, W); changes nothing."""
         training = self.model.training
         self.model.eval()
-        images = self.images.detach().requires_grad_()
+        images = self.images.detach().to(next(self.model.parameters()).dtype).requires_grad_()
         with torch.enable_grad():
             loss = self.loss(self.model(images).out, self.targets).sum()
             (gradient,) = torch.autograd.grad(loss, images)
         self.model.train(training)
+        self.num_looked_at += len(images)
         return gradient.pow(2).mean(1).sqrt()

@@ -11,7 +11,7 @@ from mixbench.ranks import ALONE, Ranks
 
 
 class StepResult(NamedTuple):
-    """The loss of a step, a scalar, and the number of images that the model saw."""
+    """The loss of a step, a scalar, and the number of images that the model was run on."""
 
     loss: Tensor
     num_images: int
@@ -55,7 +55,8 @@ def mixed_step(method: Method, step: Step, ranks: Ranks = ALONE) -> StepResult:
     if step.site == "input":
         mixed, sources = method.mix(step.images, step)
         output: Output = step.model(mixed[ranks.rows])
-        return StepResult(method.loss(output, sources.rows(ranks.rows), step), len(mixed))
+        loss = method.loss(output, sources.rows(ranks.rows), step)
+        return StepResult(loss, len(mixed) + step.num_looked_at)
     blocks = {f"block{i}": name for i, name in enumerate(step.model.blocks, start=1)}  # type: ignore[arg-type]
     if step.site not in blocks:
         raise InvalidUnit(
@@ -75,4 +76,5 @@ def mixed_step(method: Method, step: Step, ranks: Ranks = ALONE) -> StepResult:
         output = step.model.forward(step.images[ranks.rows])
     finally:
         handle.remove()
-    return StepResult(method.loss(output, seen[0], step), len(step.images))
+    loss = method.loss(output, seen[0], step)
+    return StepResult(loss, len(step.images) + step.num_looked_at)

@@ -59,12 +59,22 @@ class ToySplit:
 
 
 class ToyTask(Task):
-    """Tell apart images of one dominant colour per class; 96 of them, 16x12, made by arithmetic."""
+    """Tell apart images of one dominant colour per class; 96 of them, 16x12, made by arithmetic.
+
+    Parameters
+    ----------
+    channels
+        Of the images that the model takes, where they are not the task's own.
+    """
 
     version = 1
     num_classes = CLASSES
     image_size = (16, 12)
     metrics = (Metric("accuracy", "%", higher_is_better=True, primary=True),)
+
+    def __init__(self, channels: int = 3) -> None:
+        super().__init__()
+        self.channels = channels
 
     def load(self, part: Part, folder: Path, seed: int) -> ToySplit:  # noqa: ARG002  # nothing to read
         """Return the images; all parts are alike."""
@@ -76,8 +86,8 @@ class ToyTask(Task):
 
     def build(self, model: str) -> nn.Module:  # noqa: ARG002  # there is one
         """Return a small residual net with a last map of 8x6."""
-        net = ResidualNet(8, channels=3, classes=CLASSES, strides=(1, 2, 1))
-        return sized(net, 3, self.image_size)
+        net = ResidualNet(8, channels=self.channels, classes=CLASSES, strides=(1, 2, 1))
+        return sized(net, self.channels, self.image_size)
 
     def new_classifier(self, feature_dim: int) -> nn.Module:
         """Return a linear classifier."""
@@ -124,9 +134,9 @@ class Subject:
         adopt_buffers(method, self.prepared)
         return method
 
-    def bound(self) -> tuple[Method, nn.Module, Task]:
+    def bound(self, channels: int = 3) -> tuple[Method, nn.Module, Task]:
         """Return a fresh, prepared method with the toy task's model, always the same weights."""
-        method, task = self.fresh(), ToyTask()
+        method, task = self.fresh(), ToyTask(channels)
         return method, bound(method, task, "toy"), task
 
 
@@ -168,7 +178,7 @@ def mix(
     pool
         The images that `Step.draw` draws from; the batch itself if there are no others.
     """
-    method, model, task = subject.bound()
+    method, model, task = subject.bound(images.shape[1])
     targets = torch.arange(len(images)) % CLASSES
     others = images.repeat(CLASSES, 1, 1, 1) if pool is None else pool
     classes = torch.arange(len(others)) % CLASSES

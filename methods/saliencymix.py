@@ -1,0 +1,125 @@
+"""SaliencyMix: CutMix with the box around the most salient pixel of the partner.
+
+Paper    Uddin et al., SaliencyMix: A Saliency Guided Data Augmentation Strategy for Better
+         Regularization, ICLR 2021, arXiv:2006.01791, §3.2; saliency by Montabone & Soto, Human
+         Detection Using a Mobile Platform and Novel Features Derived from a Visual Saliency
+         Mechanism, 2010
+Source   afm-shahab-uddin/SaliencyMix@9ee02b8, SaliencyMix_CIFAR/saliencymix.py:191-248;
+         opencv/opencv_contrib@73c03fd, modules/saliency/src/staticSaliencyFineGrained.cpp:81-296
+Differs  in whose saliency it is: every image's, as in the paper, where the source takes one image's
+         for the whole batch (`per_image=false`). In what it is computed from: the source hands
+         OpenCV normalised floats, whose bytes OpenCV reads as pixels, so that the map has nothing
+         to do with the picture (correlations below 0.05 with the map of the same picture in bytes,
+         seen by running it); here it is the picture's. In rounding: OpenCV's is down, at every
+         scale; here there is none
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mixbench.contract import Method, Sources, Step
+from mixbench.declare import Fraction, Positive
+from mixbench.kernels import beta, permutation
+
+NEIGHBOURHOODS = 12, 24, 48, 28, 56, 112  # half the sides of the surrounds, in pixels
+
+
+class SaliencyMix(Method):
+    """Paste, where it is most salient, a box of a random partner.
+
+    Parameters
+    ----------
+    alpha
+        λ ~ Beta(α, α) is the share of the image that the box, before clipping, leaves.
+    prob
+        Of mixing a batch at all; the source's value for CIFAR.
+    per_image
+        Each partner's own peak places its box; otherwise that of the batch's first partner, all.
+    """
+
+    version = 1
+
+    def __init__(
+        self, alpha: Positive = 1.0, prob: Fraction = 0.5, *, per_image: bool = True
+    ) -> None:
+        super().__init__()
+        self.alpha = alpha
+        self.prob = prob
+        self.per_image = per_image
+
+    def mix(self, x: Tensor, step: Step) -> tuple[Tensor, Sources]:
+        """Return the pasted batch; the weights are the shares of pixels, after clipping."""
+        size, (height, width) = len(x), x.shape[-2:]
+        skipped = torch.rand((), generator=step.rng) >= self.prob
+        side = float(1 - beta(self.alpha, step.rng)) ** 0.5
+        partner = permutation(size, step.rng, x.device)
+        if skipped:
+            return x, Sources.alone(x)
+        seen = x.index_select(0, partner if self.per_image else partner[:1])
+        peak = saliency(seen).flatten(1).argmax(1).expand(size)
+        rows = _near(height, peak // width, int(height * side) // 2)
+        columns = _near(width, peak % width, int(width * side) // 2)
+        pasted = (rows[:, :, None] & columns[:, None])[:, None]
+        mixed = torch.where(pasted, x.index_select(0, partner), x)
+        return mixed, Sources.pair(partner, 1 - pasted.float().mean((1, 2, 3)))
+
+
+def saliency(x: Tensor) -> Tensor:
+    """Return how much every pixel differs from what surrounds it, (B, H, W) in [0, 2].
+
+    Pixels brighter than their surrounds and pixels darker than theirs are counted apart, each in
+    parts of the image's largest, and then added.
+    """
+    grey = _smooth(_smooth(_grey(x.float())))[:, 0]
+    brighter, darker = torch.zeros_like(grey), torch.zeros_like(grey)
+    for reach in NEIGHBOURHOODS:
+        contrast = grey - _surround(grey, reach)
+        brighter += contrast.clamp_min(0)
+        darker -= contrast.clamp_max(0)
+    return _in_parts(brighter) + _in_parts(darker)
+
+
+def _grey(x: Tensor) -> Tensor:
+    """Return one channel, (B, 1, H, W): of three by OpenCV's weights, of others the mean."""
+    if x.shape[1] != 3:
+        return x.mean(1, keepdim=True)
+    weights = torch.tensor([0.114, 0.587, 0.299], device=x.device)
+    return torch.einsum("bchw,c->bhw", x, weights)[:, None]
+
+
+def _smooth(grey: Tensor) -> Tensor:
+    """Blur by a Gaussian of 3 x 3 pixels, (B, 1, H, W); the edge pixel itself is not mirrored."""
+    weights = torch.tensor([0.25, 0.5, 0.25], device=grey.device)
+    height, width = grey.shape[-2:]
+    sides = "reflect" if min(height, width) > 1 else "replicate"
+    padded = F.pad(grey, (1, 1, 1, 1), mode=sides)
+    return F.conv2d(padded, torch.outer(weights, weights)[None, None])
+
+
+def _surround(grey: Tensor, reach: int) -> Tensor:
+    """Return the mean of the pixels at most `reach` away, without the pixel itself, (B, H, W)."""
+    sums = F.pad(grey.double(), (1, 0, 1, 0)).cumsum(1).cumsum(2)
+    height, width = grey.shape[-2:]
+    (top, bottom), (left, right) = (_range(n, reach, grey.device) for n in (height, width))
+    high, low = sums[:, bottom], sums[:, top]
+    total = high[..., right] - high[..., left] - low[..., right] + low[..., left]
+    number = (bottom - top)[:, None] * (right - left) - 1
+    return ((total - grey) / number.clamp_min(1)).float()
+
+
+def _range(length: int, reach: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return from where to where every place's surround goes along an axis: a pixel more after."""
+    places = torch.arange(length, device=device)
+    return (places - reach + 1).clamp_min(0), (places + reach + 1).clamp_max(length)
+
+
+def _in_parts(contrast: Tensor) -> Tensor:
+    """Divide by each image's largest value, if there is one, (B, H, W)."""
+    return contrast / contrast.amax((1, 2), keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+
+
+def _near(length: int, centre: Tensor, half: int) -> Tensor:
+    """Return which places of an axis lie in ``centre - half : centre + half``, (B, length)."""
+    places = torch.arange(length, device=centre.device)
+    return (places >= centre[:, None] - half) & (places < centre[:, None] + half)
