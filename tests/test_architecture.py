@@ -72,16 +72,12 @@ HEAVY = (
     *("search.space", "search.fitness", "search.found", "search.genetic", "search.direct"),
     *("search.evolve", "search.strategies"),
     *("figures.search", "figures.mixes", "figures.predictions", "figures.localization"),
-    *(
-        "figures.detections",
-        "figures.captions",
-        "figures.robustness",
-        "figures.cells",
-        "figures.preview",
-    ),
+    *("figures.detections", "figures.captions", "figures.robustness", "figures.cells"),
+    *("figures.preview", "figures.terminal", "figures.pictures"),
     "scaffold.files",
     *("site.charts", "site.pages"),
-    *("testing.toy", "testing.measuring", "testing.mixing", "testing.training", "testing.checks"),
+    *("testing.toy", "testing.measuring", "testing.checks", "testing.mixing", "testing.training"),
+    *("testing.methods", "testing.tasks"),
     *("testing.plugin", "testing"),
 )
 CLI = (

@@ -10,7 +10,7 @@ from mixbench.testing import METHOD_CHECKS, mixing, run_checks, subject_of
 def test_method_keeps_the_contract(name: str) -> None:
     """All checks in one test, since a method that must be prepared is prepared once."""
     card = find("method", name)
-    results = [*run_checks(subject_of(card))]
+    results = [*run_checks(subject_of(card), METHOD_CHECKS)]
 
     assert [result.check for result in results] == [check.__name__ for check in METHOD_CHECKS]
     assert [result for result in results if result.status == "FAILED"] == []

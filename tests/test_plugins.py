@@ -3,18 +3,21 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.image
 import numpy as np
 import pytest
+import torch
+from PIL import Image
+from rich.console import Console
 
-from mixbench.figures.preview import preview
+from mixbench.figures.preview import Row, drawn, preview
+from mixbench.figures.terminal import in_text
 from mixbench.plan.data import locate
 from mixbench.registry.units import find, make_task
-from mixbench.scaffold.files import package_files
+from mixbench.scaffold.files import package_files, unit_file
 from mixbench.testing import METHOD_CHECKS, method_checks
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -151,9 +154,57 @@ def test_a_new_method_is_sound_and_runs(
     assert (tmp_path / "my_mix.py").exists()
 
 
+def test_a_new_task_is_sound_and_runs(mixbench: Run, tmp_path: Path) -> None:
+    made = mixbench("new", "task", "my_task", "--to", "mine")
+
+    assert made.returncode == 0, made.stderr
+    checked = mixbench("check", "mine/my_task.py")
+    assert checked.returncode == 0, checked.stdout
+    assert checked.stdout.splitlines()[-1] == "9 of 9 checks ran: 9 ok, 0 exempt, 0 failed"
+    task = ("-t", "mine/my_task.py", "--set", "my_task.epochs=1")
+    ran = mixbench("run", "-m", "none", *task, "--protocol", "quick")
+    assert ran.returncode == 0, ran.stderr
+    assert "synthetic" in ran.stdout
+    (record,) = (tmp_path / "store/records/my_task/none").glob("*.json")
+    assert json.loads(record.read_text())["task"]["source"] == "file"
+
+
+@pytest.mark.parametrize(
+    ("part", "by", "check", "said"),
+    [
+        ('self.names_of(class_folders(folder / "train"), folder / "train")', '["it"] * 5',
+         "classes_are_named_and_all_there", "two classes have the same name"),
+        ("rng = generator(amount.seed,", "rng = generator(int(folder.stat().st_mtime_ns % 999),",
+         "generating_twice_gives_the_same", "differs the second time"),
+        ('"test" if part == "test" else "train"', '"train"', "parts_share_no_image",
+         "train and test share 90 images"),
+        ('{"train": 0, "test": 0}', '{"train": 0}', "generated_data_has_the_layout",
+         "was written and is not declared"),
+        ("metrics = TOP1", "metrics = TOP1[1:]", "declarations_fit_together",
+         "0 metrics are primary"),
+    ],
+    ids=["names", "clock", "shared", "undeclared", "rank"],
+)  # fmt: skip
+def test_a_fault_of_a_task_is_shown(
+    mixbench: Run, tmp_path: Path, part: str, by: str, check: str, said: str
+) -> None:
+    text = unit_file("task", "my_task")
+    assert part in text
+    (tmp_path / "my_task.py").write_text(text.replace(part, by))
+
+    done = mixbench("check", "./my_task.py")
+
+    assert done.returncode == 3, done.stdout + done.stderr
+    line = next(line for line in done.stdout.splitlines() if check in line)
+    assert line.startswith("FAILED")
+    assert said in line
+    assert "my_task.py:" in done.stdout
+    assert "9 of 9 checks ran" in done.stdout
+
+
 def installed(folder: Path, name: str, *, owner: str = "", module: str = "") -> None:
     """Lay a package into a folder of the import path, with the metadata that pip would write."""
-    for place, text in package_files(name).items():
+    for place, text in package_files("method", name).items():
         inside = Path(*Path(place).parts[1:])
         if inside.parts[0] == f"mixbench_{name}":
             (folder / inside).parent.mkdir(parents=True, exist_ok=True)
@@ -238,35 +289,6 @@ def test_listing_runs_nothing_of_a_package(mixbench: Run, path: Path, tmp_path: 
     assert not mark.exists()
 
 
-@pytest.mark.slow
-def test_a_new_package_installs_and_passes_its_own_test(tmp_path: Path) -> None:
-
-    def call(*command: str | Path) -> None:
-        done = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-
-    call(sys.executable, "-m", "mixbench", "new", "method", "band_mix", "--package")
-    call(sys.executable, "-m", "venv", "--system-site-packages", "venv")
-    parent = subprocess.run(
-        [sys.executable, "-c", "import site; print(site.getsitepackages()[0])"],
-        capture_output=True, text=True, check=True,
-    ).stdout.strip()  # fmt: skip
-    python = tmp_path / "venv/bin/python"
-    (own,) = (tmp_path / "venv/lib").glob("python*/site-packages")
-    (own / "mixbench_of_the_parent.pth").write_text(f"import site; site.addsitedir({parent!r})\n")
-    package = tmp_path / "mixbench-band_mix"
-    options = ("--no-deps", "--no-build-isolation", "--quiet")
-    call(sys.executable, "-m", "pip", "wheel", *options, "--wheel-dir", "wheels", package)
-    (wheel,) = (tmp_path / "wheels").iterdir()
-    call(python, "-m", "pip", "install", *options, wheel)
-
-    done = subprocess.run(
-        [python, "-m", "pytest", "-q", str(package)], capture_output=True, text=True, check=False
-    )
-
-    assert "15 passed" in done.stdout, done.stdout + done.stderr
-
-
 def test_a_preview_shows_every_method_on_the_same_images(mixbench: Run, tmp_path: Path) -> None:
     done = mixbench("preview", "mixup,guided_patchmix", "none", "-t", "digits", "--out", "a.png")
 
@@ -277,12 +299,49 @@ def test_a_preview_shows_every_method_on_the_same_images(mixbench: Run, tmp_path
     assert "Did you mean 'mixup'" in mixbench("preview", "mixap", "-t", "digits").stderr
 
 
+def test_a_preview_is_on_photographs_or_on_a_folder_of_pictures(
+    mixbench: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A terminal with colours shows it, too; of two pictures, each line has both."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    bare = mixbench("preview", "puzzlemix", "saliencymix", "--out", "a.png")
+    empty = mixbench("preview", "cutmix", "--images", "mine")
+    for name, level in (("dark", 40), ("light", 200)):
+        Image.new("RGB", (200, 150), (level, level, level)).save(folder / f"{name}.png")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    mine = mixbench("preview", "mixup", "--images", "mine")
+    both = mixbench("preview", "mixup", "--images", "mine", "-t", "digits")
+
+    assert bare.returncode == 0, bare.stderr
+    assert bare.stdout == "a.png\n"
+    assert (empty.returncode, "mine must hold at least two pictures" in empty.stderr) == (2, True)
+    assert (mine.returncode, (tmp_path / "preview.png").is_file()) == (0, True), mine.stderr
+    assert "▀" in mine.stdout
+    assert "dark: " in mine.stdout
+    assert "leave out --task" in both.stderr
+
+
+def test_a_terminal_shows_two_pixels_in_every_character() -> None:
+    image = torch.zeros(3, 64, 64)
+    image[0, :32] = 1  # red above black
+    console = Console(force_terminal=True, color_system="truecolor", width=40, record=True)
+
+    console.print(in_text([Row("it", image[None], ["all"])], 34))
+
+    lines = [line for line in console.export_text(styles=True).splitlines() if "▀" in line]
+    assert len(lines) == 16  # 32 rows of pixels
+    assert all(line.count("▀") == 32 for line in lines)
+    assert "38;2;255;0;0;48;2;255;0;0" in lines[0]
+    assert "38;2;0;0;0;48;2;0;0;0" in lines[-1]
+
+
 def test_a_preview_is_drawn_from_what_the_method_made() -> None:
     card, task = find("method", "mixup"), make_task(find("task", "digits"), {})
     place = locate(find("task", "digits"), None)
     assert place.folder is not None
 
-    figure = preview([card], task, place.folder, "resnet8")
+    figure = drawn(preview([card], task, place.folder, "resnet8"))
 
     rows = [np.asarray(axes.get_images()[0].get_array()) for axes in figure.axes]
     assert len(rows) == 12

@@ -1,6 +1,7 @@
-"""``mixbench check``, ``preview`` and ``new``: for whoever writes a method."""
+"""``mixbench check``, ``preview`` and ``new``: for whoever writes a method or a task."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,24 +12,33 @@ from mixbench.errors import UsageError
 
 if TYPE_CHECKING:
     from mixbench.contract import Task
-    from mixbench.registry.cards import Card
+    from mixbench.registry.cards import Card, Kind
 
 REFUSED = 3
 
 
 @click.command()
-@click.argument("method")
+@click.argument("unit")
 @as_json
-def check(method: str, *, as_json: bool) -> int:
-    """Check whether a method, by its name or its file, keeps the contract."""
-    from mixbench.registry.units import find, load_method
-    from mixbench.testing import METHOD_CHECKS, run_checks, subject_of
+def check(unit: str, *, as_json: bool) -> int:
+    """Check whether a method or a task, by its name or its file, keeps the contract."""
+    from mixbench.registry.units import find, kind_of, load_method, load_task
+    from mixbench.testing import METHOD_CHECKS, TASK_CHECKS, TaskSubject, run_checks, subject_of
+    from mixbench.testing.checks import Check, HasCard
 
-    card = find("method", method)
-    load_method(card)
+    kind = kind_of(unit)
+    card = find(kind, unit)
+    subject: HasCard
+    checks: tuple[Check, ...]
+    if kind == "method":
+        load_method(card)
+        subject, checks = subject_of(card), METHOD_CHECKS
+    else:
+        load_task(card)
+        subject, checks = TaskSubject(card), TASK_CHECKS
     results = []
-    width = max(len(one.__name__) for one in METHOD_CHECKS)
-    for result in run_checks(subject_of(card)):
+    width = max(len(one.__name__) for one in checks)
+    for result in run_checks(subject, checks):
         results.append(result)
         if as_json:
             continue
@@ -41,34 +51,64 @@ def check(method: str, *, as_json: bool) -> int:
     else:
         exempt = sum(result.status == "exempt" for result in results)
         kept = len(results) - failed - exempt
-        said = f"{len(results)} of {len(METHOD_CHECKS)} checks ran: {kept} ok"
+        said = f"{len(results)} of {len(checks)} checks ran: {kept} ok"
         click.echo(f"{said}, {exempt} exempt, {failed} failed")
     return REFUSED if failed else 0
 
 
 @click.command()
 @click.argument("methods", nargs=-1, required=True)
-@click.option("-t", "--task", required=True, help="Whose images.")
-@click.option("--data", metavar="PATH", help="Their folder; by default, some are generated.")
+@click.option("-t", "--task", help="On a task's images; generated, unless --data has them.")
+@click.option("--data", metavar="PATH", help="The task's data.")
+@click.option(
+    "--images", type=click.Path(path_type=Path, file_okay=False, exists=True), metavar="DIR",
+    help="On the pictures in a folder; without a folder or a task, on three photographs.",
+)  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=0, help="Of the images and the mixing.")
 @click.option(
     "--out", type=click.Path(path_type=Path, dir_okay=False), default="preview.png",
     show_default=True, help="The picture: png, pdf or svg.",
 )  # fmt: skip
-def preview(methods: tuple[str, ...], *, task: str, data: str | None, seed: int, out: Path) -> None:
-    """Draw what methods make of the same images, with the shares of their labels."""
+def preview(
+    methods: tuple[str, ...],
+    *,
+    task: str | None,
+    data: str | None,
+    images: Path | None,
+    seed: int,
+    out: Path,
+) -> None:
+    """Draw what methods make of the same images, with the shares of their labels.
+
+    A terminal with colours shows it as well.
+    """  # noqa: DOC501  # commands tell their users
     import tempfile
 
+    from rich.console import Console
+
     from mixbench.cli.options import names
-    from mixbench.figures.preview import preview as draw
+    from mixbench.figures.pictures import bundled, pictures_in
+    from mixbench.figures.preview import drawn
+    from mixbench.figures.preview import preview as rows_of
+    from mixbench.figures.terminal import in_text
     from mixbench.registry.units import find
 
+    if images is not None and (task or data):
+        raise UsageError("--images takes pictures without a task: leave out --task and --data.")
     cards = [find("method", name) for name in names(methods)]
-    card = find("task", task)
     with tempfile.TemporaryDirectory() as scratch:
-        shown, folder = _images(card, data, Path(scratch))
-        figure = draw(cards, shown, folder, card.declared["protocols"]["quick"].model, seed)
-    figure.savefig(out, dpi=110)
+        if task is None:
+            shown = pictures_in(images) if images else bundled()
+            rows = rows_of(cards, shown, Path(), "", seed)
+        else:
+            card = find("task", task)
+            of_task, folder = _images(card, data, Path(scratch))
+            model = card.declared["protocols"]["quick"].model
+            rows = rows_of(cards, of_task, folder, model, seed)
+    drawn(rows).savefig(out, dpi=110)
+    console = Console()
+    if console.color_system:
+        console.print(in_text(rows, console.width))
     click.echo(out)
 
 
@@ -94,25 +134,52 @@ def _images(card: "Card", data: str | None, scratch: Path) -> "tuple[Task, Path]
 
 @click.group()
 def new() -> None:
-    """Write the beginning of a method."""
+    """Write the beginning of a method or a task."""
+
+
+def _beginning(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of what is written where."""
+    to = click.Path(path_type=Path, file_okay=False)
+    for decorate in (
+        click.option("--to", type=to, default=".", metavar="DIR", help="Where; by default, here."),
+        click.option(
+            "--package", is_flag=True, help="As a package of its own, with a test and CI."
+        ),
+        click.argument("name"),
+    ):
+        command = decorate(command)
+    return command
 
 
 @new.command("method")
-@click.argument("name")
-@click.option("--package", is_flag=True, help="As a package of its own, with a test and CI.")
-@click.option("--to", type=click.Path(path_type=Path, file_okay=False), default=".", metavar="DIR")
+@_beginning
 def new_method(name: str, *, package: bool, to: Path) -> None:
     """Write a method that works, to be changed into yours.
 
     It pastes a band of rows; `mixbench check`, `-m ./NAME.py` and `mixbench list` take it as it is.
-    """  # noqa: DOC501  # commands tell their users
-    from mixbench.scaffold.files import method_file, package_files
+    """
+    _write("method", name, to, package=package)
+
+
+@new.command("task")
+@_beginning
+def new_task(name: str, *, package: bool, to: Path) -> None:
+    """Write a task that works, to be changed into yours.
+
+    It classifies images in a folder for each class, and generates some; `mixbench check` and
+    `-t ./NAME.py` take it as it is.
+    """
+    _write("task", name, to, package=package)
+
+
+def _write(kind: "Kind", name: str, to: Path, *, package: bool) -> None:
+    from mixbench.scaffold.files import package_files, unit_file
 
     if not name.isidentifier() or name != name.lower():
         raise UsageError(
-            f"A method is named in small letters, digits and underscores, as my_mix (got {name!r})."
+            f"A {kind} is named in small letters, digits and underscores, as my_mix (got {name!r})."
         )
-    files = package_files(name) if package else {f"{name}.py": method_file(name)}
+    files = package_files(kind, name) if package else {f"{name}.py": unit_file(kind, name)}
     for place in files:
         if (to / place).exists():
             raise UsageError(f"{to / place} is there already: choose another name or --to DIR.")

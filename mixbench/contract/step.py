@@ -112,8 +112,10 @@ class Step:
         """
         if self._split is None or self._split.by_class is None:
             raise MixbenchError("This method draws images by class: it needs a task with classes.")
-        index = self._split.by_class.draw(classes.cpu(), self.rng)
         start = len(self.images)
+        if not len(classes):
+            return classes.new_zeros(0, dtype=torch.int64, device=self.images.device)
+        index = self._split.by_class.draw(classes.cpu(), self.rng)
         drawn = self._split.read(index, self.rng).to(self.images)
         self.images = torch.cat([self.images, drawn])
         self.targets = torch.cat([self.targets, self._split.targets[index].to(self.targets)])

@@ -4,12 +4,13 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from mixbench.contract import Method, Split, Step, Task
+from mixbench.contract import Method, Sources, Step, Task
 from mixbench.declare import Need
 from mixbench.figures.mixes import INK, shares_of, told
 from mixbench.registry.cards import Card
@@ -18,11 +19,33 @@ from mixbench.stages.untrained import bound, prepare
 from mixbench.streams import generator
 
 COLUMNS, WIDEST = 6, 20  # images, and letters of a class's name
+TRIES = 16  # steps, of which the one is shown that mixes most evenly
 
 
-def preview(cards: Sequence[Card], task: Task, folder: Path, model: str, seed: int = 0) -> Figure:
-    """Return a row of images, and below it what each method makes of them, with the shares.
+class Row(NamedTuple):
+    """Images beside each other.
 
+    Attributes
+    ----------
+    name
+        Of what was done to them.
+    images : (N, C, H, W)
+        In [0, 1].
+    texts
+        What each shows, in shares.
+    """
+
+    name: str
+    images: Tensor
+    texts: Sequence[str]
+
+
+def preview(
+    cards: Sequence[Card], task: Task, folder: Path, model: str, seed: int = 0
+) -> list[Row]:
+    """Return some images, and what each method makes of them, with the shares.
+
+    Of a few steps, the one is shown that mixes most evenly: a method's usual step may mix little.
     Models are untrained: what a method finds by a model (a search, a saliency) is as good as that.
 
     Parameters
@@ -37,14 +60,30 @@ def preview(cards: Sequence[Card], task: Task, folder: Path, model: str, seed: i
     images, targets = split.read(index, None), split.targets[index]
     classes = [textwrap.shorten(n, WIDEST, placeholder="…") if " " in n else n[:WIDEST]
                for n in task.class_names(folder)]  # fmt: skip
-    figure = Figure(figsize=(1.7 * COLUMNS, 2.05 * (len(cards) + 1)), layout="constrained")
-    rows = figure.subplots(len(cards) + 1, COLUMNS, squeeze=False)
-    low, high = float(images.min()), float(images.max())
-    _fill(rows[0], "as they are", images, told(targets, task, classes), (low, high))
-    for axes, card in zip(rows[1:], cards, strict=True):
+    rows = [("as they are", images, told(targets, task, classes))]
+    for card in cards:
         method = _ready(card, task, folder, model, seed)
-        mixed, texts = _mixed(method, (images, targets), split, task, (classes, seed, model))
-        _fill(axes, card.name, mixed, texts, (low, high))
+        net = bound(method, task, model)
+        steps = [
+            Step(images, targets, rng=rng, task=task, model=net, split=split)
+            for rng in (generator(seed, "mix", number) for number in range(TRIES))
+        ]
+        step, mixed, sources = max((_mixed(method, step) for step in steps), key=_evenness)
+        rows.append((card.name, mixed, shares_of(sources, step.targets, task, classes)))
+    low, high = images.min(), images.max()
+    return [Row(name, ((x - low) / (high - low)).clamp(0, 1), texts) for name, x, texts in rows]
+
+
+def drawn(rows: Sequence[Row]) -> Figure:
+    """Return a picture of the rows."""
+    columns = len(rows[0].images)
+    figure = Figure(figsize=(1.7 * columns + 0.3, 2.05 * len(rows)), layout="constrained")
+    for axes, row in zip(figure.subplots(len(rows), columns, squeeze=False), rows, strict=True):
+        axes[0].set_ylabel(row.name, fontsize=9, color=INK)
+        for panel, image, text in zip(axes, row.images, row.texts, strict=True):
+            panel.imshow(image.permute(1, 2, 0).numpy(), cmap="gray", vmin=0, vmax=1)
+            panel.set(xticks=[], yticks=[])
+            panel.set_xlabel(text, fontsize=7, color=INK)
     return figure
 
 
@@ -60,22 +99,18 @@ def _unlike(targets: Tensor, seed: int) -> Tensor:
     return torch.tensor(turns[:COLUMNS])
 
 
-def _mixed(
-    method: Method,
-    batch: tuple[Tensor, Tensor],
-    split: Split,
-    task: Task,
-    about: tuple[Sequence[str], int, str],
-) -> tuple[Tensor, list[str]]:
-    """Return a batch as a method mixes it, and the shares of the classes in it."""
-    classes, seed, model = about
-    step = Step(
-        *batch, rng=generator(seed, "mix", 0), task=task, model=bound(method, task, model),
-        split=split,
-    )  # fmt: skip
+def _mixed(method: Method, step: Step) -> tuple[Step, Tensor, Sources]:
+    """Return a step with the first of the images that it is mixed into, and what they are of."""
+    number = len(step.images)
     mixed, sources = method.mix(step.images, step)
-    mixed, sources = mixed[:COLUMNS], sources.rows(slice(COLUMNS))
-    return mixed.detach(), shares_of(sources, step.targets, task, classes)
+    return step, mixed[:number].detach(), sources.rows(slice(number))
+
+
+def _evenness(mixed: tuple[Step, Tensor, Sources]) -> float:
+    """Return how much the images are of two: 1/4 if half of each is another's, 0 if none is."""
+    index, weight = mixed[2]
+    own = (weight * (index == torch.arange(len(index))[:, None])).sum(1)
+    return float((own * (1 - own)).mean())
 
 
 def _ready(card: Card, task: Task, folder: Path, model: str, seed: int) -> Method:
@@ -87,21 +122,3 @@ def _ready(card: Card, task: Task, folder: Path, model: str, seed: int) -> Metho
         scorers = {r: load_method(find("method", need.method)) for r, need in needs.items()}
         prepare(method, scorers, task, model, folder, seed)
     return method
-
-
-def _fill(
-    axes: Sequence[object],
-    name: str,
-    images: Tensor,
-    texts: Sequence[str],
-    limits: tuple[float, float],
-) -> None:
-    """Show a row of images, its name at the left and a text under each."""
-    low, high = limits
-    for number, panel in enumerate(axes):
-        shown = ((images[number] - low) / (high - low)).clamp(0, 1).permute(1, 2, 0)
-        panel.imshow(shown.numpy(), cmap="gray", vmin=0, vmax=1)  # type: ignore[attr-defined]
-        panel.set(xticks=[], yticks=[])  # type: ignore[attr-defined]
-        panel.set_xlabel(texts[number], fontsize=7, color=INK)  # type: ignore[attr-defined]
-        if number == 0:
-            panel.set_ylabel(name, fontsize=9, color=INK)  # type: ignore[attr-defined]

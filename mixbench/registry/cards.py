@@ -137,6 +137,15 @@ def read_card(path: Path, kind: Kind, source: Source = "builtin") -> Card:
     )
 
 
+def tells_of_data(path: Path) -> bool:
+    """Tell whether a file's docstring has a field Data, as a task's has and a method's has not."""
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, SyntaxError):
+        return False  # reading it as a unit will say what is wrong
+    return "Data" in _header(ast.get_docstring(tree) or "")
+
+
 def _unit_class(tree: ast.Module, name: str, path: Path) -> ast.ClassDef:
     """Return the only public class, or among several the one that the file is named after."""
     classes = [n for n in tree.body if isinstance(n, ast.ClassDef) and n.name[0] != "_"]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mixbench.declare.facts import OF_THE_SUBJECT
 from mixbench.errors import InvalidUnit, UnknownName
-from mixbench.registry.cards import Card, Kind, Source, read_card
+from mixbench.registry.cards import Card, Kind, Source, read_card, tells_of_data
 
 if TYPE_CHECKING:
     from mixbench.contract import Method, Task
@@ -62,7 +62,7 @@ def find(kind: Kind, name: str) -> Card:
     InvalidUnit
         If it is defined twice, or its file is none.
     """
-    if name.endswith(".py") or "/" in name:
+    if _is_path(name):
         return _card(Path(name), kind, "file")
     builtin, offered = paths(kind).get(name), packaged(kind).get(name, ())
     if (builtin is not None) + len(offered) > 1:
@@ -75,6 +75,16 @@ def find(kind: Kind, name: str) -> Card:
     if builtin is None:
         raise UnknownName(kind, name, available(kind))
     return _card(builtin, kind, "builtin")
+
+
+def kind_of(name: str) -> Kind:
+    """Return what a name or a path is of: a task if one is called so, else a method."""
+    is_task = tells_of_data(Path(name)) if _is_path(name) else name in available("task")
+    return "task" if is_task else "method"
+
+
+def _is_path(name: str) -> bool:
+    return name.endswith(".py") or "/" in name
 
 
 @cache

@@ -1,8 +1,9 @@
-"""Fill in the templates of a new method."""
+"""Fill in the templates of a new method or task."""
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import mixbench
+from mixbench.registry.cards import Kind
 
 PACKAGE = {
     "pyproject.toml": "pyproject.toml.j2",
@@ -12,31 +13,36 @@ PACKAGE = {
 }
 
 
-def method_file(name: str) -> str:
-    """Return a method's file."""
-    return _filled("method.py.j2", name)
+def unit_file(kind: Kind, name: str) -> str:
+    """Return the file of a method or a task."""
+    return _filled(f"{kind}.py.j2", kind, name)
 
 
-def package_files(name: str) -> dict[str, str]:
-    """Return the files of a package with one method, by their paths."""
+def package_files(kind: Kind, name: str) -> dict[str, str]:
+    """Return the files of a package with one method or task, by their paths."""
     top = f"mixbench-{name}"
     files = {
-        f"{top}/{path}": _filled(f"package/{source}", name) for path, source in PACKAGE.items()
+        f"{top}/{path}": _filled(f"package/{source}", kind, name)
+        for path, source in PACKAGE.items()
     }
     return files | {
-        f"{top}/mixbench_{name}/__init__.py": f'"""The mixing method {name}."""\n',
-        f"{top}/mixbench_{name}/{name}.py": method_file(name),
+        f"{top}/mixbench_{name}/__init__.py": f'"""The {kind} {name}, for mixbench."""\n',
+        f"{top}/mixbench_{name}/{name}.py": unit_file(kind, name),
     }
 
 
-def _filled(template: str, name: str) -> str:
+def _filled(template: str, kind: Kind, name: str) -> str:
     pages = Environment(
         loader=PackageLoader("mixbench.scaffold"),
         undefined=StrictUndefined,
         keep_trailing_newline=True,
+        trim_blocks=True,
         autoescape=False,  # Python and TOML, not pages
         variable_start_string="<<",
         variable_end_string=">>",
+        block_start_string="<%",
+        block_end_string="%>",
     )
     camel = "".join(part.capitalize() for part in name.split("_"))
-    return pages.get_template(template).render(name=name, camel=camel, version=mixbench.__version__)
+    told = {"kind": kind, "name": name, "camel": camel, "version": mixbench.__version__}
+    return pages.get_template(template).render(told)

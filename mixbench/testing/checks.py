@@ -1,58 +1,29 @@
-"""What every mixing method owes, as checks that anyone can run on any method.
+"""Checks that anyone can run on any method or task, and what came of them.
 
-Each check takes a `Subject` and returns what was measured, or raises AssertionError with a sentence
-that says so; the second paragraph of its docstring is what to do then. A method may be exempt from
-some of them, and says why (`Method.exempt`).
+Each takes a subject and returns what was measured, or raises AssertionError with a sentence that
+says so; the second paragraph of its docstring is what to do then. A method may be exempt from some
+of them, and says why (`Method.exempt`).
 """
 
 import ast
 import inspect
-from collections.abc import Callable, Iterator
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
 
 from mixbench.registry.cards import Card
 from mixbench.registry.units import line_of
-from mixbench.testing.mixing import (
-    alike_images_stay,
-    bfloat16_stays_and_weights_do_not_follow,
-    draws_only_from_its_stream,
-    input_is_left_alone,
-    labels_say_what_the_pixels_hold,
-    other_stream_other_result,
-    same_stream_same_result,
-    shape_and_dtype_stay,
-    sources_are_in_the_batch,
-    weights_are_shares,
-)
-from mixbench.testing.toy import Subject
-from mixbench.testing.training import (
-    all_parameters_learn,
-    card_tells_the_truth,
-    evaluation_is_untouched,
-    loss_falls,
-    state_survives,
-)
 
-Check = Callable[[Subject], str]
-METHOD_CHECKS: tuple[Check, ...] = (
-    card_tells_the_truth,
-    labels_say_what_the_pixels_hold,
-    weights_are_shares,
-    sources_are_in_the_batch,
-    shape_and_dtype_stay,
-    bfloat16_stays_and_weights_do_not_follow,
-    input_is_left_alone,
-    same_stream_same_result,
-    other_stream_other_result,
-    draws_only_from_its_stream,
-    alike_images_stay,
-    loss_falls,
-    all_parameters_learn,
-    state_survives,
-    evaluation_is_untouched,
-)
+Check = Callable[[Any], str]
 # Which method of the class a failed check is about, where nothing was raised in it.
-ABOUT = {"card_tells_the_truth": "__init__", "evaluation_is_untouched": "predict"}
+ABOUT = {
+    "card_tells_the_truth": "__init__",
+    "evaluation_is_untouched": "predict",
+    "generated_data_has_the_layout": "synthesize",
+    "generating_twice_gives_the_same": "synthesize",
+    "classes_are_named_and_all_there": "class_names",
+    "models_predict_and_are_scored": "score",
+    "features_have_the_declared_size": "build",
+}
 
 
 class Result(NamedTuple):
@@ -75,11 +46,19 @@ class Result(NamedTuple):
     remedy: str
 
 
-def run_checks(subject: Subject) -> Iterator[Result]:
-    """Run every check on a method; yield each result as soon as it is there."""
+class HasCard(Protocol):
+    """What is checked: a `Subject` or a `TaskSubject`."""
+
+    @property
+    def card(self) -> Card | None:
+        """What the file says of itself; None for a class without a file."""
+
+
+def run_checks(subject: HasCard, checks: Sequence[Check]) -> Iterator[Result]:
+    """Run checks on a method or task; yield each result as soon as it is there."""
     card = subject.card
     exempt = card.declared.get("exempt", {}) if card else {}
-    for check in METHOD_CHECKS:
+    for check in checks:
         name = check.__name__
         try:
             yield Result(name, "ok", check(subject), None, "")
@@ -102,7 +81,8 @@ def _line(card: Card | None, check: str, error: Exception) -> int | None:
     """Return the line of a method's file that an error is about."""
     if card is None:
         return None
-    return line_of(card, error) or _defined_at(card, ABOUT.get(check, "mix"))
+    usual = "mix" if card.kind == "method" else "load"
+    return line_of(card, error) or _defined_at(card, ABOUT.get(check, usual))
 
 
 def _defined_at(card: Card, name: str) -> int:

@@ -1,12 +1,14 @@
-"""The checks as tests of pytest, for whoever keeps a method in a repository of their own."""
+"""The checks as tests of pytest, for whoever keeps a method or task in a repository of theirs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mixbench.registry.units import find
-from mixbench.testing.checks import METHOD_CHECKS
+from mixbench.testing.checks import Check
+from mixbench.testing.methods import METHOD_CHECKS
+from mixbench.testing.tasks import TASK_CHECKS, TaskSubject
 from mixbench.testing.toy import subject_of
 
 if TYPE_CHECKING:
@@ -31,13 +33,23 @@ def method_checks(
     parameters
         Values other than the defaults.
     """
-    import pytest
-
     subject = subject_of(find("method", str(method)), parameters)
     assert subject.card is not None  # it has a file
-    exempt = subject.card.declared.get("exempt", {})
+    return _as_parameters(subject, METHOD_CHECKS, subject.card.declared.get("exempt", {}))
+
+
+def task_checks(task: str | Path) -> "list[ParameterSet]":
+    """Return every check of a task, by its name or its file, as parameters for pytest."""
+    return _as_parameters(TaskSubject(find("task", str(task))), TASK_CHECKS, {})
+
+
+def _as_parameters(
+    subject: object, checks: Sequence[Check], exempt: Mapping[str, str]
+) -> "list[ParameterSet]":
+    import pytest
+
     found = []
-    for check in METHOD_CHECKS:
+    for check in checks:
         run: Callable[[], str] = partial(check, subject)
         name = check.__name__
         why = [exempt[name]] if name in exempt else []

@@ -1,0 +1,1 @@
+"""The mixing method ricap, for mixbench."""

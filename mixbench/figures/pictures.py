@@ -1,0 +1,89 @@
+"""Any few pictures as a task, so that methods can be looked at on them: each is its own class."""
+
+import os
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from mixbench.classification import Classification
+from mixbench.contract import ClassIndex, Part, Split
+from mixbench.errors import UsageError
+from mixbench.images.augment import central
+from mixbench.images.decode import read_image
+from mixbench.images.folders import SUFFIXES
+from mixbench.images.splits import ResidentSplit
+from mixbench.models.build import sized
+from mixbench.models.residual import ResidualNet
+
+SIDE = 128  # pixels, of the central square that is shown
+BUNDLED = (  # photographs that come with libraries which mixbench needs anyway
+    ("sklearn", "datasets/images/china.jpg", "temple"),
+    ("sklearn", "datasets/images/flower.jpg", "flower"),
+    ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg", "Grace Hopper"),
+)
+
+
+class Pictures(Classification):
+    """Tell some pictures apart; every part of the data holds them all.
+
+    Parameters
+    ----------
+    paths
+        Of the pictures.
+    names
+        What they are called; by default, as their files.
+    """
+
+    version = 1
+
+    def __init__(self, paths: Sequence[Path], names: Sequence[str] | None = None) -> None:
+        super().__init__(len(paths), (SIDE, SIDE))
+        self.paths = paths
+        self.names = names or [path.stem for path in paths]
+
+    def load(self, part: Part, folder: Path, seed: int) -> Split:  # noqa: ARG002  # all are alike
+        """Read the pictures' central squares."""
+        fit = central(SIDE)
+        images = torch.stack([fit(read_image(path)) for path in self.paths])
+        classes = torch.arange(len(images))
+        return ResidentSplit(images, classes, ClassIndex(classes, len(images)), self.pixels)
+
+    def class_names(self, folder: Path) -> Sequence[str]:  # noqa: ARG002  # known without it
+        """Return what the pictures are called."""
+        return self.names
+
+    def build(self, model: str) -> nn.Module:  # noqa: ARG002  # there is one
+        """Return a small residual net with a last map of 16x16."""
+        net = ResidualNet(8, channels=3, classes=self.num_classes, strides=(2, 2, 2))
+        return sized(net, 3, self.image_size)
+
+
+def bundled() -> Pictures:
+    """Return three photographs that are always at hand."""
+    paths, names = [], []
+    for package, inside, name in BUNDLED:
+        spec = find_spec(package)
+        folder = Path((spec and spec.origin) or os.devnull).parent
+        paths.append(folder / inside)
+        names.append(name)
+    return Pictures(paths, names)
+
+
+def pictures_in(folder: Path) -> Pictures:
+    """Return the pictures that lie in a folder or below it.
+
+    Raises
+    ------
+    UsageError
+        If there are fewer than two.
+    """
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if len(found) < 2:  # one alone has no partner
+        raise UsageError(
+            f"{folder} must hold at least two pictures, of {', '.join(sorted(SUFFIXES))} "
+            f"(got {len(found)})."
+        )
+    return Pictures(found)

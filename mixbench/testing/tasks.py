@@ -1,0 +1,260 @@
+"""What every task owes, as checks on its generated data.
+
+As those of methods, each returns what was measured or raises AssertionError with a sentence, and
+the second paragraph of its docstring is what to do then.
+"""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import get_type_hints
+
+import torch
+
+from mixbench.contract import Evaluation, Method, Part, Split, Step, Task
+from mixbench.declare import BASELINE, Synthetic
+from mixbench.declare.facts import OF_THE_SUBJECT
+from mixbench.plan.request import base_values
+from mixbench.plan.verify import compare
+from mixbench.registry.cards import Card
+from mixbench.registry.units import find, load_method, load_task, make_task, paths
+from mixbench.stages.evaluation import predict
+from mixbench.streams import generator
+from mixbench.testing.measuring import unchanged_global_randomness
+
+PARTS: tuple[Part, ...] = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class TaskSubject:
+    """A task under test, with a little generated data of its own."""
+
+    card: Card
+
+    @cached_property
+    def task(self) -> Task:
+        """The task as it runs on generated data."""
+        protocol = next(iter(self.card.declared["synthetic"].protocols), "")
+        of = self.card.declared.get("evaluates")
+        subject = base_values(find("task", of), protocol) if of else None
+        return make_task(self.card, base_values(self.card, protocol), subject)
+
+    @cached_property
+    def trains(self) -> bool:
+        """Whether it has parts to train on: an evaluation has a test part alone."""
+        return not isinstance(self.task, Evaluation)
+
+    @cached_property
+    def _made(self) -> "tempfile.TemporaryDirectory[str]":
+        made = tempfile.TemporaryDirectory()
+        self.task.synthesize(Path(made.name), self.few(20, 10 if self.trains else 1))
+        return made
+
+    @property
+    def folder(self) -> Path:
+        """Where its generated data is."""
+        return Path(self._made.name)
+
+    def few(self, train: int, test: int) -> Synthetic:
+        """Return a small amount of data, unless the layout knows only one."""
+        synthetic = self.task.synthetic
+        return replace(synthetic, train=train, test=test) if synthetic.protocols else synthetic
+
+    def parts(self) -> dict[Part, Split]:
+        """Return the parts that the task reads."""
+        return {part: self.task.load(part, self.folder, 0)
+                for part in (PARTS if self.trains else ("test",))}  # fmt: skip
+
+
+def card_tells_the_truth(subject: TaskSubject) -> str:
+    """What is read from the file without running it is what the class has.
+
+    Else: declare in the class itself, and begin the file with Data and Licence.
+    """
+    card = subject.card
+    cls = load_task(card)
+    hints = get_type_hints(cls.__init__, include_extras=True)
+    hints.pop("return", None)
+    told = {parameter.name: parameter.type for parameter in card.parameters}
+    assert told == hints, f"the file declares {told}, the class takes {hints}"
+    taken = OF_THE_SUBJECT if "evaluates" in card.declared else ()
+    for name, value in card.declared.items():
+        own = getattr(cls, name) == value if name in vars(cls) else name in taken
+        assert own, f"{name} is {value!r} in the file, and another in the class"
+    for field in ("Data", "Licence"):
+        assert card.header.get(field), f"the file's docstring has no field {field}"
+    return f"{len(told)} parameters, {len(card.declared)} declarations"
+
+
+def declarations_fit_together(subject: TaskSubject) -> str:
+    """One metric ranks; protocols, rates and published numbers are of models and metrics it has.
+
+    Else: add what is missing to `models`, `metrics` or `protocols`.
+    """
+    task = subject.task
+    primary = [metric.name for metric in task.metrics if metric.primary]
+    assert len(primary) == 1, f"{len(primary)} metrics are primary: {', '.join(primary) or 'none'}"
+    assert task.models, "models is empty"
+    known = set(task.models)
+    for name, recipe in task.protocols.items():
+        assert recipe.model in known, f"protocol {name} has the model {recipe.model}, unknown here"
+    missing = {*task.synthetic.protocols, *task.by_model} - set(task.protocols)
+    assert not missing, f"there is no protocol {', '.join(sorted(missing))}"
+    for protocol, models in task.by_model.items():
+        assert set(models) <= known, f"by_model[{protocol!r}] names a model that is not in models"
+        assert all(replace(task.protocols[protocol], **values) for values in models.values())
+    assert set(task.published) <= known, "published names a model that is not in models"
+    digests = [*task.data.files.values(), *(archive.digest for archive in task.data.archives)]
+    wrong = [digest for digest in digests if len(digest) not in {0, 32, 64}]
+    assert not wrong, f"{wrong[0]!r} is neither MD5 nor SHA-256" if wrong else ""
+    names, methods = {metric.name for metric in task.metrics}, set(paths("method"))
+    for one in task.references:
+        assert one.metric in names, f"a reference is of the metric {one.metric}, unknown here"
+        assert one.model in known, f"a reference is of the model {one.model}, unknown here"
+        assert one.method in methods, f"a reference is of the method {one.method}, unknown here"
+    return f"{len(known)} models, {len(names)} metrics, {len(task.references)} published numbers"
+
+
+def generated_data_has_the_layout(subject: TaskSubject) -> str:
+    """What `synthesize` writes is exactly what `data` declares.
+
+    Else: declare every file in `Data.files`, or the folder it lies in, in `Data.trees`.
+    """
+    task, folder = subject.task, subject.folder
+    written = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    lost = set(task.data.files) - written
+    assert not lost, f"{', '.join(sorted(lost))} was not written"
+    trees = tuple(f"{tree}/" for tree in task.data.trees)
+    loose = [p for p in written if p not in task.data.files and not p.startswith(trees)]
+    assert not loose, f"{loose[0]} was written and is not declared" if loose else ""
+    gone = [finding.path for finding in compare(task.data, folder) if finding.text == "missing"]
+    assert not gone, f"{gone[0]} is missing" if gone else ""
+    return f"{len(written)} files"
+
+
+def generating_twice_gives_the_same(subject: TaskSubject) -> str:
+    """Equal amounts and seeds give the same files, bit by bit.
+
+    Else: draw from `generator(amount.seed, "synthetic")`, and write no clock.
+    """
+    amount = subject.few(4, 3)
+    contents = []
+    for _ in range(2):
+        with tempfile.TemporaryDirectory() as made:
+            subject.task.synthesize(Path(made), amount)
+            files = sorted(path for path in Path(made).rglob("*") if path.is_file())
+            contents.append({path.relative_to(made): path.read_bytes() for path in files})
+    first, second = contents
+    assert first, "no file was written"
+    assert first.keys() == second.keys(), "the second time, other files were written"
+    other = [path for path, content in first.items() if second[path] != content]
+    assert not other, f"{other[0]} differs the second time" if other else ""
+    return f"{len(first)} files, bit by bit"
+
+
+def parts_share_no_image(subject: TaskSubject) -> str:
+    """No image is in two parts, and none of the test part depends on the seed.
+
+    Else: hold the validation part out of the training part with `held_out`.
+    """
+    if not subject.trains:
+        return "has a test part alone"
+    found: dict[str, torch.Tensor] = {}
+    for name, split in subject.parts().items():
+        found[name] = split.read(torch.arange(len(split)), None).flatten(1).unique(dim=0)
+    for one, other in (("train", "validation"), ("train", "test"), ("validation", "test")):
+        both = torch.cat([found[one], found[other]])
+        shared = len(both) - len(both.unique(dim=0))
+        assert shared == 0, f"{one} and {other} share {shared} images"
+    return ", ".join(f"{len(images)} images to {name}" for name, images in found.items())
+
+
+def classes_are_named_and_all_there(subject: TaskSubject) -> str:
+    """There is a name for each class, all different, and every part has images of every class.
+
+    Else: return the names in the order of the targets, and split class by class.
+    """
+    task, names = subject.task, subject.task.class_names(subject.folder)
+    assert len(set(names)) == len(names), "two classes have the same name"
+    test = task.load("test", subject.folder, 0)
+    if test.by_class is None:
+        if hasattr(task, "labels"):
+            assert all(len(names) == len(row) for row in test.targets), "a label has no name"
+        return f"{len(names)} names"
+    assert len(names) == task.num_classes, f"{len(names)} names of {task.num_classes} classes"
+    for part, split in subject.parts().items():
+        assert split.by_class is not None, f"{part} has no index by class"
+        lacking = task.num_classes - len(split.by_class.classes.unique())
+        assert lacking == 0, f"{part} has no image of {lacking} classes"
+    return f"{len(names)} classes"
+
+
+def augmentation_draws_only_from_its_stream(subject: TaskSubject) -> str:
+    """Equal streams read equal images, and no global random state is used.
+
+    Else: draw in `Split.read` from the generator that it is given.
+    """
+    if not subject.trains:
+        return "trains nothing"
+    split, index = subject.task.load("train", subject.folder, 0), torch.arange(16)
+    with unchanged_global_randomness():
+        one, same, other = (split.read(index, generator(n, "augment")) for n in (0, 0, 1))
+    assert torch.equal(one, same), "equal streams read different images"
+    return "not augmented" if torch.equal(one, other) else "augmented"
+
+
+def models_predict_and_are_scored(subject: TaskSubject) -> str:
+    """Models train on the loss of every item, predict, and get exactly the declared metrics.
+
+    Else: return one loss for each item, and from `score` one number for each of `metrics`.
+    """
+    task, folder = subject.task, subject.folder
+    split, declared = task.load("test", folder, 0), {metric.name for metric in task.metrics}
+    baseline: Method = load_method(find("method", BASELINE))()
+    for name in task.models[: 2 if subject.trains else 1]:
+        model = task.build(name)
+        predictions = predict(task, model, baseline, split)
+        found = set(task.score(predictions, split.targets))
+        assert found == declared, f"score returns {sorted(found)}, declared are {sorted(declared)}"
+        if not subject.trains:
+            continue
+        train, index = task.load("train", folder, 0), torch.arange(7)
+        images, targets = train.read(index, None), train.targets[index]
+        step = Step(images, targets, rng=generator(0, "mix"), task=task, model=model)
+        shape = tuple(step.loss(model(step.images).out, step.targets).shape)
+        assert shape == (7,), f"the loss of 7 items has the shape {shape}"
+        if not hasattr(model, "loss"):
+            shape = tuple(task.loss(predictions["outputs"], split.targets).shape)
+            assert shape == (len(split),), f"the loss of predictions has the shape {shape}"
+        for block in model.blocks:  # type: ignore[union-attr]
+            model.get_submodule(str(block))  # raises what it lacks
+    return f"{', '.join(task.models[:2])}: {', '.join(sorted(declared))}"
+
+
+def features_have_the_declared_size(subject: TaskSubject) -> str:
+    """The last map of a model is as deep, high and wide as the model says.
+
+    Else: build with `mixbench.models.build`, or pass what you build through its `sized`.
+    """
+    task = subject.task
+    model = task.build(task.models[0])
+    images = task.load("test", subject.folder, 0).read(torch.arange(3), None)
+    found = tuple(model(images).features.shape)
+    said = (3, model.feature_dim, *model.feature_size)  # type: ignore[misc]
+    assert found == said, f"features are {found}, the model says {said}"
+    return f"{'x'.join(map(str, found[1:]))}"
+
+
+TASK_CHECKS: tuple[Callable[[TaskSubject], str], ...] = (
+    card_tells_the_truth,
+    declarations_fit_together,
+    generated_data_has_the_layout,
+    generating_twice_gives_the_same,
+    parts_share_no_image,
+    classes_are_named_and_all_there,
+    augmentation_draws_only_from_its_stream,
+    models_predict_and_are_scored,
+    features_have_the_declared_size,
+)
