@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 METHODS := none,mixup,manifold_mixup,cutmix,random_patchmix
 
-.PHONY: demo test slow quick leaderboards lint check fix schema clean
+.PHONY: demo test slow quick leaderboards lint check fix docs schema clean
 
 demo: .venv/ready  # find generated birds with the method of the paper, rank five on real digits
 	$(BIN)/mixbench run --method guided_patchmix --task cub_wsol --protocol quick
@@ -36,6 +36,9 @@ check: lint test  # the gate
 fix: .venv/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: .venv/ready  # fill in what the pages take from the program
+	$(BIN)/python docs/build.py
 
 schema: .venv/ready
 	$(BIN)/python -c 'from mixbench.records.schema import schema_text; print(schema_text(), end="")' \

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from mixbench.errors import UnknownName
@@ -50,10 +51,7 @@ def compare_methods(records: Iterable[Record], first: str, second: str) -> Pairs
         If one of them has no record with a result, or they have no question in common.
     """
     good = [record for record in records if record.status == "ok"]
-    known = {method_label(record) for record in good}
-    for name in (first, second):
-        if name not in known:
-            raise UnknownName("recorded method", name, known)
+    first, second = _label(first, good), _label(second, good)
     found = []
     for group in questions(good):
         runs = runs_by_method((method_label(record), record) for record in group)
@@ -61,7 +59,8 @@ def compare_methods(records: Iterable[Record], first: str, second: str) -> Pairs
             record = answer_of(group)
             found.append((question_name(record), record.primary, c))
     if not found:
-        raise UnknownName(f"method on a task of {first}", second, known - {first, second})
+        others = {method_label(record) for record in good} - {first, second}
+        raise UnknownName(f"method on a task of {first}", second, others)
     corrected = holm([comparison.p for _, _, comparison in found])
     return Pairs(
         first,
@@ -71,6 +70,19 @@ def compare_methods(records: Iterable[Record], first: str, second: str) -> Pairs
             for (name, m, c), p in zip(found, corrected, strict=True)
         ],
     )
+
+
+def _label(name: str, records: Sequence[Record]) -> str:
+    """Return the label that is meant by a label, a method's name or the path of its file."""
+    known = {method_label(record) for record in records}
+    if name in known:
+        return name
+    stem = Path(name).stem if name.endswith(".py") else name
+    plain = (record for record in records if not record.method.changed)
+    meant = {method_label(record) for record in plain if record.method.name == stem}
+    if len(meant) != 1:
+        raise UnknownName("recorded method", name, known)
+    return meant.pop()
 
 
 def to_lines(found: Pairs) -> Iterator[str]:

@@ -1,0 +1,213 @@
+"""Fill in what the pages of this folder take from the program itself: `make docs`.
+
+A page says where by ``<!-- begin NAME -->`` and ``<!-- end -->``; what stands between them is the
+answer of the function of that name.
+"""
+
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import click
+
+from mixbench.cli import main
+from mixbench.declare import Recipe
+from mixbench.plan.request import base_values
+from mixbench.records.items import Strict
+from mixbench.records.schema import Record
+from mixbench.registry.cards import Card, Kind
+from mixbench.registry.units import find, load_task, paths
+from mixbench.testing import METHOD_CHECKS, TASK_CHECKS
+
+FOLDER = Path(__file__).parent
+BLOCK = re.compile(r"<!-- begin ([a-z-]+) -->\n.*?<!-- end -->", re.DOTALL)
+
+
+def pages() -> list[Path]:
+    """Return the pages, sorted."""
+    return sorted(FOLDER.glob("*.md"))
+
+
+def built(page: str) -> str:
+    """Return a page with its blocks filled in."""
+
+    def block(match: re.Match[str]) -> str:
+        text = "\n".join(BLOCKS[match[1]]()).rstrip()
+        return f"<!-- begin {match[1]} -->\n\n{text}\n\n<!-- end -->"
+
+    return BLOCK.sub(block, page)
+
+
+def commands() -> Iterator[str]:
+    """Yield a section for every command, with its arguments and options."""
+    yield from _command(main, "mixbench")
+
+
+def _command(command: click.Command, name: str) -> Iterator[str]:
+    """Yield a command's section, and those of the commands below it."""
+    context = click.Context(command, info_name=name)
+    if not isinstance(command, click.Group):
+        usage = " ".join(command.collect_usage_pieces(context))
+        yield f"## {name}\n\n```\n{name} {usage}\n```\n"
+        yield f"{_prose(command.help or '')}\n"
+        options = [
+            p.get_help_record(context) for p in command.params if isinstance(p, click.Option)
+        ]
+        told = [record for record in options if record]
+        if told:
+            yield _table(("option", ""), [(f"`{left}`", right) for left, right in told])
+        return
+    for inner in command.list_commands(context):
+        child = command.get_command(context, inner)
+        assert child is not None
+        yield from _command(child, f"{name} {inner}")
+
+
+def _prose(text: str) -> str:
+    """Return a command's help, a line for each paragraph."""
+    paragraphs = inspect.cleandoc(text).split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    cells = [[" ".join(cell.split()).replace("|", "\\|") for cell in line] for line in lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells) + "\n"
+
+
+def record() -> Iterator[str]:
+    """Yield a section for every part of a record, the whole first."""
+    seen: list[type[Strict]] = [Record]
+    for part in seen:
+        about, meanings = _attributes(inspect.getdoc(part) or "")
+        yield f"## {part.__name__}\n\n{about}\n"
+        rows = []
+        for name, field in part.model_fields.items():
+            seen += [other for other in _parts(field.annotation) if other not in seen]
+            rows.append((
+                f"`{field.alias or name}`",
+                f"`{_type(field.annotation)}`",
+                meanings.get(name, ""),
+            ))
+        yield _table(("field", "type", "meaning"), rows)
+
+
+def _parts(annotation: object) -> Iterator[type[Strict]]:
+    """Yield the parts of a record that a type names."""
+    if isinstance(annotation, type) and issubclass(annotation, Strict):
+        yield annotation
+    for inner in getattr(annotation, "__args__", ()):
+        yield from _parts(inner)
+
+
+def _type(annotation: object) -> str:
+    """Return a type as it is written, without modules and limits."""
+    if isinstance(annotation, type) and not getattr(annotation, "__args__", ()):
+        return annotation.__name__
+    text = re.sub(r"Annotated\[(\w+), .*?\)\]", r"\1", str(annotation))  # without its limits
+    text = re.sub(r"(typing|types|mixbench|pydantic)[\w.]*\.", "", text)
+    text = re.sub(r"Optional\[(.*)\]", r"\1 | null", text)
+    return text.replace("NoneType", "null").replace("None", "null")
+
+
+def _attributes(docstring: str) -> tuple[str, dict[str, str]]:
+    """Return what a class's docstring says of the class, and of its attributes by name."""
+    about, _, listed = docstring.partition("\n\nAttributes\n----------\n")
+    meanings: dict[str, str] = {}
+    names: list[str] = []
+    for line in listed.splitlines():
+        if line.startswith(" "):
+            for name in names:
+                meanings[name] = f"{meanings.get(name, '')} {line.strip()}".strip()
+        elif line:
+            stems, _, unit = line.partition(" : ")
+            names = stems.split(", ")
+            meanings |= dict.fromkeys(names, f"{unit}:" if unit else "")
+    return " ".join(about.split()), meanings
+
+
+def methods() -> Iterator[str]:
+    """Yield a section for every method: where it is from, what differs, its parameters."""
+    for name in paths("method"):
+        yield from _unit("method", name, ("Paper", "Source", "Differs"))
+
+
+def tasks() -> Iterator[str]:
+    """Yield a section for every task: data, split, recipes, metrics, published numbers."""
+    for name in paths("task"):
+        card = find("task", name)
+        yield from _unit("task", name, ("Data", "Licence", "Split", "Recipe", "Expect"))
+        task = load_task(card)
+        metrics = [
+            f"**{metric.name}**" if metric.primary else metric.name
+            for metric in task(**base_values(card, "")).metrics
+            if not metric.detail
+        ]
+        yield f"Metrics, the one that ranks in bold: {', '.join(metrics)}.\n"
+        if "evaluates" in card.declared:
+            yield f"It evaluates the models of `{card.declared['evaluates']}`.\n"
+        else:
+            yield _recipes(card)
+        sources = sorted({f"{one.citation}, {one.where}" for one in task.references})
+        if sources:
+            yield f"Published numbers beside the measured ones: {'; '.join(sources)}.\n"
+
+
+def _unit(kind: Kind, name: str, heads: Sequence[str]) -> Iterator[str]:
+    """Yield what the head of a unit's file says, and its parameters."""
+    card = find(kind, name)
+    said = (card.summary.partition(": ")[2] or card.summary).rstrip(".")
+    yield f"## {name}\n\n{said[0].upper()}{said[1:]}.\n"
+    yield "\n".join(f"- **{head}**: {card.header[head]}" for head in heads if head in card.header)
+    yield ""
+    values = ", ".join(f"`{name}={value!r}`" for name, value in card.defaults.items())
+    if values:
+        yield f"Parameters and their defaults: {values}.\n"
+
+
+def _recipes(card: Card) -> str:
+    """Return what the protocols of a task differ in, from each other or from the usual."""
+    usual = {field.name: field.default for field in fields(Recipe)}
+    rows = []
+    for name, recipe in card.declared["protocols"].items():
+        told = {key: value for key, value in asdict(recipe).items() if value != usual[key]}
+        rows.append((f"`{name}`", ", ".join(f"{key} {value}" for key, value in told.items())))
+    return _table(("protocol", "recipe, where it is not the usual one"), rows)
+
+
+def method_checks() -> Iterator[str]:
+    """Yield a table of the checks of a method."""
+    yield _checks(METHOD_CHECKS)
+
+
+def task_checks() -> Iterator[str]:
+    """Yield a table of the checks of a task."""
+    yield _checks(TASK_CHECKS)
+
+
+def _checks(checks: Sequence[Callable[..., str]]) -> str:
+    rows = []
+    for check in checks:
+        claim, _, remedy = (inspect.getdoc(check) or "").partition("\n\nElse: ")
+        rows.append((f"`{check.__name__}`", claim, remedy))
+    return _table(("check", "claim", "what to do if it fails"), rows)
+
+
+BLOCKS: dict[str, Callable[[], Iterator[str]]] = {
+    "commands": commands,
+    "record": record,
+    "methods": methods,
+    "tasks": tasks,
+    "method-checks": method_checks,
+    "task-checks": task_checks,
+}
+
+if __name__ == "__main__":
+    for path in pages():
+        text = path.read_text(encoding="utf-8")
+        path.write_text(built(text), encoding="utf-8")
+    sys.stdout.write(f"{len(pages())} pages\n")

@@ -1,0 +1,179 @@
+"""The pages keep their word: what is generated is fresh, links lead somewhere, commands work."""
+
+import importlib.util
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import pytest
+
+from mixbench.cli import main
+from mixbench.cli.options import names
+from mixbench.registry.units import find
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+ROOT = Path(__file__).parent.parent
+PAGES = [
+    *sorted((ROOT / "docs").glob("*.md")),
+    *(
+        ROOT / name
+        for name in ("README.md", "CONTRIBUTING.md", "examples/mixbench-ricap/README.md")
+    ),
+]
+# What a command needs that a test must not have; these are read by the program, but not run.
+NEEDS = {
+    "data get": "the network",
+    "--engine slurm": "a cluster",
+    "--engine ray": "a cluster",
+    "--gpus": "GPUs",
+    "--model vgg16": "hours",
+    "--init resnet50": "a file of weights",
+    "--init timm": "the network",
+    "convnext_tiny.pth": "a file of weights",
+    "data verify": "the data",
+    "--data /data": "the data",
+    "run --suite": "a quarter of an hour",
+    "ricap": "the package, which a test of its own installs",
+    "logs -f": "a run that goes on",
+    "run -m none,mixup -t my_task": "the task",
+    "new method NAME": "a name",
+    "new task NAME": "a name",
+    "submit": "runs of a suite",
+}
+
+
+class Command(NamedTuple):
+    """A command in a page."""
+
+    page: str
+    line: int
+    text: str
+
+    @property
+    def words(self) -> list[str]:
+        """What the shell hands to the program."""
+        return shlex.split(self.text)[1:]
+
+    @property
+    def lacks(self) -> str:
+        """What the command needs that is not here; empty if it can be run."""
+        return next((why for part, why in NEEDS.items() if part in self.text), "")
+
+
+def commands_in(page: Path) -> Iterator[Command]:
+    """Find the lines of code that call the program, without their comments."""
+    text = page.read_text()
+    for match in re.finditer(r"^ {4}(mixbench .*?)(?<!\\)$", text, re.DOTALL | re.MULTILINE):
+        line = text.count("\n", 0, match.start()) + 1
+        whole = re.sub(r"\\\n\s*", " ", match[1])
+        said = re.sub(r"\s+# .*", "", whole).replace(" ... ", " -m none -t digits ")
+        yield Command(page.relative_to(ROOT).as_posix(), line, said.strip())
+
+
+COMMANDS = [command for page in PAGES for command in commands_in(page)]
+
+
+def test_there_are_commands() -> None:
+    assert len(COMMANDS) > 60
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda c: f"{c.page}:{c.line}")
+def test_the_program_knows_the_command(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "Downloads").mkdir()
+    group: click.Command = main
+    context = click.Context(main)
+    words = command.words
+    while isinstance(group, click.Group):
+        found = group.get_command(context, words[0])
+        assert found is not None, command.text
+        group, words = found, words[1:]
+    parsed = group.make_context("mixbench", words, resilient_parsing=False).params
+
+    for kind, key in (("method", "methods"), ("task", "tasks")):
+        for name in names(parsed.get(key) or ()):
+            if not name.endswith(".py") and name not in {"ricap", "my_task"}:
+                find(kind, name)  # type: ignore[arg-type]  # one of the two
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_commands_in_sentences_have_the_options_that_they_name(page: Path) -> None:
+    for said in re.findall(r"`mixbench ([a-z][^`]*)`", page.read_text()):
+        command: click.Command = main
+        words = said.split()
+        while isinstance(command, click.Group) and words:
+            found = command.get_command(click.Context(command), words[0])
+            assert found is not None, said
+            command, words = found, words[1:]
+        known = {option for param in command.params for option in param.opts}
+        assert {word.split("=")[0] for word in words if word.startswith("-")} <= known, said
+
+
+def test_pages_are_as_the_program_says() -> None:
+    spec = importlib.util.spec_from_file_location("build", ROOT / "docs/build.py")
+    assert spec is not None and spec.loader is not None  # noqa: PT018  # it is one thing
+    build: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(build)
+
+    stale = [p.name for p in build.pages() if build.built(p.read_text()) != p.read_text()]
+
+    assert stale == [], "run `make docs`"
+    used = {
+        name for p in build.pages() for name in re.findall(r"<!-- begin ([a-z-]+)", p.read_text())
+    }
+    assert used == set(build.BLOCKS)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+def blocks_of(page: Path) -> dict[str, str]:
+    """Return the files that a page tells to write, by their names."""
+    return dict(re.findall(r"```python (\w+\.py)\n(.*?)```", page.read_text(), re.DOTALL))
+
+
+def test_the_tutorial_works_as_it_stands(mixbench: Run, tmp_path: Path) -> None:
+    """Every command in its order; the written file takes the place of the template at once."""
+    page = ROOT / "docs/tutorial.md"
+    (name, text), = blocks_of(page).items()  # fmt: skip
+    done = []
+    for command in commands_in(page):
+        if command.lacks:
+            continue
+        result = mixbench(*command.words)
+        assert result.returncode == 0, f"{command.text}\n{result.stdout}{result.stderr}"
+        if command.text == "mixbench new method disc_mix":
+            (tmp_path / name).write_text(text)
+        done.append(command.text.split()[1])
+
+    assert " ".join(done) == "new check preview preview run run compare report new list"
+    assert (tmp_path / "digits.png").is_file()
+    shutil.copy(tmp_path / name, tmp_path / "mixbench-disc_mix/mixbench_disc_mix")
+
+
+@pytest.mark.slow
+def test_the_readme_works_as_it_stands(mixbench: Run) -> None:
+    """Every command in its order, in one store; trainings are cut to an epoch."""
+    for command in commands_in(ROOT / "README.md"):
+        if command.lacks:
+            continue
+        words = command.words
+        if words[0] == "run" and "--tune" not in words:
+            tasks = names([words[words.index(o) + 1] for o in ("-t", "--task") if o in words])
+            trained = [find("task", name).declared.get("evaluates", name) for name in tasks]
+            if any(find("task", task).declared.get("needs") for task in trained):
+                trained.append("imagenet")
+            for task in dict.fromkeys(trained):
+                words += ["--set", f"{task}.epochs=1"]
+        result = mixbench(*words)
+        assert result.returncode == 0, f"{command.text}\n{result.stdout}{result.stderr}"
