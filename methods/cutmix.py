@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mixbench.contract import Method, Sources, Step
 from mixbench.declare import Fraction, Positive
-from mixbench.kernels import beta, clipped_box, paste_box, permutation
+from mixbench.kernels import Box, beta, clipped_box, paste_box, permutation
 
 
 class CutMix(Method):
@@ -35,14 +35,19 @@ class CutMix(Method):
 
     def mix(self, x: Tensor, step: Step) -> tuple[Tensor, Sources]:
         """Return the pasted batch; the weight is the share of pixels, after clipping."""
-        height, width = x.shape[-2:]
-        skipped = torch.rand((), generator=step.rng) >= self.prob
-        side = float(1 - beta(self.alpha, step.rng)) ** 0.5
-        row = int(torch.randint(height, (), generator=step.rng))
-        column = int(torch.randint(width, (), generator=step.rng))
+        box = self.draw_box((x.shape[-2], x.shape[-1]), step.rng)
         partner = permutation(len(x), step.rng, x.device)
-        if skipped:
+        if box is None:
             return x, Sources.alone(x)
+        kept = 1 - box.area / x[0, 0].numel()
+        return paste_box(x, partner, box), Sources.pair(partner, kept)
+
+    def draw_box(self, size: tuple[int, int], rng: torch.Generator) -> Box | None:
+        """Draw what is pasted in images of a height and width; None if this batch is not mixed."""
+        height, width = size
+        skipped = torch.rand((), generator=rng) >= self.prob
+        side = float(1 - beta(self.alpha, rng)) ** 0.5
+        row = int(torch.randint(height, (), generator=rng))
+        column = int(torch.randint(width, (), generator=rng))
         half = int(height * side) // 2, int(width * side) // 2
-        box = clipped_box((row, column), half, (height, width))
-        return paste_box(x, partner, box), Sources.pair(partner, 1 - box.area / (height * width))
+        return None if skipped else clipped_box((row, column), half, size)

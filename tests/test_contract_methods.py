@@ -44,6 +44,7 @@ OPTIONS: dict[str, list[dict[str, object]]] = {
         {"search": "random", "final": "sum"},
         {"fitness": "loss", "goal": "max", "num_pairs": 3},
     ],
+    "cutmix_patch": [{"prob": 0.5, "grid": 2}],
     "cutout": [{"side_frac": 1.0}, {"side_frac": 0.1}],
     "fmix": [{"alpha": 0.2}, {"decay": 1.0}],
     "gridmix": [{"cells": "bernoulli"}, {"grid": 2, "local_weight": 0.2}],

@@ -13,7 +13,7 @@ from timm.data.mixup import Mixup as TimmMixup
 from torch.nn import functional as F
 from torchvision.transforms.v2.functional import resize
 
-from mixbench.contract import Method, Sources, Step, mixed_loss
+from mixbench.contract import Method, Output, Sources, Step, mixed_loss
 from mixbench.errors import BadParameter, InvalidUnit
 from mixbench.registry.units import find, load_method
 from mixbench.stages.mixing import mixed_step
@@ -277,6 +277,22 @@ def test_gridmix_adds_the_local_loss_to_the_global_one(weight: float) -> None:
     local = F.cross_entropy(head(cells), step.targets[sources.index].flatten())
 
     torch.testing.assert_close(method.loss(output, sources, step), whole + weight * local)
+
+
+def test_cutmix_patch_gives_a_patch_the_labels_of_what_is_in_it() -> None:
+    """Counted here pixel by pixel: image i is 1 in channel i alone, so cells' means are shares."""
+    method: Any = load_method(find("method", "cutmix_patch"))(grid=2)
+    images = torch.eye(5)[:, :, None, None].expand(5, 5, 16, 12)
+    step, _ = step_for(method, images)
+    mixed, sources = method.mix(images, step)
+    output = Output(torch.zeros(5, 5), torch.randn(5, 64, 8, 6, generator=step.rng))
+
+    loss = method.mean_patch_loss(output, sources, step)
+
+    logits = method.heads[0](F.adaptive_avg_pool2d(output.features, 2).flatten(2).mT)
+    shares = F.avg_pool2d(mixed, (8, 6)).flatten(2).mT  # of image i, whose class is i
+    expected = -(shares * logits.log_softmax(-1)).sum(-1).mean()
+    torch.testing.assert_close(loss, expected)
 
 
 def test_gridmix_fills_any_number_of_cells_equally_often() -> None:

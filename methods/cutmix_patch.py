@@ -1,0 +1,60 @@
+"""CutMix and the loss of the patches: a control that tells the grid from the supervision.
+
+Paper    none: a control of Cascante-Bonilla et al., arXiv:2106.09011, §5.5, whose Table 6 has the
+         grid without the patches' loss near the baseline
+Source   none published
+Differs  from both: a box crosses cells, so a patch has the mixed label of the two images in it
+"""
+
+import torch
+from torch import Tensor
+
+from mixbench.contract import Output, Sources, Step, mixed_loss
+from mixbench.declare import Count, Fraction, Positive
+from mixbench.kernels import cell_areas, cell_of_pixels, paste_box, permutation
+
+from .cutmix import CutMix
+from .random_patchmix import RandomPatchMix
+
+
+class CutMixPatch(RandomPatchMix):
+    """Paste a box as CutMix does; supervise the image and, in a grid, its patches.
+
+    Parameters
+    ----------
+    alpha, prob
+        Of CutMix.
+    grid
+        Cells along each axis that have a loss of their own.
+    """
+
+    version = 1
+
+    def __init__(self, alpha: Positive = 1.0, prob: Fraction = 1.0, grid: Count = 4) -> None:
+        super().__init__(grid)
+        self.cutmix = CutMix(alpha, prob)
+
+    def mix(self, x: Tensor, step: Step) -> tuple[Tensor, Sources]:
+        """Return the pasted batch; its sources are each cell's own and pasted part."""
+        size = (x.shape[-2], x.shape[-1])
+        box = self.cutmix.draw_box(size, step.rng)
+        partner = permutation(len(x), step.rng, x.device)
+        mixed, pasted = x, torch.zeros(size, device=x.device)
+        if box is not None:
+            mixed = paste_box(x, partner, box)
+            pasted[box.top : box.bottom, box.left : box.right] = 1
+        cells = cell_of_pixels(size, self.grid, x.device).flatten()
+        share = pasted.new_zeros(self.grid**2).index_add_(0, cells, pasted.flatten() / len(cells))
+        own = torch.arange(len(x), device=x.device)
+        index = torch.stack([own, partner], 1).repeat(1, self.grid**2)
+        weight = torch.stack([cell_areas(size, self.grid).to(x.device) - share, share], 1)
+        sources = Sources(index, weight.clamp_min(0).flatten().expand(len(x), -1))
+        return mixed, sources
+
+    def mean_patch_loss(self, output: Output, sources: Sources, step: Step) -> Tensor:
+        """Return the mean of the cells' losses, each on the mixed label of what is in it."""
+        pairs = sources.weight.unflatten(1, (-1, 2))
+        even = (pairs / pairs.sum(-1, keepdim=True) / self.grid**2).flatten(1)
+        patches = self.patches(output.features).repeat_interleave(2, 1)
+        parts = Sources(sources.index, even)
+        return mixed_loss(step.loss, patches, parts, step.targets, per_source=True)
