@@ -11,9 +11,10 @@ import pandas as pd
 
 from mixbench.declare import BASELINE
 from mixbench.errors import Damaged
-from mixbench.leaderboard.board import Leaderboard, Tiers, leaderboards
+from mixbench.leaderboard.board import SELF_REPORTED, Leaderboard, Tiers, leaderboards
 from mixbench.leaderboard.overall import overall
 from mixbench.leaderboard.overall import to_markdown as overall_markdown
+from mixbench.leaderboard.questions import at_equal_images
 from mixbench.leaderboard.rows import verdict
 from mixbench.leaderboard.suites import FILE, Published, Suite, read_suite
 from mixbench.leaderboard.tables import to_csv, to_json, to_latex, to_markdown
@@ -33,9 +34,23 @@ class Answered:
     tiers: Tiers
 
     @cached_property
+    def compared(self) -> list[Record]:
+        """Its records as they are compared: under one recipe, or at equal images."""
+        found = [*self.records.values()]
+        return at_equal_images(found) if self.suite.equal == "images" else found
+
+    @cached_property
     def boards(self) -> list[Leaderboard]:
         """The leaderboards of its records, whose resampling takes its time."""
-        return leaderboards(self.records.values(), self.tiers)
+        tiers = {digest: self.tiers.get(record.digest, SELF_REPORTED)
+                 for digest, record in self.as_recorded.items()}  # fmt: skip
+        return leaderboards(self.compared, tiers)
+
+    @cached_property
+    def as_recorded(self) -> dict[str, Record]:
+        """Its records by the digests of what they are compared as."""
+        pairs = zip(self.compared, self.records.values(), strict=True)
+        return {compared.digest: record for compared, record in pairs}
 
 
 def read_answers(folder: Path) -> Answered:

@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from mixbench.records.schema import Record
 
@@ -37,6 +37,28 @@ def question_of(record: Record) -> str:
     parts += [record.recipe, record.data.origin, record.data.digest]
     parts += [record.tuning.grid] if record.tuning else []
     return json.dumps(parts, sort_keys=True)
+
+
+def at_equal_images(records: Sequence[Record]) -> list[Record]:
+    """Return records of any number of epochs as answers to one question.
+
+    Epochs become a parameter of the method, told where they are not the most that a record has.
+    """
+    most = max((record.recipe["epochs"] for record in records), default=0)
+    found = []
+    for record in records:
+        method, epochs = record.method, record.recipe["epochs"]
+        if epochs != most:
+            method = method.model_copy(
+                update={
+                    "changed": [*method.changed, "epochs"],
+                    "parameters": {**method.parameters, "epochs": epochs},
+                }
+            )
+        recipe = {**record.recipe, "epochs": most}
+        parts = {"method": method, "recipe": recipe, "protocol": "custom"}
+        found.append(record.model_copy(update=parts))
+    return found
 
 
 def _current(group: Iterable[Record]) -> list[Record]:

@@ -20,7 +20,7 @@ Its folder holds the evidence: ``leaderboards/NAME/suite.toml`` asks, ``records/
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -118,6 +118,9 @@ class Suite(Strict):
     ----------
     seeds
         How many runs of each cell answer it.
+    equal
+        What is the same for all rows of a table: the ``recipe``, or the ``images`` passed through
+        models, where the suite gives each method the epochs that make them so.
     where
         What of a publication it asks again, if anything: its table.
     published
@@ -128,6 +131,7 @@ class Suite(Strict):
     where: str = ""
     seeds: Annotated[int, Field(ge=1)] = 3
     better: Rule = Rule()
+    equal: Literal["recipe", "images"] = "recipe"
     published: tuple[Published, ...] = ()
     ask: Annotated[tuple[Ask, ...], Field(min_length=1)]
 

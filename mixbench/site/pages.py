@@ -110,7 +110,7 @@ class Site:
 
     def _boards(self, name: str) -> list[Board]:
         answered = self.answered[name]
-        groups = questions(answered.records.values())
+        groups = questions(answered.compared)
         return [self._board(name, *both) for both in zip(answered.boards, groups, strict=True)]
 
     def _board(self, name: str, board: Leaderboard, records: list[Record]) -> Board:
@@ -126,8 +126,9 @@ class Site:
             texts=display(board),
             charts=[(title, Markup(svg)) for title, svg in drawn.items() if svg],  # our own
             pictures=self._pictures(name, question_name(answer_of(records))),
-            records=sorted(records, key=lambda r: (method_label(r), r.seed)),
-        )
+            records=[self.answered[name].as_recorded[record.digest]
+                     for record in sorted(records, key=lambda r: (method_label(r), r.seed))],
+        )  # fmt: skip
 
     def _curves(self, name: str, records: Iterable[Record]) -> dict[str, list[Any]]:
         """Return the learning curves that a suite's folder has, by method."""
