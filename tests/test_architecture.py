@@ -41,7 +41,8 @@ LIGHT = (
     *("records.evidence", "records.rescoring"),
     *("leaderboard.statistics", "leaderboard.comparisons", "leaderboard.questions"),
     *("leaderboard.references", "leaderboard.rows", "leaderboard.board", "leaderboard.tables"),
-    *("leaderboard.reports", "leaderboard.pairs", "leaderboard.overall", "leaderboard.suites"),
+    *("leaderboard.reports", "leaderboard.pairs", "leaderboard.overall", "leaderboard.suite_parts"),
+    *("leaderboard.suites", "leaderboard.layout", "leaderboard.costs"),
     *("leaderboard.build", "leaderboard.verification", "leaderboard.submission"),
 )
 HEAVY = (

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Command = Callable[..., Any]
 STORE_VARIABLE = "MIXBENCH_STORE"
 
+QUICK = "quick"  # the protocol under which a suite can be tried on generated data
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 store_option = click.option(
     "--store",
@@ -81,9 +82,13 @@ def asked_cells(options: dict[str, Any]) -> "list[Cell]":
     if options["suite"] is None:
         return cells_of(make_request(options))
     fixed = ("model", "settings", "protocol", "data", "init", "tune")
-    if changed := [name for name in fixed if options[name]]:
+    quick = options["protocol"] == QUICK
+    if changed := [name for name in fixed if options[name] and not (name == "protocol" and quick)]:
         option = {"settings": "set"}.get(changed[0], changed[0])
-        raise UsageError(f"--suite says what is compared, and how: leave --{option} out.")
+        raise UsageError(
+            f"--suite says what is compared, and how: leave --{option} out. Only --protocol "
+            f"{QUICK} may be, to run a small copy of it."
+        )
     return _of_suite(options)
 
 
@@ -91,7 +96,7 @@ def _of_suite(options: dict[str, Any]) -> "list[Cell]":
     """Return a suite's cells, those of the given methods, tasks and seeds if there are any."""
     from mixbench.leaderboard.suites import folder_of, suite_cells
 
-    cells = suite_cells(folder_of(options["suite"]))
+    cells = suite_cells(folder_of(options["suite"]), quick=options["protocol"] == QUICK)
     chosen = cells
     for kind in ("method", "task"):
         known = {getattr(cell, kind).card.name for cell in cells}

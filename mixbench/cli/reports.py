@@ -1,15 +1,16 @@
 """``mixbench report``: what came of it."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from mixbench.cli.options import as_json, existing_store, names, store_option
+from mixbench.cli.options import QUICK, as_json, existing_store, names, store_option
 from mixbench.errors import UnknownName
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from mixbench.records.schema import Record
 
 
@@ -23,29 +24,35 @@ if TYPE_CHECKING:
     type=click.Choice(["table", "markdown", "latex", "csv", "json"]),
 )
 @click.option("--figures", is_flag=True, help="Draw the cells instead, and say where.")
+@click.option("--costs", is_flag=True, help="What each method costs instead, beside its gain.")
+@click.option("--suite", metavar="NAME", help="A suite's table, as its publication lays it out.")
+@click.option(
+    "--protocol", type=click.Choice([QUICK]), help="Of the suite: its small copy, if that was run."
+)
 @as_json
 @store_option
-def report(
-    *,
-    methods: tuple[str, ...],
-    tasks: tuple[str, ...],
-    form: str,
-    figures: bool,
-    as_json: bool,
-    store_path: Path,
-) -> None:
-    """Print the leaderboards of the store, or draw its cells."""
+def report(**options: Any) -> None:
+    """Print the leaderboards of the store, or a suite's table; or draw the cells."""
     from mixbench.leaderboard import tables
     from mixbench.leaderboard.board import leaderboards
+    from mixbench.leaderboard.costs import costs
     from mixbench.leaderboard.reports import read_records
 
-    store = existing_store(store_path)
-    records = recorded(read_records(store), names(methods), names(tasks))
-    if figures:
+    form = "json" if options["as_json"] else options["form"]
+    if options["suite"] is not None:
+        click.echo(tables.text_of(_of_suite(options), form), nl=False)
+        return
+    store = existing_store(options["store_path"])
+    wanted = names(options["methods"]), names(options["tasks"])
+    records = recorded(read_records(store), *wanted)
+    if options["figures"]:
         from mixbench.figures.cells import draw_cells
 
         for path in draw_cells(store, records):
             click.echo(path)
+        return
+    if options["costs"]:
+        click.echo(tables.text_of(costs(records), form), nl=False)
         return
     boards = leaderboards(records)
     writers = {
@@ -54,13 +61,31 @@ def report(
         "csv": tables.to_csv,
         "json": tables.to_json,
     }
-    if as_json or form != "table":
-        click.echo(writers["json" if as_json else form](boards), nl=False)
+    if form != "table":
+        click.echo(writers[form](boards), nl=False)
         return
     for board in boards:
         tables.to_terminal(board)
     if not boards:
         click.echo(f"No finished cell in {store.root} yet; see: mixbench status.")
+
+
+def _of_suite(options: dict[str, Any]) -> "pd.DataFrame":
+    """Return a suite's table, or its costs, of what the store and the suite's folder hold."""
+    from mixbench.leaderboard.build import read_answers
+    from mixbench.leaderboard.costs import costs
+    from mixbench.leaderboard.layout import laid_out
+    from mixbench.leaderboard.reports import read_records
+    from mixbench.leaderboard.suites import folder_of
+    from mixbench.store import Store
+
+    answered = read_answers(folder_of(options["suite"]))
+    suite = answered.suite.quickly() if options["protocol"] == QUICK else answered.suite
+    found = [*answered.records.values()]
+    if options["store_path"].is_dir():
+        found += read_records(Store(options["store_path"]))
+    records = [record for record in found if not suite.objection(record)]
+    return costs(records) if options["costs"] else laid_out(suite, records)
 
 
 def recorded(

@@ -16,7 +16,8 @@ from mixbench.leaderboard.overall import overall
 from mixbench.leaderboard.overall import to_markdown as overall_markdown
 from mixbench.leaderboard.questions import at_equal_images
 from mixbench.leaderboard.rows import verdict
-from mixbench.leaderboard.suites import FILE, Published, Suite, read_suite
+from mixbench.leaderboard.suite_parts import Published
+from mixbench.leaderboard.suites import FILE, Suite, read_suite
 from mixbench.leaderboard.tables import to_csv, to_json, to_latex, to_markdown
 from mixbench.records.schema import Artifact, Record, parse
 from mixbench.store import write_bytes

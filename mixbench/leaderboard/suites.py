@@ -18,7 +18,7 @@
 Its folder holds the evidence: ``leaderboards/NAME/suite.toml`` asks, ``records/`` answers.
 """
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -26,89 +26,15 @@ from pydantic import Field
 
 from mixbench.errors import UnknownName, UsageError
 from mixbench.leaderboard.questions import method_label
+from mixbench.leaderboard.suite_parts import Ask, Layout, Published, Quick, Rule, Value
 from mixbench.plan.cells import Cell
 from mixbench.plan.request import Request, cells_of
 from mixbench.records.items import Strict
 from mixbench.records.schema import Record
-from mixbench.registry.parameters import read_settings
 from mixbench.registry.units import find
 from mixbench.toml import read_toml
 
 FOLDER, FILE = Path("leaderboards"), "suite.toml"
-
-
-class Rule(Strict):
-    """When a method is better than the baseline.
-
-    Attributes
-    ----------
-    alpha
-        Of false alarms that all comparisons of a table together may raise.
-    margin
-        In the metric's unit: the least gain that counts.
-    """
-
-    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
-    margin: Annotated[float, Field(ge=0)] = 0.0
-
-
-class Published(Strict):
-    """A number that a publication gives for something that the suite asks.
-
-    Attributes
-    ----------
-    method
-        With its changed parameters, as tables name it.
-    where
-        The suite's own publication, if it is not said.
-    """
-
-    task: str
-    model: str
-    method: str
-    metric: str
-    value: float
-    where: str = ""
-
-
-class Ask(Strict):
-    """Methods crossed with tasks, under one protocol.
-
-    Attributes
-    ----------
-    models
-        The tasks' own, if none is named.
-    settings
-        Parameters of methods, tasks and recipes, as ``--set`` takes them.
-    seeds
-        How many, instead of the suite's.
-    """
-
-    methods: Annotated[tuple[str, ...], Field(min_length=1)]
-    tasks: Annotated[tuple[str, ...], Field(min_length=1)]
-    models: tuple[str, ...] = ()
-    protocol: str | None = None
-    data: str | None = None
-    init: str | None = None
-    settings: dict[str, str | int | float | bool] = Field(default_factory=dict)
-    seeds: Annotated[int, Field(ge=1)] | None = None
-
-    def requests(self, seeds: int) -> Iterator[Request]:
-        """Yield what is asked for, model by model."""
-        settings = read_settings([
-            f"{name}={_text(value)}" for name, value in self.settings.items()
-        ])
-        for model in self.models or (None,):
-            yield Request(
-                methods=self.methods,
-                tasks=self.tasks,
-                seeds=range(self.seeds or seeds),
-                model=model,
-                protocol=self.protocol,
-                data=self.data,
-                settings=settings,
-                init=self.init,
-            )
 
 
 class Suite(Strict):
@@ -125,6 +51,10 @@ class Suite(Strict):
         What of a publication it asks again, if anything: its table.
     published
         Numbers to stand beside, instead of those that the tasks tell of themselves.
+    layout
+        Of the publication's table.
+    quick
+        What is asked instead under ``--protocol quick``.
     """
 
     question: Annotated[str, Field(min_length=1)]
@@ -133,7 +63,25 @@ class Suite(Strict):
     better: Rule = Rule()
     equal: Literal["recipe", "images"] = "recipe"
     published: tuple[Published, ...] = ()
+    layout: Layout | None = None
+    quick: Quick = Quick()
     ask: Annotated[tuple[Ask, ...], Field(min_length=1)]
+
+    def quickly(self) -> "Suite":
+        """Return the same question under ``quick``, which proves its path and answers nothing."""
+        asks = [
+            ask.model_copy(
+                update={
+                    "protocol": "quick",
+                    "models": (),
+                    "data": None,
+                    "seeds": None,
+                    "settings": {**ask.settings, **_about(ask, self.quick.settings)},
+                }
+            )
+            for ask in self.ask
+        ]
+        return self.model_copy(update={"ask": tuple(asks), "seeds": self.quick.seeds})
 
     def requests(self) -> list[Request]:
         """Return everything that is asked for."""
@@ -181,6 +129,15 @@ class Suite(Strict):
         return ""
 
 
+def _about(ask: Ask, settings: Mapping[str, Value]) -> dict[str, Value]:
+    """Return the settings of units that take part in what is asked, or that it rests on."""
+    units = {*ask.methods, *ask.tasks}
+    for card in [find("task", name) for name in ask.tasks]:
+        units |= {need.task for need in card.declared.get("needs", {}).values()}
+        units |= {card.declared["evaluates"]} if "evaluates" in card.declared else set()
+    return {name: v for name, v in settings.items() if name.partition(".")[0] in units}
+
+
 def _same_parameters(ask: Ask, record: Record) -> bool:
     """Tell whether the changed parameters of a record's method are those that are asked."""
     given = (name.partition(".") for name in ask.settings)
@@ -194,11 +151,6 @@ def _same_protocol(ask: Ask, record: Record) -> bool:
     if any(name.partition(".")[0] == record.task.name for name in ask.settings):
         return record.protocol in {"custom", ask.protocol}
     return ask.protocol in {None, record.protocol}
-
-
-def _text(value: object) -> str:
-    """Return a value of TOML as `--set` takes it."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def suites() -> dict[str, Path]:
@@ -242,15 +194,15 @@ def read_suite(folder: Path) -> Suite:
     return read_toml(folder / FILE, Suite, "suite")
 
 
-def suite_cells(folder: Path) -> list[Cell]:
-    """Return the cells of a suite.
+def suite_cells(folder: Path, *, quick: bool = False) -> list[Cell]:
+    """Return the cells of a suite, or of what it asks under ``quick``.
 
     Raises
     ------
     UsageError
         If the suite is none, or names what does not exist; the message names its file.
     """
-    suite = read_suite(folder)
+    suite = read_suite(folder).quickly() if quick else read_suite(folder)
     try:
         return [cell for request in suite.requests() for cell in cells_of(request)]
     except UsageError as error:

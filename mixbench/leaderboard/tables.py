@@ -178,6 +178,21 @@ def to_json(boards: Sequence[Leaderboard]) -> str:
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
+def text_of(frame: pd.DataFrame, form: str) -> str:
+    """Return a table of texts as ``table``, ``markdown``, ``latex``, ``csv`` or ``json``."""
+    flat = frame if frame.index.name is None else frame.reset_index()
+    if form == "json":
+        return f"{flat.to_json(orient='records', indent=1, force_ascii=False)}\n"
+    if form == "csv":
+        return str(flat.to_csv(index=False))
+    if form == "latex":
+        heads = [_escaped(str(name)) for name in flat.columns]
+        return str(flat.map(_escaped).set_axis(heads, axis=1).to_latex(index=False))
+    style = "github" if form == "markdown" else "simple"
+    text = flat.to_markdown(index=False, tablefmt=style, disable_numparse=True)
+    return f"{text}\n" if len(flat) else "No finished cell yet; see: mixbench status.\n"
+
+
 def _plus_minus(mean: float, deviation: float) -> str:
     return f"{mean:.2f}" if math.isnan(deviation) else f"{mean:.2f} ± {deviation:.2f}"
 

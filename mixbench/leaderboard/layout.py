@@ -1,0 +1,90 @@
+"""A publication's table as the publication lays it out, measured values beside published ones."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from statistics import mean, stdev
+from typing import Any
+
+import pandas as pd
+
+from mixbench.leaderboard.suite_parts import Layout, Published
+from mixbench.leaderboard.suites import Suite
+from mixbench.records.schema import Record
+from mixbench.registry.parameters import parameters_of
+from mixbench.registry.units import find
+
+Facets = Mapping[str, Any]  # model, task, method, metric, and the method's parameters
+
+
+def laid_out(suite: Suite, records: Iterable[Record]) -> pd.DataFrame:
+    """Return a suite's table: as text, "measured ± deviation (published)" in every cell.
+
+    Parameters
+    ----------
+    records
+        Those that answer the suite; failed ones have no value.
+    """
+    layout = suite.layout or Layout()
+    published: dict[tuple[str, str], float] = {}
+    metrics: dict[str, list[str]] = defaultdict(list)
+    for number in suite.numbers():
+        if number.metric not in metrics[number.task]:
+            metrics[number.task].append(number.metric)
+        if place := _place(layout, _of_number(number)):
+            published[place] = number.value
+    runs: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for record in records:
+        for metric in record.metrics if record.status == "ok" else ():
+            wanted = metrics.get(record.task.name) or [record.primary.name]
+            if metric.at != "last" or metric.name not in wanted:
+                continue
+            if place := _place(layout, _of_record(record, metric.name)):
+                runs[place].append(metric.value)
+    places = list(dict.fromkeys([*published, *runs]))
+    rows, columns = (list(dict.fromkeys(p[axis] for p in places)) for axis in (0, 1))
+    texts = [[_cell(runs.get((r, c)), published.get((r, c))) for c in columns] for r in rows]
+    return pd.DataFrame(texts, index=pd.Index(rows, name=""), columns=columns)
+
+
+def _of_number(number: Published) -> Facets:
+    """Return what tells a published number from the others of its table."""
+    name, _, changed = number.method.rstrip("]").partition("[")
+    card = find("method", name)
+    given = dict(setting.split("=") for setting in filter(None, changed.split(",")))
+    values = parameters_of(card, card.defaults, given)
+    facts = {"task": number.task, "model": number.model, "metric": number.metric}
+    return {**values, **facts, "method": name}
+
+
+def _of_record(record: Record, metric: str) -> Facets:
+    """Return what tells a measured number from the others of its table."""
+    facts = {"task": record.task.name, "model": record.model, "metric": metric}
+    return {**record.method.parameters, **facts, "method": record.method.name}
+
+
+def _place(layout: Layout, facets: Facets) -> tuple[str, str] | None:
+    """Return the names of a number's row and column; None if it has no place in the table."""
+    if layout.method and facets["method"] != layout.method:
+        return None
+    if any(name not in facets for name in (*layout.rows, *layout.columns)):
+        return None
+    row, column = (
+        " ".join(filter(None, (_named(layout, name, facets[name]) for name in names)))
+        for names in (layout.rows, layout.columns)
+    )
+    return row, column
+
+
+def _named(layout: Layout, facet: str, value: Any) -> str:
+    """Return what the publication calls a value."""
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return layout.names.get(f"{facet}={text}", layout.names.get(text, text))
+
+
+def _cell(values: list[float] | None, published: float | None) -> str:
+    """Return the text of a cell."""
+    measured = "-"
+    if values:
+        spread = f" ± {stdev(values):.2f}" if len(values) > 1 else ""
+        measured = f"{mean(values):.2f}{spread}"
+    return f"{measured} ({published:g})" if published is not None else measured
