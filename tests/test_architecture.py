@@ -75,6 +75,7 @@ HEAVY = (
     *("figures.search", "figures.mixes", "figures.predictions", "figures.localization"),
     *("figures.detections", "figures.captions", "figures.robustness", "figures.cells"),
     *("figures.preview", "figures.terminal", "figures.pictures"),
+    *("figures.boundaries", "figures.cycle", "figures.named"),
     "scaffold.files",
     *("site.charts", "site.pages"),
     *("testing.toy", "testing.measuring", "testing.checks", "testing.mixing", "testing.training"),
@@ -84,6 +85,7 @@ HEAVY = (
 CLI = (
     *("options", "listing", "reports", "control", "cache", "waiting", "data_sets", "making"),
     *("data", "doctor", "engine_options", "run", "comparing", "leaderboards", "site", "writing"),
+    "drawing",
 )
 FLOORS = [*LIGHT, *HEAVY, *(f"cli.{name}" for name in CLI), "cli", "__main__"]
 # Imported inside functions, by the process that needs them.

@@ -8,6 +8,7 @@ from mixbench.cli.comparing import compare, score
 from mixbench.cli.control import cancel, logs, status
 from mixbench.cli.data import data
 from mixbench.cli.doctor import doctor
+from mixbench.cli.drawing import figure
 from mixbench.cli.leaderboards import leaderboard, submit, verify
 from mixbench.cli.listing import info, list_units
 from mixbench.cli.reports import report
@@ -30,7 +31,7 @@ def main() -> None:
 
 
 COMMANDS = (
-    *(run, plan, list_units, info, report, compare, score),
+    *(run, plan, list_units, info, report, figure, compare, score),
     *(leaderboard, site, submit, verify),
     *(check, preview, new),
     *(status, logs, cancel, cache, data, doctor),

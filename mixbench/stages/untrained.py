@@ -36,6 +36,18 @@ def prepare(
     for role, make in scorers.items():
         scorer = make()
         trained[role] = Trained(bound(scorer, task, model).eval(), scorer.eval())
+    prepare_from(method, trained, task, model, folder, seed)
+
+
+def prepare_from(
+    method: Method,
+    trained: Mapping[str, Trained],
+    task: Task,
+    model: str,
+    folder: Path,
+    seed: int = 0,
+) -> None:
+    """Let a method prepare itself outside a run, from the models that it needs, by role."""
     with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryDirectory() as results:
         method.prepare(
             Preparation(

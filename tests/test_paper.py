@@ -1,0 +1,183 @@
+"""The paper's tables and figures: laid out as there, and drawn from what was really run."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mixbench.errors import UsageError
+from mixbench.figures import boundaries as plane
+from mixbench.figures.cycle import SETTINGS, cycle
+from mixbench.leaderboard.build import read_answers
+from mixbench.leaderboard.costs import costs
+from mixbench.leaderboard.layout import laid_out
+from mixbench.leaderboard.questions import at_equal_images, method_label, questions
+from mixbench.leaderboard.suites import Suite, read_suite, suite_cells
+from mixbench.records.schema import Record
+from mixbench.registry.units import find
+from mixbench.search.genetic import Genetic
+from mixbench.search.space import Ids, Masks, Space
+
+MakeRecord = Callable[..., Record]
+Run = Callable[..., Any]
+FOLDER = Path(__file__).parent.parent / "leaderboards"
+TABLES = [f"paper_table{number}" for number in range(1, 10)]
+SIZES = [(10, 6), (1, 10), (4, 3), (5, 8), (3, 5), (3, 3), (2, 2), (6, 3), (3, 2)]
+
+
+@pytest.mark.parametrize(("name", "size"), [*zip(TABLES, SIZES, strict=True)], ids=TABLES)
+def test_every_published_number_has_its_own_place(name: str, size: tuple[int, int]) -> None:
+    suite = read_suite(FOLDER / name)
+
+    table = laid_out(suite, [])
+
+    assert table.shape == size
+    told = [text.removeprefix("- (").removesuffix(")") for text in table.to_numpy().ravel()]
+    assert sorted(map(float, told)) == sorted(number.value for number in suite.numbers())
+
+
+def test_measured_numbers_stand_beside_the_published_ones(make_record: MakeRecord) -> None:
+    parameters = find("method", "random_patchmix").defaults | {"grid": 2, "patch_loss": False}
+    records = []
+    for seed, value in enumerate((93.0, 94.0)):
+        record = make_record("random_patchmix", seed, value)
+        method = {"parameters": parameters, "changed": ["grid", "patch_loss"]}
+        records.append(record.model_copy(update={
+            "model": "resnet32",
+            "method": record.method.model_copy(update=method),
+            "task": record.task.model_copy(update={"name": "cifar10"}),
+        }))  # fmt: skip
+
+    table = laid_out(read_suite(FOLDER / "paper_table6"), records)
+
+    assert table.loc["2x2", "L_O"] == "93.50 ± 0.71 (93.3)"
+    assert table.loc["4x4", "L_O L_P"] == "- (94.1)"
+    assert table.loc["8x8", "L_P"] == "- (92.02)"
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_suite_has_a_small_copy_on_generated_data(name: str) -> None:
+    whole = read_suite(FOLDER / name)
+    suite, cells = whole.quickly(), suite_cells(FOLDER / name, quick=True)
+
+    assert {cell.seed for cell in cells} == {0}
+    assert {cell.data.origin for cell in cells} == {"synthetic"}
+    assert {cell.method.card.name for cell in cells} == {m for a in whole.ask for m in a.methods}
+    assert suite.layout == whole.layout
+
+
+def test_a_suite_takes_the_protocol_quick_and_no_other(mixbench: Run, tmp_path: Path) -> None:
+    (tmp_path / "leaderboards").symlink_to(FOLDER)
+
+    plan = mixbench("plan", "--suite", "paper_table6", "--protocol", "quick")
+    other = mixbench("plan", "--suite", "paper_table6", "--protocol", "paper")
+    table = mixbench("report", "--suite", "paper_table6", "--format", "csv")
+
+    assert "10 cells, 21 stages" in plan.stdout
+    assert (other.returncode, "leave --protocol out" in other.stderr) == (2, True)
+    assert table.stdout.splitlines()[1] == "2x2,- (93.78),- (93.3),- (92.8)"
+
+
+def test_costs_are_told_from_records() -> None:
+    """Of the digits that were really run: the search and the first model are Guided PatchMix's."""
+    records = read_answers(FOLDER / "digits").records.values()
+
+    table = costs(records).set_index("method")
+
+    guided, random = table.loc["guided_patchmix"], table.loc["random_patchmix"]
+    assert (random["extra parameters"], guided["extra parameters"]) == ("650", "0")
+    assert float(str(guided["preparation, s"])) > 0
+    assert (random["preparation, s"], random["first models, s"]) == ("", "")
+    assert guided["images"] == "120,000"
+    assert float(str(guided["of none"]).removesuffix(" x")) > 1.5
+    assert (table["runs"] == "5").all()
+
+
+def test_records_of_other_epochs_are_compared_at_equal_images(make_record: MakeRecord) -> None:
+    many = [make_record("none", seed, 90 + seed) for seed in range(3)]
+    few = [
+        make_record("guided_patchmix", seed, 91 + seed, recipe={**many[0].recipe, "epochs": 1})
+        for seed in range(3)
+    ]
+    assert len(questions([*many, *few])) == 2
+
+    (group,) = questions(at_equal_images([*many, *few]))
+
+    assert {method_label(record) for record in group} == {"none", "guided_patchmix[epochs=1]"}
+    answered = read_answers(FOLDER / "digits")
+    assert answered.compared == [*answered.records.values()]
+    equal = replace(answered, suite=answered.suite.model_copy(update={"equal": "images"}))
+    assert isinstance(equal.suite, Suite)
+    assert list(equal.as_recorded.values()) == [*answered.records.values()]
+    assert len(equal.boards) == 1
+
+
+def test_boundaries_are_those_of_trained_nets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen in the picture itself: far from the points, mixing makes the net less sure."""
+    monkeypatch.setattr(plane, "STEPS", 120)
+    names = ("none", "mixup", "guided_patchmix")
+
+    figure = plane.boundaries([find("method", name) for name in names])
+
+    shown = [axes for axes in figure.axes if axes.get_images()]
+    assert [axes.get_title(loc="left").partition(":")[0] for axes in shown] == [*names]
+    assert all(float(axes.get_title(loc="left").split()[1]) > 95 for axes in shown)
+    pictures = [np.asarray(axes.get_images()[0].get_array()) for axes in shown]
+    vivid = [float((p.max(-1) - p.min(-1)).mean()) for p in pictures]  # grey is unsure
+    assert vivid[0] > vivid[1]
+    again = plane.boundaries([find("method", "mixup")])
+    repeated = np.asarray(again.axes[0].get_images()[0].get_array())
+    assert np.array_equal(repeated, pictures[1])
+
+
+def test_boundaries_refuse_methods_that_mix_inside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plane, "STEPS", 1)
+
+    with pytest.raises(UsageError, match="manifold_mixup mixes inside a net"):
+        plane.boundaries([find("method", "manifold_mixup")])
+
+
+def test_a_cycle_shows_what_the_search_does() -> None:
+    def score(ids: Ids, masks: Masks) -> Any:
+        return (ids * 7 + masks.astype(np.int64)) % 97 / 97
+
+    search = Genetic(3, Space(3, 4, 3), SETTINGS, score)
+
+    population, chosen, crossed, mutated, following = cycle(search)
+
+    first = {x.fitness.values[0] for x in population.individuals}
+    assert {x.fitness.values[0] for x in chosen.individuals} <= first
+    assert max(x.fitness.values[0] for x in chosen.individuals) <= max(first)
+    assert not any(x.fitness.valid for x in crossed.individuals)
+    for before, after in zip(mutated.individuals, following.individuals, strict=True):
+        assert np.array_equal(before.pairs, after.pairs)
+        assert np.array_equal(before.masks, after.masks)
+        assert after.fitness.valid
+
+
+def test_figures_are_drawn_from_finished_runs(
+    mixbench: Run, fast: tuple[str, ...], tmp_path: Path
+) -> None:
+    small = {"population": 8, "generations": 3, "image_pairs": 4}
+    options = [part for n, v in small.items() for part in ("--set", f"guided_patchmix.{n}={v}")]
+    none = mixbench("figure", "evolution")
+    ran = mixbench("run", "-m", "guided_patchmix", "-t", "digits", *fast, *options)
+    assert ran.returncode == 0, ran.stderr
+
+    for name in ("cycle", "mutations", "evolution", "pairs"):
+        done = mixbench("figure", name, "--out", "drawn")
+        assert done.returncode == 0, done.stderr
+        for ending, start in (("png", b"\x89PNG"), ("pdf", b"%PDF")):
+            assert (tmp_path / f"drawn/{name}.{ending}").read_bytes().startswith(start)
+    mixes = mixbench("figure", "mixes", "-m", "none,mixup", "--out", "drawn")
+    boxes = mixbench("figure", "boxes")
+
+    assert (none.returncode, "No finished run that searches" in none.stderr) == (2, True)
+    assert mixes.returncode == 0, mixes.stderr
+    assert (boxes.returncode, "No finished run that localises" in boxes.stderr) == (2, True)
+    (record,) = (tmp_path / "store/records/digits/guided_patchmix").glob("*.json")
+    assert json.loads(record.read_text())["status"] == "ok"
