@@ -162,9 +162,11 @@ def test_the_tutorial_works_as_it_stands(mixbench: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_readme_works_as_it_stands(mixbench: Run) -> None:
+@pytest.mark.parametrize("page", ["README.md", "docs/paper.md"])
+def test_a_page_works_as_it_stands(mixbench: Run, tmp_path: Path, page: str) -> None:
     """Every command in its order, in one store; trainings are cut to an epoch."""
-    for command in commands_in(ROOT / "README.md"):
+    shutil.copytree(ROOT / "leaderboards", tmp_path / "leaderboards")
+    for command in commands_in(ROOT / page):
         if command.lacks:
             continue
         words = command.words
