@@ -7,6 +7,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from mixbench.cli.run import _as_recorded
 from mixbench.errors import Damaged
 from mixbench.records import evidence
 from mixbench.records.schema import Record, parse, schema_text, to_json
@@ -114,3 +115,19 @@ def test_energy_is_told_only_where_all_of_it_is_known(
     costs: list[dict[str, Any]], kwh: float | None
 ) -> None:
     assert evidence._energy(costs) == kwh
+
+
+def test_where_the_store_lies_is_not_recorded() -> None:
+    words = [
+        "mixbench",
+        "run",
+        "--store",
+        "/somewhere",
+        "-m",
+        "none",
+        "--store=/else",
+        "-t",
+        "digits",
+    ]
+
+    assert _as_recorded(words) == ["mixbench", "run", "-m", "none", "-t", "digits"]

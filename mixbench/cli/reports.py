@@ -75,6 +75,7 @@ def _of_suite(options: dict[str, Any]) -> "pd.DataFrame":
     from mixbench.leaderboard.build import read_answers
     from mixbench.leaderboard.costs import costs
     from mixbench.leaderboard.layout import laid_out
+    from mixbench.leaderboard.questions import at_equal_images
     from mixbench.leaderboard.reports import read_records
     from mixbench.leaderboard.suites import folder_of
     from mixbench.store import Store
@@ -85,6 +86,8 @@ def _of_suite(options: dict[str, Any]) -> "pd.DataFrame":
     if options["store_path"].is_dir():
         found += read_records(Store(options["store_path"]))
     records = [record for record in found if not suite.objection(record)]
+    if suite.equal == "images":
+        records = at_equal_images(records)
     return costs(records) if options["costs"] else laid_out(suite, records)
 
 

@@ -131,7 +131,7 @@ def _run(plan: "Plan", store: "Store", how: "Run", *, as_json: bool) -> int:
         _note_run(plan, store, command, how.name)
 
         def on_cell(number: int) -> None:
-            records.append(write_record(number, board, command))
+            records.append(write_record(number, board, _as_recorded(command)))
 
         try:
             Scheduler(board, engine, show, on_cell, how.means, how.limits).run()
@@ -144,6 +144,14 @@ def _run(plan: "Plan", store: "Store", how: "Run", *, as_json: bool) -> int:
             )
             return INTERRUPTED
     return _conclude(records, store, as_json=as_json)
+
+
+def _as_recorded(command: list[str]) -> list[str]:
+    """Return a command without where its store lies, which is this machine's matter."""
+    places = {i for i, word in enumerate(command) if word == "--store"}
+    places |= {i + 1 for i in places}
+    kept = (word for i, word in enumerate(command) if i not in places)
+    return [word for word in kept if not word.startswith("--store=")]
 
 
 def _conclude(records: list["Record"], store: "Store", *, as_json: bool) -> int:

@@ -138,6 +138,7 @@ def _readme(answered: Answered, boards: list[Leaderboard]) -> str:
         f"    mixbench leaderboard build {answered.name}  # write this page from {RECORDS}/",
         _rule(suite),
         *answers(suite, boards),
+        *([suite.remark] if suite.remark else []),
     ]
     if boards:
         parts += [to_markdown(boards).rstrip()]

@@ -49,6 +49,8 @@ class Suite(Strict):
         models, where the suite gives each method the epochs that make them so.
     where
         What of a publication it asks again, if anything: its table.
+    remark
+        What its answers show and what they cannot, for the page.
     published
         Numbers to stand beside, instead of those that the tasks tell of themselves.
     layout
@@ -59,6 +61,7 @@ class Suite(Strict):
 
     question: Annotated[str, Field(min_length=1)]
     where: str = ""
+    remark: str = ""
     seeds: Annotated[int, Field(ge=1)] = 3
     better: Rule = Rule()
     equal: Literal["recipe", "images"] = "recipe"
