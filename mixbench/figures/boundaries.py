@@ -35,7 +35,7 @@ COLOURS = ("#2b6cb0", "#c05621", "#2f855a")
 STEPS, BATCH, RATE, HIDDEN = 400, 60, 0.02, 32
 SIDE = 8  # pixels of an image, half of them for each coordinate
 REACH = 3.2, 2.4  # of the shown plane, to each side
-SHOWN = 60  # mixed points
+SHOWN_STEPS, SHOWN_OF_EACH = 10, 7  # mixed points
 # Of methods that have such parameters: two cells across, and the loss of the whole alone.
 VALUES = {"grid": 2, "patch_loss": False, "search": "direct", "image_pairs": 20}
 
@@ -193,14 +193,15 @@ def _seen(
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Return some mixed points, (n, 2), with the colours of their labels, (n, 3)."""
     points, colours = [], []
-    for number in range(4):
+    for number in range(SHOWN_STEPS):
         step = _step(plane, model, seed, STEPS + number)
         mixed, sources = method.mix(step.images, step)
         shares = nn.functional.one_hot(step.targets[sources.index], len(CENTRES)).float()
         labels = (shares * sources.weight[..., None]).sum(1)
-        points.append(_points_of(mixed))
+        points.append(_points_of(mixed)[:SHOWN_OF_EACH])
+        labels = labels[:SHOWN_OF_EACH]
         colours.append(labels @ torch.tensor([to_rgb(colour) for colour in COLOURS]))
-    return torch.cat(points)[:SHOWN].numpy(), torch.cat(colours)[:SHOWN].numpy()
+    return torch.cat(points).numpy(), torch.cat(colours).numpy()
 
 
 @torch.no_grad()
