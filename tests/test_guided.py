@@ -125,7 +125,7 @@ def test_a_grid_finer_than_the_image_is_refused_before_any_training(mixbench: Ru
 
 def spawn(store: Path) -> subprocess.Popen[bytes]:
     command = ("run", *CELL, "--set", "digits.epochs=1", "--set", "guided_patchmix.patience=0",
-               "--set", "guided_patchmix.generations=150")  # fmt: skip
+               "--set", "guided_patchmix.generations=600")  # fmt: skip
     with store.with_suffix(".said").open("ab") as said:
         return subprocess.Popen(
             [sys.executable, "-m", "mixbench", *command, "--store", str(store)],
