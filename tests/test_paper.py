@@ -59,6 +59,16 @@ def test_measured_numbers_stand_beside_the_published_ones(make_record: MakeRecor
     assert table.loc["8x8", "L_P"] == "- (92.02)"
 
 
+def test_generated_data_never_stands_beside_published_numbers(make_record: MakeRecord) -> None:
+    record = make_record("none", 0, 50.0)
+    task = record.task.model_copy(update={"name": "cifar10"})
+    shown = record.model_copy(update={"model": "resnet8", "task": task})
+
+    table = laid_out(read_suite(FOLDER / "paper_table1"), [shown], beside=False)
+
+    assert table.to_dict() == {"Base": {"CIFAR-10 resnet8": "50.00"}}
+
+
 @pytest.mark.parametrize("name", TABLES)
 def test_every_suite_has_a_small_copy_on_generated_data(name: str) -> None:
     whole = read_suite(FOLDER / name)

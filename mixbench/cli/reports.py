@@ -81,14 +81,19 @@ def _of_suite(options: dict[str, Any]) -> "pd.DataFrame":
     from mixbench.store import Store
 
     answered = read_answers(folder_of(options["suite"]))
-    suite = answered.suite.quickly() if options["protocol"] == QUICK else answered.suite
+    quick = options["protocol"] == QUICK
+    suite = answered.suite.quickly() if quick else answered.suite
     found = [*answered.records.values()]
     if options["store_path"].is_dir():
         found += read_records(Store(options["store_path"]))
     records = [record for record in found if not suite.objection(record)]
     if suite.equal == "images":
         records = at_equal_images(records)
-    return costs(records) if options["costs"] else laid_out(suite, records)
+    if quick:
+        click.echo("Small nets on generated data: it shows that the path works, no more.", err=True)
+    return (
+        costs(records) if options["costs"] else laid_out(answered.suite, records, beside=not quick)
+    )
 
 
 def recorded(

@@ -16,13 +16,15 @@ from mixbench.registry.units import find
 Facets = Mapping[str, Any]  # model, task, method, metric, and the method's parameters
 
 
-def laid_out(suite: Suite, records: Iterable[Record]) -> pd.DataFrame:
+def laid_out(suite: Suite, records: Iterable[Record], *, beside: bool = True) -> pd.DataFrame:
     """Return a suite's table: as text, "measured ± deviation (published)" in every cell.
 
     Parameters
     ----------
     records
         Those that answer the suite; failed ones have no value.
+    beside
+        Whether published numbers stand there: not beside those of generated data.
     """
     layout = suite.layout or Layout()
     published: dict[tuple[str, str], float] = {}
@@ -30,7 +32,7 @@ def laid_out(suite: Suite, records: Iterable[Record]) -> pd.DataFrame:
     for number in suite.numbers():
         if number.metric not in metrics[number.task]:
             metrics[number.task].append(number.metric)
-        if place := _place(layout, _of_number(number)):
+        if beside and (place := _place(layout, _of_number(number))):
             published[place] = number.value
     runs: dict[tuple[str, str], list[float]] = defaultdict(list)
     for record in records:
