@@ -191,7 +191,7 @@ def published_table(suite: Suite, boards: Iterable[Leaderboard]) -> list[dict[st
             "model": number.model,
             "method": number.method,
             "metric": number.metric,
-            "published": f"{number.value:g}",
+            "published": number.text,
             "measured": _beside(number, measured.get((number.task, number.model, number.method))),
             "where": number.where,
         }

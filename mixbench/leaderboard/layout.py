@@ -27,13 +27,13 @@ def laid_out(suite: Suite, records: Iterable[Record], *, beside: bool = True) ->
         Whether published numbers stand there: not beside those of generated data.
     """
     layout = suite.layout or Layout()
-    published: dict[tuple[str, str], float] = {}
+    published: dict[tuple[str, str], str] = {}
     metrics: dict[str, list[str]] = defaultdict(list)
     for number in suite.numbers():
         if number.metric not in metrics[number.task]:
             metrics[number.task].append(number.metric)
         if beside and (place := _place(layout, _of_number(number))):
-            published[place] = number.value
+            published[place] = number.text
     runs: dict[tuple[str, str], list[float]] = defaultdict(list)
     for record in records:
         for metric in record.metrics if record.status == "ok" else ():
@@ -83,10 +83,10 @@ def _named(layout: Layout, facet: str, value: Any) -> str:
     return layout.names.get(f"{facet}={text}", layout.names.get(text, text))
 
 
-def _cell(values: list[float] | None, published: float | None) -> str:
+def _cell(values: list[float] | None, published: str | None) -> str:
     """Return the text of a cell."""
     measured = "-"
     if values:
         spread = f" ± {stdev(values):.2f}" if len(values) > 1 else ""
         measured = f"{mean(values):.2f}{spread}"
-    return f"{measured} ({published:g})" if published is not None else measured
+    return f"{measured} ({published})" if published is not None else measured

@@ -43,7 +43,14 @@ class Published(Strict):
     method: str
     metric: str
     value: float
+    deviation: float | None = None
     where: str = ""
+
+    @property
+    def text(self) -> str:
+        """The value, with its deviation if the publication has one."""
+        spread = "" if self.deviation is None else f" ± {self.deviation:g}"
+        return f"{self.value:g}{spread}"
 
 
 class Layout(Strict):

@@ -99,6 +99,7 @@ class Suite(Strict):
                 method=reference.method,
                 metric=reference.metric,
                 value=reference.value,
+                deviation=reference.deviation,
                 where=f"{reference.citation}, {reference.where}",
             )
             for ask in self.ask
