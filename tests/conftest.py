@@ -11,7 +11,8 @@ import torch
 
 from mixbench.records.schema import Record
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
+Done = subprocess.CompletedProcess[str]
+Run = Callable[..., Done]
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -35,15 +36,15 @@ def rng() -> torch.Generator:
 def mixbench(tmp_path: Path) -> Run:
     """Run the program as a user does, with a store of the test's own."""
 
-    def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str, timeout: float = 300, **options: object) -> Done:
         environment = os.environ | {"MIXBENCH_STORE": str(tmp_path / "store"), "COLUMNS": "100"}
-        done: subprocess.CompletedProcess[str] = subprocess.run(
+        done: Done = subprocess.run(
             [sys.executable, "-m", "mixbench", *arguments],
             capture_output=True,
             text=True,
             cwd=tmp_path,
             env=environment,
-            timeout=300,
+            timeout=timeout,
             check=False,
             **options,  # type: ignore[call-overload]
         )
