@@ -13,6 +13,7 @@ from mixbench.records.schema import Record
 from mixbench.registry.parameters import parameters_of
 from mixbench.registry.units import find
 
+Place = tuple[str, str]  # the names of a row and a column
 Facets = Mapping[str, Any]  # model, task, method, metric, and the method's parameters
 
 
@@ -27,14 +28,14 @@ def laid_out(suite: Suite, records: Iterable[Record], *, beside: bool = True) ->
         Whether published numbers stand there: not beside those of generated data.
     """
     layout = suite.layout or Layout()
-    published: dict[tuple[str, str], str] = {}
+    published: dict[Place, str] = {}
     metrics: dict[str, list[str]] = defaultdict(list)
     for number in suite.numbers():
         if number.metric not in metrics[number.task]:
             metrics[number.task].append(number.metric)
-        if beside and (place := _place(layout, _of_number(number))):
+        if place := _place(layout, _of_number(number)):
             published[place] = number.text
-    runs: dict[tuple[str, str], list[float]] = defaultdict(list)
+    runs: dict[Place, list[float]] = defaultdict(list)
     for record in records:
         for metric in record.metrics if record.status == "ok" else ():
             wanted = metrics.get(record.task.name) or [record.primary.name]
@@ -42,10 +43,19 @@ def laid_out(suite: Suite, records: Iterable[Record], *, beside: bool = True) ->
                 continue
             if place := _place(layout, _of_record(record, metric.name)):
                 runs[place].append(metric.value)
-    places = list(dict.fromkeys([*published, *runs]))
-    rows, columns = (list(dict.fromkeys(p[axis] for p in places)) for axis in (0, 1))
+    rows, columns = (_names(axis, published, runs, both=beside) for axis in (0, 1))
+    published = published if beside else {}
     texts = [[_cell(runs.get((r, c)), published.get((r, c))) for c in columns] for r in rows]
     return pd.DataFrame(texts, index=pd.Index(rows, name=""), columns=columns)
+
+
+def _names(
+    axis: int, published: Iterable[Place], runs: Iterable[Place], *, both: bool
+) -> list[str]:
+    """Return the names of rows or columns in the publication's order, others after them."""
+    order = dict.fromkeys(place[axis] for place in (*published, *runs))
+    kept = {place[axis] for place in (*(published if both else ()), *runs)}
+    return [name for name in order if name in kept]
 
 
 def _of_number(number: Published) -> Facets:
@@ -64,7 +74,7 @@ def _of_record(record: Record, metric: str) -> Facets:
     return {**record.method.parameters, **facts, "method": record.method.name}
 
 
-def _place(layout: Layout, facets: Facets) -> tuple[str, str] | None:
+def _place(layout: Layout, facets: Facets) -> Place | None:
     """Return the names of a number's row and column; None if it has no place in the table."""
     if layout.method and facets["method"] != layout.method:
         return None
