@@ -75,6 +75,16 @@ def test_generated_data_never_stands_beside_published_numbers(make_record: MakeR
     assert list(table.columns) == ["Base", "Mixup"]  # in the order of the paper
 
 
+def test_a_run_on_other_classes_answers_another_table(make_record: MakeRecord) -> None:
+    record = make_record("none", 0, 50.0)
+    changed = {"name": "cifar100", "parameters": {"classes": 40}, "changed": ["classes"]}
+    task = record.task.model_copy(update=changed)
+    run = record.model_copy(update={"model": "resnet8", "task": task, "protocol": "custom"})
+
+    assert read_suite(FOLDER / "paper_table9").quickly().objection(run) == ""
+    assert "parameters" in read_suite(FOLDER / "paper_table1").quickly().objection(run)
+
+
 @pytest.mark.parametrize("name", TABLES)
 def test_every_suite_has_a_small_copy_on_generated_data(name: str) -> None:
     whole = read_suite(FOLDER / name)

@@ -143,11 +143,16 @@ def _about(ask: Ask, settings: Mapping[str, Value]) -> dict[str, Value]:
 
 
 def _same_parameters(ask: Ask, record: Record) -> bool:
-    """Tell whether the changed parameters of a record's method are those that are asked."""
-    given = (name.partition(".") for name in ask.settings)
-    return {parameter for unit, _, parameter in given if unit == record.method.name} == {
-        *record.method.changed
-    }
+    """Tell whether the changed parameters of a record's method and task are those that are asked.
+
+    A task's recipe is no parameter of it: whether that is the same, the protocol tells.
+    """
+    given = [name.partition(".")[::2] for name in ask.settings]
+    return all(
+        {name for owner, name in given if owner == unit.name and name in unit.parameters}
+        == {*unit.changed}
+        for unit in (record.method, record.task)
+    )
 
 
 def _same_protocol(ask: Ask, record: Record) -> bool:
