@@ -31,6 +31,7 @@ NEEDS = {
     "--engine slurm": "a cluster",
     "--engine ray": "a cluster",
     "--gpus": "GPUs",
+    "--max-gpu-hours": "GPUs",
     "--model vgg16": "hours",
     "--init resnet50": "a file of weights",
     "--init timm": "the network",
