@@ -1,6 +1,7 @@
 """The paper's tables and figures: laid out as there, and drawn from what was really run."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -106,6 +107,18 @@ def test_a_suite_takes_the_protocol_quick_and_no_other(mixbench: Run, tmp_path: 
     assert "10 cells, 21 stages" in plan.stdout
     assert (other.returncode, "leave --protocol out" in other.stderr) == (2, True)
     assert table.stdout.splitlines()[1] == "2x2,- (93.78),- (93.3),- (92.8)"
+
+
+def test_a_run_in_the_store_and_in_the_suite_counts_once(mixbench: Run, tmp_path: Path) -> None:
+    shutil.copytree(FOLDER / "digits", tmp_path / "leaderboards/digits")
+    alone = mixbench("report", "--suite", "digits", "--costs", "--format", "csv")
+    shutil.copytree(FOLDER / "digits/records", tmp_path / "store/records")
+
+    both = mixbench("report", "--suite", "digits", "--costs", "--format", "csv")
+
+    assert alone.stdout.count(",5\n") == 7, alone.stderr
+    assert both.stdout.splitlines()[0] == alone.stdout.splitlines()[0]
+    assert sorted(both.stdout.splitlines()) == sorted(alone.stdout.splitlines())
 
 
 def test_costs_are_told_from_records() -> None:

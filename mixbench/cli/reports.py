@@ -86,7 +86,8 @@ def _of_suite(options: dict[str, Any]) -> "pd.DataFrame":
     found = [*answered.records.values()]
     if options["store_path"].is_dir():
         found += read_records(Store(options["store_path"]))
-    records = [record for record in found if not suite.objection(record)]
+    newest = {record.cell: record for record in sorted(found, key=lambda record: record.created)}
+    records = [record for record in newest.values() if not suite.objection(record)]
     if suite.equal == "images":
         records = at_equal_images(records)
     if quick:
