@@ -9,14 +9,14 @@ Differs  unknown: the paper gives 16x16 pixels (on images of 32x32) and a Gaussi
 """
 
 import torch
-from torch import Tensor
 
-from mixbench.contract import Method, Sources, Step
 from mixbench.declare import Fraction, NonNegative
-from mixbench.kernels import clipped_box, paste_box, permutation
+from mixbench.kernels import Box, clipped_box
+
+from .cutmix import CutMix
 
 
-class CutMix16(Method):
+class CutMix16(CutMix):
     """Paste a box of fixed size, its centre normally distributed, clipped at the edges.
 
     Parameters
@@ -34,13 +34,11 @@ class CutMix16(Method):
         self.side_frac = side_frac
         self.deviation_frac = deviation_frac
 
-    def mix(self, x: Tensor, step: Step) -> tuple[Tensor, Sources]:
-        """Return the pasted batch; the weight is the share of pixels, after clipping."""
-        height, width = x.shape[-2:]
-        offsets = torch.randn(2, generator=step.rng) * self.deviation_frac
-        partner = permutation(len(x), step.rng, x.device)
+    def draw_box(self, size: tuple[int, int], rng: torch.Generator) -> Box:
+        """Draw what is pasted in images of a height and width."""
+        height, width = size
+        offsets = torch.randn(2, generator=rng) * self.deviation_frac
         row = min(max(int(height * (0.5 + float(offsets[0]))), 0), height - 1)
         column = min(max(int(width * (0.5 + float(offsets[1]))), 0), width - 1)
         half = int(height * self.side_frac) // 2, int(width * self.side_frac) // 2
-        box = clipped_box((row, column), half, (height, width))
-        return paste_box(x, partner, box), Sources.pair(partner, 1 - box.area / (height * width))
+        return clipped_box((row, column), half, size)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mixbench.contract import Method, Sources, Step
 from mixbench.declare import Fraction
+from mixbench.kernels import around
 
 
 class Cutout(Method):
@@ -38,13 +39,7 @@ class Cutout(Method):
         """Return the images with a square blacked out, and each as its own only source."""
         size, (height, width) = len(x), x.shape[-2:]
         half = int(min(height, width) * self.side_frac) // 2
-        rows = torch.randint(height, (size, 1), generator=step.rng).to(x.device)
-        columns = torch.randint(width, (size, 1), generator=step.rng).to(x.device)
-        cut = _near(height, rows, half)[:, :, None] & _near(width, columns, half)[:, None]
+        rows = torch.randint(height, (size,), generator=step.rng).to(x.device)
+        columns = torch.randint(width, (size,), generator=step.rng).to(x.device)
+        cut = around((rows, columns), (half, half), (height, width))
         return x.masked_fill(cut[:, None], 0), Sources.alone(x)
-
-
-def _near(length: int, centre: Tensor, half: int) -> Tensor:
-    """Return which places of an axis lie in ``centre - half : centre + half``, (B, length)."""
-    places = torch.arange(length, device=centre.device)
-    return (places >= centre - half) & (places < centre + half)

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from mixbench.contract import Method, Sources, Step
 from mixbench.declare import Fraction, Positive
-from mixbench.kernels import beta, permutation
+from mixbench.kernels import around, beta, permutation
 
 NEIGHBOURHOODS = 12, 24, 48, 28, 56, 112  # half the sides of the surrounds, in pixels
 
@@ -58,9 +58,8 @@ class SaliencyMix(Method):
             return x, Sources.alone(x)
         seen = x.index_select(0, partner if self.per_image else partner[:1])
         peak = saliency(seen).flatten(1).argmax(1).expand(size)
-        rows = _near(height, peak // width, int(height * side) // 2)
-        columns = _near(width, peak % width, int(width * side) // 2)
-        pasted = (rows[:, :, None] & columns[:, None])[:, None]
+        half = int(height * side) // 2, int(width * side) // 2
+        pasted = around((peak // width, peak % width), half, (height, width))[:, None]
         mixed = torch.where(pasted, x.index_select(0, partner), x)
         return mixed, Sources.pair(partner, 1 - pasted.float().mean((1, 2, 3)))
 
@@ -73,8 +72,9 @@ def saliency(x: Tensor) -> Tensor:
     """
     grey = _smooth(_smooth(_grey(x.float())))[:, 0]
     brighter, darker = torch.zeros_like(grey), torch.zeros_like(grey)
+    sums = F.pad(grey.double(), (1, 0, 1, 0)).cumsum(1).cumsum(2)
     for reach in NEIGHBOURHOODS:
-        contrast = grey - _surround(grey, reach)
+        contrast = grey - _surround(grey, sums, reach)
         brighter += contrast.clamp_min(0)
         darker -= contrast.clamp_max(0)
     return _in_parts(brighter) + _in_parts(darker)
@@ -97,9 +97,14 @@ def _smooth(grey: Tensor) -> Tensor:
     return F.conv2d(padded, torch.outer(weights, weights)[None, None])
 
 
-def _surround(grey: Tensor, reach: int) -> Tensor:
-    """Return the mean of the pixels at most `reach` away, without the pixel itself, (B, H, W)."""
-    sums = F.pad(grey.double(), (1, 0, 1, 0)).cumsum(1).cumsum(2)
+def _surround(grey: Tensor, sums: Tensor, reach: int) -> Tensor:
+    """Return the mean of the pixels at most `reach` away, without the pixel itself, (B, H, W).
+
+    Parameters
+    ----------
+    sums : (B, H + 1, W + 1)
+        Of all pixels above and to the left.
+    """
     height, width = grey.shape[-2:]
     (top, bottom), (left, right) = (_range(n, reach, grey.device) for n in (height, width))
     high, low = sums[:, bottom], sums[:, top]
@@ -117,9 +122,3 @@ def _range(length: int, reach: int, device: torch.device) -> tuple[Tensor, Tenso
 def _in_parts(contrast: Tensor) -> Tensor:
     """Divide by each image's largest value, if there is one, (B, H, W)."""
     return contrast / contrast.amax((1, 2), keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
-
-
-def _near(length: int, centre: Tensor, half: int) -> Tensor:
-    """Return which places of an axis lie in ``centre - half : centre + half``, (B, length)."""
-    places = torch.arange(length, device=centre.device)
-    return (places >= centre[:, None] - half) & (places < centre[:, None] + half)

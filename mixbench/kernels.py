@@ -57,6 +57,21 @@ def clipped_box(centre: tuple[int, int], half: tuple[int, int], size: tuple[int,
     )
 
 
+def around(centre: tuple[Tensor, Tensor], half: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Return which pixels lie in each item's own box, clipped at the edges, (B, H, W) bool.
+
+    Parameters
+    ----------
+    centre : (B,) int64 each
+        The rows and the columns of the boxes' centres.
+    """
+    inside = []
+    for place, reach, length in zip(centre, half, size, strict=True):
+        places = torch.arange(length, device=place.device)
+        inside.append((places >= place[:, None] - reach) & (places < place[:, None] + reach))
+    return inside[0][:, :, None] & inside[1][:, None]
+
+
 def paste_box(x: Tensor, partner: Tensor, box: Box) -> Tensor:
     """Return `x` with the same box of every item taken from its partner."""
     mixed = x.clone()

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mixbench.cli.drawing import NAMES
 from mixbench.errors import UsageError
 from mixbench.figures import boundaries as plane
 from mixbench.figures.cycle import SETTINGS, cycle
+from mixbench.figures.named import FIGURES
 from mixbench.leaderboard.build import read_answers
 from mixbench.leaderboard.costs import costs
 from mixbench.leaderboard.layout import laid_out
@@ -196,6 +198,10 @@ def test_a_cycle_shows_what_the_search_does() -> None:
         assert np.array_equal(before.pairs, after.pairs)
         assert np.array_equal(before.masks, after.masks)
         assert after.fitness.valid
+
+
+def test_the_command_offers_every_figure() -> None:
+    assert {*NAMES} == FIGURES.keys()
 
 
 def test_figures_are_drawn_from_finished_runs(

@@ -1,10 +1,14 @@
 """``mixbench figure``: the pictures of the PatchMix paper, drawn anew."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from mixbench.cli.options import names, store_option
+
+if TYPE_CHECKING:
+    from mixbench.records.schema import Record
 
 NAMES = ("mixes", "cycle", "mutations", "boundaries", "boxes", "evolution", "pairs")
 
@@ -48,13 +52,14 @@ def figure(
     from mixbench.store import Store
 
     store, chosen = Store(store_path), names(methods)
-    records = [r for r in read_records(store) if r.status == "ok"] if store_path.is_dir() else []
+    records: list[Record] = []
     if name not in {"mixes", "boundaries"}:
-        records = recorded(records, chosen, names(tasks))
+        found = read_records(store) if store_path.is_dir() else []
+        records = recorded([r for r in found if r.status == "ok"], chosen, names(tasks))
     cards = [find("method", unit) for unit in chosen or paths("method")]
     if name == "boundaries" and not chosen:
         cards = [card for card in cards if card.declared.get("sites", ("input",)) == ("input",)]
-    drawn = FIGURES[name][1](Subjects(cards, store, records, seed))
+    drawn = FIGURES[name](Subjects(cards, store, records, seed))
     out.mkdir(parents=True, exist_ok=True)
     for ending in ("png", "pdf"):
         path = out / f"{name}.{ending}"

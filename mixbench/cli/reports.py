@@ -75,7 +75,6 @@ def _of_suite(options: dict[str, Any]) -> "pd.DataFrame":
     from mixbench.leaderboard.build import read_answers
     from mixbench.leaderboard.costs import costs
     from mixbench.leaderboard.layout import laid_out
-    from mixbench.leaderboard.questions import at_equal_images
     from mixbench.leaderboard.reports import read_records
     from mixbench.leaderboard.suites import folder_of
     from mixbench.store import Store
@@ -87,9 +86,7 @@ def _of_suite(options: dict[str, Any]) -> "pd.DataFrame":
     if options["store_path"].is_dir():
         found += read_records(Store(options["store_path"]))
     newest = {record.cell: record for record in sorted(found, key=lambda record: record.created)}
-    records = [record for record in newest.values() if not suite.objection(record)]
-    if suite.equal == "images":
-        records = at_equal_images(records)
+    records = suite.compared([r for r in newest.values() if not suite.objection(r)])
     if quick:
         click.echo("Small nets on generated data: it shows that the path works, no more.", err=True)
     return (

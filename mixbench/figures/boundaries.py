@@ -153,7 +153,7 @@ def boundaries(cards: Sequence[Card], seed: int = 0) -> Figure:
 
 def _trained(
     card: Card, plane: Plane, seed: int, changed: Mapping[str, Any] | None = None
-) -> tuple[nn.Module, Method]:
+) -> Trained:
     """Return the net that a method trains, and the method."""
     known = {parameter.name for parameter in card.parameters}
     wanted = {**VALUES, **(changed or {})}
@@ -163,10 +163,9 @@ def _trained(
     needs: Mapping[str, Need] = card.declared.get("needs", {})
     if "prepare" in card.defines:
         first = {
-            role: Trained(*_trained(find("method", need.method), plane, seed, {"patch_loss": True}))
+            role: _trained(find("method", need.method), plane, seed, {"patch_loss": True})
             for role, need in needs.items()
         }
-        first = {role: Trained(one.model.eval(), one.method.eval()) for role, one in first.items()}
         prepare_from(method, first, plane, "", Path(), seed)
     model = bound(method, plane, "").train()
     parameters = [*model.parameters(), *method.parameters()]
@@ -176,7 +175,7 @@ def _trained(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return model, method
+    return Trained(model.eval(), method.eval())
 
 
 def _step(plane: Plane, model: nn.Module, seed: int, number: int) -> Step:

@@ -44,18 +44,22 @@ def draw_cells(
     path
         Of every file, when it is written.
     """
-    chosen: dict[str, dict[str, Record]] = defaultdict(dict)
-    for record in sorted(records, key=lambda r: r.seed):
-        if record.status == "ok":
-            question = question_name(record)
-            chosen[question].setdefault(method_label(record), record)
-    for question, methods in chosen.items():
+    for question, methods in first_runs(records).items():
         folder = (out or store.root / "figures") / question
         for method, record in methods.items():
             for name, figure in _pictures(store, record):
                 yield _write(figure, folder / method.replace("/", "_") / f"{name}.png", dpi)
         for name, drawn in _side_by_side(store, methods):
             yield _write(drawn, folder / f"{name}.png", dpi)
+
+
+def first_runs(records: Iterable[Record]) -> dict[str, dict[str, Record]]:
+    """Return every method's finished run of the lowest seed, by question."""
+    chosen: dict[str, dict[str, Record]] = defaultdict(dict)
+    for record in sorted(records, key=lambda r: r.seed):
+        if record.status == "ok":
+            chosen[question_name(record)].setdefault(method_label(record), record)
+    return chosen
 
 
 def _write(drawn: Figure | pd.DataFrame, path: Path, dpi: int) -> Path:

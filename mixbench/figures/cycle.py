@@ -12,13 +12,17 @@ from matplotlib.patches import Rectangle
 from mixbench.figures.search import DROPPED, INK, KEPT, QUIET
 from mixbench.records.schema import Record
 from mixbench.search.fitness import HeldOut, Scorer
-from mixbench.search.genetic import Draws, Genetic, Individual, Settings, mate, mutate, select
+from mixbench.search.genetic import Genetic, Individual, Settings
 from mixbench.search.space import Space
 from mixbench.search.strategies import patch_logits
 from mixbench.stages.job import data_folder, make_task, revive, take_weights
 from mixbench.store import Store
 
 CLASSES, POPULATION, IMAGE_PAIRS = 3, 4, 32
+TITLES = (
+    *("population, evaluated", "tournament: low scores win", "crossover of 1, 2 and 3, 4"),
+    *("mutation of some", "next population, evaluated"),
+)
 SETTINGS = Settings(POPULATION, 1, 1.0, 0.5, 2, 0, maximise=False)
 
 
@@ -56,21 +60,10 @@ def search_cycle(store: Store, record: Record, seed: int) -> Figure:
 def cycle(search: Genetic) -> list[Column]:
     """Run one generation, and return the individuals after each of its steps."""
     search.start()
-    space = search.space
-    columns = [Column("population, evaluated", [x.copy() for x in search.population])]
-    draws = Draws(search.seed, 1, space, search.settings)
-    chosen = [x.copy() for x in select(search.population, draws.contestants)]
-    columns.append(Column("tournament: low scores win", [x.copy() for x in chosen]))
-    for pair in np.flatnonzero(draws.crosses):
-        mate(space, chosen[2 * pair], chosen[2 * pair + 1])
-        del chosen[2 * pair].fitness.values, chosen[2 * pair + 1].fitness.values
-    columns.append(Column("crossover of 1, 2 and 3, 4", [x.copy() for x in chosen]))
-    for number in np.flatnonzero(draws.mutates):
-        mutate(space, chosen[number], draws, int(number))
-    columns.append(Column("mutation of some", [x.copy() for x in chosen]))
+    stages = [search.population, *([x.copy() for x in stage] for stage in search.breed())]
     search.step()
-    columns.append(Column("next population, evaluated", [x.copy() for x in search.population]))
-    return columns
+    stages.append(search.population)
+    return [Column(*both) for both in zip(TITLES, stages, strict=True)]
 
 
 def _draw(columns: Sequence[Column], space: Space, names: Sequence[str]) -> Figure:

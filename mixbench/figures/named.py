@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 
 from mixbench.errors import UsageError
 from mixbench.figures.boundaries import boundaries
+from mixbench.figures.cells import first_runs
 from mixbench.figures.cycle import search_cycle
-from mixbench.figures.localization import located_of, overlays
+from mixbench.figures.localization import Located, located_of, overlays
 from mixbench.figures.pictures import bundled
 from mixbench.figures.predictions import predictions_of
 from mixbench.figures.preview import drawn, preview
 from mixbench.figures.search import Result, combinations, evolution, mutations
-from mixbench.leaderboard.questions import method_label, question_name
 from mixbench.records.schema import Record
 from mixbench.registry.cards import Card
 from mixbench.store import Store
@@ -44,11 +44,6 @@ def mixes(about: Subjects) -> Figure:
     return drawn(preview(about.cards, bundled(), Path(), "", about.seed))
 
 
-def planes(about: Subjects) -> Figure:
-    """Return the decision boundaries that each method leaves between three classes of points."""
-    return boundaries(about.cards, about.seed)
-
-
 def boxes(about: Subjects) -> Figure:
     """Return where the methods' models see birds, with found and true boxes, on the same images.
 
@@ -57,36 +52,38 @@ def boxes(about: Subjects) -> Figure:
     UsageError
         If no run left maps.
     """
-    found: dict[str, dict[str, Record]] = {}
-    for record in sorted(about.records, key=lambda record: record.seed):
-        if "maps" in predictions_of(about.store, record):
-            found.setdefault(question_name(record), {}).setdefault(method_label(record), record)
-    if not found:
+    located: list[tuple[Record, dict[str, Located]]] = []
+    for runs in first_runs(about.records).values():
+        left = ((name, predictions_of(about.store, record)) for name, record in runs.items())
+        maps = {name: located_of(tensors) for name, tensors in left if "maps" in tensors}
+        if maps:
+            located.append((next(iter(runs.values())), maps))
+    if not located:
         raise UsageError(_lacking("localises", "of a task with maps"))
-    runs = max(found.values(), key=len)
-    maps = {name: located_of(predictions_of(about.store, r)) for name, r in runs.items()}
-    return overlays(about.store, next(iter(runs.values())), maps)
+    record, maps = max(located, key=lambda found: len(found[1]))
+    return overlays(about.store, record, maps)
 
 
-def cycles(about: Subjects) -> Figure:
-    """Return one cycle of the search, really run on three classes."""
-    return search_cycle(about.store, _searched(about), about.seed)
+def fitness(about: Subjects) -> Figure:
+    """Return how the fitness of a search fell, and which pairs came and went.
+
+    Raises
+    ------
+    UsageError
+        If the search was not genetic, and has no history.
+    """
+    made = evolution(_result(about))
+    if made is None:
+        cell = _searched(about).cell
+        raise UsageError(f"The search of {cell} has no history: it was not genetic.")
+    return made
 
 
-def _of_result(draw: Callable[[Result], Figure | None]) -> Callable[[Subjects], Figure]:
-    """Return a figure that is drawn from what a search left."""
-
-    def figure(about: Subjects) -> Figure:
-        record = _searched(about)
-        path = next(a.path for a in record.artifacts if a.role == "search")
-        result = json.loads((about.store.root / path).read_text(encoding="utf-8"))
-        made = draw(result)
-        if made is None:
-            raise UsageError(f"The search of {record.cell} has no history: it was not genetic.")
-        return made
-
-    figure.__doc__ = draw.__doc__
-    return figure
+def _result(about: Subjects) -> Result:
+    """Return what the search of a finished run left."""
+    path = next(a.path for a in _searched(about).artifacts if a.role == "search")
+    found: Result = json.loads((about.store.root / path).read_text(encoding="utf-8"))
+    return found
 
 
 def _searched(about: Subjects) -> Record:
@@ -103,18 +100,12 @@ def _lacking(does: str, run: str) -> str:
     )
 
 
-def mutated(about: Subjects) -> Figure:
-    """Return the first found masks beside what the search's four mutations make of them."""
-    return _of_result(lambda result: mutations(result, about.seed))(about)
-
-
-# By name: the number in the paper, and how it is drawn.
-FIGURES: dict[str, tuple[str, Callable[[Subjects], Figure]]] = {
-    "mixes": ("1", mixes),
-    "cycle": ("3", cycles),
-    "mutations": ("4", mutated),
-    "boundaries": ("5", planes),
-    "boxes": ("6", boxes),
-    "evolution": ("7, 8", _of_result(evolution)),
-    "pairs": ("9", _of_result(combinations)),
+FIGURES: dict[str, Callable[[Subjects], Figure]] = {
+    "mixes": mixes,
+    "cycle": lambda about: search_cycle(about.store, _searched(about), about.seed),
+    "mutations": lambda about: mutations(_result(about), about.seed),
+    "boundaries": lambda about: boundaries(about.cards, about.seed),
+    "boxes": boxes,
+    "evolution": fitness,
+    "pairs": lambda about: combinations(_result(about)),
 }

@@ -1,7 +1,7 @@
 """From a suite's records to the files that show them. The same records give the same bytes."""
 
 import json
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,6 @@ from mixbench.errors import Damaged
 from mixbench.leaderboard.board import SELF_REPORTED, Leaderboard, Tiers, leaderboards
 from mixbench.leaderboard.overall import overall
 from mixbench.leaderboard.overall import to_markdown as overall_markdown
-from mixbench.leaderboard.questions import at_equal_images
 from mixbench.leaderboard.rows import verdict
 from mixbench.leaderboard.suite_parts import Published
 from mixbench.leaderboard.suites import FILE, Suite, read_suite
@@ -35,10 +34,9 @@ class Answered:
     tiers: Tiers
 
     @cached_property
-    def compared(self) -> list[Record]:
-        """Its records as they are compared: under one recipe, or at equal images."""
-        found = [*self.records.values()]
-        return at_equal_images(found) if self.suite.equal == "images" else found
+    def compared(self) -> Sequence[Record]:
+        """Its records as the suite compares them."""
+        return self.suite.compared([*self.records.values()])
 
     @cached_property
     def boards(self) -> list[Leaderboard]:

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from math import nan
 from statistics import mean, stdev
 from typing import Any
 
@@ -9,6 +10,7 @@ import pandas as pd
 
 from mixbench.leaderboard.suite_parts import Layout, Published
 from mixbench.leaderboard.suites import Suite
+from mixbench.leaderboard.tables import plus_minus
 from mixbench.records.schema import Record
 from mixbench.registry.parameters import parameters_of
 from mixbench.registry.units import find
@@ -95,8 +97,7 @@ def _named(layout: Layout, facet: str, value: Any) -> str:
 
 def _cell(values: list[float] | None, published: str | None) -> str:
     """Return the text of a cell."""
-    measured = "-"
-    if values:
-        spread = f" ± {stdev(values):.2f}" if len(values) > 1 else ""
-        measured = f"{mean(values):.2f}{spread}"
+    measured = (
+        plus_minus(mean(values), stdev(values) if len(values) > 1 else nan) if values else "-"
+    )
     return f"{measured} ({published})" if published is not None else measured

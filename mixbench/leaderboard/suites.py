@@ -18,14 +18,14 @@
 Its folder holds the evidence: ``leaderboards/NAME/suite.toml`` asks, ``records/`` answers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from mixbench.errors import UnknownName, UsageError
-from mixbench.leaderboard.questions import method_label
+from mixbench.leaderboard.questions import at_equal_images, method_label
 from mixbench.leaderboard.suite_parts import Ask, Layout, Published, Quick, Rule, Value
 from mixbench.plan.cells import Cell
 from mixbench.plan.request import Request, cells_of
@@ -85,6 +85,10 @@ class Suite(Strict):
             for ask in self.ask
         ]
         return self.model_copy(update={"ask": tuple(asks), "seeds": self.quick.seeds})
+
+    def compared(self, records: Sequence[Record]) -> Sequence[Record]:
+        """Return records as the suite compares them: under one recipe, or at equal images."""
+        return at_equal_images(records) if self.equal == "images" else records
 
     def requests(self) -> list[Request]:
         """Return everything that is asked for."""

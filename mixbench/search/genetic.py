@@ -13,7 +13,7 @@ evaluation of whom they changed; the answer is the hall of fame. Where the paper
 All draws of a generation come from (seed, generation), so a search continues from any generation.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -192,18 +192,25 @@ class Genetic:
         self.toolbox.map(population)
         self._close(population)
 
-    def step(self) -> None:
-        """Run one generation: lines 20 to 28 of Algorithm 2."""
+    def breed(self) -> Iterator[list[Individual]]:
+        """Yield the next generation's individuals when selected, when crossed, when mutated."""
         draws = Draws(self.seed, self.generation + 1, self.space, self.settings)
         chosen = self.toolbox.select(self.population, draws.contestants)
         offspring = [self.toolbox.clone(individual) for individual in chosen]
+        yield offspring
         for pair in np.flatnonzero(draws.crosses):
             one, other = offspring[2 * pair], offspring[2 * pair + 1]
             self.toolbox.mate(one, other)
             del one.fitness.values, other.fitness.values
+        yield offspring
         for number in np.flatnonzero(draws.mutates):
             self.toolbox.mutate(offspring[number], draws, number)
             del offspring[number].fitness.values
+        yield offspring
+
+    def step(self) -> None:
+        """Run one generation: lines 20 to 28 of Algorithm 2."""
+        *_, offspring = self.breed()
         self.toolbox.map([x for x in offspring if not x.fitness.valid])
         self._close(offspring)
 
