@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from mixbench.contract import Method, Output, Sources, Split, Step, Task, mixed_loss
 from mixbench.declare import Count, Positive
 from mixbench.errors import BadParameter
-from mixbench.kernels import beta, cell_areas, paste_cells, permutation
+from mixbench.kernels import beta, cell_areas, compose_grid, permutation
 
 
 class RandomPatchMix(Method):
@@ -125,7 +125,7 @@ class RandomPatchMix(Method):
         items = torch.arange(len(x), device=x.device)
         index = torch.where(own, items[:, None], partner[:, None])
         weight = cell_areas(size, self.grid).to(x.device).expand(len(x), -1)
-        return paste_cells(x, partner, own, self.grid), Sources(index, weight)
+        return compose_grid(x, index, self.grid), Sources(index, weight)
 
     def random_cells(self, rng: torch.Generator) -> Tensor:
         """Draw which cells stay the own image's, (grid * grid,) bool."""

@@ -1,6 +1,7 @@
 """The arithmetic of mixing: pure batched functions, no randomness, no loop over items.
 
-Axes: batch (B), channel (C), height (H), width (W). The first argument is never modified.
+Axes: batch (B), channel (C), height (H), width (W). Images may be float32, bfloat16 or bytes. The
+first argument is modified only where a function's name ends in an underscore.
 """
 
 from functools import cache
@@ -42,8 +43,26 @@ def permutation(size: int, rng: torch.Generator, device: torch.device) -> Tensor
 
 
 def blend(x: Tensor, partner: Tensor, lam: float) -> Tensor:
-    """Return ``lam * x + (1 - lam) * x[partner]``."""
+    """Return ``lam * x + (1 - lam) * x[partner]``; bytes are rounded."""
+    if not x.is_floating_point():
+        return blend(x.to(torch.float32), partner, lam).round_().to(x.dtype)
     return x.index_select(0, partner).lerp_(x, lam)
+
+
+def rolled(size: int, device: torch.device) -> Tensor:
+    """Return every item's predecessor in the batch, the last for the first, (size,) int64."""
+    return torch.arange(size, device=device).roll(1)
+
+
+def blend_rolled(x: Tensor, lam: float) -> Tensor:
+    """Return ``lam * x + (1 - lam) * x.roll(1, 0)`` in one pass over the memory.
+
+    It gathers nothing, so it is twice as fast as `blend`. No gradient passes through it.
+    """
+    mixed = torch.empty_like(x)
+    torch.lerp(x[:-1], x[1:], lam, out=mixed[1:])
+    torch.lerp(x[-1:], x[:1], lam, out=mixed[:1])
+    return mixed
 
 
 def clipped_box(centre: tuple[int, int], half: tuple[int, int], size: tuple[int, int]) -> Box:
@@ -74,10 +93,14 @@ def around(centre: tuple[Tensor, Tensor], half: tuple[int, int], size: tuple[int
 
 def paste_box(x: Tensor, partner: Tensor, box: Box) -> Tensor:
     """Return `x` with the same box of every item taken from its partner."""
-    mixed = x.clone()
-    rows, columns = slice(box.top, box.bottom), slice(box.left, box.right)
-    mixed[:, :, rows, columns] = x[:, :, rows, columns].index_select(0, partner)
-    return mixed
+    return paste_box_(x.clone(), partner, box)
+
+
+def paste_box_(x: Tensor, partner: Tensor, box: Box) -> Tensor:
+    """Paste in place, which moves no more memory than the box has; return `x`."""
+    inside = x[:, :, box.top : box.bottom, box.left : box.right]
+    inside.copy_(inside.index_select(0, partner))
+    return x
 
 
 def cell_edges(length: int, grid: int) -> list[int]:
@@ -104,19 +127,6 @@ def cell_of_pixels(size: tuple[int, int], grid: int, device: torch.device) -> Te
     """Return in which cell every pixel lies, (H, W) int64. It must not be modified, either."""
     rows, columns = (torch.arange(n, device=device) * grid // n for n in size)
     return rows[:, None] * grid + columns
-
-
-def paste_cells(x: Tensor, partner: Tensor, own: Tensor, grid: int) -> Tensor:
-    """Return `x` with the same cells of every item taken from its partner.
-
-    Parameters
-    ----------
-    own : (grid * grid,) bool
-        The cells that stay, rows of cells first.
-    """
-    cells = cell_of_pixels((x.shape[-2], x.shape[-1]), grid, x.device)
-    share = own.to(x.dtype)[cells]
-    return x.index_select(0, partner).lerp_(x, share)  # exact for shares of 0 and 1
 
 
 def compose_grid(x: Tensor, index: Tensor, grid: int) -> Tensor:

@@ -141,6 +141,9 @@ def _device(spec: dict[str, Any]) -> "torch.device":
     """Return where to compute, with torch set to give the same result every time."""
     import torch
 
+    from mixbench.stages.environment import keep_freed_memory
+
+    keep_freed_memory()
     torch.set_num_threads(spec["identity"].get("recipe", {}).get("threads", 1))
     exact = spec["identity"].get("recipe", {}).get("precision") == "float32"
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = not exact

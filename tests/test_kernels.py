@@ -13,12 +13,14 @@ from mixbench.kernels import (
     Box,
     beta,
     blend,
+    blend_rolled,
     cell_areas,
     cell_edges,
     clipped_box,
     compose_grid,
     paste_box,
-    paste_cells,
+    paste_box_,
+    rolled,
 )
 from mixbench.registry.units import find, load_method
 from mixbench.streams import generator
@@ -81,18 +83,49 @@ def test_compose_grid_fills_every_pixel_from_its_cell(
                 assert torch.equal(mixed[item, :, row, column], source)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.uint8])
 @pytest.mark.parametrize("grid", [1, 2, 4, 5])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_paste_cells_is_compose_grid_with_one_mask(grid: int, dtype: torch.dtype) -> None:
+def test_what_is_only_moved_is_the_same_in_every_type(grid: int, dtype: torch.dtype) -> None:
     rng = torch.Generator().manual_seed(0)
-    x = images(6, (9, 12)).to(dtype)
-    own = torch.rand(grid**2, generator=rng) < 0.5
+    x = torch.randint(256, (6, 3, 9, 12), generator=rng).to(dtype)
     partner = torch.randperm(6, generator=rng)
+    index = torch.randint(6, (4, grid**2), generator=rng)
+    box = Box(2, 7, 3, 11)
 
-    mixed = paste_cells(x, partner, own, grid)
+    for in_bytes, wide in (
+        (compose_grid(x, index, grid), compose_grid(x.float(), index, grid)),
+        (paste_box(x, partner, box), paste_box(x.float(), partner, box)),
+    ):
+        assert in_bytes.dtype == dtype
+        assert torch.equal(in_bytes.float(), wide)
 
-    index = torch.where(own, torch.arange(6)[:, None], partner[:, None])
-    assert torch.equal(mixed, compose_grid(x, index, grid))
+
+@pytest.mark.parametrize(("dtype", "apart"), [(torch.bfloat16, 1.0), (torch.uint8, 0.5)])
+def test_blend_rounds_narrow_types(dtype: torch.dtype, apart: float) -> None:
+    rng = torch.Generator().manual_seed(0)
+    x, partner = torch.randint(256, (6, 3, 9, 12), generator=rng), torch.randperm(6, generator=rng)
+
+    mixed = blend(x.to(dtype), partner, 0.3)
+
+    assert mixed.dtype == dtype
+    assert float((mixed.float() - blend(x.float(), partner, 0.3)).abs().max()) <= apart
+
+
+def test_a_rolled_blend_is_the_blend_with_what_comes_before() -> None:
+    x = images(5, (4, 6))
+
+    mixed = blend_rolled(x, 0.3)
+
+    assert torch.equal(mixed, blend(x, rolled(5, x.device), 0.3))
+    torch.testing.assert_close(mixed, 0.3 * x + 0.7 * x.roll(1, 0))
+
+
+def test_a_box_pasted_in_place_is_the_same() -> None:
+    x, partner, box = images(5, (8, 12)), torch.tensor([3, 4, 0, 1, 2]), Box(2, 7, 3, 11)
+    expected = paste_box(x, partner, box)
+
+    assert paste_box_(x, partner, box) is x
+    assert torch.equal(x, expected)
 
 
 @given(length=st.integers(1, 300), grid=st.integers(1, 20))
