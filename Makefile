@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 METHODS := none,mixup,manifold_mixup,cutmix,random_patchmix
 
-.PHONY: demo test slow quick leaderboards lint check fix docs schema clean
+.PHONY: demo test slow quick bench leaderboards lint check fix docs schema clean
 
 demo: .venv/ready  # find generated birds with the method of the paper, rank five on real digits
 	$(BIN)/mixbench run --method guided_patchmix --task cub_wsol --protocol quick
@@ -19,6 +19,10 @@ slow: .venv/ready
 
 quick: .venv/ready  # every method and every task once, on what needs no download
 	$(BIN)/mixbench run --suite quick
+
+bench: .venv/ready  # every figure of benchmarks/README.md anew
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[bench]"
+	$(BIN)/python -m benchmarks
 
 # BASE is a commit whose records must still be there, as they were.
 leaderboards: .venv/ready  # check the records and the pages made of them, build the site

@@ -1,6 +1,6 @@
 """What an engine costs beside the stages that it runs.
 
-    python benchmarks/engines.py          (about a minute; Ray's column needs mixbench[ray])
+    python -m benchmarks.engines          (about a minute; Ray's column needs mixbench[ray])
 
 A graph of eight stages in two slots: one, on which six rest, and one that rests on them. Each
 sleeps for half a second instead of working, so that all of the rest is the engine's: five turns
@@ -13,9 +13,10 @@ import json
 import subprocess
 import sys
 from importlib.util import find_spec
-from pathlib import Path
 from statistics import median
 from typing import Any
+
+from benchmarks.measuring import publish
 
 ROUNDS = 5
 SLEEP_S, IDEAL_S = 0.5, 2.5  # one after another: 1, then 6 in two slots, then 1
@@ -81,9 +82,7 @@ def main() -> None:
             results[n]["start_s"] + results[n]["graph_s"] - IDEAL_S for n in ("local", "ray")
         )
         results["ray_overhead_over_local"] = theirs / ours
-    text = json.dumps(results, indent=1)
-    print(text)
-    Path(__file__).with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+    publish("engines", results)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What a training batch costs: resident and augmented at once, or loaded image by image.
 
-    python benchmarks/loader.py           (about three minutes)
+    python -m benchmarks.loader           (about three minutes)
 
 A batch is 128 of CIFAR-10's images, shifted by up to 4 pixels, flipped and normalised; then also
 mixed by Random PatchMix. The peer is torchvision's usual way, PIL images through a DataLoader with
@@ -8,9 +8,7 @@ mixed by Random PatchMix. The peer is torchvision's usual way, PIL images throug
 from the workers. Writes benchmarks/loader.json.
 """
 
-import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -21,13 +19,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
+from benchmarks.measuring import publish, settle
 from mixbench.contract import ClassIndex, Step
 from mixbench.images.augment import CropFlip
 from mixbench.images.splits import Pixels, ResidentSplit
 from mixbench.registry.units import find, load_method, load_task
 from mixbench.streams import generator
 
-NUMBER, SIZE, TURNS, BATCHES = 20_000, 128, 24, 40
+NUMBER, SIZE, TURNS, BATCHES = 20_000, 128, 12, 40
 MEAN, DEVIATION = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 Batches = Iterator[Tensor]
 
@@ -96,7 +95,7 @@ def check_equal(split: ResidentSplit, pictures: Pictures) -> float:
 
 def main() -> None:
     """Measure, print and write."""
-    torch.set_num_threads(1)
+    settle()
     rng = generator(0, "synthetic")
     images = torch.randint(256, (NUMBER, 3, 32, 32), generator=rng, dtype=torch.uint8)
     targets = torch.randint(10, (NUMBER,), generator=rng)
@@ -123,7 +122,6 @@ def main() -> None:
     ms = {name: median(values) for name, values in times.items()}
     results: dict[str, Any] = {
         "batch": SIZE,
-        "torch": torch.__version__,
         "largest_difference_of_pixels": difference,
         "ms_per_batch": ms,
         "times_faster_than_0_workers": ms["pil_0_workers"] / ms["resident"],
@@ -132,9 +130,7 @@ def main() -> None:
         "mixed_times_faster_than_2_workers": ms["pil_2_workers"] / ms["resident_mixed"],
         "mixing_adds_percent": 100 * (median(added) - 1),
     }
-    text = json.dumps(results, indent=1)
-    print(text)
-    Path(__file__).with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+    publish("loader", results)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What the search costs against Algorithm 2 done plainly, one individual and one pair at a time.
 
-    python benchmarks/search.py           population 100, 60 generations (about four minutes)
-    python benchmarks/search.py --full    population 500, 250 generations as well
+    python -m benchmarks.search           population 100, 60 generations (about four minutes)
+    python -m benchmarks.search --full    population 500, 250 generations as well
 
 A Random PatchMix model is trained on digits, then searched with the paper's setting (as many cross
 pairs as classes, all same-class pairs forced). The plain evaluation is timed in turns with the
@@ -11,7 +11,6 @@ fitness values must equal the search's. Times are single-threaded. Writes benchm
 
 import argparse
 import copy
-import json
 import sys
 import tempfile
 from collections.abc import Callable
@@ -24,6 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.measuring import publish, settle
 from mixbench.contract import Trained
 from mixbench.plan.data import locate
 from mixbench.registry.units import find, load_method, load_task
@@ -196,20 +196,18 @@ def main() -> None:
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--epochs", type=int, default=30, help="of the model that is searched")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
+    settle()
     with tempfile.TemporaryDirectory() as scratch:
         trained, held_out = trained_model(arguments.epochs, Path(scratch))
     compare(trained, held_out, replace(SETTINGS, population=20, generations=3))  # warm up
-    results: dict[str, Any] = {"image_pairs_per_class_pair": PER_PAIR, "torch": torch.__version__}
+    results: dict[str, Any] = {"image_pairs_per_class_pair": PER_PAIR}
     results["search"] = [
         compare(trained, held_out, s) for s in (SETTINGS, *([FULL] if arguments.full else []))
     ]
     results["direct"] = direct(trained, held_out, results["search"][-1]["plain_s"])
     results["machinery"] = [machinery(classes) for classes in (10, 100, 200, 1000)]
     results["transfer"] = transfer(trained, held_out)
-    text = json.dumps(results, indent=1)
-    print(text)
-    Path(__file__).with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+    publish("search", results)
 
 
 if __name__ == "__main__":

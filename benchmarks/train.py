@@ -1,6 +1,6 @@
 """What the harness adds to a training step, against a plain loop written by hand.
 
-    python benchmarks/train.py            (about two minutes)
+    python -m benchmarks.train            (about two minutes)
 
 The same net, batches, optimiser and schedule: once as a run trains, with its streams, method
 contract, checks, progress and checkpoints; once as one writes it in a script. Steps alternate
@@ -8,7 +8,6 @@ within one process, and the final weights must be equal bit by bit. One thread. 
 benchmarks/train.json.
 """
 
-import json
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -21,6 +20,7 @@ import torch
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
+from benchmarks.measuring import publish, settle
 from mixbench.declare import Synthetic
 from mixbench.registry.units import find, load_method, load_task
 from mixbench.stages.journal import DiskJournal, State
@@ -119,15 +119,13 @@ def compare(model: str, folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Measure, print and write."""
-    torch.set_num_threads(1)
+    settle()
     task = load_task(find("task", "cifar10"))()
-    results: dict[str, Any] = {"torch": torch.__version__, "batch": 100}
+    results: dict[str, Any] = {"batch": 100}
     with tempfile.TemporaryDirectory() as folder:
         task.synthesize(Path(folder), Synthetic(train=400, test=10))
         results["models"] = [compare(model, Path(folder)) for model in ("resnet8", "resnet20")]
-    text = json.dumps(results, indent=1)
-    print(text)
-    Path(__file__).with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+    publish("train", results)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What it costs to find the boxes of a score map at all thresholds.
 
-    python benchmarks/wsol.py             (about a minute)
+    python -m benchmarks.wsol             (about a minute)
 
 Maps are what a network of 14x14 or 28x28 points makes of 224x224 pixels: smooth noise, enlarged by
 cubic interpolation, a half of it cut off at 0 as activations are. The peer is what wsolevaluation
@@ -9,9 +9,7 @@ the true one. It is also run on the 255 thresholds that differ. All take turns, 
 thread; all give the same overlaps, which is checked. Writes benchmarks/wsol.json.
 """
 
-import json
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -21,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.measuring import publish, settle
 from mixbench.localization.box_accuracy import GRID, SIDE, Floats, best_overlaps, overlaps
 from mixbench.localization.cam import score_maps
 from mixbench.localization.components import LEVELS, Ints
@@ -58,7 +57,7 @@ def by_contours(scores: Floats, truth: Ints, thresholds: Floats) -> Floats:
 
 def main() -> None:
     """Measure, print and write."""
-    torch.set_num_threads(1)
+    settle()
     cv2.setNumThreads(1)
     truth = np.array([[60, 50, 170, 160]])
     integers = (np.arange(LEVELS) + 0.5) / LEVELS  # in the middle of what truncates to each level
@@ -86,9 +85,7 @@ def main() -> None:
             "times_faster_than_1000_thresholds": ms["opencv_1000_thresholds"] / ms["one_pass"],
             "times_faster_than_255_thresholds": ms["opencv_255_thresholds"] / ms["one_pass"],
         }
-    text = json.dumps(results, indent=1)
-    print(text)
-    Path(__file__).with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+    publish("wsol", results)
 
 
 if __name__ == "__main__":

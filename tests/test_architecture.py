@@ -41,6 +41,7 @@ LIGHT = (
     *("records.evidence", "records.rescoring"),
     *("leaderboard.statistics", "leaderboard.comparisons", "leaderboard.questions"),
     *("leaderboard.references", "leaderboard.rows", "leaderboard.board", "leaderboard.tables"),
+    "leaderboard.remembered",
     *("leaderboard.reports", "leaderboard.pairs", "leaderboard.overall", "leaderboard.suite_parts"),
     *("leaderboard.suites", "leaderboard.layout", "leaderboard.costs"),
     *("leaderboard.build", "leaderboard.verification", "leaderboard.submission"),

@@ -10,7 +10,7 @@ from scipy import stats
 
 from mixbench.leaderboard.comparisons import compared, shared_ranks
 from mixbench.leaderboard.statistics import (
-    compare,
+    compare_items,
     compare_means,
     detectable,
     holm,
@@ -46,7 +46,7 @@ def runs(
 @pytest.mark.parametrize(("seeds", "spread"), [(1, 0.0), (3, 0.0), (3, 0.3), (5, 0.1)])
 def test_without_a_difference_one_in_twenty_is_found(seeds: int, spread: float) -> None:
     rng = np.random.default_rng(seeds * 100 + int(spread * 10))
-    found = [compare(*runs(rng, seeds, 500, spread)) for _ in range(TRIALS)]
+    found = [compare_items(*runs(rng, seeds, 500, spread)) for _ in range(TRIALS)]
 
     alarms = np.mean([comparison.p <= 0.05 for comparison in found])  # type: ignore[operator]
     covered = np.mean([c.low <= 0 <= c.high for c in found])  # type: ignore[operator]
@@ -59,7 +59,7 @@ def test_intervals_hold_a_true_difference_and_find_it() -> None:
     rng = np.random.default_rng(7)
     difficulty = np.random.default_rng(0).normal(1.5, 1.5, 200_000)
     true = 100 * float(np.mean(1 / (1 + np.exp(-difficulty - 0.5)) - 1 / (1 + np.exp(-difficulty))))
-    found = [compare(*runs(rng, 5, 500, 0.1, gain=0.5)) for _ in range(500)]
+    found = [compare_items(*runs(rng, 5, 500, 0.1, gain=0.5)) for _ in range(500)]
 
     covered = np.mean([c.low <= true <= c.high for c in found])  # type: ignore[operator]
 
@@ -99,13 +99,13 @@ def test_what_seeds_can_show_is_the_power_of_students_test() -> None:
 def test_the_same_runs_give_the_same_numbers_again() -> None:
     pair = runs(np.random.default_rng(0), 3, 100, 0.1)
 
-    assert compare(*pair) == compare(*pair)
+    assert compare_items(*pair) == compare_items(*pair)
 
 
 def test_identical_runs_do_not_differ() -> None:
     same = np.full((3, 10), 100.0)
 
-    assert compare(same, same) == (0.0, 0.0, 0.0, 1.0, 3, 10)
+    assert compare_items(same, same) == (0.0, 0.0, 0.0, 1.0, 3, 10)
 
 
 def test_items_are_packed_and_read_as_they_were() -> None:

@@ -34,9 +34,8 @@ if TYPE_CHECKING:
 def report(**options: Any) -> None:
     """Print the leaderboards of the store, or a suite's table; or draw the cells."""
     from mixbench.leaderboard import tables
-    from mixbench.leaderboard.board import leaderboards
     from mixbench.leaderboard.costs import costs
-    from mixbench.leaderboard.reports import read_records
+    from mixbench.leaderboard.reports import boards_of, read_records
 
     form = "json" if options["as_json"] else options["form"]
     if options["suite"] is not None:
@@ -44,7 +43,7 @@ def report(**options: Any) -> None:
         return
     store = existing_store(options["store_path"])
     wanted = names(options["methods"]), names(options["tasks"])
-    records = recorded(read_records(store), *wanted)
+    records = recorded(read_records(store, artifacts=options["figures"]), *wanted)
     if options["figures"]:
         from mixbench.figures.cells import draw_cells
 
@@ -54,7 +53,7 @@ def report(**options: Any) -> None:
     if options["costs"]:
         click.echo(tables.text_of(costs(records), form), nl=False)
         return
-    boards = leaderboards(records)
+    boards = boards_of(store, records)
     writers = {
         "markdown": tables.to_markdown,
         "latex": tables.to_latex,

@@ -159,8 +159,8 @@ def _conclude(records: list["Record"], store: "Store", *, as_json: bool) -> int:
     from mixbench.leaderboard.reports import boards_about, read_records, write_reports
     from mixbench.leaderboard.tables import to_json, to_terminal
 
-    known = read_records(store)
-    boards = boards_about(known, records)
+    known = read_records(store, artifacts=False)
+    boards = boards_about(store, known, records)
     written = write_reports(store, known)
     if as_json:
         cells = [{"cell": r.cell, "status": r.status, "reason": r.reason} for r in records]

@@ -15,8 +15,10 @@ import pandas as pd
 
 from mixbench.declare import BASELINE
 from mixbench.leaderboard.comparisons import (
+    Compare,
     Verdict,
     against_baseline,
+    compared,
     power_note,
     runs_by_method,
     shared_ranks,
@@ -67,7 +69,9 @@ class Leaderboard:
 
 
 def leaderboards(
-    records: Iterable[Record], tiers: Tiers = MappingProxyType({})
+    records: Iterable[Record],
+    tiers: Tiers = MappingProxyType({}),
+    compare: Compare = compared,
 ) -> list[Leaderboard]:
     """Return one leaderboard for every question that the records answer, by name.
 
@@ -75,18 +79,20 @@ def leaderboards(
     ----------
     tiers
         Who verified which record; the others are self-reported.
+    compare
+        Compares two methods' runs.
     """
-    return [_leaderboard(group, tiers) for group in questions(records)]
+    return [_leaderboard(group, tiers, compare) for group in questions(records)]
 
 
-def _leaderboard(group: Sequence[Record], tiers: Tiers) -> Leaderboard:
+def _leaderboard(group: Sequence[Record], tiers: Tiers, compare: Compare) -> Leaderboard:
     """Return the leaderboard of the records of one question, at least one of which is ok."""
     good = [record for record in group if record.status == "ok"]
     first, primary = good[0], good[0].primary
     runs = runs_by_method((method_label(record), record) for record in good)
-    verdicts = against_baseline(runs)
+    verdicts = against_baseline(runs, compare)
     rows = ranked_rows(runs_of(good), verdicts, higher_is_better=primary.higher_is_better)
-    ranks = shared_ranks(runs, higher_is_better=primary.higher_is_better)
+    ranks = shared_ranks(runs, higher_is_better=primary.higher_is_better, compare=compare)
     rows.insert(1, "rank", rows["method"].map(ranks))
     sources = sources_of(good)
     if sources:
@@ -128,6 +134,8 @@ def _facts(first: Record, floors: Mapping[str, float]) -> Iterator[str]:
 
 def _tier(records: Iterable[Record], tiers: Tiers) -> str:
     """Return who verified a row: what all of its records have, or the least of it."""
+    if not tiers:  # a digest takes a while
+        return SELF_REPORTED
     found = [tiers.get(record.digest, SELF_REPORTED) for record in records]
     return min(found, key=TIERS.index)
 

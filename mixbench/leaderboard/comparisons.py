@@ -1,6 +1,6 @@
 """The methods of a leaderboard against each other: who differs, and who shares a rank."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import combinations
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ import numpy as np
 from mixbench.declare import BASELINE
 from mixbench.leaderboard.statistics import (
     Comparison,
-    compare,
+    compare_items,
     compare_means,
     detectable,
     holm,
@@ -43,33 +43,38 @@ def compared(first: Runs, second: Runs) -> Comparison | None:
     if min(map(len, scores)) < len(seeds) or len(same) != 1:
         values = ([runs[seed].primary.value for seed in seeds] for runs in (first, second))
         return compare_means(*values)
-    found = compare(np.stack(scores[0]), np.stack(scores[1]))
+    found = compare_items(np.stack(scores[0]), np.stack(scores[1]))
     binary = all(len(items.levels) <= 2 for row in every for items in row if items)
     if len(seeds) == 1 and binary:
         return found._replace(p=mcnemar_p(scores[0][0], scores[1][0]))
     return found
 
 
-def against_baseline(runs: Mapping[str, Runs]) -> dict[str, Verdict]:
+Compare = Callable[[Runs, Runs], Comparison | None]
+
+
+def against_baseline(runs: Mapping[str, Runs], compare: Compare = compared) -> dict[str, Verdict]:
     """Return every other method's comparison to the baseline; p corrected for their number."""
     if BASELINE not in runs:
         return {}
     found = {
         method: comparison
         for method, own in runs.items()
-        if method != BASELINE and (comparison := compared(own, runs[BASELINE]))
+        if method != BASELINE and (comparison := compare(own, runs[BASELINE]))
     }
     corrected = holm([comparison.p for comparison in found.values()])
     return {m: Verdict(c, p) for (m, c), p in zip(found.items(), corrected, strict=True)}
 
 
-def shared_ranks(runs: Mapping[str, Runs], *, higher_is_better: bool) -> dict[str, int]:
+def shared_ranks(
+    runs: Mapping[str, Runs], *, higher_is_better: bool, compare: Compare = compared
+) -> dict[str, int]:
     """Return every method's rank: one more than how many methods are significantly better.
 
     Of all pairs, corrected by Holm; what cannot be told apart shares a rank.
     """
     pairs = [*combinations(runs, 2)]
-    found = [compared(runs[a], runs[b]) for a, b in pairs]
+    found = [compare(runs[a], runs[b]) for a, b in pairs]
     corrected = holm([comparison and comparison.p for comparison in found])
     ranks = dict.fromkeys(runs, 1)
     for (a, b), comparison, p in zip(pairs, found, corrected, strict=True):

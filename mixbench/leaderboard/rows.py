@@ -65,7 +65,8 @@ def ranked_rows(
     runs: pd.DataFrame, verdicts: Mapping[str, Verdict], *, higher_is_better: bool
 ) -> pd.DataFrame:
     """Return one row per method, best first."""
-    means = runs.drop(columns=["seed", "value"]).astype({"method": str}).groupby("method").mean()
+    means = runs.drop(columns=["method", "seed", "value"]).astype(float)
+    means = means.groupby(runs["method"]).mean()
     summary = runs.groupby("method")["value"].agg(n="count", mean="mean", deviation="std")
     empty = {"difference": None, "low": None, "high": None, "p": None}
     told = {

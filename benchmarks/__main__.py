@@ -1,0 +1,16 @@
+"""Run every benchmark, one after the other, and rewrite the page: `make bench`."""
+
+import subprocess
+import sys
+from time import perf_counter
+
+from benchmarks.page import TABLES, main
+
+for name in TABLES:
+    start = perf_counter()
+    words = [sys.executable, "-m", f"benchmarks.{name}"]
+    code = subprocess.run(words, check=False, stdout=subprocess.DEVNULL).returncode
+    print(f"{name:8} {perf_counter() - start:5.0f} s", flush=True)
+    if code:
+        sys.exit(f"benchmarks.{name} ended with exit code {code}")
+main()
