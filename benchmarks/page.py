@@ -21,8 +21,11 @@ def built(page: str) -> str:
     """Return the page with its blocks filled in; a figure that was not measured is left blank."""
 
     def block(match: re.Match[str]) -> str:
-        found = json.loads((FOLDER / f"{match[1]}.json").read_text("utf-8"))
-        text = "\n\n".join([_machine(found["machine"]), *TABLES[match[1]](found)])
+        path = FOLDER / f"{match[1]}.json"
+        text = "Not measured yet."
+        if path.exists():
+            found = json.loads(path.read_text("utf-8"))
+            text = "\n\n".join([_machine(found["machine"]), *TABLES[match[1]](found)])
         return f"<!-- begin {match[1]} -->\n\n{text}\n\n<!-- end -->"
 
     return BLOCK.sub(block, page)
@@ -187,6 +190,15 @@ def startup(found: Found) -> Iterator[str]:
     yield _table(["", "seconds", "times Python's own start"], rows)
 
 
+def gpu(found: Found) -> Iterator[str]:
+    """Yield what a GPU makes of it."""
+    yield _table(["in copies of the batch", ""], [[n, c] for n, c in found["mixes"].items()])
+    for part in ("steps", "forwards", "large"):
+        yield _table([part, ""], [[n.replace("_", " "), v] for n, v in found[part].items()])
+    head = ["18 packed runs", "times faster than computed", "than recorded, one after the other"]
+    yield _table(head, [[model, *times.values()] for model, times in found["packs"].items()])
+
+
 def growth(found: Found) -> Iterator[str]:
     """Yield the curves' numbers."""
     kernels = ("blend", "box", "grid")
@@ -209,7 +221,7 @@ def growth(found: Found) -> Iterator[str]:
 
 TABLES: Mapping[str, Callable[[Found], Iterator[str]]] = {
     table.__name__: table
-    for table in (mixing, loader, train, search, wsol, engines, startup, growth)
+    for table in (mixing, loader, train, search, wsol, engines, startup, growth, gpu)
 }
 
 

@@ -10,8 +10,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from benchmarks.measuring import in_turns, publish, ratio
+from mixbench.store import Store
 
 TURNS = 7
 COMMANDS = {
@@ -34,6 +36,7 @@ def process(words: Sequence[str], store: str) -> Callable[[], object]:
 def main() -> None:
     """Measure, print and write."""
     with tempfile.TemporaryDirectory() as store:
+        Store(Path(store)).open()
         times = in_turns({n: process(words, store) for n, words in COMMANDS.items()}, TURNS)
     seconds = {name: sorted(values)[TURNS // 2] for name, values in times.items()}
     starts = {name: ratio(times, name, "python -c pass") for name in COMMANDS}

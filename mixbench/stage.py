@@ -10,7 +10,10 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,21 +24,68 @@ if TYPE_CHECKING:
     import torch
 
     from mixbench.ranks import Ranks
+    from mixbench.stages.runs import Parts
 
 DONE, FAILED, FULL, INPUT_DAMAGED, STOPPED = 0, 1, 74, 75, 143
 LIFELINE = "MIXBENCH_LIFELINE"
 
 
 def main() -> int:
-    """Run the stage that the command line names."""
-    root, key = sys.argv[1:]
+    """Run the stage that the command line names, or several trainings in turns."""
+    root, *keys = sys.argv[1:]
     _die_with_launcher()
     store = Store(Path(root))
+    if len(keys) > 1:
+        return _pack(store, keys)
     if not _leads():  # the first process holds the lease for all
-        return DONE if store.finished(key) else _guarded(store, key)
+        return DONE if store.finished(keys[0]) else _guarded(store, keys[0], Shared())
+    return _leased(store, keys[0], Shared())
+
+
+@dataclass
+class Shared:
+    """What runs of one process have in common, and how one hands over to the next."""
+
+    number: int = 1
+    hand_over: Callable[[], None] = lambda: None
+    parts: "Parts" = field(default_factory=dict)
+    stop: list[Callable[[], None]] = field(default_factory=list)
+    stopped: threading.Event = field(default_factory=threading.Event)
+
+    def on_stop(self, tell: Callable[[], None]) -> None:
+        """Have a run told when the process is told to stop; tell it now if that was before."""
+        self.stop.append(tell)
+        if self.stopped.is_set():
+            tell()
+        if self.number == 1:
+            signal.signal(signal.SIGTERM, self.end)
+
+    def end(self, *_: object) -> None:
+        """Let every run write a checkpoint and end."""
+        self.stopped.set()
+        for tell in self.stop:
+            tell()
+
+
+def _pack(store: Store, keys: Sequence[str]) -> int:
+    """Run several trainings in turns; each leaves a word of its own for the launcher."""
+    from mixbench.stages.turns import in_turns
+
+    shared = Shared(len(keys))
+    signal.signal(signal.SIGTERM, shared.end)
+
+    def work(key: str, hand_over: Callable[[], None]) -> None:
+        _leased(store, key, replace(shared, hand_over=hand_over))
+
+    in_turns([partial(work, key) for key in keys])
+    return DONE if all(store.finished(key) for key in keys) else FAILED
+
+
+def _leased(store: Store, key: str, shared: Shared) -> int:
+    """Run a stage that no other process runs; leave its exit code where it is not done."""
     try:
         with naming_full_disk(store.root), store.lease(key).held(_end):
-            code = DONE if store.finished(key) else _guarded(store, key)
+            code = DONE if store.finished(key) else _guarded(store, key, shared)
     except StoreFull as error:
         code = _say(error, FULL)
     if code != DONE:
@@ -44,12 +94,12 @@ def main() -> int:
     return code
 
 
-def _guarded(store: Store, key: str) -> int:
+def _guarded(store: Store, key: str, shared: Shared) -> int:
     """Run the stage and turn what goes wrong into a word for the launcher."""
     work = store.work(key)
     try:
         with naming_full_disk(store.root):
-            code = _run(store, key)
+            code = _run(store, key, shared)
     except StoreFull as error:
         code = _say(error, FULL)
     except Damaged as error:
@@ -66,7 +116,7 @@ def _guarded(store: Store, key: str) -> int:
     return code
 
 
-def _run(store: Store, key: str) -> int:
+def _run(store: Store, key: str, shared: Shared) -> int:
     """Do the work and publish it."""
     from mixbench.ranks import ALONE, joined
     from mixbench.stages.journal import Stopped
@@ -80,10 +130,10 @@ def _run(store: Store, key: str) -> int:
     try:
         if spec["kind"] != "train":
             if _leads():
-                _work(store, key, spec, ALONE)
+                _work(store, key, spec, ALONE, shared)
             return DONE
         with joined(spec["processes"], sys.argv[1:], {DONE, STOPPED}) as ranks:
-            _work(store, key, spec, ranks)
+            _work(store, key, spec, ranks, shared)
     except Stopped:
         return STOPPED
     return DONE
@@ -94,7 +144,7 @@ def _leads() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _work(store: Store, key: str, spec: dict[str, Any], ranks: "Ranks") -> None:
+def _work(store: Store, key: str, spec: dict[str, Any], ranks: "Ranks", shared: Shared) -> None:
     """Do the work with the other processes of the stage; the first one publishes it."""
     from mixbench.stages import environment
     from mixbench.stages.job import Job
@@ -104,15 +154,15 @@ def _work(store: Store, key: str, spec: dict[str, Any], ranks: "Ranks") -> None:
     work = store.work(key)
     built = work / "built"
     device = _device(spec)
-    journal = DiskJournal(work, spec["checkpoint_every"], _log, ranks)
-    signal.signal(signal.SIGTERM, lambda *_: setattr(journal, "stop", True))
+    journal = DiskJournal(work, spec["checkpoint_every"], _log, ranks, shared.hand_over)
+    shared.on_stop(lambda: setattr(journal, "stop", True))
     if ranks.leads:
         shutil.rmtree(built, ignore_errors=True)
         built.mkdir()
     started = now()
     uuids = environment.gpu_uuids(device) if ranks.leads else []
     before_mj = environment.gpu_energy_mj(uuids)
-    facts = WORK[spec["kind"]](Job(spec, store, journal, built, device, ranks))
+    facts = WORK[spec["kind"]](Job(spec, store, journal, built, device, ranks, shared.parts))
     if not ranks.leads:
         return
     host, gpu = environment.peak_memory_gib(device)
@@ -122,7 +172,7 @@ def _work(store: Store, key: str, spec: dict[str, Any], ranks: "Ranks") -> None:
     known = not journal.resumed_at and ranks.number <= max(len(uuids), 1)
     after_mj = environment.gpu_energy_mj(uuids) if known else None
     facts["cost"]["energy_kwh"] = environment.energy_kwh(before_mj, after_mj)
-    facts["cost"]["gpu_s"] = facts["cost"]["wall_s"] * gpus
+    facts["cost"]["gpu_s"] = facts["cost"]["wall_s"] * gpus / shared.number
     manifest = {
         "key": key,
         "spec": spec,

@@ -67,7 +67,15 @@ HEAVY = (
     *("detection.annotations", "detection.boxes", "detection.generated", "detection.voc_ap"),
     *("detection.coco_ap", "detection.detector"),
     *("captions.words", "captions.scores", "captions.captioner"),
-    *("stages.evaluation", "stages.mixing", "stages.runs", "stages.training", "stages.journal"),
+    *(
+        "stages.evaluation",
+        "stages.mixing",
+        "stages.gradients",
+        "stages.turns",
+        "stages.runs",
+        "stages.training",
+        "stages.journal",
+    ),
     "stages.untrained",
     *("stages.environment", "stages.job", "stages.tuning", "stages.work"),
     "stages.check",
@@ -92,7 +100,15 @@ FLOORS = [*LIGHT, *HEAVY, *(f"cli.{name}" for name in CLI), "cli", "__main__"]
 # Imported inside functions, by the process that needs them.
 LATE = {
     "registry.units": {"contract"},
-    "stage": {"ranks", "stages.environment", "stages.job", "stages.journal", "stages.work"},
+    "stage": {
+        "ranks",
+        "stages.environment",
+        "stages.runs",
+        "stages.turns",
+        "stages.job",
+        "stages.journal",
+        "stages.work",
+    },
 }
 VERSION = ROOT / "mixbench" / "__init__.py"
 ROOMS = {path.parent.name for path in (ROOT / "mixbench").glob("*/__init__.py")}

@@ -212,9 +212,10 @@ class Scripted:
     def adopt(self, keys: Any) -> set[str]:
         return set()
 
-    def start(self, key: str, log: Path) -> None:
+    def start(self, key: str, log: Path) -> bool:
         self.started.append(key)
         self.going.append(key)
+        return True
 
     def ended(self) -> list[Ended]:
         found = []

@@ -20,46 +20,58 @@ Command = Callable[..., Any]
 Asked = TypeVar("Asked", "SlurmSettings", "RaySettings")
 
 
+OPTIONS = (
+    click.option(
+        "--engine", type=click.Choice(["local", "slurm", "ray"]),
+        help="Where stages run.  [default: that of the settings, or local]",
+    ),
+    click.option(
+        "--settings", "settings_path", type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE", help="Of engines, in TOML.  [default: ./mixbench.toml, if it is there]",
+    ),
+    click.option("--gpus", metavar="0,1", help="The GPUs of this machine to use."),
+    click.option(
+        "--jobs-per-gpu", type=click.IntRange(1), metavar="N",
+        help="How many stages share one GPU.",
+    ),
+    click.option(
+        "--gpus-per-cell", type=click.IntRange(1), default=1, show_default=True, metavar="N",
+        help="How many GPUs train one model together, on each of its nodes.",
+    ),
+    click.option(
+        "--workers", type=click.IntRange(0), metavar="N",
+        help="Processes that read images ahead, for each cell.  [default: what slots leave]",
+    ),
+    click.option(
+        "--pack", type=click.IntRange(1), default=1, show_default=True, metavar="N",
+        help="How many trainings of one task share a slot as one process, in turns: with --record, "
+        "small nets fill a GPU so.",
+    ),
+    click.option(
+        "--record", is_flag=True,
+        help="Record the work of a training step as a CUDA graph, after comparing it with the "
+        "plain step: faster for small nets.",
+    ),
+    click.option(
+        "--checkpoint-every", type=click.IntRange(1), default=200, show_default=True,
+        metavar="STEPS", help="How much work a crash may cost.",
+    ),
+    click.option("--timeout", metavar="TIME", help="What a stage may take, as 90s or 2h30m."),
+    click.option(
+        "--retries", type=click.IntRange(0), metavar="N",
+        help="How often a lost stage is started again; one with an error never is.  "
+        "[default: 2]",
+    ),
+    click.option(
+        "--max-gpu-hours", type=click.FloatRange(0, min_open=True), metavar="HOURS",
+        help="After which no stage is started any more.",
+    ),
+)  # fmt: skip
+
+
 def engine_options(command: Command) -> Command:
     """Add the options that say where and how stages run."""
-    options = (
-        click.option(
-            "--engine", type=click.Choice(["local", "slurm", "ray"]),
-            help="Where stages run.  [default: that of the settings, or local]",
-        ),
-        click.option(
-            "--settings", "settings_path", type=click.Path(path_type=Path, dir_okay=False),
-            metavar="FILE", help="Of engines, in TOML.  [default: ./mixbench.toml, if it is there]",
-        ),
-        click.option("--gpus", metavar="0,1", help="The GPUs of this machine to use."),
-        click.option(
-            "--jobs-per-gpu", type=click.IntRange(1), metavar="N",
-            help="How many stages share one GPU.",
-        ),
-        click.option(
-            "--gpus-per-cell", type=click.IntRange(1), default=1, show_default=True, metavar="N",
-            help="How many GPUs train one model together, on each of its nodes.",
-        ),
-        click.option(
-            "--workers", type=click.IntRange(0), metavar="N",
-            help="Processes that read images ahead, for each cell.  [default: what slots leave]",
-        ),
-        click.option(
-            "--checkpoint-every", type=click.IntRange(1), default=200, show_default=True,
-            metavar="STEPS", help="How much work a crash may cost.",
-        ),
-        click.option("--timeout", metavar="TIME", help="What a stage may take, as 90s or 2h30m."),
-        click.option(
-            "--retries", type=click.IntRange(0), metavar="N",
-            help="How often a lost stage is started again; one with an error never is.  "
-            "[default: 2]",
-        ),
-        click.option(
-            "--max-gpu-hours", type=click.FloatRange(0, min_open=True), metavar="HOURS",
-            help="After which no stage is started any more.",
-        ),
-    )  # fmt: skip
-    for option in reversed(options):
+    for option in reversed(OPTIONS):
         command = option(command)
     return command
 
@@ -120,6 +132,7 @@ def engine_of(options: dict[str, Any], threads: int) -> Run:
             checkpoint_every=options["checkpoint_every"],
             workers=workers if options["workers"] is None else options["workers"],
             processes=options["gpus_per_cell"] * nodes,
+            record=options["record"],
         ),
         Limits(
             retries=settings.retries if options["retries"] is None else options["retries"],
@@ -157,11 +170,14 @@ def _local(
     slots = slots_of(options["gpus_per_cell"], threads, gpus=chosen or None, per_gpu=per_gpu)
     limit = float("inf") if timeout_s is None else timeout_s
     held = len(slots[0].gpus) * slots[0].share
-    return lambda store: LocalEngine(store.root, slots, limit), readers(slots), held
+    pack = options["pack"]
+    return lambda store: LocalEngine(store.root, slots, limit, pack), readers(slots), held
 
 
 def _asked(options: dict[str, Any], settings: "Asked", name: str) -> "Asked":
     """Return what a cluster is asked for: its settings, with what the options say instead."""
+    if options["pack"] > 1:
+        raise UsageError(f"--pack shares slots of this machine (got --engine {name}).")
     if options["gpus"]:
         raise UsageError(f"--gpus names GPUs of this machine; --engine {name} finds its own.")
     if options["jobs_per_gpu"] is None:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
 
-def stage_command(root: Path, key: str) -> list[str]:
-    """Return the command that runs a stage: the same on every engine."""
-    return [sys.executable, "-m", "mixbench.stage", str(root), key]
+def stage_command(root: Path, *keys: str) -> list[str]:
+    """Return the command that runs a stage, the same on every engine; or several in turns."""
+    return [sys.executable, "-m", "mixbench.stage", str(root), *keys]
 
 
 class Ended(NamedTuple):
@@ -57,8 +57,11 @@ class Engine(Protocol):
         """Return which of the stages run already, started by an earlier launcher."""
         ...
 
-    def start(self, key: str, log: Path) -> None:
-        """Start the stage's process; what it prints is appended to `log`."""
+    def start(self, key: str, log: Path) -> bool:
+        """Start the stage's process; what it prints is appended to `log`.
+
+        False where what is free does not fit this stage.
+        """
         ...
 
     def ended(self) -> list[Ended]:

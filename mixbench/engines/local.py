@@ -4,6 +4,7 @@ Each stage runs in a process group of its own, so that its children end with it,
 pipe that closes when the launcher dies, so that nothing survives a dead launcher.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from mixbench.engines import engine
 from mixbench.engines.engine import Ended
 from mixbench.engines.gpus import Slot
 from mixbench.stage import LIFELINE
+from mixbench.store import Store, read_json
 
 GRACE_S = 15.0
 # What torchrun and its like set for their processes, of which a stage is none.
@@ -25,12 +27,14 @@ OF_RANKS = frozenset({"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER
 
 @dataclass
 class _Running:
+    keys: tuple[str, ...]
     process: subprocess.Popen[bytes]
     slot: Slot
     lifeline: int  # open in the launcher alone, as long as it lives
     deadline: float
     memory_kills: int  # of the whole machine, before it
     how: str = ""  # why it was told to end
+    whose: str = ""  # the stage that was meant; all of the process, if none
     kill_at: float = float("inf")
 
 
@@ -41,37 +45,64 @@ class LocalEngine:
     ----------
     timeout_s
         How long a stage may take.
+    pack
+        How many trainings of one task, net and recipe share a slot as one process.
     """
 
     outlives = False
 
-    def __init__(self, root: Path, slots: Sequence[Slot], timeout_s: float = float("inf")) -> None:
+    def __init__(
+        self, root: Path, slots: Sequence[Slot], timeout_s: float = float("inf"), pack: int = 1
+    ) -> None:
         self.num_slots = len(slots)
         self.gpus = len(slots[0].gpus) * slots[0].share
         self._root = root
         self._timeout_s = timeout_s
         self._slots = list(slots)
-        self._running: dict[str, _Running] = {}
+        self._pack = pack
+        self._forming: list[tuple[str, Path]] = []  # a pack that more may join until the next look
+        self._running: list[_Running] = []
         self._emptying: list[_Running] = []
 
     @property
     def free(self) -> bool:
-        """Whether another stage can start now."""
+        """Whether another stage can start now, or join a pack that forms."""
         return bool(self._slots)
 
     def adopt(self, keys: Iterable[str]) -> set[str]:  # noqa: ARG002  # the protocol
         """Return nothing: no stage outlives its launcher."""
         return set()
 
-    def start(self, key: str, log: Path) -> None:
-        """Start the stage's process in a free slot; what it prints is appended to `log`."""
+    def start(self, key: str, log: Path) -> bool:
+        """Start the stage's process in a free slot; what it prints is appended to `log`.
+
+        A training that may be packed is started at the next look, with those that join it.
+        """
+        if self._pack > 1 and (own := _alike(self._root, key)):
+            others = {_alike(self._root, other) for other, _ in self._forming}
+            if len(self._forming) == self._pack or others - {own}:
+                return False
+            self._forming.append((key, log))
+            return True
+        if len(self._slots) == bool(self._forming):
+            return False
+        self._launch([(key, log)])
+        return True
+
+    def _launch(self, stages: Sequence[tuple[str, Path]]) -> None:
+        """Start a process for one stage, or for several; it prints to the first one's log."""
         slot = self._slots.pop(0)
         read, write = os.pipe()
         kept = {name: value for name, value in os.environ.items() if name not in OF_RANKS}
         told = slot.environment | {LIFELINE: str(read), "PYTHONUNBUFFERED": "1"}
+        keys = tuple(key for key, _ in stages)
+        log = stages[0][1]
+        for _, other in stages[1:]:
+            with other.open("a", encoding="utf-8") as file:
+                file.write(f"It runs in one process with others, which prints to {log.name}.\n")
         with log.open("ab") as output:
             process = subprocess.Popen(
-                engine.stage_command(self._root, key),
+                engine.stage_command(self._root, *keys),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -81,23 +112,26 @@ class LocalEngine:
             )
         os.close(read)
         deadline = time.monotonic() + self._timeout_s
-        self._running[key] = _Running(process, slot, write, deadline, _memory_kills())
+        self._running.append(_Running(keys, process, slot, write, deadline, _memory_kills()))
 
     def ended(self) -> list[Ended]:
         """Return the stages that ended since the last call; end those that took too long.
 
         A slot is free again when nothing of its stage's group lives.
         """
+        if self._forming:
+            self._launch(self._forming)
+            self._forming = []
         ended = []
         now = time.monotonic()
-        for key, running in list(self._running.items()):
+        for running in [*self._running]:
             code = running.process.poll()
             if code is not None:
                 _signal_group(running.process, signal.SIGKILL)
                 os.close(running.lifeline)
                 self._emptying.append(running)
-                del self._running[key]
-                ended.append(_end(key, code, running))
+                self._running.remove(running)
+                ended += [_end(key, code, running) for key in running.keys]
             elif now > running.deadline and not running.how:
                 self._tell_to_end(running, "timeout")
             elif now > running.kill_at:
@@ -109,42 +143,59 @@ class LocalEngine:
 
     def place(self, key: str) -> str:
         """Say in which slot a stage runs."""
-        return self._running[key].slot.name if key in self._running else ""
+        return next((r.slot.name for r in self._running if key in r.keys), "")
 
     def cancel(self, key: str) -> None:
-        """Let a stage write a checkpoint and end; kill it if it does not within the grace."""
-        if key in self._running:
-            self._tell_to_end(self._running[key], "cancelled")
+        """Let a stage write a checkpoint and end; kill it if it does not within the grace.
+
+        What shares its process ends with it, and is started again.
+        """
+        for running in self._running:
+            if key in running.keys:
+                self._tell_to_end(running, "cancelled", key)
 
     def stop(self, grace_s: float = GRACE_S) -> None:
         """Let every stage write a checkpoint and end; kill what does not within the grace."""
-        for running in self._running.values():
+        for running in self._running:
             _signal_group(running.process, signal.SIGTERM)
         deadline = time.monotonic() + grace_s
         try:
-            for running in self._running.values():
+            for running in self._running:
                 with suppress(subprocess.TimeoutExpired):
                     running.process.wait(max(deadline - time.monotonic(), 0))
         finally:  # the user, too, may lose patience
-            for running in self._running.values():
+            for running in self._running:
                 _signal_group(running.process, signal.SIGKILL)
                 running.process.wait()
                 os.close(running.lifeline)
             self._running.clear()
 
     @staticmethod
-    def _tell_to_end(running: _Running, how: str) -> None:
+    def _tell_to_end(running: _Running, how: str, key: str = "") -> None:
         running.how, running.kill_at = how, time.monotonic() + GRACE_S
+        running.whose = key
         _signal_group(running.process, signal.SIGTERM)
 
 
 def _end(key: str, code: int, running: _Running) -> Ended:
     """Return how a stage ended, told apart by what happened to this machine."""
-    if running.how:
+    if running.how and running.whose in {"", key}:
         return Ended(key, code, running.how)  # type: ignore[arg-type]  # one of the protocol's words
     if code == -signal.SIGKILL and _memory_kills() > running.memory_kills:
         return Ended(key, code, "out of memory")
-    return Ended(key, code)
+    # Of several stages each has left a word of its own; a process that was killed, of none.
+    return Ended(key, code if code < 0 or len(running.keys) == 1 else None)
+
+
+def _alike(root: Path, key: str) -> str:
+    """Return what stages that may share a process have in common; empty if this one may not."""
+    spec = read_json(Store(root).work(key) / "spec.json")
+    if spec["kind"] != "train" or spec["processes"] > 1:
+        return ""
+    names = ("task", "subject", "model", "recipe")
+    parts = {name: spec["identity"].get(name) for name in names}
+    data = spec["inputs"].get("data", spec["places"].get("data"))
+    return json.dumps([parts, data, spec["record"]], sort_keys=True)
 
 
 def _memory_kills() -> int:

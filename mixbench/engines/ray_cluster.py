@@ -114,7 +114,7 @@ class RayEngine:
         """Return nothing: no task outlives its launcher."""
         return set()
 
-    def start(self, key: str, log: Path) -> None:
+    def start(self, key: str, log: Path) -> bool:
         """Hand the stage to Ray."""
         task = self._tasks[key] = _Task(time.monotonic() + self._timeout_s, log)
         spec = self._store.work(key) / "spec.json"
@@ -127,6 +127,7 @@ class RayEngine:
         else:
             task.placed = True
             task.references = [self._hand(key, task, {"num_gpus": self.gpus}, {})]
+        return True
 
     def _hand(
         self, key: str, task: _Task, options: Mapping[str, Any], told: Mapping[str, str]

@@ -33,11 +33,14 @@ class Means:
         Processes of a stage that read images from files ahead.
     processes
         That train one model together.
+    record
+        Whether the work of a training step is recorded as a CUDA graph.
     """
 
     checkpoint_every: int
     workers: int = 0
     processes: int = 1
+    record: bool = False
 
 
 @dataclass(frozen=True)
@@ -169,7 +172,8 @@ class Scheduler:
         for name in ("failure.json", "ended.json", "cancel.json"):  # of earlier attempts
             (work / name).unlink(missing_ok=True)
         write_json(work / "spec.json", asdict(stage) | asdict(self._means))
-        self.engine.start(key, board.store.log(key))
+        if not self.engine.start(key, board.store.log(key)):
+            return
         board.states[key] = StageState("running", started=time.monotonic(), attempts=attempts)
 
     def _settle(self, ended: Ended) -> None:

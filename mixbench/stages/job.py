@@ -1,7 +1,7 @@
 """A stage at work: its spec, and what the spec means: units, data, a model with its weights."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from mixbench.registry.cards import Card, Kind
 from mixbench.registry.units import find, load_method
 from mixbench.registry.units import make_task as registered_task
 from mixbench.stages.journal import DiskJournal
-from mixbench.stages.runs import MEMORY, Setup, adopt_buffers, load_weights
+from mixbench.stages.runs import MEMORY, Parts, Setup, adopt_buffers, load_weights
 from mixbench.store import Store
 
 # The units of a spec by their roles, in the order in which the plan names them.
@@ -34,6 +34,8 @@ class Job:
         The stage as the plan described it.
     built
         An empty folder for the files that will be published.
+    parts
+        Parts of the data that are there already, of this process's other runs.
     """
 
     spec: Mapping[str, Any]
@@ -42,6 +44,7 @@ class Job:
     built: Path
     device: torch.device
     ranks: Ranks = ALONE
+    parts: Parts = field(default_factory=dict)
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -78,6 +81,9 @@ class Job:
             workers=-(-self.spec["workers"] // self.ranks.number),
             ranks=self.ranks,
             trained={r: self.trained(r).model for r in self.spec["inputs"] if r in self.task.needs},
+            parts=self.parts,
+            record=self.spec["record"],
+            say=self.journal.say,
         )
 
     def trained(self, role: str) -> Trained:

@@ -41,6 +41,8 @@ class DiskJournal:
         Told of anything that a reader of the log should know.
     ranks
         Of several processes only the first writes; all stop when it does.
+    hand_over
+        Lets other runs of this process do a step.
     """
 
     def __init__(
@@ -49,14 +51,16 @@ class DiskJournal:
         checkpoint_every: int,
         notify: Callable[[str], None],
         ranks: Ranks = ALONE,
+        hand_over: Callable[[], None] = lambda: None,
     ) -> None:
         self._ranks = ranks
+        self._hand_over = hand_over
         self.work = work
         self.kept = work / "kept"
         self.stop = False
         self.resumed_at: list[int] = []
         self._every = checkpoint_every
-        self._notify = notify
+        self.say = notify
         self._reported = 0.0
         self._start = (0, perf_counter())
         self._shown: Mapping[str, float] = {}
@@ -74,13 +78,13 @@ class DiskJournal:
         for path in sorted(self.work.glob("checkpoint-*.pt"), reverse=True):
             content = path.read_bytes()
             if _name(_step(path), content) != path.name:
-                self._notify(f"{path} is damaged and not used; the run goes on from before it.")
+                self.say(f"{path} is damaged and not used; the run goes on from before it.")
                 path.unlink()
                 continue
             state: State = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
             self.resumed_at = [*state["resumed_at"], int(state["step"])]
             self._start = (int(state["step"]), perf_counter())
-            self._notify(f"goes on at step {state['step']}")
+            self.say(f"goes on at step {state['step']}")
             return state
         if self._ranks.leads:
             shutil.rmtree(self.kept, ignore_errors=True)
@@ -102,6 +106,7 @@ class DiskJournal:
         if stop:
             self._ranks.agree(True)  # noqa: FBT003  # the checkpoint is written before anyone ends
             raise Stopped
+        self._hand_over()
 
     def report(self, done: int, of: int, shown: Mapping[str, float]) -> None:
         """Note how far a preparation is, and stop if told to.

@@ -31,6 +31,15 @@ class SharedStep(nn.Module):
         return mixed_step(self.method, step, self.ranks)
 
 
+def choose_site(method: Method, step: Step) -> None:
+    """Say where a step mixes: at one of the method's sites, drawn if there are several."""
+    if len(method.sites) > 1:
+        choice = torch.randint(len(method.sites), (), generator=step.rng)
+        step.site = method.sites[int(choice)]
+    else:
+        (step.site,) = method.sites
+
+
 def mixed_step(method: Method, step: Step, ranks: Ranks = ALONE) -> StepResult:
     """Mix a batch at one of the method's sites, and return the loss.
 
@@ -47,11 +56,7 @@ def mixed_step(method: Method, step: Step, ranks: Ranks = ALONE) -> StepResult:
     InvalidUnit
         If the model has no such block.
     """
-    if len(method.sites) > 1:
-        choice = torch.randint(len(method.sites), (), generator=step.rng)
-        step.site = method.sites[int(choice)]
-    else:
-        (step.site,) = method.sites
+    choose_site(method, step)
     if step.site == "input":
         mixed, sources = method.mix(step.images, step)
         output: Output = step.model(mixed[ranks.rows])

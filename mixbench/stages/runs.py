@@ -1,6 +1,6 @@
 """A run of training: what it is made of, and its weights as they are kept."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -9,14 +9,17 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from mixbench.contract import Method, Split, Task
+from mixbench.contract import Method, Part, Split, Task
 from mixbench.declare import Recipe
 from mixbench.errors import BadParameter
 from mixbench.ranks import ALONE, Ranks
+from mixbench.stages.gradients import Computed, Gradients, Replayed, cuda_graph
 from mixbench.stages.mixing import SharedStep
 from mixbench.streams import stream_seed
 
 State: TypeAlias = dict[str, Any]
+Parts: TypeAlias = dict[tuple[Part, int], Split]  # by name and seed, on the device
+PARTS: tuple[Part, Part] = ("train", "validation")
 MEMORY = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
@@ -36,6 +39,12 @@ class Setup:
         The processes that train the model together.
     trained
         The models that the task starts from, by role.
+    parts
+        Of the data, which this run finds, or leaves for others.
+    record
+        Whether the work of a step is recorded as a CUDA graph.
+    say
+        Tells whoever reads the log.
     """
 
     method: Method
@@ -48,6 +57,9 @@ class Setup:
     workers: int = 0
     ranks: Ranks = ALONE
     trained: Mapping[str, nn.Module] = field(default_factory=dict)
+    parts: Parts = field(default_factory=dict)
+    record: bool = False
+    say: Callable[[str], None] = lambda _: None
 
 
 @dataclass
@@ -73,7 +85,7 @@ class Run:
 
     setup: Setup
     model: nn.Module
-    shared: nn.Module
+    gradients: Gradients
     optimizer: torch.optim.Optimizer
     train: Split
     validation: Split
@@ -112,14 +124,12 @@ def begin(setup: Setup) -> Run:
     setup.task.start(model, setup.trained)
     model.to(device).to(memory_format=MEMORY[recipe.memory_format])
     setup.method.to(device)
-    shared = setup.ranks.share(SharedStep(model.train(), setup.method, setup.ranks), device)
+    shared = SharedStep(model.train(), setup.method, setup.ranks)
+    gradients = _gradients(setup, shared)
     if recipe.compile:
         model.compile()
     clock = perf_counter()
-    train, validation = (
-        setup.task.once(model, setup.task.load(p, setup.folder, seed).to(device))
-        for p in ("train", "validation")
-    )
+    train, validation = (setup.task.once(model, _part(setup, name)) for name in PARTS)
     if len(train) < recipe.batch_size:
         raise BadParameter(
             f"batch_size must be at most the number of training images, {len(train)} "
@@ -127,7 +137,24 @@ def begin(setup: Setup) -> Run:
         )
     optimizer = optimizer_of(parameter_groups(model, setup.method, recipe), recipe)
     losses = torch.zeros(len(train) // recipe.batch_size, device=device)
-    return Run(setup, model, shared, optimizer, train, validation, losses, clock=clock)
+    return Run(setup, model, gradients, optimizer, train, validation, losses, clock=clock)
+
+
+def _part(setup: Setup, name: Part) -> Split:
+    """Return a part of the data; runs of one process share it."""
+    if (name, setup.seed) not in setup.parts:
+        part = setup.task.load(name, setup.folder, setup.seed).to(setup.device)
+        setup.parts[name, setup.seed] = part
+    return setup.parts[name, setup.seed]
+
+
+def _gradients(setup: Setup, shared: SharedStep) -> Gradients:
+    """Return how a step's gradients come about."""
+    if setup.record and setup.device.type == "cuda" and setup.ranks.number == 1:
+        return Replayed(shared, setup.recipe, cuda_graph, setup.say)
+    if setup.record:
+        setup.say("steps are not recorded: that needs one process, on a GPU.")
+    return Computed(setup.ranks.share(shared, setup.device), setup.recipe)
 
 
 def optimizer_of(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:

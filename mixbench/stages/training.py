@@ -61,14 +61,11 @@ def train(setup: Setup, journal: Journal) -> Run:
             model=run.model,
             split=run.train,
         )
-        with torch.autocast(setup.device.type, torch.bfloat16, recipe.precision == "bfloat16"):
-            loss, num_images = run.shared(state)
-        run.optimizer.zero_grad()
-        loss.backward()
+        loss, num_images = run.gradients(state)
         for group in run.optimizer.param_groups:
             group["lr"] = group["speed"] * learning_rate(recipe, step, run.num_steps)
         run.optimizer.step()
-        run.losses[step % run.steps_per_epoch] = setup.ranks.mean(loss.detach())
+        run.losses[step % run.steps_per_epoch] = setup.ranks.mean(loss)
         run.counters.images += num_images
         if (step + 1) % run.steps_per_epoch == 0:
             _end_epoch(run, (step + 1) // run.steps_per_epoch, journal)

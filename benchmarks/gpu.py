@@ -1,0 +1,310 @@
+"""What a GPU makes of it: kernels, recorded steps, packed runs, and the share of mixing.
+
+    python -m benchmarks.gpu              (under ten minutes on one card)
+    python -m benchmarks.gpu --try        (that it runs, on a processor, in small; writes nothing)
+
+Everything is timed in turns, with the device waited for. ResNet-32 and PreAct-ResNet-164 are of
+CIFAR's size, ResNet-50 of 224 pixels in bfloat16 and channels_last. The plain loop is what one
+writes by hand, with images from a DataLoader. The search is timed by its floor, images forwarded in
+a second. Writes benchmarks/gpu.json.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+from benchmarks.measuring import in_turns, publish, ratio, settle
+from mixbench import kernels
+from mixbench.contract import ClassIndex, Step
+from mixbench.declare import Recipe
+from mixbench.images.augment import CropFlip
+from mixbench.images.splits import Pixels, ResidentSplit
+from mixbench.ranks import ALONE
+from mixbench.registry.units import find, load_method, load_task
+from mixbench.stages.gradients import Computed, Gradients, Replayed, cuda_graph
+from mixbench.stages.mixing import SharedStep
+from mixbench.streams import generator
+
+Way = Callable[[], object]
+PIXELS = Pixels((0.49, 0.48, 0.45), (0.25, 0.24, 0.26))
+
+
+class Trial:
+    """What is measured, large or small.
+
+    Parameters
+    ----------
+    small
+        On a processor, to see that it runs.
+    """
+
+    def __init__(self, *, small: bool) -> None:
+        self.small = small
+        self.device = torch.device("cpu" if small else "cuda")
+        self.turns, self.steps = (1, 1) if small else (7, 20)
+        self.runs = 2 if small else 18
+
+    def timed(self, ways: dict[str, Way], steps: int | None = None) -> dict[str, list[float]]:
+        """Return the seconds of each way, of the device."""
+        return in_turns(
+            {name: self._waited(way, steps or self.steps) for name, way in ways.items()}, self.turns
+        )
+
+    def _waited(self, way: Way, steps: int) -> Way:
+        def run() -> None:
+            for _ in range(steps):
+                way()
+            if not self.small:
+                torch.cuda.synchronize()
+
+        return run
+
+
+def mixes(trial: Trial) -> dict[str, float]:
+    """G1: the kernels, in copies of a batch of 256 images in bfloat16."""
+    from torchvision.transforms import v2
+
+    number, side = (8, 32) if trial.small else (256, 224)
+    x = torch.randn(number, 3, side, side, device=trial.device, dtype=torch.bfloat16)
+    classes = torch.randint(10, (number,), device=trial.device)
+    partner = torch.randperm(number, device=trial.device)
+    own = torch.rand(number, 16, device=trial.device) < 0.5
+    index = torch.where(own, torch.arange(number, device=trial.device)[:, None], partner[:, None])
+    box, copy = kernels.Box(side // 4, 3 * side // 4, side // 4, 3 * side // 4), torch.empty_like(x)
+    mixup, cutmix = v2.MixUp(num_classes=10), v2.CutMix(num_classes=10)
+    times = trial.timed({
+        "copy": lambda: copy.copy_(x),
+        "blend": lambda: kernels.blend(x, partner, 0.3),
+        "blend, rolled": lambda: kernels.blend_rolled(x, 0.3),
+        "box": lambda: kernels.paste_box(x, partner, box),
+        "grid": lambda: kernels.compose_grid(x, index, 4),
+        "blend, torchvision": lambda: mixup(x, classes),
+        "box, torchvision": lambda: cutmix(x, classes),
+    })
+    return {name: ratio(times, name, "copy") for name in times}
+
+
+class Training:
+    """A net in training on made-up images of CIFAR's size, a batch at a time.
+
+    Parameters
+    ----------
+    record
+        Whether its steps are recorded.
+    """
+
+    def __init__(self, trial: Trial, model: str, method: str, *, record: bool = False) -> None:
+        self.task = load_task(find("task", "cifar10"))()
+        self.recipe = Recipe(model=model, epochs=1)
+        self.method = load_method(find("method", method))()
+        self.model = self.task.build(model)
+        self.method.bind(self.model, self.task)
+        self.model.to(trial.device)
+        self.method.to(trial.device)
+        shared = SharedStep(self.model.train(), self.method, ALONE)
+        self.gradients: Gradients = Computed(shared, self.recipe)
+        if record and not trial.small:
+            self.gradients = Replayed(shared, self.recipe, cuda_graph, print)
+        self.optimizer = torch.optim.SGD(shared.parameters(), lr=0.01, momentum=0.9)
+        self.split, self.device, self.number = resident(trial), trial.device, 0
+        self.stream = None if trial.small else torch.cuda.Stream()
+
+    def batch(self) -> Step:
+        """Return the next batch, augmented."""
+        self.number += 1
+        index = torch.randint(len(self.split), (100,), generator=generator(0, "order", self.number))
+        images = self.split.read(index, generator(0, "augment", self.number))
+        targets = self.split.targets[index].to(self.device)
+        rng = generator(0, "mix", self.number)
+        return Step(
+            images, targets, rng=rng, task=self.task, model=self.model, split=self.split
+        )  # fmt: skip
+
+    def step(self) -> None:
+        """Train on one batch."""
+        self.gradients(self.batch())
+        self.optimizer.step()
+
+    def mix(self) -> None:
+        """Read and mix a batch, without training on it."""
+        step = self.batch()
+        self.method.mix(step.images, step)
+
+
+def resident(trial: Trial) -> ResidentSplit:
+    """Return made-up images on the device."""
+    number = 1000 if trial.small else 50_000
+    rng = generator(0, "synthetic")
+    images = torch.randint(256, (number, 3, 32, 32), generator=rng, dtype=torch.uint8)
+    targets = torch.randint(10, (number,), generator=rng)
+    by_class = ClassIndex(targets, 10)
+    return ResidentSplit(images, targets, by_class, PIXELS, CropFlip(4, flip=0.5)).to(trial.device)
+
+
+def plain(trial: Trial) -> Way:
+    """Return a step of a loop by hand: images from a DataLoader with workers, mixed as printed."""
+    training = Training(trial, "resnet32", "none")
+    images, targets = training.split.images.cpu(), training.split.targets
+    workers = 0 if trial.small else 8
+    loader = DataLoader(
+        TensorDataset(images, targets), 100, shuffle=True, num_workers=workers,
+        pin_memory=not trial.small, drop_last=True, persistent_workers=workers > 0,
+    )  # fmt: skip
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        while True:
+            yield from loader
+
+    source = batches()
+
+    def step() -> None:
+        x, y = (t.to(trial.device, non_blocking=True) for t in next(source))
+        x, partner = x.float() / 255, torch.randperm(len(x), device=trial.device)
+        out = training.model(0.3 * x + 0.7 * x[partner]).out
+        loss = 0.3 * F.cross_entropy(out, y) + 0.7 * F.cross_entropy(out, y[partner])
+        training.optimizer.zero_grad()
+        loss.backward()
+        training.optimizer.step()
+
+    return step
+
+
+def steps(trial: Trial) -> dict[str, float]:
+    """G2 and G4: a step of ResNet-32, and the share that reading and mixing have in it."""
+    computed = Training(trial, "resnet32", "mixup")
+    recorded = Training(trial, "resnet32", "mixup", record=True)
+    for _ in range(1 if trial.small else 12):  # until it is recorded
+        recorded.step()
+    fixed = recorded.batch()
+    times = trial.timed({
+        "plain": plain(trial),
+        "computed": computed.step,
+        "recorded": recorded.step,
+        "recorded, same batch": lambda: recorded.gradients(replace_rng(fixed)),
+        "read and mixed": recorded.mix,
+    })
+    return {
+        "recorded_times_faster_than_plain": ratio(times, "plain", "recorded"),
+        "recorded_times_faster_than_computed": ratio(times, "computed", "recorded"),
+        "recorded_over_the_same_batch": ratio(times, "recorded", "recorded, same batch"),
+        "read_and_mixed_share": ratio(times, "read and mixed", "recorded"),
+    }
+
+
+def replace_rng(step: Step) -> Step:
+    """Return a step again: its stream from the start."""
+    step.rng = generator(0, "mix")
+    return step
+
+
+def packs(trial: Trial) -> dict[str, dict[str, float]]:
+    """G3: many runs a step each, recorded and on streams of their own, or one after the other."""
+    models = ("resnet8",) if trial.small else ("resnet32", "preact_resnet164")
+    return {model: pack(trial, model) for model in models}
+
+
+def pack(trial: Trial, model: str) -> dict[str, float]:
+    """Return how many times faster packed runs of one net are."""
+    eager = Training(trial, model, "mixup")
+    runs = [Training(trial, model, "mixup", record=True) for _ in range(trial.runs)]
+    for run in runs:
+        for _ in range(1 if trial.small else 12):  # until it is recorded
+            run.step()
+
+    def packed() -> None:
+        for run in runs:
+            with torch.cuda.stream(run.stream):  # none on a processor, where nothing happens
+                run.step()
+
+    times = trial.timed(
+        {
+            "computed": lambda: [eager.step() for _ in runs],
+            "recorded": lambda: [runs[0].step() for _ in runs],
+            "packed": packed,
+        },
+        steps=1 if trial.small else 5,
+    )
+    return {
+        "times_faster_than_computed": ratio(times, "computed", "packed"),
+        "times_faster_than_recorded": ratio(times, "recorded", "packed"),
+    }
+
+
+@torch.no_grad()
+def forwards(trial: Trial) -> dict[str, float]:
+    """G5 and G7: images that a search forwards in a second, in bfloat16 and channels_last."""
+    found = {}
+    task = load_task(find("task", "cifar10"))()
+    for name in ("resnet32", "preact_resnet164"):
+        model = task.build(name).to(trial.device).eval().to(memory_format=torch.channels_last)
+        number = 8 if trial.small else 2048
+        x = torch.randn(number, 3, 32, 32, device=trial.device)
+        x = x.contiguous(memory_format=torch.channels_last)
+
+        def forward(model: nn.Module = model, x: Tensor = x) -> None:
+            with torch.autocast(trial.device.type, torch.bfloat16):
+                model(x)
+
+        (times,) = trial.timed({name: forward}).values()
+        found[f"{name}_images_per_s"] = number * trial.steps / sorted(times)[len(times) // 2]
+    return found
+
+
+def large(trial: Trial) -> dict[str, float]:
+    """G6: a step of ResNet-50 at 224 pixels by the harness, mixed and not, over one by hand."""
+    task = load_task(find("task", "imagenet"))()
+    number, side = (2, 64) if trial.small else (128, 224)
+    x = torch.randn(number, 3, side, side, device=trial.device)
+    x = x.contiguous(memory_format=torch.channels_last)
+    y = torch.randint(1000, (number,), device=trial.device)
+    recipe = replace(Recipe(model="resnet50", epochs=1), precision="bfloat16")
+
+    def harness(method_name: str) -> Way:
+        method = load_method(find("method", method_name))()
+        model = task.build("resnet50").to(trial.device).to(memory_format=torch.channels_last)
+        gradients = Computed(SharedStep(model.train(), method, ALONE), recipe)
+        return lambda: gradients(Step(x, y, rng=generator(0, "mix"), task=task, model=model))
+
+    by_hand = task.build("resnet50").to(trial.device).to(memory_format=torch.channels_last)
+
+    def hand() -> None:
+        with torch.autocast(trial.device.type, torch.bfloat16):
+            loss = F.cross_entropy(by_hand(x).out, y)
+        by_hand.zero_grad()
+        loss.backward()
+
+    times = trial.timed({"hand": hand, "none": harness("none"), "cutmix": harness("cutmix")}, 3)
+    return {
+        "harness_over_by_hand": ratio(times, "none", "hand"),
+        "mixed_over_none": ratio(times, "cutmix", "none"),
+    }
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--try", dest="small", action="store_true")
+    small = parser.parse_args().small
+    if not small and not torch.cuda.is_available():
+        parser.exit(2, "There is no GPU here: `--try` shows on a processor that it runs.\n")
+    settle()
+    trial = Trial(small=small)
+    results: dict[str, Any] = {
+        part.__name__: part(trial) for part in (mixes, steps, packs, forwards, large)
+    }
+    if small:
+        print(results)
+    else:
+        publish("gpu", results)
+
+
+if __name__ == "__main__":
+    main()
