@@ -12,6 +12,7 @@ a second. Writes benchmarks/gpu.json.
 import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -58,8 +59,7 @@ class Trial:
 
     def _waited(self, way: Way, steps: int) -> Way:
         def run() -> None:
-            for _ in range(steps):
-                way()
+            again(way, steps)
             if not self.small:
                 torch.cuda.synchronize()
 
@@ -209,6 +209,12 @@ def packs(trial: Trial) -> dict[str, dict[str, float]]:
     return {model: pack(trial, model) for model in models}
 
 
+def again(way: Way, number: int) -> None:
+    """Do something so many times."""
+    for _ in range(number):
+        way()
+
+
 def pack(trial: Trial, model: str) -> dict[str, float]:
     """Return how many times faster packed runs of one net are."""
     eager = Training(trial, model, "mixup")
@@ -224,8 +230,8 @@ def pack(trial: Trial, model: str) -> dict[str, float]:
 
     times = trial.timed(
         {
-            "computed": lambda: [eager.step() for _ in runs],
-            "recorded": lambda: [runs[0].step() for _ in runs],
+            "computed": partial(again, eager.step, len(runs)),
+            "recorded": partial(again, runs[0].step, len(runs)),
             "packed": packed,
         },
         steps=1 if trial.small else 5,

@@ -9,7 +9,6 @@ names of models, so that every 35 of them make a leaderboard. Writes growth.json
 """
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
-from time import perf_counter
 from typing import Any
 
 import torch
@@ -36,6 +34,13 @@ CLASSES = (10, 30, 100, 300, 1000)
 BATCHES, SIDES = (32, 64, 128, 256, 512), (32, 64, 112, 224)
 MANY = (100, 1000, 10_000)
 METHODS = ("none", "mixup", "manifold_mixup", "cutmix", "random_patchmix")
+# A process begins as a copy of what starts it: memory is told by one that has none of its own.
+WATCH = """
+import resource, subprocess, sys, time
+start = time.perf_counter()
+subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True)
+print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
 Rows = list[dict[str, Any]]
 
 
@@ -83,13 +88,10 @@ def planning(scratch: Path) -> Iterator[dict[str, Any]]:
 
 def measured(words: Sequence[str]) -> tuple[float, float]:
     """Run a command; return its seconds and its peak memory in MiB."""
-    start = perf_counter()
-    whole = [sys.executable, "-m", "mixbench", *words]
-    process = subprocess.Popen(whole, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0, words
-    return perf_counter() - start, usage.ru_maxrss / 1024
+    whole = [sys.executable, "-c", WATCH, sys.executable, "-m", "mixbench", *words]
+    done = subprocess.run(whole, capture_output=True, text=True, check=True)
+    seconds, kib = done.stdout.split()
+    return float(seconds), int(kib) / 1024
 
 
 def scheduling(scratch: Path) -> Iterator[dict[str, Any]]:

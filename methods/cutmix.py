@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mixbench.contract import Method, Sources, Step
 from mixbench.declare import Fraction, Positive
-from mixbench.kernels import Box, beta, clipped_box, paste_box, permutation
+from mixbench.kernels import Box, beta, clipped_box, paste_box, paste_box_, permutation
 
 
 class CutMix(Method):
@@ -40,7 +40,8 @@ class CutMix(Method):
         if box is None:
             return x, Sources.alone(x)
         kept = 1 - box.area / x[0, 0].numel()
-        return paste_box(x, partner, box), Sources.pair(partner, kept)
+        paste = paste_box_ if step.spares(x) else paste_box
+        return paste(x, partner, box), Sources.pair(partner, kept)
 
     def draw_box(self, size: tuple[int, int], rng: torch.Generator) -> Box | None:
         """Draw what is pasted in images of a height and width; None if this batch is not mixed."""

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy import stats
+from scipy.stats import ttest_1samp
 
 from mixbench.leaderboard.comparisons import compared, shared_ranks
 from mixbench.leaderboard.statistics import (
@@ -83,6 +84,16 @@ def test_a_single_pair_of_runs_is_mcnemars() -> None:
     first, second = np.repeat([100.0, 0.0, 100.0], [12, 3, 50]), np.repeat([0.0, 100.0], [12, 53])
 
     assert mcnemar_p(first, second) == pytest.approx(stats.binomtest(12, 15).pvalue)
+
+
+def test_what_is_detectable_is_found_in_four_of_five_cases() -> None:
+    rng = np.random.default_rng(0)
+    for seeds, alpha in ((3, 0.05), (3, 0.003), (5, 0.01)):
+        differences = detectable(2.0, seeds, alpha) + rng.normal(0, 2.0, (20_000, seeds))
+
+        found = ttest_1samp(differences, 0, axis=1).pvalue < alpha
+
+        assert float(found.mean()) == pytest.approx(0.8, abs=0.015)
 
 
 def test_holm_steps_down_and_leaves_out_what_is_absent() -> None:

@@ -67,7 +67,8 @@ class Method(nn.Module):
         Parameters
         ----------
         x : (B, C, H, W)
-            The images or, at a site inside the model, its activations. Must not be modified.
+            The images or, at a site inside the model, its activations. Must not be modified, unless
+            the step spares it (`Step.spares`).
         """
         raise NotImplementedError
 

@@ -58,13 +58,15 @@ class Step:
     Attributes
     ----------
     images : (B, C, H, W)
-        The unmixed batch, never modified. `draw` appends to it.
+        The unmixed batch. `draw` appends to it.
     targets : (B, ...)
         Opaque: class indices, multi-hot vectors, captions. Grows with `images`.
     rng
         The method's only source of randomness, on the CPU.
     num_looked_at
         Images that the model was run on, and differentiated by, to find where they are salient.
+    spare
+        Whether nothing but the method reads the batch: in training.
     site
         Where the mixing happens in this step: ``"input"`` or ``"block1"``, ``"block2"``, ...
     """
@@ -86,12 +88,17 @@ class Step:
         self.model = model
         self.site = "input"
         self.num_looked_at = 0
+        self.spare = False
         self._split = split
 
     def loss(self, out: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of every item, (B,): the task's, unless the model has its own."""
         own: Callable[[Tensor, Tensor], Tensor] = getattr(self.model, "loss", self.task.loss)
         return own(out, targets)
+
+    def spares(self, x: Tensor) -> bool:
+        """Tell whether `x` may be overwritten: it is the batch, which nothing else reads."""
+        return self.spare and x is self.images
 
     def draw(self, classes: Tensor) -> Tensor:
         """Append one fresh, augmented item of every given class to the batch.

@@ -25,9 +25,10 @@ def remembered(path: Path) -> Iterator[Compare]:
     """
     known = dict(_lines(path))
     number = len(known)
+    code = "".join(digest(Path(str(module.__file__))) for module in (comparisons, statistics))
 
     def compare(first: Runs, second: Runs) -> Comparison | None:
-        key = _key(first, second)
+        key = _key(first, second, code)
         if key not in known:
             known[key] = compared(first, second)
         found = known[key]
@@ -48,10 +49,9 @@ def _lines(path: Path) -> Iterator[tuple[str, Any]]:
                 yield json.loads(line)
 
 
-def _key(first: Runs, second: Runs) -> str:
-    """Return a digest of all that a comparison depends on, its code too."""
-    code = (digest(Path(str(module.__file__))) for module in (comparisons, statistics))
-    parts = hashlib.sha256("".join(code).encode())
+def _key(first: Runs, second: Runs, code: str) -> str:
+    """Return a digest of all that a comparison depends on."""
+    parts = hashlib.sha256(code.encode())
     for seed in sorted(first.keys() & second.keys()):
         for run in (first[seed], second[seed]):
             primary = run.primary

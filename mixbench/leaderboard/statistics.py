@@ -157,7 +157,6 @@ def detectable(spread: float, seeds: int, alpha: float) -> float:
 @cache
 def _detectable_size(seeds: int, alpha: float) -> float:
     """Return the difference in standard deviations: of the non-central t law, which is searched."""
-    from scipy.optimize import brentq
     from scipy.special import nctdtr, stdtrit
 
     reach = stdtrit(seeds - 1, 1 - alpha / 2)
@@ -168,7 +167,10 @@ def _detectable_size(seeds: int, alpha: float) -> float:
         upper, lower = np.nan_to_num(below)  # it knows no tail that is as good as 0
         return float(0.8 - (1 - upper + lower))
 
-    largest = 1.0
-    while missed(largest) > 0:
-        largest *= 2
-    return float(brentq(missed, 0, largest))
+    low, high = 0.0, 1.0
+    while missed(high) > 0:
+        high *= 2
+    for _ in range(50):  # halves: the library that searches takes longer to import than this does
+        middle = (low + high) / 2
+        low, high = (middle, high) if missed(middle) > 0 else (low, middle)
+    return high

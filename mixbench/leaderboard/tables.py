@@ -70,16 +70,16 @@ def to_terminal(board: Leaderboard) -> None:
     if not console.is_terminal:
         console = Console(width=PIPE)
     texts, dropped = _fitting(display(board), console.width)
-    console.print(f"\n[bold]{escape(board.title)}[/bold]", highlight=False)
-    for line in board.facts:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
     head, *lines = _lines(texts)
-    console.print(f"\n[bold]{escape(head)}[/bold]", highlight=False, soft_wrap=True)
-    for line in (f" {'─' * (len(head) - 1)}", *lines, ""):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
     more = [f"Not shown here: {', '.join(dropped)}; see mixbench report --format markdown."]
-    for line in (*board.notes, *(more if dropped else ())):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    notes = [*board.notes, *(more if dropped else ())]
+    for bold, plain in (
+        (board.title, board.facts),
+        (head, (f" {'─' * (len(head) - 1)}", *lines, "", *notes)),
+    ):
+        console.print(f"\n[bold]{escape(bold)}[/bold]", highlight=False, soft_wrap=True)
+        # All at once: rich takes its time for every call.
+        console.print("\n".join(plain), markup=False, highlight=False, soft_wrap=True)
 
 
 def _lines(texts: pd.DataFrame) -> Iterator[str]:

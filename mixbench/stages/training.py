@@ -61,6 +61,7 @@ def train(setup: Setup, journal: Journal) -> Run:
             model=run.model,
             split=run.train,
         )
+        state.spare = True
         loss, num_images = run.gradients(state)
         for group in run.optimizer.param_groups:
             group["lr"] = group["speed"] * learning_rate(recipe, step, run.num_steps)
