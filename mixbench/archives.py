@@ -98,6 +98,7 @@ def _naming_url(url: str) -> Iterator[None]:
     try:
         yield
     except urllib.error.HTTPError as error:
+        error.close()  # it is the answer, too
         if error.code != NOTHING_LEFT:
             raise DataError(f"{url} answers: {error.code} {error.reason}.") from error
     except (OSError, HTTPException) as error:

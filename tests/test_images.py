@@ -1,5 +1,6 @@
 """Augmentation, decoding, and parts of a data set: against torchvision, and against each other."""
 
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,6 +41,26 @@ def from_files(images: Tensor, folder: Path, augment: Augmentation | None = None
     return StreamedSplit(
         paths, classes, ClassIndex(classes, 3), PIXELS, augment, fit=lambda image: image
     )
+
+
+def test_a_streamed_part_reads_what_a_batch_has_and_keeps_nothing(
+    images: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split, read = from_files(images, tmp_path), []
+    alive: list[weakref.ref[Tensor]] = []
+
+    def reading(path: Path) -> Tensor:
+        image = read_image(path)
+        read.append(path.name)
+        alive.append(weakref.ref(image))
+        return image
+
+    monkeypatch.setattr("mixbench.images.splits.read_image", reading)
+    for index in (torch.tensor([3, 1]), torch.tensor([0])):
+        split.read(index, None)
+
+    assert sorted(read) == ["00.png", "01.png", "03.png"]
+    assert [ref() for ref in alive] == [None] * 3
 
 
 def test_a_batch_is_cropped_as_its_images_are(images: Tensor, rng: torch.Generator) -> None:

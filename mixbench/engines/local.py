@@ -114,14 +114,18 @@ class LocalEngine:
         deadline = time.monotonic() + self._timeout_s
         self._running.append(_Running(keys, process, slot, write, deadline, _memory_kills()))
 
+    def _launch_pack(self) -> None:
+        """Start the pack that forms, if one does."""
+        if self._forming:
+            self._launch(self._forming)
+            self._forming = []
+
     def ended(self) -> list[Ended]:
         """Return the stages that ended since the last call; end those that took too long.
 
         A slot is free again when nothing of its stage's group lives.
         """
-        if self._forming:
-            self._launch(self._forming)
-            self._forming = []
+        self._launch_pack()
         ended = []
         now = time.monotonic()
         for running in [*self._running]:
@@ -150,6 +154,7 @@ class LocalEngine:
 
         What shares its process ends with it, and is started again.
         """
+        self._launch_pack()
         for running in self._running:
             if key in running.keys:
                 self._tell_to_end(running, "cancelled", key)
