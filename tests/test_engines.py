@@ -89,6 +89,22 @@ def test_a_kill_for_want_of_memory_is_told_apart(
     assert ended(engine) == [Ended("a", -signal.SIGKILL, "out of memory")]
 
 
+def test_an_interrupt_in_the_middle_of_a_look_does_not_hang_the_launcher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mixbench.engines.engine.stage_command", lambda *_: ["sleep", "60"])
+    monkeypatch.setattr("mixbench.engines.local.REAP_S", 0.2)
+    engine = LocalEngine(tmp_path, [Slot()])
+    engine.start("a", tmp_path / "log")
+    process = engine._running[0].process
+    process._waitpid_lock.acquire()  # type: ignore[attr-defined]  # and it is never released
+
+    engine.stop(grace_s=0.2)
+
+    process._waitpid_lock.release()  # type: ignore[attr-defined]
+    assert process.wait(5) < 0
+
+
 def test_a_stage_that_ignores_its_timeout_is_killed(
     tmp_path: Path, script: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

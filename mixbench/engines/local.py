@@ -20,7 +20,7 @@ from mixbench.engines.gpus import Slot
 from mixbench.stage import LIFELINE
 from mixbench.store import Store, read_json
 
-GRACE_S = 15.0
+GRACE_S, REAP_S = 15.0, 2.0
 # What torchrun and its like set for their processes, of which a stage is none.
 OF_RANKS = frozenset({"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"})
 
@@ -171,7 +171,9 @@ class LocalEngine:
         finally:  # the user, too, may lose patience
             for running in self._running:
                 _signal_group(running.process, signal.SIGKILL)
-                running.process.wait()
+                # Not for ever: an interrupt in the middle of a look keeps the lock of waiting.
+                with suppress(subprocess.TimeoutExpired):
+                    running.process.wait(REAP_S)
                 os.close(running.lifeline)
             self._running.clear()
 
