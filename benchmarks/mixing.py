@@ -204,6 +204,7 @@ def mixer(name: str, batch: Batch) -> Way:
     def mix() -> Tensor:
         rng = generator(0, "mix")
         step = Step(batch.x, targets, rng=rng, task=task, model=model, split=split)
+        step.spare = True  # as in training
         return method.mix(batch.x, step)[0]
 
     return mix
