@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -52,14 +53,11 @@ def batches(
     fetched: Iterable[Tensor | DataError] = map(fetch.__getitem__, work())
     if workers:
         pinned = split.device.type == "cuda"
-        fetched = DataLoader(
-            fetch,
-            batch_size=None,
-            sampler=work(),
-            num_workers=workers,
-            pin_memory=pinned,
-            worker_init_fn=_outlive_signals,
+        loader = DataLoader(
+            fetch, batch_size=None, sampler=work(), num_workers=workers, pin_memory=pinned
         )
+        with _unheard():
+            fetched = iter(loader)
     for images in fetched:
         if isinstance(images, DataError):
             raise images
@@ -67,10 +65,17 @@ def batches(
         yield split.finish(whole, asked.pop(0))
 
 
-def _outlive_signals(_worker: int) -> None:
-    """Leave a stop, which the whole process group is told of, to the stage: it ends its readers."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Start processes that no stop reaches from their first moment: the stage ends its readers.
+
+    A stop goes to the whole process group; what a reader does on its own comes too late.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Fetch(Dataset[Tensor | DataError]):
