@@ -40,8 +40,12 @@ class CutMix(Method):
         if box is None:
             return x, Sources.alone(x)
         kept = 1 - box.area / x[0, 0].numel()
-        paste = paste_box_ if step.spares(x) else paste_box
-        return paste(x, partner, box), Sources.pair(partner, kept)
+        return self.paste(x, partner, box, step), Sources.pair(partner, kept)
+
+    @staticmethod
+    def paste(x: Tensor, partner: Tensor, box: Box, step: Step) -> Tensor:
+        """Paste a box, in place where the step spares the batch."""
+        return (paste_box_ if step.spares(x) else paste_box)(x, partner, box)
 
     def draw_box(self, size: tuple[int, int], rng: torch.Generator) -> Box | None:
         """Draw what is pasted in images of a height and width; None if this batch is not mixed."""

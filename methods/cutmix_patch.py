@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mixbench.contract import Output, Sources, Step, mixed_loss
 from mixbench.declare import Count, Fraction, Positive
-from mixbench.kernels import cell_areas, cell_of_pixels, paste_box, paste_box_, permutation
+from mixbench.kernels import cell_areas, cell_of_pixels, permutation
 
 from .cutmix import CutMix
 from .random_patchmix import RandomPatchMix
@@ -41,7 +41,7 @@ class CutMixPatch(RandomPatchMix):
         partner = permutation(len(x), step.rng, x.device)
         mixed, pasted = x, torch.zeros(size, device=x.device)
         if box is not None:
-            mixed = (paste_box_ if step.spares(x) else paste_box)(x, partner, box)
+            mixed = self.cutmix.paste(x, partner, box, step)
             pasted[box.top : box.bottom, box.left : box.right] = 1
         cells = cell_of_pixels(size, self.grid, x.device).flatten()
         share = pasted.new_zeros(self.grid**2).index_add_(0, cells, pasted.flatten() / len(cells))

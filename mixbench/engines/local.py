@@ -61,6 +61,7 @@ class LocalEngine:
         self._slots = list(slots)
         self._pack = pack
         self._forming: list[tuple[str, Path]] = []  # a pack that more may join until the next look
+        self._common = ""  # of the stages of that pack
         self._running: list[_Running] = []
         self._emptying: list[_Running] = []
 
@@ -79,9 +80,9 @@ class LocalEngine:
         A training that may be packed is started at the next look, with those that join it.
         """
         if self._pack > 1 and (own := _alike(self._root, key)):
-            others = {_alike(self._root, other) for other, _ in self._forming}
-            if len(self._forming) == self._pack or others - {own}:
+            if self._forming and (own != self._common or len(self._forming) == self._pack):
                 return False
+            self._common = own
             self._forming.append((key, log))
             return True
         if len(self._slots) == bool(self._forming):

@@ -78,7 +78,9 @@ class Replayed:
         record: Callable[[Work], Work],
         say: Callable[[str], None],
     ) -> None:
-        self._shared, self._recipe = shared, recipe
+        self._shared = shared
+        self._half = recipe.precision == "bfloat16"
+        self._parameters = [p for p in shared.parameters() if p.requires_grad]
         self._record, self._say = record, say
         self._computed = Computed(shared, recipe)
         self._seen: Counter[Key] = Counter()
@@ -130,8 +132,7 @@ class Replayed:
         mixed, index, weight, targets = inputs
         fixed = Step(mixed, targets, rng=step.rng, task=step.task, model=step.model)
         model, method = self._shared.model, self._shared.method
-        parameters = [p for p in self._shared.parameters() if p.requires_grad]
-        half = self._recipe.precision == "bfloat16"
+        parameters, half = self._parameters, self._half
 
         def work() -> list[Tensor | None]:
             # A cast that is remembered would be done once, and not again in a replay.
@@ -144,8 +145,7 @@ class Replayed:
     def _take(self, found: list[Tensor | None]) -> Tensor:
         """Give the parameters their gradients; return the loss."""
         loss, *gradients = found
-        parameters = [p for p in self._shared.parameters() if p.requires_grad]
-        for parameter, gradient in zip(parameters, gradients, strict=True):
+        for parameter, gradient in zip(self._parameters, gradients, strict=True):
             parameter.grad = gradient
         assert loss is not None
         return loss
