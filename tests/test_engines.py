@@ -7,9 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +70,11 @@ def wait_for(path: Path) -> str:
 def test_a_kill_and_an_exit_code_are_told_apart(tmp_path: Path, script: Any) -> None:
     engine = LocalEngine(tmp_path, [Slot()])
     script("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
-    engine.start("a", tmp_path / "log")
+    engine.start(["a"], tmp_path / "log")
     assert ended(engine) == [Ended("a", -signal.SIGKILL)]
 
     script("raise SystemExit(7)")
-    engine.start("b", tmp_path / "log")
+    engine.start(["b"], tmp_path / "log")
     assert ended(engine) == [Ended("b", 7)]
 
 
@@ -84,7 +85,7 @@ def test_a_kill_for_want_of_memory_is_told_apart(
     monkeypatch.setattr(local, "_memory_kills", lambda: next(kills))
     engine = LocalEngine(tmp_path, [Slot()])
     script("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
-    engine.start("a", tmp_path / "log")
+    engine.start(["a"], tmp_path / "log")
 
     assert ended(engine) == [Ended("a", -signal.SIGKILL, "out of memory")]
 
@@ -95,7 +96,7 @@ def test_an_interrupt_in_the_middle_of_a_look_does_not_hang_the_launcher(
     monkeypatch.setattr("mixbench.engines.engine.stage_command", lambda *_: ["sleep", "60"])
     monkeypatch.setattr("mixbench.engines.local.REAP_S", 0.2)
     engine = LocalEngine(tmp_path, [Slot()])
-    engine.start("a", tmp_path / "log")
+    engine.start(["a"], tmp_path / "log")
     process = engine._running[0].process
     process._waitpid_lock.acquire()  # type: ignore[attr-defined]  # and it is never released
 
@@ -111,7 +112,7 @@ def test_a_stage_that_ignores_its_timeout_is_killed(
     monkeypatch.setattr(local, "GRACE_S", 0.3)
     engine = LocalEngine(tmp_path, [Slot()], timeout_s=0.5)
     script("import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)")
-    engine.start("a", tmp_path / "log")
+    engine.start(["a"], tmp_path / "log")
 
     assert ended(engine) == [Ended("a", -signal.SIGKILL, "timeout")]
 
@@ -124,7 +125,7 @@ def test_a_slot_is_free_when_nothing_of_the_group_lives(tmp_path: Path, script: 
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
         "pathlib.Path(sys.argv[1], 'pid').write_text(str(child.pid))"
     )
-    engine.start("a", tmp_path / "log")
+    engine.start(["a"], tmp_path / "log")
     before = engine.free
     ended(engine)
 
@@ -149,7 +150,7 @@ def test_nothing_survives_a_dead_launcher(tmp_path: Path) -> None:
         "engine.stage_command = lambda root, key: [sys.executable, '-c', stage, str(root), key]\n"
         f"root = Path({str(tmp_path)!r})\n"
         "e = local.LocalEngine(root, [gpus.Slot()] * 2)\n"
-        "[e.start(key, root / 'log') for key in 'ab']; time.sleep(60)"
+        "[e.start([key], root / 'log') for key in 'ab']; time.sleep(60)"
     )
     launcher = subprocess.Popen([sys.executable, "-c", code])
     pids = [int(wait_for(tmp_path / key)) for key in "ab"]
@@ -228,10 +229,9 @@ class Scripted:
     def adopt(self, keys: Any) -> set[str]:
         return set()
 
-    def start(self, key: str, log: Path) -> bool:
-        self.started.append(key)
-        self.going.append(key)
-        return True
+    def start(self, keys: Sequence[str], log: Path) -> None:
+        self.started += keys
+        self.going += keys
 
     def ended(self) -> list[Ended]:
         found = []
@@ -334,6 +334,36 @@ def test_no_stage_starts_past_the_budget(tmp_path: Path) -> None:
     assert len(engine.started) == 1
     assert gpu_hours(board) > 1e-9
     assert "No stage is started any more" in told[0]
+
+
+def test_trainings_that_are_alike_share_a_process(tmp_path: Path) -> None:
+    board = Board(
+        plan(cells_of(Request(["none", "mixup", "cutmix"], ["digits"], [0, 1]))), Store(tmp_path), 9
+    )
+    board.gpus = 1.0
+    survey(board, lambda _: None)
+
+    alone, packed = board.packs(1), board.packs(4)
+
+    assert [len(pack) for pack in alone] == [1] * 6
+    assert [len(pack) for pack in packed] == [4, 2]
+    assert [*chain(*packed)] == [*chain(*alone)]
+    nets = (
+        cells_of(Request(["none"], ["digits"], [0], model=net)) for net in ("resnet8", "resnet14")
+    )
+    board = Board(plan([*chain(*nets)]), Store(tmp_path), 9)
+    survey(board, lambda _: None)
+    assert [len(pack) for pack in board.packs(4)] == [1, 1]
+
+
+def test_stages_of_a_process_share_its_gpu_hours(tmp_path: Path) -> None:
+    cells = cells_of(Request(["none", "mixup"], ["digits"], [0]))
+    board = Board(plan(cells), Store(tmp_path), 9, gpus=1.0)
+    survey(board, lambda _: None)
+    for key in board.packs(2)[0]:
+        board.states[key] = StageState("running", started=time.monotonic() - 3600, sharing=2)
+
+    assert gpu_hours(board) == pytest.approx(1, abs=0.01)
 
 
 def test_what_unblocks_most_starts_first(tmp_path: Path) -> None:

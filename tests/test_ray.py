@@ -117,12 +117,12 @@ def test_stages_share_gpus_and_say_how_they_ended(
     monkeypatch.setenv("MIXBENCH_TOLD", "by the launcher")
     assert (engine.num_slots, engine.gpus) == (4, 0.5)
     script("echo GPU $CUDA_VISIBLE_DEVICES $MIXBENCH_TOLD; exit 7")
-    engine.start("a", store.log("a"))
+    engine.start(["a"], store.log("a"))
     assert until(engine.ended) == [Ended("a", 7)]
     assert store.log("a").read_text() == "GPU 0 by the launcher\n"
 
     script("kill -KILL $$")
-    engine.start("b", store.log("b"))
+    engine.start(["b"], store.log("b"))
     assert until(engine.ended) == [Ended("b", -signal.SIGKILL)]
 
 
@@ -131,7 +131,7 @@ def test_no_more_start_than_there_is_room_for(engine: RayEngine, store: Store, s
     script("sleep 30")
     for key in "abcd":
         assert engine.free
-        engine.start(key, store.log(key))
+        engine.start([key], store.log(key))
 
     assert not engine.free
 
@@ -142,7 +142,7 @@ def test_a_cancelled_stage_says_so_and_is_gone(
 ) -> None:
     path = tmp_path / "pid"
     script(f"echo $$ > {path}; exec python3 -c 'import time; time.sleep(60)'")
-    engine.start("a", store.log("a"))
+    engine.start(["a"], store.log("a"))
     until(lambda: path.exists() and path.read_text())
 
     engine.cancel("a")
@@ -156,7 +156,7 @@ def test_a_cancelled_stage_says_so_and_is_gone(
 def test_a_stage_that_takes_too_long_is_ended(store: Store, address: str, script: Any) -> None:
     engine = RayEngine(store, RaySettings(address=address), timeout_s=1)
     script("sleep 60")
-    engine.start("a", store.log("a"))
+    engine.start(["a"], store.log("a"))
 
     found = until(engine.ended)
     engine.stop()
@@ -205,7 +205,7 @@ def test_a_gang_ends_with_its_first_loss(store: Store, address: str, script: Any
     write_json(store.work("a") / "spec.json", {"kind": "train"})
     script("echo $RANK of $WORLD_SIZE at $MASTER_ADDR; [ $RANK = 1 ] && exit 7; sleep 60")
     begin = time.monotonic()
-    engine.start("a", store.log("a"))
+    engine.start(["a"], store.log("a"))
 
     found = until(engine.ended)
     engine.stop()

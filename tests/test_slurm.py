@@ -100,7 +100,7 @@ def test_a_stage_gets_a_gpu_and_leaves_word(engine: SlurmEngine, store: Store, s
     ended = store.work("a") / "ended.json"
     script("a", f"echo GPU $CUDA_VISIBLE_DEVICES; echo '{{\"code\": 75}}' > {ended}; exit 75")
 
-    engine.start("a", store.log("a"))
+    engine.start(["a"], store.log("a"))
 
     assert engine.gpus == 1
     assert until(engine.ended) == [Ended("a", None)]
@@ -115,7 +115,7 @@ def test_four_stages_share_a_gpu(store: Store, script: Any) -> None:
 
     for key in "abcdefgh":
         script(key, "sleep 20")
-        engine.start(key, store.log(key))
+        engine.start([key], store.log(key))
 
     assert resources == (1, "shard:1", 0.25)
     until(lambda: not engine.ended() and all(" on n" in engine.place(key) for key in "abcdefgh"))
@@ -128,7 +128,7 @@ def test_it_says_where_a_stage_runs_or_why_it_waits(
 ) -> None:
     for key in "abcde":  # one more than there are GPUs
         script(key, "sleep 20")
-        engine.start(key, store.log(key))
+        engine.start([key], store.log(key))
 
     def places() -> list[str]:
         assert engine.ended() == []
@@ -140,7 +140,7 @@ def test_it_says_where_a_stage_runs_or_why_it_waits(
 
 def test_a_cancelled_stage_says_so(engine: SlurmEngine, store: Store, script: Any) -> None:
     script("a", "exec sleep 60")
-    engine.start("a", store.log("a"))
+    engine.start(["a"], store.log("a"))
     until(lambda: not engine.ended() and " on n" in engine.place("a"))
 
     engine.cancel("a")
@@ -150,7 +150,7 @@ def test_a_cancelled_stage_says_so(engine: SlurmEngine, store: Store, script: An
 
 def test_a_killed_stage_leaves_no_word(engine: SlurmEngine, store: Store, script: Any) -> None:
     script("a", "kill -KILL $$")
-    engine.start("a", store.log("a"))
+    engine.start(["a"], store.log("a"))
 
     assert until(engine.ended) == [Ended("a", None)]
     assert store.exit_code("a") is None
@@ -158,7 +158,7 @@ def test_a_killed_stage_leaves_no_word(engine: SlurmEngine, store: Store, script
 
 def test_a_later_launcher_finds_what_runs(engine: SlurmEngine, store: Store, script: Any) -> None:
     script("a", "sleep 20")
-    engine.start("a", store.log("a"))
+    engine.start(["a"], store.log("a"))
     settings = SlurmSettings(**QUICK)  # type: ignore[arg-type]
     later = SlurmEngine(store, settings, resources_of(settings))
 
@@ -172,7 +172,7 @@ def test_jobs_of_another_store_are_not_ours(
     engine: SlurmEngine, store: Store, script: Any, tmp_path: Path
 ) -> None:
     script("a", "sleep 20")
-    engine.start("a", store.log("a"))
+    engine.start(["a"], store.log("a"))
     settings = SlurmSettings(**QUICK)  # type: ignore[arg-type]
 
     assert SlurmEngine(Store(tmp_path / "b"), settings, resources_of(settings)).adopt("a") == set()
@@ -182,7 +182,7 @@ def test_a_controller_that_does_not_answer_proves_nothing(
     engine: SlurmEngine, store: Store, script: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script("a", "sleep 3")
-    engine.start("a", store.log("a"))
+    engine.start(["a"], store.log("a"))
     monkeypatch.setattr(slurm_queue, "PATIENCE_S", 1)
     with monkeypatch.context() as cut:
         cut.setenv("SLURM_CONF", "/nowhere")
@@ -207,7 +207,7 @@ def test_a_job_that_slurm_refuses_is_one_sentence(
     script("a", "true")
 
     with pytest.raises(UsageError, match=f"SLURM refused a job .*{said}"):
-        engine.start("a", store.log("a"))
+        engine.start(["a"], store.log("a"))
 
 
 FAST = ["run", "-m", "none,mixup", "-t", "digits", "--set", "digits.epochs=12", "--engine", "slurm"]
@@ -279,7 +279,7 @@ def test_a_launcher_that_is_a_job_itself(
     folder = tmp_path
     for key in "abcde":  # hold every GPU, so that the run's stages wait
         script(key, "exec sleep 60")
-        engine.start(key, store.log(key))
+        engine.start([key], store.log(key))
     (folder / "mixbench.toml").write_text("[slurm]\npoll_s = 0.5\nsettle_s = 2\ngres = 'gpu:1'")
 
     def say(*words: str) -> str:

@@ -124,6 +124,11 @@ def engine_of(options: dict[str, Any], threads: int) -> Run:
     else:
         engine = _ray(options, settings, timeout_s)
         workers, nodes, gpus = max(int(settings.ray.cpus) - 1, 0), settings.ray.nodes, None
+    if options["pack"] > 1 and options["gpus_per_cell"] > 1:
+        raise UsageError(
+            "--pack trains several models on one GPU, and --gpus-per-cell one model on several: "
+            "take one of them."
+        )
     if options["max_gpu_hours"] is not None and gpus == 0:
         raise UsageError("--max-gpu-hours: there are no GPUs here whose hours could be counted.")
     return Run(
@@ -133,6 +138,7 @@ def engine_of(options: dict[str, Any], threads: int) -> Run:
             workers=workers if options["workers"] is None else options["workers"],
             processes=options["gpus_per_cell"] * nodes,
             record=options["record"],
+            pack=options["pack"],
         ),
         Limits(
             retries=settings.retries if options["retries"] is None else options["retries"],
@@ -170,8 +176,7 @@ def _local(
     slots = slots_of(options["gpus_per_cell"], threads, gpus=chosen or None, per_gpu=per_gpu)
     limit = float("inf") if timeout_s is None else timeout_s
     held = len(slots[0].gpus) * slots[0].share
-    pack = options["pack"]
-    return lambda store: LocalEngine(store.root, slots, limit, pack), readers(slots), held
+    return lambda store: LocalEngine(store.root, slots, limit), readers(slots), held
 
 
 def _asked(options: dict[str, Any], settings: "Asked", name: str) -> "Asked":

@@ -24,6 +24,8 @@ class StageState:
         On a monotonic clock; None before.
     attempts
         How often it was started.
+    sharing
+        How many stages its process runs, itself included.
     """
 
     status: Status = "waiting"
@@ -31,6 +33,7 @@ class StageState:
     started: float | None = None
     duration_s: float | None = None
     attempts: int = 0
+    sharing: int = 1
 
 
 @dataclass
@@ -62,6 +65,10 @@ class Board:
         """Return how many stages have one of the statuses."""
         return sum(state.status in statuses for state in self.states.values())
 
+    def gpu_s_of(self, key: str, seconds: float) -> float:
+        """Return the GPU-seconds that a stage holds in some time; stages of a process share it."""
+        return self.gpus_of(self.plan.stages[key].kind) * seconds / self.states[key].sharing
+
     def gpus_of(self, kind: str) -> float:
         """Return how many GPUs a stage of some kind holds while it runs."""
         return self.gpus * (self.nodes if kind == "train" else 1)
@@ -88,6 +95,21 @@ class Board:
             and not self.wanting(key)
         ]
         return sorted(found, key=lambda key: -self.dependents[key])
+
+    def packs(self, size: int) -> list[list[str]]:
+        """Return what may start, by process: trainings that have enough in common share one.
+
+        Parameters
+        ----------
+        size
+            How many do at most.
+        """
+        groups: dict[str, list[str]] = {}
+        for key in self.ready():
+            groups.setdefault(self.plan.stages[key].common if size > 1 else key, []).append(key)
+        return [
+            group[i : i + size] for group in groups.values() for i in range(0, len(group), size)
+        ]
 
     @cached_property
     def dependents(self) -> dict[str, int]:

@@ -5,7 +5,7 @@ from the store first, where the stage itself left it.
 """
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
@@ -57,11 +57,8 @@ class Engine(Protocol):
         """Return which of the stages run already, started by an earlier launcher."""
         ...
 
-    def start(self, key: str, log: Path) -> bool:
-        """Start the stage's process; what it prints is appended to `log`.
-
-        False where what is free does not fit this stage.
-        """
+    def start(self, keys: Sequence[str], log: Path) -> None:
+        """Start one process for a stage, or for several; what it prints is appended to `log`."""
         ...
 
     def ended(self) -> list[Ended]:

@@ -4,7 +4,6 @@ Each stage runs in a process group of its own, so that its children end with it,
 pipe that closes when the launcher dies, so that nothing survives a dead launcher.
 """
 
-import json
 import os
 import signal
 import subprocess
@@ -18,7 +17,6 @@ from mixbench.engines import engine
 from mixbench.engines.engine import Ended
 from mixbench.engines.gpus import Slot
 from mixbench.stage import LIFELINE
-from mixbench.store import Store, read_json
 
 GRACE_S, REAP_S = 15.0, 2.0
 # What torchrun and its like set for their processes, of which a stage is none.
@@ -45,62 +43,34 @@ class LocalEngine:
     ----------
     timeout_s
         How long a stage may take.
-    pack
-        How many trainings of one task, net and recipe share a slot as one process.
     """
 
     outlives = False
 
-    def __init__(
-        self, root: Path, slots: Sequence[Slot], timeout_s: float = float("inf"), pack: int = 1
-    ) -> None:
+    def __init__(self, root: Path, slots: Sequence[Slot], timeout_s: float = float("inf")) -> None:
         self.num_slots = len(slots)
         self.gpus = len(slots[0].gpus) * slots[0].share
         self._root = root
         self._timeout_s = timeout_s
         self._slots = list(slots)
-        self._pack = pack
-        self._forming: list[tuple[str, Path]] = []  # a pack that more may join until the next look
-        self._common = ""  # of the stages of that pack
         self._running: list[_Running] = []
         self._emptying: list[_Running] = []
 
     @property
     def free(self) -> bool:
-        """Whether another stage can start now, or join a pack that forms."""
+        """Whether another stage can start now."""
         return bool(self._slots)
 
     def adopt(self, keys: Iterable[str]) -> set[str]:  # noqa: ARG002  # the protocol
         """Return nothing: no stage outlives its launcher."""
         return set()
 
-    def start(self, key: str, log: Path) -> bool:
-        """Start the stage's process in a free slot; what it prints is appended to `log`.
-
-        A training that may be packed is started at the next look, with those that join it.
-        """
-        if self._pack > 1 and (own := _alike(self._root, key)):
-            if self._forming and (own != self._common or len(self._forming) == self._pack):
-                return False
-            self._common = own
-            self._forming.append((key, log))
-            return True
-        if len(self._slots) == bool(self._forming):
-            return False
-        self._launch([(key, log)])
-        return True
-
-    def _launch(self, stages: Sequence[tuple[str, Path]]) -> None:
-        """Start a process for one stage, or for several; it prints to the first one's log."""
+    def start(self, keys: Sequence[str], log: Path) -> None:
+        """Start the stages' process in a free slot; what it prints is appended to `log`."""
         slot = self._slots.pop(0)
         read, write = os.pipe()
         kept = {name: value for name, value in os.environ.items() if name not in OF_RANKS}
         told = slot.environment | {LIFELINE: str(read), "PYTHONUNBUFFERED": "1"}
-        keys = tuple(key for key, _ in stages)
-        log = stages[0][1]
-        for _, other in stages[1:]:
-            with other.open("a", encoding="utf-8") as file:
-                file.write(f"It runs in one process with others, which prints to {log.name}.\n")
         with log.open("ab") as output:
             process = subprocess.Popen(
                 engine.stage_command(self._root, *keys),
@@ -113,20 +83,14 @@ class LocalEngine:
             )
         os.close(read)
         deadline = time.monotonic() + self._timeout_s
-        self._running.append(_Running(keys, process, slot, write, deadline, _memory_kills()))
-
-    def _launch_pack(self) -> None:
-        """Start the pack that forms, if one does."""
-        if self._forming:
-            self._launch(self._forming)
-            self._forming = []
+        running = _Running(tuple(keys), process, slot, write, deadline, _memory_kills())
+        self._running.append(running)
 
     def ended(self) -> list[Ended]:
         """Return the stages that ended since the last call; end those that took too long.
 
         A slot is free again when nothing of its stage's group lives.
         """
-        self._launch_pack()
         ended = []
         now = time.monotonic()
         for running in [*self._running]:
@@ -155,7 +119,6 @@ class LocalEngine:
 
         What shares its process ends with it, and is started again.
         """
-        self._launch_pack()
         for running in self._running:
             if key in running.keys:
                 self._tell_to_end(running, "cancelled", key)
@@ -193,17 +156,6 @@ def _end(key: str, code: int, running: _Running) -> Ended:
         return Ended(key, code, "out of memory")
     # Of several stages each has left a word of its own; a process that was killed, of none.
     return Ended(key, code if code < 0 or len(running.keys) == 1 else None)
-
-
-def _alike(root: Path, key: str) -> str:
-    """Return what stages that may share a process have in common; empty if this one may not."""
-    spec = read_json(Store(root).work(key) / "spec.json")
-    if spec["kind"] != "train" or spec["processes"] > 1:
-        return ""
-    names = ("task", "subject", "model", "recipe")
-    parts = {name: spec["identity"].get(name) for name in names}
-    data = spec["inputs"].get("data", spec["places"].get("data"))
-    return json.dumps([parts, data, spec["record"]], sort_keys=True)
 
 
 def _memory_kills() -> int:

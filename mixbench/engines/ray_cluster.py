@@ -114,8 +114,9 @@ class RayEngine:
         """Return nothing: no task outlives its launcher."""
         return set()
 
-    def start(self, key: str, log: Path) -> bool:
+    def start(self, keys: Sequence[str], log: Path) -> None:
         """Hand the stage to Ray."""
+        (key,) = keys  # a task has one
         task = self._tasks[key] = _Task(time.monotonic() + self._timeout_s, log)
         spec = self._store.work(key) / "spec.json"
         if self._settings.nodes > 1 and read_json(spec)["kind"] == "train":
@@ -127,7 +128,6 @@ class RayEngine:
         else:
             task.placed = True
             task.references = [self._hand(key, task, {"num_gpus": self.gpus}, {})]
-        return True
 
     def _hand(
         self, key: str, task: _Task, options: Mapping[str, Any], told: Mapping[str, str]

@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
@@ -35,12 +35,15 @@ class Means:
         That train one model together.
     record
         Whether the work of a training step is recorded as a CUDA graph.
+    pack
+        How many trainings of one task, net and recipe share a process.
     """
 
     checkpoint_every: int
     workers: int = 0
     processes: int = 1
     record: bool = False
+    pack: int = 1
 
 
 @dataclass(frozen=True)
@@ -129,9 +132,9 @@ class Scheduler:
             self._settle(ended)
         self._cancel()
         _skip_hopeless(self.board)
-        for key in self.board.ready():
-            if self.engine.free and not self._over_budget(key):
-                self._start(key)
+        for keys in self.board.packs(self._means.pack):
+            if self.engine.free and not self._over_budget(keys):
+                self._start(keys)
 
     def _cancel(self) -> None:
         """End what somebody asked to end."""
@@ -153,28 +156,35 @@ class Scheduler:
                 self._reported.add(number)
                 self._on_cell(number)
 
-    def _over_budget(self, key: str) -> bool:
-        """Skip a stage, once the GPU-hours are spent, and say so once."""
+    def _over_budget(self, keys: Sequence[str]) -> bool:
+        """Skip stages, once the GPU-hours are spent, and say so once."""
         hours = gpu_hours(self.board)
         if hours < self._limits.gpu_hours:
             return False
         reason = f"{hours:.3g} GPU-hours are spent, of {self._limits.gpu_hours:g} (--max-gpu-hours)"
-        self.board.states[key] = StageState("skipped", reason)
+        self.board.states |= {key: StageState("skipped", reason) for key in keys}
         if not self._spent:
             self._spent = True
             self.show.notice(f"No stage is started any more: {reason}.")
         return True
 
-    def _start(self, key: str) -> None:
-        board, stage = self.board, self.board.plan.stages[key]
-        work = board.store.work(key)
-        attempts = board.states[key].attempts + 1
-        for name in ("failure.json", "ended.json", "cancel.json"):  # of earlier attempts
-            (work / name).unlink(missing_ok=True)
-        write_json(work / "spec.json", asdict(stage) | asdict(self._means))
-        if not self.engine.start(key, board.store.log(key)):
-            return
-        board.states[key] = StageState("running", started=time.monotonic(), attempts=attempts)
+    def _start(self, keys: Sequence[str]) -> None:
+        """Start one process for stages; it prints to the log of the first one."""
+        board, log = self.board, self.board.store.log(keys[0])
+        for key in keys:
+            work = board.store.work(key)
+            for name in ("failure.json", "ended.json", "cancel.json"):  # of earlier attempts
+                (work / name).unlink(missing_ok=True)
+            write_json(work / "spec.json", asdict(board.plan.stages[key]) | asdict(self._means))
+        for key in keys[1:]:
+            with board.store.log(key).open("a", encoding="utf-8") as file:
+                file.write(f"It runs in one process with others, which prints to {log.name}.\n")
+        self.engine.start(keys, log)
+        for key in keys:
+            attempts = board.states[key].attempts + 1
+            board.states[key] = StageState(
+                "running", started=time.monotonic(), attempts=attempts, sharing=len(keys)
+            )
 
     def _settle(self, ended: Ended) -> None:
         """Turn the end of a process into the stage's new state.
@@ -189,7 +199,7 @@ class Scheduler:
         board, key = self.board, ended.key
         state, store = board.states[key], board.store
         state.duration_s = time.monotonic() - (state.started or 0)
-        board.gpu_s += board.gpus_of(board.plan.stages[key].kind) * state.duration_s
+        board.gpu_s += board.gpu_s_of(key, state.duration_s)
         code = store.exit_code(key) if ended.code is None else ended.code
         if store.finished(key):
             state.status = "done"
@@ -217,7 +227,7 @@ def gpu_hours(board: Board) -> float:
     """Return the GPU-hours that the run has cost so far, of running stages too."""
     now = time.monotonic()
     held = sum(
-        board.gpus_of(board.plan.stages[key].kind) * (now - state.started)
+        board.gpu_s_of(key, now - state.started)
         for key, state in board.states.items()
         if state.status == "running" and state.started
     )

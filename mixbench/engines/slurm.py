@@ -120,7 +120,7 @@ class SlurmEngine:
                 self._jobs[key] = _Job(line.number, time.monotonic(), line)
         return set(self._jobs)
 
-    def start(self, key: str, log: Path) -> bool:
+    def start(self, keys: Sequence[str], log: Path) -> None:
         """Submit the stage's job.
 
         Raises
@@ -128,10 +128,10 @@ class SlurmEngine:
         UsageError
             If SLURM refuses it.
         """
+        (key,) = keys  # a job has one
         options, lines = self._job(key, log)
         number = slurm_queue.submit(options, ("--no-requeue", *self._settings.options), lines)
         self._jobs[key] = _Job(number, time.monotonic())
-        return True
 
     def ended(self) -> list[Ended]:
         """Return the stages whose jobs are gone from the queue, and whose word has arrived.

@@ -60,6 +60,16 @@ class Stage:
         text = json.dumps(self.identity, sort_keys=True, separators=(",", ":"))
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
+    @cached_property
+    def common(self) -> str:
+        """What trainings that may share a process have in common; of another stage, its key."""
+        if self.kind != "train":
+            return self.key
+        names = ("task", "subject", "model", "recipe")
+        parts = {name: self.identity.get(name) for name in names}
+        data = self.inputs.get("data", self.places.get("data"))
+        return json.dumps([parts, data], sort_keys=True)
+
 
 @dataclass(frozen=True)
 class Plan:
