@@ -21,15 +21,18 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.measuring import in_turns, publish, ratio, settle
+from benchmarks.search import SETTINGS, compare
 from mixbench import kernels
-from mixbench.contract import ClassIndex, Step
+from mixbench.contract import ClassIndex, Step, Trained
 from mixbench.declare import Recipe
 from mixbench.images.augment import CropFlip
 from mixbench.images.splits import Pixels, ResidentSplit
 from mixbench.ranks import ALONE
 from mixbench.registry.units import find, load_method, load_task
-from mixbench.stages.gradients import Computed, Gradients, Replayed, cuda_graph
+from mixbench.search.fitness import HeldOut
+from mixbench.stages.gradients import Computed, Gradients, Replayed
 from mixbench.stages.mixing import SharedStep
+from mixbench.stages.recordings import CudaGraphs
 from mixbench.streams import generator
 
 Way = Callable[[], object]
@@ -110,7 +113,7 @@ class Training:
         shared = SharedStep(self.model.train(), self.method, ALONE)
         self.gradients: Gradients = Computed(shared, self.recipe)
         if record and not trial.small:
-            self.gradients = Replayed(shared, self.recipe, cuda_graph, print)
+            self.gradients = Replayed(shared, self.recipe, CudaGraphs(), print)
         self.optimizer = torch.optim.SGD(shared.parameters(), lr=0.01, momentum=0.9)
         self.split, self.device, self.number = resident(trial), trial.device, 0
         self.stream = None if trial.small else torch.cuda.Stream()
@@ -179,8 +182,12 @@ def steps(trial: Trial) -> dict[str, float]:
     """G2 and G4: a step of ResNet-32, and the share that reading and mixing have in it."""
     computed = Training(trial, "resnet32", "mixup")
     recorded = Training(trial, "resnet32", "mixup", record=True)
-    for _ in range(1 if trial.small else 12):  # until it is recorded
+    inside = [
+        Training(trial, "resnet32", "manifold_mixup", record=record) for record in (False, True)
+    ]
+    for _ in range(1 if trial.small else 60):  # until it is recorded, at each of three sites
         recorded.step()
+        inside[1].step()
     fixed = recorded.batch()
     times = trial.timed({
         "plain": plain(trial),
@@ -188,10 +195,15 @@ def steps(trial: Trial) -> dict[str, float]:
         "recorded": recorded.step,
         "recorded, same batch": lambda: recorded.gradients(replace_rng(fixed)),
         "read and mixed": recorded.mix,
+        "inside, computed": inside[0].step,
+        "inside, recorded": inside[1].step,
     })
     return {
         "recorded_times_faster_than_plain": ratio(times, "plain", "recorded"),
         "recorded_times_faster_than_computed": ratio(times, "computed", "recorded"),
+        "inside_recorded_times_faster_than_computed": ratio(
+            times, "inside, computed", "inside, recorded"
+        ),
         "recorded_over_the_same_batch": ratio(times, "recorded", "recorded, same batch"),
         "read_and_mixed_share": ratio(times, "read and mixed", "recorded"),
     }
@@ -262,6 +274,20 @@ def forwards(trial: Trial) -> dict[str, float]:
     return found
 
 
+def searched(trial: Trial) -> dict[str, float]:
+    """G5: the search of Guided PatchMix, 100 x 60, beside Algorithm 2; the net is not trained."""
+    name = "resnet8" if trial.small else "preact_resnet164"
+    training, number = Training(trial, name, "random_patchmix"), len(resident(trial)) // 10
+    images = training.split.read(torch.arange(number), None)
+    by_class = ClassIndex(training.split.targets[:number], 10)
+    held_out = HeldOut(images, by_class, 8 if trial.small else 128, 0)
+    settings = replace(SETTINGS, population=6, generations=2) if trial.small else SETTINGS
+    found = compare(Trained(training.model.eval(), training.method.eval()), held_out, settings)
+    wanted = ("search_s", "times_faster", "times_fewer_forwards", "largest_fitness_difference")
+    speed = found["search_forwards"] / found["search_s"]
+    return {"images_per_s": speed, **{fact: found[fact] for fact in wanted}}
+
+
 def large(trial: Trial) -> dict[str, float]:
     """G6: a step of ResNet-50 at 224 pixels by the harness, mixed and not, over one by hand."""
     task = load_task(find("task", "imagenet"))()
@@ -304,7 +330,7 @@ def main() -> None:
     settle()
     trial = Trial(small=small)
     results: dict[str, Any] = {
-        part.__name__: part(trial) for part in (mixes, steps, packs, forwards, large)
+        part.__name__: part(trial) for part in (mixes, steps, packs, forwards, searched, large)
     }
     if small:
         print(results)

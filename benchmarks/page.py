@@ -193,7 +193,7 @@ def startup(found: Found) -> Iterator[str]:
 def gpu(found: Found) -> Iterator[str]:
     """Yield what a GPU makes of it."""
     yield _table(["in copies of the batch", ""], [[n, c] for n, c in found["mixes"].items()])
-    for part in ("steps", "forwards", "large"):
+    for part in ("steps", "forwards", "searched", "large"):
         yield _table([part, ""], [[n.replace("_", " "), v] for n, v in found[part].items()])
     head = ["18 packed runs", "times faster than computed", "than recorded, one after the other"]
     yield _table(head, [[model, *times.values()] for model, times in found["packs"].items()])

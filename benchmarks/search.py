@@ -80,14 +80,15 @@ def plain_fitness(
 ) -> float:
     """Return the fitness of one individual as Algorithm 1 and 2 say it: pair by pair."""
     scores = []
+    device = held_out.images.device
     side = held_out.images.shape[-1] // space.grid
     for pair, cells in zip(ids.tolist(), space.bits(masks), strict=True):
         first, second = divmod(pair, space.num_classes)
         one, other = (torch.from_numpy(i.copy()) for i in held_out.image_pairs(first, second))
-        grid = torch.from_numpy(cells).view(space.grid, space.grid)
+        grid = torch.from_numpy(cells).to(device).view(space.grid, space.grid)
         mask = grid.repeat_interleave(side, 0).repeat_interleave(side, 1).float()
         mixed = held_out.images[one] * mask + held_out.images[other] * (1 - mask)
-        target = torch.from_numpy(np.where(cells, first, second))
+        target = torch.from_numpy(np.where(cells, first, second)).to(device)
         scores.append(float((patches(mixed).argmax(-1) == target).double().mean()))
     return float(np.mean(scores))
 
@@ -122,9 +123,9 @@ def compare(trained: Trained, held_out: HeldOut, settings: Settings) -> dict[str
         "plain_s": plain_all_s,
         "search_s": fast_s,
         "times_faster": plain_all_s / fast_s,
-        "plain_forwards": scorer.num_requests * PER_PAIR,
+        "plain_forwards": scorer.num_requests * held_out.per_pair,
         "search_forwards": scorer.num_forwards,
-        "times_fewer_forwards": scorer.num_requests * PER_PAIR / scorer.num_forwards,
+        "times_fewer_forwards": scorer.num_requests * held_out.per_pair / scorer.num_forwards,
         "individuals_compared": compared,
         "largest_fitness_difference": worst,
         "best_fitness": search.best[0].fitness.values[0],

@@ -71,6 +71,7 @@ HEAVY = (
         "stages.evaluation",
         "stages.mixing",
         "stages.gradients",
+        "stages.recordings",
         "stages.turns",
         "stages.runs",
         "stages.training",

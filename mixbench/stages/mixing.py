@@ -1,5 +1,7 @@
 """One mixed step: at the input, or inside the model by a hook, so that no backbone knows of it."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -62,12 +64,6 @@ def mixed_step(method: Method, step: Step, ranks: Ranks = ALONE) -> StepResult:
         output: Output = step.model(mixed[ranks.rows])
         loss = method.loss(output, sources.rows(ranks.rows), step)
         return StepResult(loss, len(mixed) + step.num_looked_at)
-    blocks = {f"block{i}": name for i, name in enumerate(step.model.blocks, start=1)}  # type: ignore[arg-type]
-    if step.site not in blocks:
-        raise InvalidUnit(
-            f"{type(method).__name__} mixes at {step.site!r}, which the model does not have: "
-            f"it has {', '.join(['input', *blocks])}."
-        )
     seen: list[Sources] = []
 
     def hook(_module: nn.Module, _inputs: tuple[Tensor, ...], activations: Tensor) -> Tensor:
@@ -75,11 +71,32 @@ def mixed_step(method: Method, step: Step, ranks: Ranks = ALONE) -> StepResult:
         seen.append(sources.rows(ranks.rows))
         return mixed[ranks.rows]
 
-    handle = step.model.get_submodule(blocks[step.site]).register_forward_hook(hook)
-    try:
-        # Not called but run: a compiled model does not see a hook that comes and goes.
+    with hooked(step.model, step.site, hook):
         output = step.model.forward(step.images[ranks.rows])
-    finally:
-        handle.remove()
     loss = method.loss(output, seen[0], step)
     return StepResult(loss, len(step.images) + step.num_looked_at)
+
+
+@contextmanager
+def hooked(model: nn.Module, site: str, hook: Callable[..., Tensor]) -> Iterator[None]:
+    """Let a hook change what the block of a site returns.
+
+    The model is to be run meanwhile, not called: a compiled one does not see a hook that comes and
+    goes.
+
+    Raises
+    ------
+    InvalidUnit
+        If the model has no such block.
+    """
+    blocks = {f"block{i}": name for i, name in enumerate(model.blocks, start=1)}  # type: ignore[arg-type]
+    if site not in blocks:
+        raise InvalidUnit(
+            f"The method mixes at {site!r}, which the model does not have: it has "
+            f"{', '.join(['input', *blocks])}."
+        )
+    handle = model.get_submodule(blocks[site]).register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()

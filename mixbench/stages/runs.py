@@ -13,8 +13,9 @@ from mixbench.contract import Method, Part, Split, Task
 from mixbench.declare import Recipe
 from mixbench.errors import BadParameter
 from mixbench.ranks import ALONE, Ranks
-from mixbench.stages.gradients import Computed, Gradients, Replayed, cuda_graph
+from mixbench.stages.gradients import Computed, Gradients, Replayed
 from mixbench.stages.mixing import SharedStep
+from mixbench.stages.recordings import CudaGraphs
 from mixbench.streams import stream_seed
 
 State: TypeAlias = dict[str, Any]
@@ -151,7 +152,7 @@ def _part(setup: Setup, name: Part) -> Split:
 def _gradients(setup: Setup, shared: SharedStep) -> Gradients:
     """Return how a step's gradients come about."""
     if setup.record and setup.device.type == "cuda" and setup.ranks.number == 1:
-        return Replayed(shared, setup.recipe, cuda_graph, setup.say)
+        return Replayed(shared, setup.recipe, CudaGraphs(), setup.say)
     if setup.record:
         setup.say("steps are not recorded: that needs one process, on a GPU.")
     return Computed(setup.ranks.share(shared, setup.device), setup.recipe)
