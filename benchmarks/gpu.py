@@ -5,8 +5,8 @@
 
 Everything is timed in turns, with the device waited for. ResNet-32 and PreAct-ResNet-164 are of
 CIFAR's size, ResNet-50 of 224 pixels in bfloat16 and channels_last. The plain loop is what one
-writes by hand, with images from a DataLoader. The search is timed by its floor, images forwarded in
-a second. Writes benchmarks/gpu.json.
+writes by hand, with images from a DataLoader. The search runs beside its floor, images forwarded in
+a second, and beside Algorithm 2. Writes benchmarks/gpu.json.
 """
 
 import argparse

@@ -70,8 +70,8 @@ HEAVY = (
     *(
         "stages.evaluation",
         "stages.mixing",
-        "stages.gradients",
         "stages.recordings",
+        "stages.gradients",
         "stages.turns",
         "stages.runs",
         "stages.training",
