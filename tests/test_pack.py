@@ -91,3 +91,20 @@ def test_one_that_fails_leaves_the_others_alone(mixbench: Run, stores: tuple[Pat
     assert by_method["none"]["status"] == "ok"
     assert by_method["raises"]["status"] == "failed"
     assert "no more" in by_method["raises"]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--gpus-per-cell", "2"], "--pack trains several models on one GPU"),
+        (["--engine", "slurm"], "--pack shares slots of this machine (got --engine slurm)"),
+    ],
+)
+def test_what_cannot_be_packed_is_one_sentence(
+    mixbench: Run, tmp_path: Path, options: list[str], said: str
+) -> None:
+    done = mixbench("run", "-m", "none", "-t", "digits", "--pack", "2", *options)
+
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert not any(tmp_path.iterdir())

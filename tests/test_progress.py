@@ -61,6 +61,16 @@ def test_the_time_left_follows_from_the_measured_speed(board: Board) -> None:
     assert left == pytest.approx((2 * 900 + 2 * 1000) * 2 / 2 + 4 * 3 / 2)
 
 
+def test_runs_of_one_process_share_its_slot(board: Board) -> None:
+    board.num_slots = 1
+    for key in trainings(board)[:2]:
+        board.states[key].sharing = 2
+        note(board, key, 100, 1000, speed=0.5)
+
+    # Each does a step in two seconds, so that the slot does one in a second.
+    assert remaining_s(board) == pytest.approx(2 * 900 + 2 * 1000 + 4 * 3)
+
+
 def test_a_long_run_is_foretold_with_its_measured_speed(board: Board) -> None:
     note(board, trainings(board)[0], 100, 1000, speed=0.5)
 

@@ -112,6 +112,11 @@ def engine_of(options: dict[str, Any], threads: int) -> Run:
     from mixbench.engines.scheduler import Limits, Means
     from mixbench.engines.settings import read_settings_file
 
+    if options["pack"] > 1 and options["gpus_per_cell"] > 1:
+        raise UsageError(
+            "--pack trains several models on one GPU, and --gpus-per-cell one model on several: "
+            "take one of them."
+        )
     settings = read_settings_file(options["settings_path"])
     name = options["engine"] or settings.engine
     timeout_s = _timeout(options["timeout"], settings)
@@ -124,11 +129,6 @@ def engine_of(options: dict[str, Any], threads: int) -> Run:
     else:
         engine = _ray(options, settings, timeout_s)
         workers, nodes, gpus = max(int(settings.ray.cpus) - 1, 0), settings.ray.nodes, None
-    if options["pack"] > 1 and options["gpus_per_cell"] > 1:
-        raise UsageError(
-            "--pack trains several models on one GPU, and --gpus-per-cell one model on several: "
-            "take one of them."
-        )
     if options["max_gpu_hours"] is not None and gpus == 0:
         raise UsageError("--max-gpu-hours: there are no GPUs here whose hours could be counted.")
     return Run(

@@ -76,13 +76,15 @@ def left_s(board: Board) -> dict[str, float] | None:
 def _done(board: Board, key: str) -> tuple[float, float]:
     """Return how much of a stage is done, in [0, 1], and the seconds that it took, start-up apart.
 
-    The seconds are 0 as long as they are not known.
+    The seconds are its part of those of its process, and 0 as long as they are not known.
     """
     state = board.states[key]
     line = board.store.progress(key) if state.status == "running" else {}
     if line.get("steps_per_s"):
-        return line["step"] / line["of"], line["step"] / line["steps_per_s"]
-    return float(state.status == "done"), state.duration_s or 0.0
+        share, seconds = line["step"] / line["of"], line["step"] / line["steps_per_s"]
+    else:
+        share, seconds = float(state.status == "done"), state.duration_s or 0.0
+    return share, seconds / state.sharing
 
 
 def forecast(board: Board) -> str:
