@@ -28,7 +28,7 @@ from pathlib import Path
 begin = time.perf_counter()
 name, sleep_s = sys.argv[1], sys.argv[2]
 from mixbench.engines import engine as engines
-engines.stage_command = lambda root, key: ["sleep", sleep_s]
+engines.stage_command = lambda root, *keys: ["sleep", sleep_s]
 root = Path(tempfile.mkdtemp())
 if name == "local":
     from mixbench.engines.gpus import Slot
@@ -47,7 +47,7 @@ while len(done) < len(inputs):
     done |= {end.key for end in engine.ended()}
     for key, needed in inputs.items():
         if key not in started and done.issuperset(needed) and engine.free:
-            engine.start(key, root / "log")
+            engine.start([key], root / "log")
             started.add(key)
     time.sleep(0.01)
 took = time.perf_counter() - there
@@ -58,11 +58,10 @@ engine.stop()
 """
 
 
-def measured(name: str) -> dict[str, float]:
+def measured(name: str, sleep_s: float = SLEEP_S) -> dict[str, float]:
     """Return what one round with an engine takes, in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-c", CODE, name, str(SLEEP_S)], capture_output=True, text=True, check=True
-    )
+    words = [sys.executable, "-c", CODE, name, str(sleep_s)]
+    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
 

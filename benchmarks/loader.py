@@ -26,7 +26,7 @@ from mixbench.images.splits import Pixels, ResidentSplit
 from mixbench.registry.units import find, load_method, load_task
 from mixbench.streams import generator
 
-NUMBER, SIZE, TURNS, BATCHES = 20_000, 128, 12, 40
+NUMBER, SIZE, TURNS, BATCHES = 20_000, 128, 9, 40
 MEAN, DEVIATION = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 Batches = Iterator[Tensor]
 

@@ -23,7 +23,7 @@ from mixbench.registry.units import find, paths
 from mixbench.streams import generator
 from mixbench.testing.toy import CLASSES, ToySplit, subject_of
 
-BATCH, LAM, GRID, TURNS = 128, 0.3, 4, 15
+BATCH, LAM, GRID, TURNS = 128, 0.3, 4, 11
 REPEAT = {224: 1, 32: 49}  # a turn of each size takes as long
 Way = Callable[[], Tensor]
 Ways = Mapping[str, Way]

@@ -25,17 +25,18 @@ def built(page: str) -> str:
         text = "Not measured yet."
         if path.exists():
             found = json.loads(path.read_text("utf-8"))
-            text = "\n\n".join([_machine(found["machine"]), *TABLES[match[1]](found)])
+            text = "\n\n".join([
+                f"Measured on {_machine(found['machine'])}.",
+                *TABLES[match[1]](found),
+            ])
         return f"<!-- begin {match[1]} -->\n\n{text}\n\n<!-- end -->"
 
     return BLOCK.sub(block, page)
 
 
 def _machine(machine: Found) -> str:
-    gpu = f", {machine['gpu']}" if machine["gpu"] else ", no GPU"
-    return (
-        f"Measured on {machine['cores']} cores of {machine['cpu']}{gpu}; torch {machine['torch']}."
-    )
+    gpu = machine["gpu"] or "no GPU"
+    return f"{machine['cores']} cores of {machine['cpu']}, {gpu}; torch {machine['torch']}"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -144,7 +145,8 @@ def engines(found: Found) -> Iterator[str]:
 
 def search(found: Found) -> Iterator[str]:
     """Yield the search beside the plain one, its machinery, and what is found on few images."""
-    runs = found["search"]
+    full = found["full"]
+    runs = [found["search"], *([full] if full else [])]
     names = {
         "plain_s": "plain, seconds (scaled)",
         "search_s": "search, seconds",
@@ -159,10 +161,14 @@ def search(found: Found) -> Iterator[str]:
     yield _table(head, [[told, *(run[name] for run in runs)] for name, told in names.items()])
     direct = found["direct"]
     yield (
-        f"`search=direct` solves the same problem in {direct['seconds']:.0f} s, "
-        f"{direct['times_faster_than_plain']:.0f} times faster than plain, with "
+        f"`search=direct` solves the same problem in {direct['seconds']:.0f} s with "
         f"{direct['items_per_pair']:.0f} masks per pair; its fitness is {direct['fitness']:.3f}."
     )
+    if full:
+        yield (
+            f"500 x 250 was measured on {_machine(full['machine'])}; there `search=direct` was "
+            f"{full['direct_times_faster']:.0f} times faster than plain."
+        )
     yield "Without a network, 500 x 250 (200 and 1000 classes: 25 generations, scaled):"
     machinery = [
         [str(m["classes"]), m["bytes_per_individual"], m["machinery_s"]] for m in found["machinery"]

@@ -28,7 +28,7 @@ from mixbench.stages.runs import Setup
 from mixbench.stages.training import train
 from mixbench.streams import generator, stream_seed
 
-STEPS_PER_EPOCH, EPOCHS, WARM_UP = 36, 6, 10
+STEPS_PER_EPOCH, EPOCHS, WARM_UP = 36, 3, 10
 CHECKPOINT_EVERY = 200
 
 

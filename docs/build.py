@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Literal, Union, get_args, get_origin
 
 import click
 
@@ -69,7 +71,10 @@ def _command(command: click.Command, name: str) -> Iterator[str]:
 def _prose(text: str) -> str:
     """Return a command's help, a line for each paragraph."""
     paragraphs = inspect.cleandoc(text).split("\n\n")
-    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    return "\n\n".join(
+        f"```\n{paragraph[2:]}\n```" if paragraph[0] == "\b" else " ".join(paragraph.split())
+        for paragraph in filter(None, paragraphs)
+    )
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -105,13 +110,19 @@ def _parts(annotation: object) -> Iterator[type[Strict]]:
 
 
 def _type(annotation: object) -> str:
-    """Return a type as it is written, without modules and limits."""
-    if isinstance(annotation, type) and not getattr(annotation, "__args__", ()):
-        return annotation.__name__
-    text = re.sub(r"Annotated\[(\w+), .*?\)\]", r"\1", str(annotation))  # without its limits
-    text = re.sub(r"(typing|types|mixbench|pydantic)[\w.]*\.", "", text)
-    text = re.sub(r"Optional\[(.*)\]", r"\1 | null", text)
-    return text.replace("NoneType", "null").replace("None", "null")
+    """Return a type as JSON knows it, without limits."""
+    kind, inner = get_origin(annotation), get_args(annotation)
+    if kind is Annotated:
+        text = _type(inner[0])
+    elif kind is Literal:
+        text = " | ".join(f'"{value}"' for value in inner)
+    elif kind in {Union, UnionType}:
+        text = " | ".join(map(_type, inner))
+    elif kind is not None:
+        text = f"{kind.__name__}[{', '.join(map(_type, inner))}]"
+    else:
+        text = "null" if annotation is NoneType else getattr(annotation, "__name__", "Any")
+    return text
 
 
 def _attributes(docstring: str) -> tuple[str, dict[str, str]]:
@@ -160,8 +171,7 @@ def tasks() -> Iterator[str]:
 def _unit(kind: Kind, name: str, heads: Sequence[str]) -> Iterator[str]:
     """Yield what the head of a unit's file says, and its parameters."""
     card = find(kind, name)
-    said = (card.summary.partition(": ")[2] or card.summary).rstrip(".")
-    yield f"## {name}\n\n{said[0].upper()}{said[1:]}.\n"
+    yield f"## {name}\n\n{card.summary.rstrip('.')}.\n"
     yield "\n".join(f"- **{head}**: {card.header[head]}" for head in heads if head in card.header)
     yield ""
     values = ", ".join(f"`{name}={value!r}`" for name, value in card.defaults.items())

@@ -39,7 +39,10 @@ def beta(alpha: float, rng: torch.Generator, size: int = 1) -> Tensor:
 
 def permutation(size: int, rng: torch.Generator, device: torch.device) -> Tensor:
     """Draw a partner for every item of a batch, (size,) int64 on `device`."""
-    return torch.randperm(size, generator=rng).to(device)
+    order = torch.randperm(size, generator=rng)
+    if device.type == "cuda":  # without waiting for what the device does
+        return order.pin_memory().to(device, non_blocking=True)
+    return order.to(device)
 
 
 def blend(x: Tensor, partner: Tensor, lam: float) -> Tensor:
@@ -125,8 +128,8 @@ def cell_areas(size: tuple[int, int], grid: int) -> Tensor:
 @cache
 def cell_of_pixels(size: tuple[int, int], grid: int, device: torch.device) -> Tensor:
     """Return in which cell every pixel lies, (H, W) int64. It must not be modified, either."""
-    rows, columns = (torch.arange(n, device=device) * grid // n for n in size)
-    return rows[:, None] * grid + columns
+    rows, columns = (torch.arange(n) * grid // n for n in size)
+    return (rows[:, None] * grid + columns).to(device)  # there before any stream reads it
 
 
 def compose_grid(x: Tensor, index: Tensor, grid: int) -> Tensor:

@@ -22,6 +22,7 @@ LIGHT = (
     "plan.why",
     *(
         "records.items",
+        "records.parts",
         "records.schema",
         "stage",
         "engines.engine",

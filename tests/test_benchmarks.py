@@ -2,6 +2,7 @@
 
 from importlib.util import find_spec
 
+from benchmarks.engines import measured
 from benchmarks.measuring import FOLDER, in_turns, ratio
 from benchmarks.page import BLOCK, TABLES, built
 
@@ -27,3 +28,9 @@ def test_ways_take_turns_and_ratios_are_of_turns() -> None:
     assert "".join(order) == "aabbaabbaabb"
     assert [len(found) for found in times.values()] == [2, 2]
     assert ratio({"a": [2.0, 4.0, 90.0], "b": [1.0, 1.0, 30.0]}, "a", "b") == 3
+
+
+def test_the_engines_round_runs() -> None:
+    found = measured("local", sleep_s=0.01)
+
+    assert found["graph_s"] > 5 * 0.01

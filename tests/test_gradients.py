@@ -2,7 +2,7 @@
 it does them again in the same memory, and holds fast what is no tensor."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ from mixbench.ranks import ALONE as _ALONE
 from mixbench.registry.units import find, load_method, paths
 from mixbench.stages.gradients import COMPARED_STEPS, PLAIN_STEPS, Computed, Replayed
 from mixbench.stages.mixing import SharedStep
+from mixbench.stages.recordings import Recorder
 from mixbench.testing.toy import ToyTask, subject_of, toy_step
 
 RECIPE = Recipe(model="toy", epochs=1)
@@ -55,7 +56,8 @@ class Tapes:
     def rehearse(self) -> Iterator[Callable[[], None]]:
         with Tape() as tape:
             yield lambda: None
-        if any("_local_scalar_dense" in str(func) for func, *_ in tape.notes):
+        done = {func.name() for func, *_ in tape.notes}
+        if done & {"aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select"}:
             raise RuntimeError("called a synchronizing operation")
 
     @contextmanager
@@ -70,7 +72,7 @@ def trained(
     model: nn.Module,
     steps: int,
     said: list[str] | None,
-    tapes: Tapes | None = None,
+    tapes: Recorder | None = None,
 ) -> Trained:
     """Train for some steps, recorded if there is somebody to be told; return losses and state."""
     split = ToyTask().load("train", None, 0)  # type: ignore[arg-type]
@@ -180,6 +182,21 @@ def test_a_loss_that_depends_on_the_host_is_computed(kind: type[Method], why: st
     assert why in said[0]
     assert tapes.number == (kind is HostWeight)  # what is known to fail is not tried
     assert_alike(recorded, plain)
+
+
+class Broken:
+    """Fails where nothing stood against it."""
+
+    def rehearse(self) -> AbstractContextManager[Callable[[], None]]:
+        return Tapes().rehearse()
+
+    def record(self) -> AbstractContextManager[Callable[[], None]]:
+        raise RuntimeError("capture failed")
+
+
+def test_a_failed_recording_ends_the_run() -> None:
+    with pytest.raises(MixbenchError, match=r"mixed at input \(capture failed\): train it without"):
+        trained(HostWeight(), toy(), 5, [], Broken())
 
 
 class Thirds(Method):

@@ -112,7 +112,7 @@ def _has_ended(store: "Store", entry: dict[str, Any]) -> bool:
 @click.option("--all", "everything", is_flag=True, help="Every cell of the newest run.")
 @store_option
 def cancel(cells: tuple[str, ...], *, everything: bool, store_path: Path) -> None:
-    """End cells of the newest run, from any shell; parts of their names are enough.
+    """End cells of the newest run, from any shell; parts between the slashes are enough.
 
     What runs leaves a checkpoint. Stages that other cells need go on.
     """  # noqa: DOC501  # commands tell their users
@@ -135,7 +135,7 @@ def cancel(cells: tuple[str, ...], *, everything: bool, store_path: Path) -> Non
 
 
 def _chosen(run: dict[str, Any], parts: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the run's cells that are meant by parts of their names."""
+    """Return the run's cells that are meant by whole parts of their names."""
     known = [entry["cell"] for entry in run["cells"]]
     for part in parts:
         if not any(_names(part, cell) for cell in known):

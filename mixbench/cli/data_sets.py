@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 def data_set(name: str) -> "DataSet":
     """Return a data set by its name, by that of a task that reads it, or by the task's file."""
     from mixbench.plan.data import sets_by_name, sets_of
-    from mixbench.registry.units import find, paths
+    from mixbench.registry.units import available, find
 
     if name.endswith(".py"):
         return sets_of(find("task", name))[0]
     known = sets_by_name()
-    tasks = set(paths("task"))
+    tasks = set(available("task"))
     if name not in known and name not in tasks:
         raise UnknownName("data set", name, {*known, *tasks})
     return sets_of(find("task", name))[0] if name in tasks else known[name][0]

@@ -127,14 +127,12 @@ def _published(references: Sequence["Reference"]) -> Iterator[str]:
 
 
 def _find_any(name: str) -> "Card":
-    from mixbench.registry.units import find, paths
+    from mixbench.registry.units import available, find, kind_of
 
-    known = {unit: kind for kind in KINDS.values() for unit in paths(kind)}
-    if name.endswith(".py"):
-        return find("method", name)
-    if name not in known:
+    known = [*available("method"), *available("task")]
+    if not name.endswith(".py") and name not in known:
         raise UnknownName("method or task", name, known)
-    return find(known[name], name)
+    return find(kind_of(name), name)
 
 
 def _facts(card: "Card") -> dict[str, Any]:

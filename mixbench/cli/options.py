@@ -24,8 +24,7 @@ store_option = click.option(
     "store_path",
     type=click.Path(path_type=Path),
     default=lambda: os.environ.get(STORE_VARIABLE, ".mixbench"),
-    show_default=f".mixbench, or ${STORE_VARIABLE}",
-    help="Folder for everything that is computed.",
+    help=f"Folder for everything that is computed.  [default: ${STORE_VARIABLE}, or .mixbench]",
 )
 
 
@@ -33,7 +32,7 @@ def request_options(command: Command) -> Command:
     """Add the options that say which cells are meant."""
     options = (
         click.option("-m", "--method", "methods", multiple=True, help="Names, or ./file.py."),
-        click.option("-t", "--task", "tasks", multiple=True, help="Names."),
+        click.option("-t", "--task", "tasks", multiple=True, help="Names, or ./file.py."),
         click.option(
             "--suite", metavar="NAME",
             help="The question of a leaderboard; -m, -t and --seeds choose a part of it.",
@@ -45,7 +44,9 @@ def request_options(command: Command) -> Command:
             "--set", "settings", multiple=True, metavar="NAME.PARAM=VALUE",
             help="A parameter of a method or task; a task's recipe too (digits.epochs=5).",
         ),
-        click.option("--protocol", help="The recipe: the task's first one by default."),
+        click.option(
+            "--protocol", help="The recipe: paper, or quick.  [default: the task's first one]"
+        ),
         click.option("--data", help="A folder in the official layout, or: synthetic."),
         click.option(
             "--init", metavar="FILE|WORD",

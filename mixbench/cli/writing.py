@@ -156,7 +156,7 @@ def _beginning(command: Callable[..., None]) -> Callable[..., None]:
 def new_method(name: str, *, package: bool, to: Path) -> None:
     """Write a method that works, to be changed into yours.
 
-    It pastes a band of rows; `mixbench check`, `-m ./NAME.py` and `mixbench list` take it as it is.
+    It pastes a band of rows; `mixbench check`, `mixbench info` and `-m ./NAME.py` take it as it is.
     """
     _write("method", name, to, package=package)
 

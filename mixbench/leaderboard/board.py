@@ -112,7 +112,7 @@ def _leaderboard(group: Sequence[Record], tiers: Tiers, compare: Compare) -> Lea
         model=first.model,
         comparable=first.data.origin == "official" and first.protocol == "paper",
         title=f"{first.task.name} v{first.task.version}, {first.model}, protocol {first.protocol}",
-        facts=tuple(_facts(first, floors)),
+        facts=tuple(_facts(good, floors)),
         rows=rows,
         notes=tuple(filter(None, notes)),
         metric=primary.name,
@@ -122,11 +122,14 @@ def _leaderboard(group: Sequence[Record], tiers: Tiers, compare: Compare) -> Lea
     )
 
 
-def _facts(first: Record, floors: Mapping[str, float]) -> Iterator[str]:
-    """Yield what all rows have in common."""
+def _facts(good: Sequence[Record], floors: Mapping[str, float]) -> Iterator[str]:
+    """Yield what all rows have in common, and on what they were trained."""
+    first = good[0]
     data, primary = first.data, first.primary
     yield ", ".join([" ".join([*origin(first), "data:", data.name]), data.version, *changes(first)])
     yield f"{primary.name} in {primary.unit}, last epoch, {primary.n} test items"
+    if machines := {r.hardware.gpu or r.hardware.cpu for r in good if r.hardware}:
+        yield f"trained on {', '.join(sorted(machines))}"
     yield from _budget(first)
     for name, value in floors.items():
         yield f"{name} {value:.2f} without looking at the images"
@@ -195,8 +198,8 @@ def _how_compared(verdicts: Mapping[str, Verdict]) -> str:
         by += ", seeds nested" if seeds > 1 else " (p by McNemar's test)"
     return (
         f"vs {BASELINE}: mean difference of runs with the same seed, and its {by}; p is corrected "
-        f"for {len(verdicts)} comparisons (Holm). Methods share a rank unless they differ "
-        "significantly; ± is the deviation over seeds."
+        f"for {len(verdicts)} comparisons (Holm). A rank is one more than the number of methods "
+        "that are significantly better, corrected for all pairs; ± is the deviation over seeds."
     )
 
 

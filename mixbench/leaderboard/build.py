@@ -18,7 +18,8 @@ from mixbench.leaderboard.rows import verdict
 from mixbench.leaderboard.suite_parts import Published
 from mixbench.leaderboard.suites import FILE, Suite, read_suite
 from mixbench.leaderboard.tables import to_csv, to_json, to_latex, to_markdown
-from mixbench.records.schema import Artifact, Record, parse
+from mixbench.records.parts import Artifact
+from mixbench.records.schema import Record, parse
 from mixbench.store import write_bytes
 
 RECORDS, TIERS_FILE, ARTIFACTS, FIGURES = "records", "verified.json", "artifacts", "figures"

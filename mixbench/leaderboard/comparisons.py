@@ -102,8 +102,9 @@ def power_note(runs: Mapping[str, Runs], unit: str) -> str:
         return ""
     least = detectable(float(np.median(spreads)), min(numbers), ALPHA / len(spreads))
     of = f", corrected for {len(spreads)} comparisons" if len(spreads) > 1 else ""
+    told = "points" if unit == "%" else unit
     return (
-        f"What {min(numbers)} seeds can show: differences of about {least:.2g} {unit} and more are "
+        f"What {min(numbers)} seeds can show: differences of about {least:.2g} {told} and more are "
         f"found in four of five cases (paired seeds vary by {np.median(spreads):.2g}{of}). "
         "A smaller one that is not found is undecided, not absent."
     )

@@ -7,7 +7,8 @@ import pandas as pd
 
 from mixbench.leaderboard.comparisons import ALPHA, Verdict
 from mixbench.leaderboard.questions import method_label
-from mixbench.records.schema import Cost, MetricRecord, Record
+from mixbench.records.parts import Cost, MetricRecord
+from mixbench.records.schema import Record
 
 
 def runs_of(records: Iterable[Record]) -> pd.DataFrame:

@@ -10,7 +10,8 @@ from mixbench.leaderboard.build import RECORDS, artifact_path
 from mixbench.leaderboard.suites import suite_cells
 from mixbench.plan.graph import plan
 from mixbench.records.evidence import record_path
-from mixbench.records.schema import Artifact, Record, parse
+from mixbench.records.parts import Artifact
+from mixbench.records.schema import Record, parse
 from mixbench.store import Store, write_bytes
 
 

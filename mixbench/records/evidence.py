@@ -11,22 +11,19 @@ from mixbench.errors import Damaged
 from mixbench.plan.cells import Cell, Unit
 from mixbench.plan.data import data_of
 from mixbench.plan.tuning import candidates
-from mixbench.records.schema import (
-    SCHEMA,
+from mixbench.records.parts import (
     Artifact,
     Cost,
     DataRecord,
     Hardware,
     MetricRecord,
-    Record,
     ReferenceRecord,
     Software,
     StageRecord,
     Tuning,
     UnitRecord,
-    parse,
-    to_json,
 )
+from mixbench.records.schema import SCHEMA, Record, parse, to_json
 from mixbench.registry.fingerprint import digest
 from mixbench.store import Store, now, read_json, write_bytes
 

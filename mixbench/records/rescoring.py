@@ -9,7 +9,8 @@ from mixbench.errors import Damaged, DataError
 from mixbench.plan.data import locate
 from mixbench.records.evidence import declaration
 from mixbench.records.items import pack
-from mixbench.records.schema import Artifact, MetricRecord, Record, to_json
+from mixbench.records.parts import Artifact, MetricRecord
+from mixbench.records.schema import Record, to_json
 from mixbench.registry.fingerprint import digest
 from mixbench.registry.units import find, make_task
 from mixbench.store import Store, now, write_bytes

@@ -39,10 +39,12 @@ class CudaGraphs:
     """Records work on the current GPU as CUDA graphs.
 
     They share their memory: one is replayed at a time, and what it leaves is used before the next.
+    The stream on which they are captured is theirs alone, and so is what libraries keep for it.
     """
 
     def __init__(self) -> None:
-        self._pool = torch.cuda.graph_pool_handle()
+        self._pool, self._stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream()
+        self._graphs: list[torch.cuda.CUDAGraph] = []  # with the last of them the pool would go
 
     @contextmanager
     def rehearse(self) -> Iterator[Again]:
@@ -70,12 +72,12 @@ class CudaGraphs:
     @contextmanager
     def record(self) -> Iterator[Again]:
         """Record work as a graph."""
-        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
-        try:
-            with torch.cuda.graph(graph, pool=self._pool):
-                yield graph.replay
-        finally:
-            torch.cuda.set_stream(stream)  # older torch leaves another one where a capture failed
+        graph = torch.cuda.CUDAGraph()
+        self._graphs.append(graph)
+        # Not "global": a loader's thread may ask for pinned memory meanwhile.
+        mode = "thread_local"
+        with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode=mode):
+            yield graph.replay
 
 
 class Work:
