@@ -144,7 +144,7 @@ def engines(found: Found) -> Iterator[str]:
 
 
 def search(found: Found) -> Iterator[str]:
-    """Yield the search beside the plain one, its machinery, and what is found on few images."""
+    """Yield the search beside the plain one, and its machinery."""
     full = found["full"]
     runs = [found["search"], *([full] if full else [])]
     names = {
@@ -159,24 +159,25 @@ def search(found: Found) -> Iterator[str]:
     }
     head = ["", *(f"population {r['population']}, {r['generations']} generations" for r in runs)]
     yield _table(head, [[told, *(run[name] for run in runs)] for name, told in names.items()])
-    direct = found["direct"]
-    yield (
-        f"`search=direct` solves the same problem in {direct['seconds']:.0f} s with "
-        f"{direct['items_per_pair']:.0f} masks per pair; its fitness is {direct['fitness']:.3f}."
-    )
-    if full:
-        yield (
-            f"500 x 250 was measured on {_machine(full['machine'])}; there `search=direct` was "
-            f"{full['direct_times_faster']:.0f} times faster than plain."
-        )
     yield "Without a network, 500 x 250 (200 and 1000 classes: 25 generations, scaled):"
     machinery = [
         [str(m["classes"]), m["bytes_per_individual"], m["machinery_s"]] for m in found["machinery"]
     ]
     yield _table(["classes", "bytes per individual", "seconds of machinery"], machinery)
+    if full:
+        yield from _full_search(full)
+
+
+def _full_search(full: Found) -> Iterator[str]:
+    """Yield the direct search, and how much of what is found on few images holds for others."""
+    direct = full["direct"]
     yield (
-        "The best masks of ten class pairs, and how much of their gain over random masks "
-        f"({found['transfer']['random_masks']:.3f}) is left on 128 other image pairs:"
+        f"500 x 250 was measured on {_machine(full['machine'])}. There `search=direct` solved the "
+        f"same problem in {direct['seconds']:.0f} s, {direct['times_faster_than_plain']:.0f} times "
+        f"faster than plain, with {direct['items_per_pair']:.0f} masks per pair; its fitness is "
+        f"{direct['fitness']:.3f}. The best masks of ten class pairs, and how much of their gain "
+        f"over random masks ({full['transfer']['random_masks']:.3f}) is left on 128 other image "
+        "pairs:"
     )
     rows = [
         [
@@ -185,7 +186,7 @@ def search(found: Found) -> Iterator[str]:
             m["on_others"],
             f"{100 * m['share_of_the_gain_kept']:.0f} %",
         ]
-        for m in found["transfer"]["best_masks"]
+        for m in full["transfer"]["best_masks"]
     ]
     yield _table(["image pairs", "accuracy found", "on others", "share of the gain kept"], rows)
 

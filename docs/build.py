@@ -14,11 +14,14 @@ from types import NoneType, UnionType
 from typing import Annotated, Literal, Union, get_args, get_origin
 
 import click
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from mixbench.cli import main
 from mixbench.declare import Recipe
+from mixbench.engines.settings import Settings
+from mixbench.leaderboard.suites import Suite
 from mixbench.plan.request import base_values
-from mixbench.records.items import Strict
 from mixbench.records.schema import Record
 from mixbench.registry.cards import Card, Kind
 from mixbench.registry.units import find, load_task, paths
@@ -86,24 +89,51 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def record() -> Iterator[str]:
     """Yield a section for every part of a record, the whole first."""
-    seen: list[type[Strict]] = [Record]
+    yield from _fields(Record, "##", ("field", "type", "meaning"))
+
+
+def settings() -> Iterator[str]:
+    """Yield what the settings' file may hold."""
+    yield from _fields(Settings, "###", ("field", "type", "default", "meaning"))
+
+
+def suite() -> Iterator[str]:
+    """Yield what a suite's file may hold."""
+    yield from _fields(Suite, "###", ("field", "type", "default", "meaning"))
+
+
+def _fields(root: type[BaseModel], level: str, columns: Sequence[str]) -> Iterator[str]:
+    """Yield a section for a file's content, and for every part of it."""
+    seen: list[type[BaseModel]] = [root]
     for part in seen:
         about, meanings = _attributes(inspect.getdoc(part) or "")
-        yield f"## {part.__name__}\n\n{about}\n"
+        yield f"{level} {part.__name__}\n\n{about}\n"
         rows = []
         for name, field in part.model_fields.items():
             seen += [other for other in _parts(field.annotation) if other not in seen]
-            rows.append((
-                f"`{field.alias or name}`",
-                f"`{_type(field.annotation)}`",
-                meanings.get(name, ""),
-            ))
-        yield _table(("field", "type", "meaning"), rows)
+            told = {
+                "field": f"`{field.alias or name}`",
+                "type": f"`{_type(field.annotation)}`",
+                "default": _default(field),
+                "meaning": meanings.get(name, ""),
+            }
+            rows.append([told[column] for column in columns])
+        yield _table(columns, rows)
 
 
-def _parts(annotation: object) -> Iterator[type[Strict]]:
-    """Yield the parts of a record that a type names."""
-    if isinstance(annotation, type) and issubclass(annotation, Strict):
+def _default(field: FieldInfo) -> str:
+    """Return what a field is if it is left out; nothing if that is empty or nothing."""
+    if field.is_required():
+        return "(needed)"
+    value = field.default
+    if isinstance(value, tuple):
+        return ", ".join(f"`{one}`" for one in value)
+    return f"`{value}`" if isinstance(value, (str, int, float)) and value != "" else ""
+
+
+def _parts(annotation: object) -> Iterator[type[BaseModel]]:
+    """Yield the parts of a file that a type names."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for inner in getattr(annotation, "__args__", ()):
         yield from _parts(inner)
@@ -118,6 +148,8 @@ def _type(annotation: object) -> str:
         text = " | ".join(f'"{value}"' for value in inner)
     elif kind in {Union, UnionType}:
         text = " | ".join(map(_type, inner))
+    elif kind is tuple:
+        text = f"list[{_type(inner[0])}]"
     elif kind is not None:
         text = f"{kind.__name__}[{', '.join(map(_type, inner))}]"
     else:
@@ -210,6 +242,8 @@ def _checks(checks: Sequence[Callable[..., str]]) -> str:
 BLOCKS: dict[str, Callable[[], Iterator[str]]] = {
     "commands": commands,
     "record": record,
+    "settings": settings,
+    "suite": suite,
     "methods": methods,
     "tasks": tasks,
     "method-checks": method_checks,

@@ -158,7 +158,9 @@ def test_the_tutorial_works_as_it_stands(mixbench: Run, tmp_path: Path) -> None:
             (tmp_path / name).write_text(text)
         done.append(command.text.split()[1])
 
-    assert " ".join(done) == "new check preview preview run run compare report new list plan"
+    assert " ".join(done) == (
+        "new check preview preview run run compare report new check run new list plan"
+    )
     assert (tmp_path / "digits.png").is_file()
     shutil.copy(tmp_path / name, tmp_path / "mixbench-disc_mix/mixbench_disc_mix")
 

@@ -40,7 +40,7 @@ class Strict(BaseModel):
 
 
 class LocalSettings(Strict):
-    """Of this machine.
+    """``[local]``, of this machine.
 
     Attributes
     ----------
@@ -55,10 +55,13 @@ class LocalSettings(Strict):
 
 
 class SlurmSettings(Strict):
-    """Of a SLURM cluster: what every job asks for.
+    """``[slurm]``, of a SLURM cluster: what every job asks for.
 
     Attributes
     ----------
+    partition, account, time, memory, cpus
+        As sbatch's options of these names; ``memory`` is its ``--mem``, and an empty one is left
+        out. `timeout`, where it is given, comes before ``time``.
     gres
         In SLURM's words, as ``gpu:a100:1``; empty asks for as many GPUs as a cell has, where the
         cluster has any, or for shards of them where stages share.
@@ -74,10 +77,10 @@ class SlurmSettings(Strict):
         Options of sbatch for the job that `--detach` submits, instead of those of stages.
     max_jobs
         In the queue at a time.
-    poll_s : seconds
-        Between two looks at the queue.
-    settle_s : seconds
-        Given to the shared disk to show what a job wrote that is gone from the queue.
+    poll_s
+        Seconds between two looks at the queue.
+    settle_s
+        Seconds given to the shared disk to show what a job wrote that is gone from the queue.
     """
 
     partition: str = ""
@@ -97,7 +100,7 @@ class SlurmSettings(Strict):
 
 
 class RaySettings(Strict):
-    """Of a Ray cluster.
+    """``[ray]``, of a Ray cluster.
 
     Attributes
     ----------
@@ -118,14 +121,18 @@ class RaySettings(Strict):
 
 
 class Settings(Strict):
-    """All of them.
+    """The whole file.
 
     Attributes
     ----------
-    timeout : seconds
-        Of a stage; a text may name units, as 1h30m.
+    engine
+        Where stages run, if ``--engine`` does not say.
+    timeout
+        Of a stage, in seconds; a text may name units, as 1h30m.
     retries
         How often a lost stage is started again.
+    local, slurm, ray
+        Of each engine.
     """
 
     engine: Literal["local", "slurm", "ray"] = "local"

@@ -13,7 +13,7 @@ Value = str | int | float | bool
 
 
 class Rule(Strict):
-    """When a method is better than the baseline.
+    """``[better]``: when a method is better than the baseline.
 
     Attributes
     ----------
@@ -28,10 +28,14 @@ class Rule(Strict):
 
 
 class Published(Strict):
-    """A number that a publication gives for something that the suite asks.
+    """``[[published]]``: a number that a publication gives for something that the suite asks.
 
     Attributes
     ----------
+    task, model, metric
+        Of what.
+    value, deviation
+        In the metric's unit.
     method
         With its changed parameters, as tables name it.
     where
@@ -54,7 +58,7 @@ class Published(Strict):
 
 
 class Layout(Strict):
-    """How a publication lays its table out.
+    """``[layout]``: how a publication lays its table out.
 
     Attributes
     ----------
@@ -74,10 +78,12 @@ class Layout(Strict):
 
 
 class Quick(Strict):
-    """What a suite asks under the protocol ``quick``: generated data, each task's quick model.
+    """``[quick]``: what is asked under ``--protocol quick``, on generated data with small models.
 
     Attributes
     ----------
+    seeds
+        How many.
     settings
         In addition to those of the questions.
     """
@@ -87,12 +93,16 @@ class Quick(Strict):
 
 
 class Ask(Strict):
-    """Methods crossed with tasks, under one protocol.
+    """``[[ask]]``: methods crossed with tasks, under one protocol.
 
     Attributes
     ----------
+    methods, tasks
+        Their names.
     models
         The tasks' own, if none is named.
+    protocol, data, init
+        As the options of ``mixbench run``.
     settings
         Parameters of methods, tasks and recipes, as ``--set`` takes them.
     seeds

@@ -38,10 +38,16 @@ FOLDER, FILE = Path("leaderboards"), "suite.toml"
 
 
 class Suite(Strict):
-    """A question.
+    """The whole file.
 
     Attributes
     ----------
+    question
+        A sentence.
+    better
+        When a method is better than the baseline.
+    ask
+        What is run.
     seeds
         How many runs of each cell answer it.
     equal
