@@ -50,7 +50,7 @@ OPTIONS = (
     click.option(
         "--record", is_flag=True,
         help="Record the work of a training step as a CUDA graph, after comparing it with the "
-        "plain step: faster for small nets.",
+        "plain step: meant for small nets.",
     ),
     click.option(
         "--checkpoint-every", type=click.IntRange(1), default=200, show_default=True,

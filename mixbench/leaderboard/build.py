@@ -155,7 +155,7 @@ def _rule(suite: Suite) -> str:
     return (
         f"A method is *better* than `{BASELINE}` if p, corrected by Holm over the methods, is at "
         f"most {suite.better.alpha:g}{margin}; *worse* likewise; else *undecided*. "
-        f"{suite.seeds} seeds."
+        f"{suite.seeds} seed{'s' if suite.seeds > 1 else ''}."
     )
 
 
