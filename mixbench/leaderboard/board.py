@@ -128,11 +128,11 @@ def _facts(good: Sequence[Record], floors: Mapping[str, float]) -> Iterator[str]
     data, primary = first.data, first.primary
     yield ", ".join([" ".join([*origin(first), "data:", data.name]), data.version, *changes(first)])
     yield f"{primary.name} in {primary.unit}, last epoch, {primary.n} test items"
-    if machines := {r.hardware.gpu or r.hardware.cpu for r in good if r.hardware}:
-        yield f"trained on {', '.join(sorted(machines))}"
     yield from _budget(first)
     for name, value in floors.items():
         yield f"{name} {value:.2f} without looking at the images"
+    if machines := {r.hardware.gpu or r.hardware.cpu for r in good if r.hardware}:
+        yield f"trained on {', '.join(sorted(machines))}"
 
 
 def _tier(records: Iterable[Record], tiers: Tiers) -> str:

@@ -1,6 +1,7 @@
 """Predictions of a trained model, and what the reported numbers are taken at."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from statistics import median
 from time import perf_counter
 from typing import Protocol
@@ -57,8 +58,8 @@ def predict(  # noqa: PLR0913  # all that a prediction depends on
     chunks = own.split(task.evaluation_batch)
     parts = trail.kept(next(model.parameters()).device) if trail else {}
     todo = [n for n in range(len(chunks)) if n not in parts]
-    images = batches(split, ((chunks[n], None) for n in todo), workers)
-    with torch.random.fork_rng():
+    asked = ((chunks[n], None) for n in todo)
+    with closing(batches(split, asked, workers)) as images, torch.random.fork_rng():
         for n, batch in zip(todo, images, strict=True):
             torch.manual_seed(stream_seed(0, "evaluate", n))
             clock = perf_counter()

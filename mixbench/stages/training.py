@@ -7,6 +7,7 @@ weights, its optimiser and its step: a run continued from a checkpoint ends bit-
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import asdict
 from time import perf_counter
 from typing import Protocol
@@ -47,31 +48,39 @@ def train(setup: Setup, journal: Journal) -> Run:
         If a loss is not finite.
     """
     run = begin(setup)
-    recipe, seed = setup.recipe, setup.seed
     start = _restore(run, journal.restore())
     ahead: deque[Tensor] = deque()  # which items the batches consist of that are being read
-    images = batches(run.train, _requests(run, start, ahead), setup.workers, setup.ranks)
-    for step, batch in enumerate(images, start):
-        torch.manual_seed(stream_seed(seed, "layer", step) + setup.ranks.rank)  # dropout, its like
-        state = Step(
-            batch,
-            run.train.targets[ahead.popleft()].to(setup.device),
-            rng=generator(seed, "mix", step),
-            task=setup.task,
-            model=run.model,
-            split=run.train,
-        )
-        state.spare = True
-        loss, num_images = run.gradients(state)
-        for group in run.optimizer.param_groups:
-            group["lr"] = group["speed"] * learning_rate(recipe, step, run.num_steps)
-        run.optimizer.step()
-        run.losses[step % run.steps_per_epoch] = setup.ranks.mean(loss)
-        run.counters.images += num_images
-        if (step + 1) % run.steps_per_epoch == 0:
-            _end_epoch(run, (step + 1) // run.steps_per_epoch, journal)
-        journal.after_step(step + 1, run.num_steps, lambda: _state(run, step + 1))  # noqa: B023
+    asked = _requests(run, start, ahead)
+    reading = batches(run.train, asked, setup.workers, setup.ranks, compiled=setup.recipe.compile)
+    with closing(reading) as images:
+        for step, batch in enumerate(images, start):
+            _train_on(run, step, batch, run.train.targets[ahead.popleft()].to(setup.device))
+            if (step + 1) % run.steps_per_epoch == 0:
+                _end_epoch(run, (step + 1) // run.steps_per_epoch, journal)
+            journal.after_step(step + 1, run.num_steps, lambda: _state(run, step + 1))  # noqa: B023
     return run
+
+
+def _train_on(run: Run, step: int, batch: Tensor, targets: Tensor) -> None:
+    """Mix a batch, and take a step of the optimiser."""
+    setup = run.setup
+    # Dropout, and what is like it, draws from the generator of the process.
+    torch.manual_seed(stream_seed(setup.seed, "layer", step) + setup.ranks.rank)
+    state = Step(
+        batch,
+        targets,
+        rng=generator(setup.seed, "mix", step),
+        task=setup.task,
+        model=run.model,
+        split=run.train,
+    )
+    state.spare = True
+    loss, num_images = run.gradients(state)
+    for group in run.optimizer.param_groups:
+        group["lr"] = group["speed"] * learning_rate(setup.recipe, step, run.num_steps)
+    run.optimizer.step()
+    run.losses[step % run.steps_per_epoch] = setup.ranks.mean(loss)
+    run.counters.images += num_images
 
 
 def _requests(run: Run, start: int, ahead: deque[Tensor]) -> Iterator[Request]:
