@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from mixbench.registry.units import paths
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Results = tuple[Any, Any]
 SYNTHETIC = ("--data", "synthetic")
@@ -110,6 +112,8 @@ def test_every_command_answers_in_json(mixbench: Run, fast: tuple[str, ...]) -> 
     assert "mixup" in json.loads(mixbench("list", "methods", "--json").stdout)
     info = json.loads(mixbench("info", "digits", "--json").stdout)
     assert info["declared"]["protocols"]["paper"]["epochs"] == 400
+    named = mixbench("info", str(paths("task")["digits"])).stdout
+    assert named.startswith("task digits, version 2, file")
     assert all(row["ok"] for row in json.loads(mixbench("doctor", "--json").stdout))
 
 
