@@ -193,22 +193,6 @@ def test_files_give_the_batches_that_memory_gives(
         assert torch.equal(one, other)
 
 
-@pytest.mark.filterwarnings("default")  # compilers warn of their own affairs
-def test_compiled_batches_differ_by_rounding_alone(images: Tensor, tmp_path: Path) -> None:
-    split = from_files(images, tmp_path, ResizedCropFlip(12, jitter=0.4, lighting=0.1))
-
-    def all_of(*, compiled: bool) -> list[Tensor]:
-        order = torch.arange(24).split(9)
-        requests = [(i, generator(0, "augment", n)) for n, i in enumerate(order)]
-        return list(batches(split, requests, 0, compiled=compiled))
-
-    plain, compiled = all_of(compiled=False), all_of(compiled=True)
-
-    assert [len(batch) for batch in compiled] == [9, 9, 6]
-    for one, other in zip(plain, compiled, strict=True):
-        torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-5)
-
-
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_image_that_cannot_be_read_is_named(
     images: Tensor, tmp_path: Path, workers: int

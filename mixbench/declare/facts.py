@@ -125,7 +125,7 @@ class Recipe:
     memory_format
         ``"channels_last"`` is faster where the device's convolutions want it.
     compile
-        Whether torch compiles the model, and what finishes its images.
+        Whether torch compiles the model.
     threads
         CPU threads of one run. It decides the order of sums, hence the last bits of the result.
     tail : epochs

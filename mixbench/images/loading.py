@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -10,20 +10,15 @@ from torch.utils.data import DataLoader, Dataset
 
 from mixbench.contract import Split
 from mixbench.errors import DataError
-from mixbench.images.splits import ImageSplit, StreamedSplit
+from mixbench.images.splits import StreamedSplit
 from mixbench.ranks import ALONE, Ranks
 
 Request = tuple[Tensor, torch.Generator | None]  # which items, and what augments them
-Work = tuple[Tensor, Tensor | None]  # items or their pixels, and what augments them
+Work = tuple[Tensor, Tensor | None]
 
 
 def batches(
-    split: Split,
-    requests: Iterable[Request],
-    workers: int,
-    ranks: Ranks = ALONE,
-    *,
-    compiled: bool = False,
+    split: Split, requests: Iterable[Request], workers: int, ranks: Ranks = ALONE
 ) -> Generator[Tensor, None, None]:
     """Yield the images of every request, normalised, on the split's device.
 
@@ -37,38 +32,16 @@ def batches(
         none.
     ranks
         Each of them reads its rows from files, and has those of the others sent.
-    compiled
-        Whether colours and normalisation are one pass over the images, by torch's compiler; a sum
-        may be rounded otherwise.
 
     Raises
     ------
     DataError
         If an image cannot be read.
     """
-    if not isinstance(split, ImageSplit):
+    if not isinstance(split, StreamedSplit):
         for index, rng in requests:
             yield split.read(index, rng)
         return
-    finish = torch.compile(split.finish) if compiled else split.finish
-    streamed = isinstance(split, StreamedSplit)
-    fetched = _streamed(split, requests, workers, ranks) if streamed else _at_once(split, requests)
-    with closing(fetched):
-        for images, draws in fetched:
-            yield finish(images, draws)
-
-
-def _at_once(split: ImageSplit, requests: Iterable[Request]) -> Generator[Work, None, None]:
-    """Yield stored pixels of a part in memory, and their draws."""
-    for index, rng in requests:
-        draws = split.draw(len(index), rng)
-        yield split.fetch(index, draws), draws
-
-
-def _streamed(
-    split: ImageSplit, requests: Iterable[Request], workers: int, ranks: Ranks
-) -> Generator[Work, None, None]:
-    """Yield stored pixels that are read from files ahead, and their draws."""
     asked: list[Tensor | None] = []  # the draws of the batches that are being read
 
     def work() -> Iterator[Work]:
@@ -90,7 +63,8 @@ def _streamed(
         for images in fetched:
             if isinstance(images, DataError):
                 raise images
-            yield ranks.gather(images.to(split.device, non_blocking=True)), asked.pop(0)
+            whole = ranks.gather(images.to(split.device, non_blocking=True))
+            yield split.finish(whole, asked.pop(0))
     finally:
         del fetched  # which ends the readers; an exception's traceback would keep it and them
 
@@ -111,7 +85,7 @@ def _unheard() -> Iterator[None]:
 class Fetch(Dataset[Tensor | DataError]):
     """A split as the loader's processes see it: an item is a whole batch."""
 
-    def __init__(self, split: ImageSplit) -> None:
+    def __init__(self, split: StreamedSplit) -> None:
         self._split = split
 
     def __getitem__(self, work: Work) -> Tensor | DataError:

@@ -51,7 +51,7 @@ def train(setup: Setup, journal: Journal) -> Run:
     start = _restore(run, journal.restore())
     ahead: deque[Tensor] = deque()  # which items the batches consist of that are being read
     asked = _requests(run, start, ahead)
-    reading = batches(run.train, asked, setup.workers, setup.ranks, compiled=setup.recipe.compile)
+    reading = batches(run.train, asked, setup.workers, setup.ranks)
     with closing(reading) as images:
         for step, batch in enumerate(images, start):
             _train_on(run, step, batch, run.train.targets[ahead.popleft()].to(setup.device))
