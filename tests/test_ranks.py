@@ -81,7 +81,7 @@ def test_two_processes_train_what_one_trains(
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, atol=1e-3, rtol=1e-2, msg=name)
     for row, other in zip(one_curve, two_curve, strict=True):
-        assert other["loss"] == pytest.approx(row["loss"], abs=1e-4)
+        assert other["loss"] == pytest.approx(row["loss"], abs=1e-3)
         assert other["validation_top1"] == row["validation_top1"]
 
 
