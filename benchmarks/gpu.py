@@ -277,7 +277,8 @@ def forwards(trial: Trial) -> dict[str, float]:
 def searched(trial: Trial) -> dict[str, float]:
     """G5: the search of Guided PatchMix, 100 x 60, beside Algorithm 2; the net is not trained."""
     name = "resnet8" if trial.small else "preact_resnet164"
-    training, number = Training(trial, name, "random_patchmix"), len(resident(trial)) // 10
+    training = Training(trial, name, "random_patchmix")
+    number = len(training.split) // 10
     images = training.split.read(torch.arange(number), None)
     by_class = ClassIndex(training.split.targets[:number], 10)
     held_out = HeldOut(images, by_class, 8 if trial.small else 128, 0)

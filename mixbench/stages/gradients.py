@@ -77,8 +77,9 @@ class Replayed:
         self, shared: SharedStep, recipe: Recipe, recorder: Recorder, say: Callable[[str], None]
     ) -> None:
         self._shared, self._recorder, self._say = shared, recorder, say
-        self._half = recipe.precision == "bfloat16"
-        self._work = Work(shared, half=self._half)
+        half = recipe.precision == "bfloat16"
+        self._tolerance = HALF_TOLERANCE if half else TOLERANCE
+        self._work = Work(shared, half=half)
         self._computed = Computed(shared, recipe)
         self._seen: Counter[Key] = Counter()
         self._recorded: dict[Key, AtInput | Inside | None] = {}
@@ -122,7 +123,7 @@ class Replayed:
             replayed = [t if t is None else t.clone() for t in recording.replay(step, inputs)]
             replayed += [buffer.clone() for buffer in self._shared.buffers()]
         computed = compute()
-        alike = partial(_alike, half=self._half)
+        alike = partial(_alike, tolerance=self._tolerance)
         if not all(map(alike, replayed, [*computed, *self._shared.buffers()])):
             self._recorded[key] = None
             self._say(
@@ -147,17 +148,15 @@ class Replayed:
             with self._left_alone(step):
                 kind(self._work, self._recorder.rehearse, step, inputs)
         except RuntimeError as error:
-            reason = " ".join(str(error).split())
-            self._say(f"the step is not recorded, mixed at {step.site}: {reason}")
+            self._say(f"the step is not recorded, mixed at {step.site}: {_line(error)}")
             return None
         gc.collect()  # what is left of earlier steps may belong to other streams
         try:
             with self._left_alone(step):
                 return kind(self._work, self._recorder.record, step, inputs)
         except RuntimeError as error:  # torch is in no state to go on
-            reason = " ".join(str(error).split())
             raise MixbenchError(
-                f"The step could not be recorded, mixed at {step.site} ({reason}): train it "
+                f"The step could not be recorded, mixed at {step.site} ({_line(error)}): train it "
                 "without --record."
             ) from error
 
@@ -186,9 +185,14 @@ def _rounded_up(targets: Tensor) -> Tensor:
     return torch.cat([targets, targets[:1].expand(number - len(targets), *targets.shape[1:])])
 
 
-def _alike(one: Tensor | None, other: Tensor | None, *, half: bool) -> bool:
+def _line(error: Exception) -> str:
+    """Return what an error says, in one line."""
+    return " ".join(str(error).split())
+
+
+def _alike(one: Tensor | None, other: Tensor | None, *, tolerance: float) -> bool:
     """Tell whether tensors differ by rounding alone: as wholes, since single sums may cancel."""
     if one is None or other is None:
         return one is other
     far = (one.double() - other.double()).norm()
-    return bool(far <= (HALF_TOLERANCE if half else TOLERANCE) * other.double().norm() + TINY)
+    return bool(far <= tolerance * other.double().norm() + TINY)
