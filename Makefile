@@ -11,8 +11,8 @@ demo: .venv/ready  # find generated birds with the method of the paper, rank fiv
 	$(BIN)/mixbench report -t cub_wsol --figures
 	$(BIN)/mixbench run -m $(METHODS) -t digits --seeds 3
 
-test: .venv/ready  # on two cores, a file of tests after the other on each
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+test: .venv/ready  # on two cores; an idle one takes over tests of the other
+	$(BIN)/pytest --numprocesses 2 --dist worksteal
 
 slow: .venv/ready
 	$(BIN)/pytest -m slow
@@ -34,6 +34,7 @@ lint: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 check: lint test  # the gate
 

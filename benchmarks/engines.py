@@ -37,7 +37,7 @@ if name == "local":
 else:
     from mixbench.engines.ray_cluster import RayEngine
     from mixbench.engines.settings import RaySettings
-    from mixbench.store import Store
+    from mixbench.storage.store import Store
     engine = RayEngine(Store(root), RaySettings())
     engine.num_slots = 2
 there = time.perf_counter()

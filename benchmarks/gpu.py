@@ -24,16 +24,17 @@ from benchmarks.measuring import in_turns, publish, ratio, settle
 from benchmarks.search import SETTINGS, compare
 from mixbench import kernels
 from mixbench.contract import ClassIndex, Step, Trained
+from mixbench.contract.loading import load_method, load_task
 from mixbench.declare import Recipe
-from mixbench.images.augment import CropFlip
-from mixbench.images.splits import Pixels, ResidentSplit
-from mixbench.ranks import ALONE
-from mixbench.registry.units import find, load_method, load_task
+from mixbench.registry.units import find
 from mixbench.search.fitness import HeldOut
-from mixbench.stages.gradients import Computed, Gradients, Replayed
-from mixbench.stages.mixing import SharedStep
-from mixbench.stages.recordings import CudaGraphs
 from mixbench.streams import generator
+from mixbench.train.cuda_graphs import CudaGraphs
+from mixbench.train.distributed import ALONE
+from mixbench.train.gradients import Computed, Gradients, Replayed
+from mixbench.train.mixing import SharedStep
+from mixbench.vision.images.augment import CropFlip
+from mixbench.vision.images.splits import Pixels, ResidentSplit
 
 Way = Callable[[], object]
 PIXELS = Pixels((0.49, 0.48, 0.45), (0.25, 0.24, 0.26))

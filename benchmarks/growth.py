@@ -27,7 +27,7 @@ from benchmarks.search import machinery
 from mixbench.engines.board import Board, survey
 from mixbench.plan.graph import plan as plan_of
 from mixbench.plan.request import Request, cells_of
-from mixbench.store import Store
+from mixbench.storage.store import Store
 
 RECORDS = FOLDER.parent / "leaderboards" / "digits" / "records"
 CLASSES = (10, 30, 100, 300, 1000)

@@ -21,10 +21,11 @@ from torchvision.transforms import v2
 
 from benchmarks.measuring import publish, settle
 from mixbench.contract import ClassIndex, Step
-from mixbench.images.augment import CropFlip
-from mixbench.images.splits import Pixels, ResidentSplit
-from mixbench.registry.units import find, load_method, load_task
+from mixbench.contract.loading import load_method, load_task
+from mixbench.registry.units import find
 from mixbench.streams import generator
+from mixbench.vision.images.augment import CropFlip
+from mixbench.vision.images.splits import Pixels, ResidentSplit
 
 NUMBER, SIZE, TURNS, BATCHES = 20_000, 128, 9, 40
 MEAN, DEVIATION = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)

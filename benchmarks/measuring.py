@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from mixbench.stages.environment import hardware, keep_freed_memory
+from mixbench.worker.environment import hardware, keep_freed_memory
 
 FOLDER = Path(__file__).parent
 Times = Mapping[str, list[float]]
@@ -53,7 +53,7 @@ def machine() -> dict[str, Any]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     here = hardware(device, torch.cuda.device_count())
     cores = len(os.sched_getaffinity(0))
-    return {"cpu": here["cpu"], "cores": cores, "gpu": here["gpu"], "torch": torch.__version__}
+    return {"cpu": here.cpu, "cores": cores, "gpu": here.gpu, "torch": torch.__version__}
 
 
 def publish(name: str, results: Mapping[str, Any]) -> None:

@@ -203,8 +203,9 @@ def mixer(name: str, batch: Batch) -> Way:
 
     def mix() -> Tensor:
         rng = generator(0, "mix")
-        step = Step(batch.x, targets, rng=rng, task=task, model=model, split=split)
-        step.spare = True  # as in training
+        step = Step(
+            *(batch.x, targets), rng=rng, task=task, model=model, split=split, overwritable=True
+        )
         return method.mix(batch.x, step)[0]
 
     return mix

@@ -26,16 +26,17 @@ from numpy.typing import NDArray
 
 from benchmarks.measuring import FOLDER, machine, publish, settle
 from mixbench.contract import Trained
-from mixbench.plan.data import locate
-from mixbench.registry.units import find, load_method, load_task
+from mixbench.contract.loading import load_method, load_task
+from mixbench.datasets.locate import locate
+from mixbench.registry.units import find
 from mixbench.search.direct import lowest_masks, solve
 from mixbench.search.fitness import HeldOut, Scorer
 from mixbench.search.genetic import Genetic, Settings, first_population
 from mixbench.search.space import Ids, Masks, Space
 from mixbench.search.strategies import patch_logits
-from mixbench.stages.journal import DiskJournal
-from mixbench.stages.runs import Setup
-from mixbench.stages.training import train
+from mixbench.train.checkpoints import DiskJournal
+from mixbench.train.loop import train
+from mixbench.train.setup import Setup
 
 PER_PAIR = 64
 SETTINGS = Settings(
@@ -52,7 +53,7 @@ def trained_model(epochs: int, folder: Path) -> tuple[Trained, HeldOut]:
     card = find("task", "digits")
     task = load_task(card)()
     method = load_method(find("method", "random_patchmix"))()
-    recipe = replace(card.declared["protocols"]["quick"], epochs=epochs)
+    recipe = replace(card.declared.protocols["quick"], epochs=epochs)
     data = locate(card, None).folder
     assert data is not None
     setup = Setup(method, task, recipe.model, recipe, 0, data, torch.device("cpu"))

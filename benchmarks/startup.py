@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.measuring import in_turns, publish, ratio
-from mixbench.store import Store
+from mixbench.storage.store import Store
 
 TURNS = 7
 COMMANDS = {
@@ -23,7 +23,7 @@ COMMANDS = {
     "mixbench list methods": ["-m", "mixbench", "list", "methods"],
     "mixbench plan": ["-m", "mixbench", "plan", "-m", "none,mixup", "-t", "digits", "--store"],
     "mixbench report": ["-m", "mixbench", "report", "--store"],
-    "a stage's imports": ["-c", "import mixbench.stages.work"],
+    "a stage's imports": ["-c", "import mixbench.worker.stages"],
 }
 
 

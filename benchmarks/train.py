@@ -21,12 +21,13 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from benchmarks.measuring import publish, settle
+from mixbench.contract.loading import load_method, load_task
 from mixbench.declare import Synthetic
-from mixbench.registry.units import find, load_method, load_task
-from mixbench.stages.journal import DiskJournal, State
-from mixbench.stages.runs import Setup
-from mixbench.stages.training import train
+from mixbench.registry.units import find
 from mixbench.streams import generator, stream_seed
+from mixbench.train.checkpoints import DiskJournal, State
+from mixbench.train.loop import train
+from mixbench.train.setup import Setup
 
 STEPS_PER_EPOCH, EPOCHS, WARM_UP = 36, 3, 10
 CHECKPOINT_EVERY = 200
@@ -93,7 +94,7 @@ class Alternating(DiskJournal):
 def compare(model: str, folder: Path) -> dict[str, Any]:
     """Train a model both ways."""
     card = find("task", "cifar10")
-    recipe = replace(card.declared["protocols"]["quick"], model=model, epochs=EPOCHS)
+    recipe = replace(card.declared.protocols["quick"], model=model, epochs=EPOCHS)
     setup = Setup(
         load_method(find("method", "none"))(), load_task(card)(), model, recipe, 0, folder,
         torch.device("cpu"),

@@ -20,10 +20,10 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.measuring import publish, settle
-from mixbench.localization.box_accuracy import GRID, SIDE, Floats, best_overlaps, overlaps
-from mixbench.localization.cam import score_maps
-from mixbench.localization.components import LEVELS, Ints
 from mixbench.streams import generator
+from mixbench.vision.localization.box_accuracy import GRID, SIDE, Floats, best_overlaps, overlaps
+from mixbench.vision.localization.cam import score_maps
+from mixbench.vision.localization.components import LEVELS, Ints
 
 MAPS = 40
 

@@ -18,13 +18,15 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from mixbench.cli import main
+from mixbench.contract.loading import load_task
 from mixbench.declare import Recipe
 from mixbench.engines.settings import Settings
-from mixbench.leaderboard.suites import Suite
+from mixbench.leaderboard.suite import Suite
 from mixbench.plan.request import base_values
 from mixbench.records.schema import Record
-from mixbench.registry.cards import Card, Kind
-from mixbench.registry.units import find, load_task, paths
+from mixbench.registry.cards import TaskCard
+from mixbench.registry.modules import Kind
+from mixbench.registry.units import find, paths
 from mixbench.testing import METHOD_CHECKS, TASK_CHECKS
 
 FOLDER = Path(__file__).parent
@@ -191,8 +193,8 @@ def tasks() -> Iterator[str]:
             if not metric.detail
         ]
         yield f"Metrics, the one that ranks in bold: {', '.join(metrics)}.\n"
-        if "evaluates" in card.declared:
-            yield f"It evaluates the models of `{card.declared['evaluates']}`.\n"
+        if card.declared.evaluates:
+            yield f"It evaluates the models of `{card.declared.evaluates}`.\n"
         else:
             yield _recipes(card)
         sources = sorted({f"{one.citation}, {one.where}" for one in task.references})
@@ -211,11 +213,11 @@ def _unit(kind: Kind, name: str, heads: Sequence[str]) -> Iterator[str]:
         yield f"Parameters and their defaults: {values}.\n"
 
 
-def _recipes(card: Card) -> str:
+def _recipes(card: TaskCard) -> str:
     """Return what the protocols of a task differ in, from each other or from the usual."""
     usual = {field.name: field.default for field in fields(Recipe)}
     rows = []
-    for name, recipe in card.declared["protocols"].items():
+    for name, recipe in card.declared.protocols.items():
         told = {key: value for key, value in asdict(recipe).items() if value != usual[key]}
         rows.append((f"`{name}`", ", ".join(f"{key} {value}" for key, value in told.items())))
     return _table(("protocol", "recipe, where it is not the usual one"), rows)

@@ -45,7 +45,7 @@ class CutMix(Method):
     @staticmethod
     def paste(x: Tensor, partner: Tensor, box: Box, step: Step) -> Tensor:
         """Paste a box, in place where the step spares the batch."""
-        return (paste_box_ if step.spares(x) else paste_box)(x, partner, box)
+        return (paste_box_ if step.may_overwrite(x) else paste_box)(x, partner, box)
 
     def draw_box(self, size: tuple[int, int], rng: torch.Generator) -> Box | None:
         """Draw what is pasted in images of a height and width; None if this batch is not mixed."""

@@ -19,8 +19,8 @@ from mixbench.contract import Output, Preparation, Sources, Split, Step, Task
 from mixbench.declare import Count, CountOrZero, File, Fraction, Need, Positive, SearchGrid
 from mixbench.errors import UsageError
 from mixbench.kernels import cell_areas, compose_grid, permutation
-from mixbench.search.found import from_file
 from mixbench.search.genetic import Settings
+from mixbench.search.result import from_file
 from mixbench.search.space import Space
 from mixbench.search.strategies import Question, answer
 

@@ -8,6 +8,7 @@
   - DataError          data that is missing, corrupt or not what the task reads
       - DataFull       no room left for it
   - Damaged            a file of the store that is not what was written
+      - DamagedStage   the same, of a finished stage, which must be computed again
   - StoreFull          no room left on the store's disk
   - Diverged           a loss that is not finite: a result of the method, not a crash
 """
@@ -59,6 +60,14 @@ class DataError(MixbenchError):
 
 class Damaged(MixbenchError):
     """A file of the store is not what was written."""
+
+
+class DamagedStage(Damaged):
+    """A file of a finished stage is not what was written."""
+
+    def __init__(self, key: str, path: Path) -> None:
+        self.key = key
+        super().__init__(f"{path} is not what was written; its stage must be computed again.")
 
 
 class StoreFull(MixbenchError):

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mixbench.classification import Classification, check_classes, held_out
 from mixbench.contract import ClassIndex, Part, Split
 from mixbench.declare import (
     SMALL_NETS,
@@ -30,11 +29,12 @@ from mixbench.declare import (
     table_row,
 )
 from mixbench.errors import DataError
-from mixbench.images.augment import CropFlip
-from mixbench.images.pickled import read_pickle, write_pickle
-from mixbench.images.scenes import looks, one_thing, paint, shuffled_classes
-from mixbench.images.splits import Pixels, ResidentSplit
 from mixbench.streams import generator
+from mixbench.vision.images.augment import CropFlip
+from mixbench.vision.images.pickled import read_pickle, write_pickle
+from mixbench.vision.images.scenes import looks, one_thing, paint, shuffled_classes
+from mixbench.vision.images.splits import Pixels, ResidentSplit
+from mixbench.vision.tasks.classification import Classification, check_classes, held_out
 
 SIDE = 32
 

@@ -9,31 +9,21 @@ Expect   protocol paper, resnet32: 68.5 % top-1 without mixing (the paper)
 """
 
 from mixbench.declare import (
-    SMALL_NETS,
     TOP1_AND_TOP5,
     Archive,
     Count,
     Data,
     Fraction,
-    Recipe,
     Synthetic,
     table_row,
 )
-from mixbench.images.splits import Pixels
+from mixbench.vision.images.splits import Pixels
 
 from .cifar10 import Cifar10, PythonVersion
 
 
 class Cifar100(Cifar10):
-    """Classify small photographs in a hundred classes.
-
-    Parameters
-    ----------
-    classes
-        The first so many of the classes.
-    holdout
-        The share of the training images that is held out for validation.
-    """
+    """Classify small photographs in a hundred classes."""
 
     version = 1
     data = Data(
@@ -58,12 +48,6 @@ class Cifar100(Cifar10):
     synthetic = Synthetic(train=150, test=30, protocols=("quick",))
     by_protocol = {"quick": {"classes": 30}}
     metrics = TOP1_AND_TOP5
-    models = SMALL_NETS
-    takes_timm = True
-    protocols = {
-        "paper": Recipe(model="resnet32", epochs=400),
-        "quick": Recipe(model="resnet8", epochs=10),
-    }
     references = (
         *table_row(
             "arXiv:2106.09011", "Table 1, MobileNetV2", "mobilenet_v2",

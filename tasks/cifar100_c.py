@@ -8,20 +8,12 @@ Split    test: 750,000 images; the model is trained by cifar100 with the same me
 Differs  mCE is the mean error, not divided by another model's, as is usual on CIFAR
 """
 
-from mixbench.declare import CORRUPTED, Archive, Data, Weights
+from mixbench.declare import Archive, Data
+from mixbench.vision.robustness.corruption_arrays import CorruptionArrays
 
-from .cifar10_c import Arrays, Cifar10C
 
-
-class Cifar100C(Cifar10C):
-    """Score classifiers of CIFAR-100 on corrupted images.
-
-    Parameters
-    ----------
-    weights
-        Which model is scored: what training with the same method and seed ended with
-        (``pretrained``), what timm publishes, or that in a file.
-    """
+class Cifar100C(CorruptionArrays):
+    """Score classifiers of CIFAR-100 on corrupted images."""
 
     version = 1
     evaluates = "cifar100"
@@ -41,29 +33,21 @@ class Cifar100C(Cifar10C):
             ),
         ),
     )
-    metrics = CORRUPTED
-    of_alexnet = False
-
-    _arrays = Arrays(
-        folder="CIFAR-100-C",
-        digests={
-            "brightness.npy": "f22d7195aecd6abb541e27fca230c171",
-            "contrast.npy": "322bb385f1d05154ee197ca16535f71e",
-            "defocus_blur.npy": "d923e3d9c585a27f0956e2f2ad832564",
-            "elastic_transform.npy": "a0792bd6581f6810878be71acedfc65a",
-            "fog.npy": "4efc7ebd5e82b028bdbe13048e3ea564",
-            "frost.npy": "3a39c6823bdfaa0bf8b12fe7004b8117",
-            "gaussian_noise.npy": "ecc4d366eac432bdf25c024086f5e97d",
-            "glass_blur.npy": "0bf384f38e5ccbf8dd479d9059b913e1",
-            "impulse_noise.npy": "3b3c210ddfa0b5cb918ff4537a429fef",
-            "jpeg_compression.npy": "c851b7f1324e1d2ffddeb76920576d11",
-            "motion_blur.npy": "732a7e2e54152ff97c742d4c388c5516",
-            "pixelate.npy": "96c00c60f144539e14cffb02ddbd0640",
-            "shot_noise.npy": "b0a1fa6e1e465a747c1b204b1914048a",
-            "snow.npy": "0237be164583af146b7b144e73b43465",
-            "zoom_blur.npy": "0204613400c034a81c4830d5df81cb82",
-        },
-    )
-
-    def __init__(self, weights: Weights = "pretrained") -> None:
-        super().__init__(weights)
+    array_folder = "CIFAR-100-C"
+    array_digests = {
+        "brightness.npy": "f22d7195aecd6abb541e27fca230c171",
+        "contrast.npy": "322bb385f1d05154ee197ca16535f71e",
+        "defocus_blur.npy": "d923e3d9c585a27f0956e2f2ad832564",
+        "elastic_transform.npy": "a0792bd6581f6810878be71acedfc65a",
+        "fog.npy": "4efc7ebd5e82b028bdbe13048e3ea564",
+        "frost.npy": "3a39c6823bdfaa0bf8b12fe7004b8117",
+        "gaussian_noise.npy": "ecc4d366eac432bdf25c024086f5e97d",
+        "glass_blur.npy": "0bf384f38e5ccbf8dd479d9059b913e1",
+        "impulse_noise.npy": "3b3c210ddfa0b5cb918ff4537a429fef",
+        "jpeg_compression.npy": "c851b7f1324e1d2ffddeb76920576d11",
+        "motion_blur.npy": "732a7e2e54152ff97c742d4c388c5516",
+        "pixelate.npy": "96c00c60f144539e14cffb02ddbd0640",
+        "shot_noise.npy": "b0a1fa6e1e465a747c1b204b1914048a",
+        "snow.npy": "0237be164583af146b7b144e73b43465",
+        "zoom_blur.npy": "0204613400c034a81c4830d5df81cb82",
+    }

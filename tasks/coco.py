@@ -23,49 +23,18 @@ from pycocotools.coco import COCO
 from torch import Tensor
 
 from mixbench.contract import Part, Split
-from mixbench.declare import (
-    COCO_2014_ARCHIVES,
-    MEAN_AVERAGE_PRECISION,
-    MULTI_LABEL_FINE_TUNING,
-    SMALL_NETS,
-    Count,
-    Data,
-    Fraction,
-    Synthetic,
-    Weights,
-    pretrained_on,
-    table_row,
-)
+from mixbench.declare import COCO_2014_ARCHIVES, Data, Synthetic, table_row
 from mixbench.errors import DataError
-from mixbench.images.scenes import looks, several_things, write_images
-from mixbench.multilabel import MultiLabel
-from mixbench.streams import generator
+from mixbench.vision.tasks.multilabel import SIZE, MultiLabel
 
-PARTS = {"train": "train2014", "test": "val2014"}
-SIZE = (72, 96)  # of generated images: height and width
+FOLDERS: dict[Literal["train", "test"], str] = {"train": "train2014", "test": "val2014"}
 
 
 class Coco(MultiLabel):
-    """Say which kinds of objects a photograph shows, starting from a model of ImageNet.
-
-    Parameters
-    ----------
-    classes
-        The first so many of the categories, by id; images of none of them are left out.
-    side : pixels
-        Of the squares to which images are resized, whatever their shapes.
-    holdout
-        The share of the training images that is held out for validation.
-    weights
-        What fine-tuning starts from: the same method's own model of ImageNet (``pretrained``, or
-        ``synthetic`` of generated images), what others published, ``random`` weights or a file.
-    mix_in
-        Where the method mixes: in ``pretrain``-ing, in ``finetune``-ing or in ``both``.
-    criterion
-        The loss: binary cross-entropy, or the asymmetric loss, of which losses are mixed.
-    """
+    """Say which kinds of objects a photograph shows, starting from a model of ImageNet."""
 
     version = 1
+    all_labels = 80
     data = Data(
         name="coco2014",
         version="2014",
@@ -78,13 +47,6 @@ class Coco(MultiLabel):
         trees={"train2014": 82783, "val2014": 40504},
         archives=COCO_2014_ARCHIVES,
     )
-    synthetic = Synthetic(train=80, test=40, protocols=("quick",))
-    needs = pretrained_on("imagenet")
-    by_protocol = {"quick": {"classes": 8, "side": 48}}
-    metrics = MEAN_AVERAGE_PRECISION
-    models = SMALL_NETS
-    takes_timm = True
-    protocols = MULTI_LABEL_FINE_TUNING
     references = table_row(
         "arXiv:2106.09011", "Table 4, COCO", "resnet50",
         {
@@ -94,28 +56,14 @@ class Coco(MultiLabel):
         metric="map",
     )  # fmt: skip
 
-    def __init__(
-        self,
-        classes: Count = 80,
-        side: Count = 448,
-        holdout: Fraction = 0.1,
-        weights: Weights = "pretrained",
-        mix_in: Literal["pretrain", "finetune", "both"] = "pretrain",
-        criterion: Literal["bce", "asl"] = "bce",
-    ) -> None:
-        super().__init__(classes, side, holdout, weights, mix_in, criterion)
-
     def load(self, part: Part, folder: Path, seed: int) -> Split:
         """List the images of val2014, or those of train2014 on one side of the split."""
-        name = PARTS["test" if part == "test" else "train"]
+        name = FOLDERS["test" if part == "test" else "train"]
         path = folder / f"annotations/instances_{name}.json"
         found = read_instances(path)
-        targets = found.targets[:, : len(self.names_of(found.categories, path))]
-        there = targets.any(1)
-        if part != "test":
-            there = there & self.side_of_holdout(part, len(there), seed)
-        kept = torch.nonzero(there).flatten().tolist()
-        return self.split([folder / name / found.files[i] for i in kept], targets[there])
+        self.names_of(found.categories, path)
+        paths = [folder / name / file for file in found.files]
+        return self.part_of(paths, found.targets, part, seed, empty=False)
 
     def class_names(self, folder: Path) -> list[str]:
         """Return the names of the categories that take part, by id."""
@@ -123,22 +71,18 @@ class Coco(MultiLabel):
         return self.names_of(read_instances(path).categories, path)
 
     def synthesize(self, folder: Path, amount: Synthetic) -> None:
-        """Write generated scenes of some things each with annotations in the same files.
+        """Write generated scenes with annotations in the same files.
 
-        The amounts are images for every class, of which each shows one to three. Ids of categories
-        have gaps, and some images have no annotation, as in the published data.
+        Ids of categories have gaps, as in the published data.
         """
         (folder / "annotations").mkdir()
-        kinds = looks(self.labels)
-        for number, (part, count) in enumerate((("train", amount.train), ("test", amount.test))):
-            rng, name = generator(amount.seed, "synthetic", number), PARTS[part]
-            layout = several_things(count * self.labels, self.labels, rng)
-            layout.looks[:: 4 * self.labels] = -1
-            files = [f"COCO_{name}_{i:012}.jpg" for i in range(len(layout))]
+        for part, name in FOLDERS.items():
+            scenes = self.scenes(amount, part)
+            files = [f"COCO_{name}_{i:012}.jpg" for i in range(len(scenes.layout))]
             (folder / name).mkdir()
-            boxes = write_images([folder / name / f for f in files], layout, kinds, SIZE, rng)
-            names = [kind.name for kind in kinds]
-            content = instances(files, names, layout.looks, boxes)
+            boxes = scenes.write([folder / name / file for file in files])
+            names = [kind.name for kind in scenes.kinds]
+            content = instances(files, names, scenes.layout.looks, boxes)
             path = folder / f"annotations/instances_{name}.json"
             path.write_text(json.dumps(content), encoding="utf-8")
 

@@ -9,56 +9,23 @@ Expect   protocol paper, resnet50: 76.3 % top-1 after plain pre-training (the pa
 """
 
 from pathlib import Path
-from typing import Literal
 
-from mixbench.classification import held_out
-from mixbench.contract import Part, Split
-from mixbench.declare import (
-    CUB,
-    FINE_TUNING,
-    SMALL_NETS,
-    TOP1_AND_TOP5,
-    Count,
-    Fraction,
-    Synthetic,
-    Weights,
-    pretrained_on,
-    table_row,
-)
-from mixbench.images.folders import Listing
-from mixbench.transfer import Transfer
+from mixbench.declare import CUB, Synthetic, table_row
+from mixbench.vision.images.folders import Listing
+from mixbench.vision.tasks.transfer import Transfer
 
 from .cub_wsol.files import ROOT, chosen_birds, class_lines
 from .cub_wsol.synthetic import write_birds
 
 
 class Cub(Transfer):
-    """Classify birds, starting from a model that was trained on ImageNet.
-
-    Parameters
-    ----------
-    classes
-        The first so many of the classes.
-    side : pixels
-        Of the squares that the model sees.
-    holdout
-        The share of the training images that is held out for validation.
-    weights
-        What fine-tuning starts from: the same method's own model of ImageNet (``pretrained``, or
-        ``synthetic`` of generated images), what others published, ``random`` weights or a file.
-    mix_in
-        Where the method mixes: in ``pretrain``-ing, in ``finetune``-ing or in ``both``.
-    """
+    """Classify birds, starting from a model that was trained on ImageNet."""
 
     version = 1
+    all_classes = 200
     data = CUB
     synthetic = Synthetic(train=120, test=30, protocols=("quick",))
-    needs = pretrained_on("imagenet")
     by_protocol = {"quick": {"classes": 6, "side": 48}}
-    metrics = TOP1_AND_TOP5
-    models = SMALL_NETS
-    takes_timm = True
-    protocols = FINE_TUNING
     references = table_row(
         "arXiv:2106.09011", "Table 4, CUB-200", "resnet50",
         {
@@ -67,24 +34,11 @@ class Cub(Transfer):
         },
     )  # fmt: skip
 
-    def __init__(
-        self,
-        classes: Count = 200,
-        side: Count = 224,
-        holdout: Fraction = 0.1,
-        weights: Weights = "pretrained",
-        mix_in: Literal["pretrain", "finetune", "both"] = "pretrain",
-    ) -> None:
-        super().__init__(classes, side, holdout, weights, mix_in)
-
-    def load(self, part: Part, folder: Path, seed: int) -> Split:
-        """List the official test images, or training images on one side of the split."""
-        root = folder / ROOT
-        birds = chosen_birds(root, self)
-        birds = birds.only(birds.train == (part != "test"))
-        if part != "test":
-            birds = birds.only(held_out(part, birds.classes, self.holdout, seed))
-        return self.split(Listing([root / "images" / name for name in birds.names], birds.classes))
+    def listing(self, folder: Path, *, test: bool) -> Listing:
+        """Return the images of the official test or training part, of the classes taking part."""
+        birds = chosen_birds(folder / ROOT, self)
+        birds = birds.only(birds.train != test)
+        return Listing([folder / ROOT / "images" / name for name in birds.names], birds.classes)
 
     def class_names(self, folder: Path) -> list[str]:
         """Return the names of the classes that take part."""

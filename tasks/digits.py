@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixbench.classification import Classification, held_out
 from mixbench.contract import ClassIndex, Part, Split
 from mixbench.declare import (
     TOP1,
@@ -26,11 +25,12 @@ from mixbench.declare import (
     Synthetic,
 )
 from mixbench.errors import BadParameter, DataError
-from mixbench.images.augment import CropFlip
-from mixbench.images.splits import Pixels, ResidentSplit
-from mixbench.models.build import sized
-from mixbench.models.residual import ResidualNet
 from mixbench.streams import generator
+from mixbench.vision.images.augment import CropFlip
+from mixbench.vision.images.splits import Pixels, ResidentSplit
+from mixbench.vision.models.build import sized
+from mixbench.vision.models.residual import ResidualNet
+from mixbench.vision.tasks.classification import Classification, held_out
 
 FILE = "digits.csv.gz"
 SIDE, CLASSES, NUM_TRAIN, WHITE = 8, 10, 1200, 16

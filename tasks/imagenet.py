@@ -18,9 +18,8 @@ from pathlib import Path
 
 import torch
 
-from mixbench.archives import opened_tar, unpack, unpack_tar
-from mixbench.classification import Classification, held_out
 from mixbench.contract import ClassIndex, Part, Split
+from mixbench.datasets.archives import opened_tar, unpack, unpack_tar
 from mixbench.declare import (
     SMALL_NETS,
     TOP1_AND_TOP5,
@@ -33,11 +32,12 @@ from mixbench.declare import (
     table_row,
 )
 from mixbench.errors import DataError
-from mixbench.images.augment import ResizedCropFlip, central
-from mixbench.images.folders import class_folders, list_images
-from mixbench.images.scenes import looks, one_thing, write_images
-from mixbench.images.splits import StreamedSplit
 from mixbench.streams import generator
+from mixbench.vision.images.augment import ResizedCropFlip, central
+from mixbench.vision.images.folders import class_folders, list_images
+from mixbench.vision.images.scenes import looks, one_thing, write_images
+from mixbench.vision.images.splits import StreamedSplit
+from mixbench.vision.tasks.classification import Classification, held_out
 
 CLASS_ARCHIVE = re.compile(r"n\d{8}\.tar")
 DEVKIT = "ILSVRC2012_devkit_t12"

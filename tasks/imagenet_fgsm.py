@@ -11,38 +11,23 @@ Expect   protocol paper, resnet50: 16.0 % under FGSM at 0.1 without mixing, if t
 from typing import Literal
 
 from mixbench.declare import (
+    EPS_4_255,
     EPSILONS,
-    EPSILONS_ASCENDING,
     Count,
     Epsilons,
     Weights,
     table_row,
     under_attack,
 )
-from mixbench.robustness.attacked import Attacked
+from mixbench.vision.robustness.adversarial import Attacked
 
 
 class ImagenetFgsm(Attacked):
-    """Attack classifiers of ImageNet and count who withstands.
-
-    Parameters
-    ----------
-    eps
-        Of FGSM; the first one ranks.
-    eps_space
-        In which these are numbers: of ``pixel``s, or of ``normalized`` input. Images stay in [0, 1]
-        either way. At the paper's three, the other space is reported as well.
-    pgd_eps, pgd_steps
-        Of PGD, in pixels, by steps of a quarter of it.
-    weights
-        Which model is attacked: what training with the same method and seed ended with
-        (``pretrained``), what timm publishes, or that in a file.
-    """
+    """Attack classifiers of ImageNet and count the images on which they withstand."""
 
     version = 1
     evaluates = "imagenet"
-    by_protocol = {"quick": {"eps": EPSILONS_ASCENDING}}  # of the first, small nets withstand some
-    metrics = under_attack(pgd_eps=(4 / 255,))
+    metrics = under_attack(pgd_eps=(EPS_4_255,))
     references = (
         *table_row(
             "arXiv:2106.09011", "Table 5, eps 0.1", "resnet50",
@@ -74,7 +59,7 @@ class ImagenetFgsm(Attacked):
         self,
         eps: Epsilons = EPSILONS,
         eps_space: Literal["pixel", "normalized"] = "pixel",
-        pgd_eps: Epsilons = (4 / 255,),
+        pgd_eps: Epsilons = (EPS_4_255,),
         pgd_steps: Count = 20,
         weights: Weights = "pretrained",
     ) -> None:

@@ -9,54 +9,18 @@ Recipe   paper: full fine-tuning at 224 pixels for 50 epochs, the classifier at 
 Expect   protocol paper, resnet50: 60.4 % top-1 after plain pre-training (the paper)
 """
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
-import torch
-
-from mixbench.classification import held_out
-from mixbench.contract import Part, Split
-from mixbench.declare import (
-    FINE_TUNING,
-    SMALL_NETS,
-    TOP1_AND_TOP5,
-    Archive,
-    Count,
-    Data,
-    Fraction,
-    Synthetic,
-    Weights,
-    pretrained_on,
-    table_row,
-)
-from mixbench.images.lists import read_lines, write_lines
-from mixbench.images.scenes import looks, one_thing, write_images
-from mixbench.streams import generator
-from mixbench.transfer import Transfer
-
-PARTITIONS = {"train": "Partitions/Training_01.txt", "test": "Partitions/Testing_01.txt"}
-SIZE = (72, 96)  # of generated images: height and width
+from mixbench.declare import Archive, Data, table_row
+from mixbench.vision.tasks.transfer import ListedTransfer
 
 
-class Sun397(Transfer):
-    """Classify scenes, starting from a model that was trained on ImageNet.
-
-    Parameters
-    ----------
-    classes
-        The first so many of the classes.
-    side : pixels
-        Of the squares that the model sees.
-    holdout
-        The share of the training images that is held out for validation.
-    weights
-        What fine-tuning starts from: the same method's own model of ImageNet (``pretrained``, or
-        ``synthetic`` of generated images), what others published, ``random`` weights or a file.
-    mix_in
-        Where the method mixes: in ``pretrain``-ing, in ``finetune``-ing or in ``both``.
-    """
+class Sun397(ListedTransfer):
+    """Classify scenes, starting from a model that was trained on ImageNet."""
 
     version = 1
+    all_classes = 397
     data = Data(
         name="sun397",
         version="CVPR 2010, partition 01",
@@ -76,13 +40,6 @@ class Sun397(Transfer):
         by_hand="The official host answers 404 since 2025: get SUN397.tar.gz (37 GB) and "
         "Partitions.zip from a mirror of yours.",
     )
-    synthetic = Synthetic(train=60, test=30, protocols=("quick",))
-    needs = pretrained_on("imagenet")
-    by_protocol = {"quick": {"classes": 10, "side": 48}}
-    metrics = TOP1_AND_TOP5
-    models = SMALL_NETS
-    takes_timm = True
-    protocols = FINE_TUNING
     references = table_row(
         "arXiv:2106.09011", "Table 4, SUN397", "resnet50",
         {
@@ -90,51 +47,16 @@ class Sun397(Transfer):
             "guided_patchmix": 60.99,
         },
     )  # fmt: skip
-
-    def __init__(
-        self,
-        classes: Count = 397,
-        side: Count = 224,
-        holdout: Fraction = 0.1,
-        weights: Weights = "pretrained",
-        mix_in: Literal["pretrain", "finetune", "both"] = "pretrain",
-    ) -> None:
-        super().__init__(classes, side, holdout, weights, mix_in)
-
-    def load(self, part: Part, folder: Path, seed: int) -> Split:
-        """List the images of the partition's test part, or one side of its training part."""
-        images = folder / "SUN397"
-        path = folder / PARTITIONS["test" if part == "test" else "train"]
-        listing = self.listed(
-            path, images / "ClassName.txt", "/CLASS/IMAGE", lambda line: images / line[1:]
-        )
-        if part != "test":
-            listing = listing.only(held_out(part, listing.classes, self.holdout, seed))
-        return self.split(listing)
-
-    def class_names(self, folder: Path) -> list[str]:
-        """Return the names of the classes that take part, as /a/abbey."""
-        path = folder / "SUN397/ClassName.txt"
-        return self.names_of(read_lines(path), path)
+    class_list = "SUN397/ClassName.txt"
+    train_list = "Partitions/Training_01.txt"
+    test_list = "Partitions/Testing_01.txt"
+    image_folder = "SUN397"
+    suffix = ""
 
     def unpack(self, archive: Path, folder: Path) -> None:
-        """Unpack the images beside, and the partitions into a folder of theirs."""
+        """Unpack the images, and the partitions into a folder of their own."""
         super().unpack(archive, folder / "Partitions" if "Part" in archive.name else folder)
 
-    def synthesize(self, folder: Path, amount: Synthetic) -> None:
-        """Write generated scenes of one thing each in the same folders, and their lists."""
-        kinds = looks(self.num_classes)
-        words = [kind.name.replace(" ", "_") for kind in kinds]
-        names = sorted(f"/{word[0]}/{word}" for word in words)
-        order = [words.index(name.rpartition("/")[2]) for name in names]
-        (folder / "Partitions").mkdir()
-        for name in names:
-            (folder / "SUN397" / name[1:]).mkdir(parents=True)
-        write_lines(folder / "SUN397/ClassName.txt", names)
-        for number, (part, count) in enumerate((("train", amount.train), ("test", amount.test))):
-            rng = generator(amount.seed, "synthetic", number)
-            classes = torch.arange(self.num_classes).repeat_interleave(count)
-            ids = [f"{names[c]}/sun_{number}{i:06}.jpg" for i, c in enumerate(classes.tolist())]
-            layout = one_thing(torch.tensor(order)[classes], rng, (0.25, 0.42))
-            write_images([folder / "SUN397" / name[1:] for name in ids], layout, kinds, SIZE, rng)
-            write_lines(folder / PARTITIONS[part], ids)
+    def class_lines(self, words: Sequence[str]) -> list[str]:
+        """Return the classes as the official list has them: /a/abbey, sorted."""
+        return sorted(f"/{word[0]}/{word}" for word in words)

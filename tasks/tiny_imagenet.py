@@ -15,7 +15,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mixbench.classification import Classification, held_out
 from mixbench.contract import ClassIndex, Part, Split
 from mixbench.declare import (
     SMALL_NETS,
@@ -29,12 +28,13 @@ from mixbench.declare import (
     table_row,
 )
 from mixbench.errors import DataError
-from mixbench.images.augment import CropFlip
-from mixbench.images.folders import Listing, list_images
-from mixbench.images.lists import read_lines, write_lines
-from mixbench.images.scenes import looks, one_thing, shuffled_classes, write_images
-from mixbench.images.splits import Pixels, ResidentSplit, read_all
 from mixbench.streams import generator
+from mixbench.vision.images.augment import CropFlip
+from mixbench.vision.images.folders import Listing, list_images
+from mixbench.vision.images.lists import read_lines, write_lines
+from mixbench.vision.images.scenes import looks, one_thing, shuffled_classes, write_images
+from mixbench.vision.images.splits import Pixels, ResidentSplit, read_all
+from mixbench.vision.tasks.classification import Classification, held_out
 
 SIDE = 64
 ROOT = "tiny-imagenet-200"

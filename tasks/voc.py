@@ -12,63 +12,27 @@ Expect   protocol paper, resnet50: 92.1 % mAP after plain pre-training (the pape
 """
 
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from mixbench.contract import Part, Split
-from mixbench.declare import (
-    MEAN_AVERAGE_PRECISION,
-    MULTI_LABEL_FINE_TUNING,
-    SMALL_NETS,
-    VOC_2007,
-    Count,
-    Fraction,
-    Synthetic,
-    Weights,
-    pretrained_on,
-    table_row,
-)
-from mixbench.detection.annotations import CLASSES, Annotated, listed, read_annotation
-from mixbench.detection.generated import write_scenes
-from mixbench.errors import BadParameter
-from mixbench.images.scenes import looks
-from mixbench.multilabel import MultiLabel
+from mixbench.declare import VOC_2007, Synthetic, table_row
 from mixbench.streams import generator
+from mixbench.vision.detection.annotations import CLASSES, Annotated, listed, read_annotation
+from mixbench.vision.detection.synthetic import write_scenes
+from mixbench.vision.images.scenes import looks
+from mixbench.vision.tasks.multilabel import MultiLabel
 
 ROOT = "VOCdevkit/VOC2007"
 
 
 class Voc(MultiLabel):
-    """Say which kinds of objects a photograph shows, starting from a model of ImageNet.
-
-    Parameters
-    ----------
-    classes
-        The first so many of the classes; images of none of them are left out.
-    side : pixels
-        Of the squares to which images are resized, whatever their shapes.
-    holdout
-        The share of the training images that is held out for validation.
-    weights
-        What fine-tuning starts from: the same method's own model of ImageNet (``pretrained``, or
-        ``synthetic`` of generated images), what others published, ``random`` weights or a file.
-    mix_in
-        Where the method mixes: in ``pretrain``-ing, in ``finetune``-ing or in ``both``.
-    criterion
-        The loss: binary cross-entropy, or the asymmetric loss, of which losses are mixed.
-    """
+    """Say which kinds of objects a photograph shows, starting from a model of ImageNet."""
 
     version = 1
+    all_labels = 20
     data = VOC_2007
-    synthetic = Synthetic(train=80, test=40, protocols=("quick",))
-    needs = pretrained_on("imagenet")
-    by_protocol = {"quick": {"classes": 8, "side": 48}}
-    metrics = MEAN_AVERAGE_PRECISION
-    models = SMALL_NETS
-    takes_timm = True
-    protocols = MULTI_LABEL_FINE_TUNING
     references = table_row(
         "arXiv:2106.09011", "Table 4, VOC", "resnet50",
         {
@@ -78,29 +42,11 @@ class Voc(MultiLabel):
         metric="map",
     )  # fmt: skip
 
-    def __init__(
-        self,
-        classes: Count = 20,
-        side: Count = 448,
-        holdout: Fraction = 0.1,
-        weights: Weights = "pretrained",
-        mix_in: Literal["pretrain", "finetune", "both"] = "pretrain",
-        criterion: Literal["bce", "asl"] = "bce",
-    ) -> None:
-        if classes > len(CLASSES):
-            raise BadParameter(f"voc has {len(CLASSES)} classes (got classes={classes}).")
-        super().__init__(classes, side, holdout, weights, mix_in, criterion)
-
     def load(self, part: Part, folder: Path, seed: int) -> Split:
         """List the official test images, or those of trainval on one side of the split."""
         found = listed(folder / ROOT, "test" if part == "test" else "trainval")
         targets = torch.stack([labels_of(read_annotation(path)) for _, path in found])
-        targets = targets[:, : self.labels]
-        there = (targets != 0).any(1) | (self.labels == len(CLASSES))
-        if part != "test":
-            there = there & self.side_of_holdout(part, len(found), seed)
-        kept = torch.nonzero(there).flatten().tolist()
-        return self.split([found[i][0] for i in kept], targets[there])
+        return self.part_of([image for image, _ in found], targets, part, seed)
 
     def class_names(self, folder: Path) -> list[str]:  # noqa: ARG002  # they are always the same
         """Return the names of the classes that take part."""

@@ -22,35 +22,34 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from mixbench.average_precision import mean_average_precision
 from mixbench.contract import Output, Part, Predictions, Score, Split, Task
 from mixbench.declare import (
+    PRETRAINED_ON_IMAGENET,
     SMALL_NETS,
     VOC_2007,
-    Archive,
+    VOC_2007_AND_2012,
     Count,
-    Data,
     Fraction,
     Metric,
     Recipe,
     Synthetic,
     Weights,
-    pretrained_on,
     table_row,
 )
-from mixbench.detection.annotations import CLASSES, Annotated, listed, read_annotation
-from mixbench.detection.boxes import letterbox, mirrored, targets_of
-from mixbench.detection.coco_ap import coco_ap
-from mixbench.detection.detector import Detector
-from mixbench.detection.generated import write_scenes
-from mixbench.detection.voc_ap import detection_curves
 from mixbench.errors import BadParameter, DataError
-from mixbench.images.decode import read_image
-from mixbench.images.scenes import looks
-from mixbench.images.splits import IMAGENET_PIXELS, StreamedSplit, held_out_share
-from mixbench.models.build import build
-from mixbench.models.weights import start_from
 from mixbench.streams import generator
+from mixbench.vision.average_precision import mean_average_precision
+from mixbench.vision.detection.annotations import CLASSES, Annotated, listed, read_annotation
+from mixbench.vision.detection.boxes import letterbox, mirrored, targets_of
+from mixbench.vision.detection.coco_ap import coco_ap
+from mixbench.vision.detection.detector import Detector
+from mixbench.vision.detection.synthetic import write_scenes
+from mixbench.vision.detection.voc_ap import detection_curves
+from mixbench.vision.images.decode import read_image
+from mixbench.vision.images.scenes import looks
+from mixbench.vision.images.splits import IMAGENET_PIXELS, StreamedSplit, held_out_share
+from mixbench.vision.models.build import build
+from mixbench.vision.models.weights import start_from
 
 DEVKIT = "VOCdevkit"
 TRAINING = {"voc0712": ("VOC2007", "VOC2012"), "voc07": ("VOC2007",)}
@@ -89,33 +88,10 @@ class VocDetection(Task):
     """
 
     version = 1
-    variants = {
-        "voc0712": Data(
-            name="voc0712",
-            version="VOC 2007 and 2012",
-            licence="of the photographs' authors (Flickr)",
-            url="http://host.robots.ox.ac.uk/pascal/VOC/",
-            files={**VOC_2007.files, "VOCdevkit/VOC2012/ImageSets/Main/trainval.txt": ""},
-            trees={
-                **VOC_2007.trees,
-                "VOCdevkit/VOC2012/Annotations": 17125,
-                "VOCdevkit/VOC2012/JPEGImages": 17125,
-            },
-            archives=(
-                *VOC_2007.archives,
-                Archive(
-                    "VOCtrainval_11-May-2012.tar",
-                    "6cd6e144f989b92b3379bac3b3de84fd",
-                    "https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
-                ),
-            ),
-            lies_with="voc2007",
-        ),
-        "voc07": VOC_2007,
-    }
-    data = variants["voc0712"]
+    data = VOC_2007_AND_2012
+    variants = {"voc0712": data, "voc07": VOC_2007}
     synthetic = Synthetic(train=60, test=20, protocols=("quick",))
-    needs = pretrained_on("imagenet")
+    needs = PRETRAINED_ON_IMAGENET
     by_protocol = {
         "quick": {"classes": 8, "side": 64, "width": 48, "proposals": 200, "regions": 32}
     }

@@ -10,9 +10,7 @@ import pytest
 import torch
 
 from mixbench.records.schema import Record
-
-Done = subprocess.CompletedProcess[str]
-Run = Callable[..., Done]
+from tests.support import Done, Run
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pytest
 
-from mixbench.archives import check, download, unpack
+from mixbench.datasets.archives import check, download, unpack
 from mixbench.declare import Archive
 from mixbench.errors import DataError
 

@@ -1,7 +1,7 @@
 """Attacks: equal to their definitions bit for bit, and nothing is left behind."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,24 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mixbench.contract import Output
+from mixbench.contract.loading import load_method, make_task
 from mixbench.declare.attacks import Attack, attacks_of, eps_text, under_attack
 from mixbench.errors import DataError, MixbenchError
-from mixbench.images.splits import Pixels
-from mixbench.models.residual import ResidualNet
-from mixbench.registry.units import find, load_method, make_task
-from mixbench.robustness.attacked import Attacked
-from mixbench.robustness.attacks import PixelModel, attacked, check_attackable, open_to_attacks
-from mixbench.stages import journal
-from mixbench.stages.evaluation import predict
-from mixbench.stages.journal import DiskTrail
+from mixbench.registry.units import find
+from mixbench.train import checkpoints as journal
+from mixbench.train.checkpoints import DiskTrail
+from mixbench.train.evaluation import predict
+from mixbench.vision.images.splits import Pixels
+from mixbench.vision.models.residual import ResidualNet
+from mixbench.vision.robustness.adversarial import Attacked
+from mixbench.vision.robustness.attacks import (
+    PixelModel,
+    attacked,
+    check_attackable,
+    open_to_attacks,
+)
+from tests.support import Run
 
-Run = Callable[..., Any]
 PIXELS = Pixels((0.5, 0.4, 0.45), (0.25, 0.2, 0.3))
 CLASSES = 5
 

@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score
 from torchmetrics.functional.classification import multilabel_average_precision
 
-from mixbench.average_precision import (
+from mixbench.vision.average_precision import (
     average_precisions,
     f1_scores,
     micro_average_precision,

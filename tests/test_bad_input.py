@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
+from tests.support import Run
 
 HEAD = '''"""A method of a test.
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mixbench.localization.box_accuracy import (
+from mixbench.vision.localization.box_accuracy import (
     GRID,
     SIDE,
     best_overlaps,

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from mixbench.errors import Diverged, UsageError
-from mixbench.localization.cam import check_maps, class_maps, score_maps
-from mixbench.models.build import build
+from mixbench.vision.localization.cam import check_maps, class_maps, score_maps
+from mixbench.vision.models.build import build
 
 
 def test_a_map_is_the_classifiers_view_of_every_point() -> None:

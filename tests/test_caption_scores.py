@@ -11,7 +11,13 @@ from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 
-from mixbench.captions.scores import bleu, blind_bleu, caption_scores, cider_d, longest_common
+from mixbench.vision.captions.scores import (
+    bleu,
+    blind_bleu,
+    caption_scores,
+    cider_d,
+    longest_common,
+)
 
 WORDS = st.sampled_from(["a", "b", "c", "d", "e"])
 SENTENCE = st.lists(WORDS, min_size=1, max_size=9)

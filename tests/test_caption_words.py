@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mixbench.captions.words import END, UNKNOWN, Vocabulary, sentences, words_of
+from mixbench.vision.captions.tokenizer import END, UNKNOWN, Vocabulary, sentences, words_of
 
 # What Stanford's tokeniser and coco-caption's list of marks make of these, as measured with Java.
 FACTS = {

@@ -40,7 +40,7 @@ def test_card_says_what_the_file_says(tmp_path: Path) -> None:
     assert card.summary == "Noise: add a little."
     assert card.header["Paper"] == "Somebody, arXiv:0000.00000, page two"
     assert card.defaults == {"alpha": 0.5, "loud": False}
-    assert card.declared["needs"]["scorer"].method == "mixup"
+    assert card.declared.needs["scorer"].method == "mixup"
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,10 @@ import torch
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from mixbench.contract import Task
+from mixbench.contract.loading import load_task
 from mixbench.errors import DataError
-from mixbench.images.splits import ResidentSplit
-from mixbench.registry.units import find, load_task
+from mixbench.registry.units import find
+from mixbench.vision.images.splits import ResidentSplit
 
 CLASSES = {"cifar10": 10, "cifar100": 100}
 BATCH = {"cifar10": "cifar-10-batches-py/data_batch_3", "cifar100": "cifar-100-python/train"}

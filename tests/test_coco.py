@@ -13,8 +13,9 @@ import torch
 from torchvision.datasets import CocoDetection
 
 from mixbench.contract import Task
+from mixbench.contract.loading import load_task
 from mixbench.errors import DataError
-from mixbench.registry.units import find, load_task
+from mixbench.registry.units import find
 
 VALIDATION = "annotations/instances_val2014.json"
 

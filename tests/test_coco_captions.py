@@ -14,13 +14,14 @@ import pytest
 import torch
 from torchvision.datasets import CocoCaptions
 
-from mixbench.captions.captioner import Captioner
-from mixbench.captions.words import END, START, UNKNOWN, sentences, words_of
 from mixbench.contract import Sources, Task, mixed_loss
+from mixbench.contract.loading import load_task
 from mixbench.errors import DataError
-from mixbench.registry.units import find, load_task
+from mixbench.registry.units import find
+from mixbench.vision.captions.captioner import Captioner
+from mixbench.vision.captions.tokenizer import END, START, UNKNOWN, sentences, words_of
+from tests.support import Run
 
-Run = Callable[..., Any]
 SMALL = {"side": 32, "vocabulary": 40, "words_seen": 1, "width": 8, "length": 6}
 OFFICIAL = "annotations/captions_val2014.json"
 
@@ -289,7 +290,7 @@ def test_features_are_computed_once_and_are_those_of_the_images(tmp_path: Path) 
     folder, task = written("karpathy", tmp_path), make_task()
     model, split = captioner().eval(), task.load("train", folder, 0)
 
-    once = task.once(model, split)
+    once = task.precompute_frozen(model, split)
 
     index = torch.tensor([0, 7, 33])
     with torch.no_grad():
@@ -299,7 +300,7 @@ def test_features_are_computed_once_and_are_those_of_the_images(tmp_path: Path) 
     assert torch.equal(once.targets, split.targets)
     for changes in ({"mix_in": "finetune"}, {"finetune_encoder": True}):
         other = make_task(**changes)
-        assert other.once(captioner(**changes), split) is split
+        assert other.precompute_frozen(captioner(**changes), split) is split
 
 
 def test_losses_of_mixed_images_are_those_of_their_captions() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from mixbench.localization.components import boxes_of
+from mixbench.vision.localization.components import boxes_of
 
 Scores = NDArray[np.float64]
 

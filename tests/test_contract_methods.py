@@ -15,7 +15,7 @@ def test_method_keeps_the_contract(name: str) -> None:
     assert [result.check for result in results] == [check.__name__ for check in METHOD_CHECKS]
     assert [result for result in results if result.status == "FAILED"] == []
     needed = {result.check for result in results if result.status == "exempt"}
-    assert needed == card.declared.get("exempt", {}).keys()  # none without need
+    assert needed == card.declared.exempt.keys()  # none without need
 
 
 # Three batches come out of one: these checks are about batches that keep their size.
@@ -65,6 +65,6 @@ def test_every_option_keeps_the_contract(name: str, parameters: dict[str, object
     subject = subject_of(find("method", name), parameters)
 
     for check in METHOD_CHECKS:
-        exempt = check.__name__ in find("method", name).declared.get("exempt", {})
+        exempt = check.__name__ in find("method", name).declared.exempt
         if not exempt and (parameters.get("final") != "sum" or check not in BATCH_GROWS):
             check(subject)

@@ -6,15 +6,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from mixbench.store import Store, write_json
+from mixbench.storage.files import write_json
+from mixbench.storage.store import Store
+from tests.support import Run
 
-Run = Callable[..., Any]
 LONG = ["run", "-m", "none,mixup", "-t", "digits", "--set", "digits.epochs=200"]
 
 

@@ -13,21 +13,22 @@ import torch
 from torch.nn import functional as F
 from torchmetrics.functional.classification import multiclass_calibration_error
 
+from mixbench.contract.loading import load_method, make_task
+from mixbench.declare import CORRUPTIONS
 from mixbench.errors import DataError
-from mixbench.images.decode import read_image
-from mixbench.registry.units import find, load_method, make_task
-from mixbench.robustness.corruptions import (
+from mixbench.registry.units import find
+from mixbench.train.evaluation import predict
+from mixbench.vision.images.decode import read_image
+from mixbench.vision.robustness.corruptions import (
     ALEXNET,
-    CORRUPTIONS,
     SEVERITIES,
     conditions,
     corruption_errors,
     error_rates,
 )
-from mixbench.robustness.generated import MAKERS, corrupted
-from mixbench.stages.evaluation import predict
+from mixbench.vision.robustness.synthetic import MAKERS, corrupted
+from tests.support import Run
 
-Run = Callable[..., Any]
 SEED = 0
 
 

@@ -15,15 +15,16 @@ import torch
 
 from mixbench.cli.data import published_weights
 from mixbench.contract import Split, Task
+from mixbench.contract.loading import load_method, load_task
+from mixbench.datasets.locate import home, sets_of
 from mixbench.errors import DataError
-from mixbench.images.augment import WindowFlip, resize
-from mixbench.images.decode import image_size, read_image
-from mixbench.localization.box_accuracy import centre_baseline, resized
-from mixbench.plan.data import home, sets_of
-from mixbench.registry.units import find, load_method, load_task
-from mixbench.stages.evaluation import predict
-from mixbench.stages.runs import Setup, begin
+from mixbench.registry.units import find
 from mixbench.streams import generator
+from mixbench.train.evaluation import predict
+from mixbench.train.setup import Setup, begin
+from mixbench.vision.images.augment import WindowFlip, resize
+from mixbench.vision.images.decode import image_size, read_image
+from mixbench.vision.localization.box_accuracy import centre_baseline, resized
 
 files = importlib.import_module("mixbench.tasks.cub_wsol.files")
 CARD = find("task", "cub_wsol")
@@ -361,7 +362,7 @@ def test_without_data_it_says_the_ways_to_go_on(mixbench: Callable[..., Any]) ->
 def test_fetching_cub_fetches_the_weights_that_localisation_starts_from(name: str) -> None:
     names = [archive.name for archive in published_weights(sets_of(find("task", name))[0])]
 
-    assert names == [archive.name for archive in CARD.declared["published"].values()]
+    assert names == [archive.name for archive in CARD.declared.published.values()]
 
 
 def test_without_weights_it_says_the_ways_to_go_on(
@@ -414,7 +415,7 @@ def test_weights_that_do_not_fit_are_named_before_anything_runs(
     assert not list((tmp_path / "store").glob("records/**/*.json"))
 
 
-HERE = home(CARD.declared["data"])
+HERE = home(CARD.declared.data)
 METADATA = Path(os.environ.get("WSOL_METADATA", HERE / "metadata"))
 
 

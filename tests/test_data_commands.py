@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import subprocess
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
+from tests.support import Run
 
 TASK = '''"""Two numbers, published in an archive.
 

@@ -17,16 +17,29 @@ from torch import Tensor
 from torchvision.datasets import VOCDetection as TheirVoc
 from torchvision.models.detection import fasterrcnn_resnet50_fpn
 
-from mixbench.average_precision import average_precision
 from mixbench.contract import Task
-from mixbench.detection.annotations import Annotated, Thing, read_annotation, write_annotation
-from mixbench.detection.boxes import fitted, lessons, letterbox, mirrored, stacked, targets_of
-from mixbench.detection.coco_ap import coco_ap, coco_truth
-from mixbench.detection.detector import Detector
-from mixbench.detection.voc_ap import detection_curves
+from mixbench.contract.loading import load_task
 from mixbench.errors import DataError, UsageError
-from mixbench.models.build import build
-from mixbench.registry.units import find, load_task
+from mixbench.registry.units import find
+from mixbench.vision.average_precision import average_precision
+from mixbench.vision.detection.annotations import (
+    Annotated,
+    Thing,
+    read_annotation,
+    write_annotation,
+)
+from mixbench.vision.detection.boxes import (
+    fitted,
+    lessons,
+    letterbox,
+    mirrored,
+    stacked,
+    targets_of,
+)
+from mixbench.vision.detection.coco_ap import coco_ap, coco_truth
+from mixbench.vision.detection.detector import Detector
+from mixbench.vision.detection.voc_ap import detection_curves
+from mixbench.vision.models.build import build
 
 SMALL: dict[str, Any] = {
     "classes": 5, "side": 48, "width": 8, "proposals": 20, "regions": 8, "weights": "random",

@@ -9,10 +9,11 @@ import torch
 from sklearn.datasets import load_digits
 
 from mixbench.contract import Task
+from mixbench.contract.loading import load_task
+from mixbench.datasets.locate import locate
 from mixbench.errors import DataError
-from mixbench.images.splits import ResidentSplit
-from mixbench.plan.data import locate
-from mixbench.registry.units import find, load_task
+from mixbench.registry.units import find
+from mixbench.vision.images.splits import ResidentSplit
 
 CARD = find("task", "digits")
 

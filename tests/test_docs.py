@@ -4,8 +4,7 @@ import importlib.util
 import re
 import shlex
 import shutil
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,9 +13,10 @@ import pytest
 
 from mixbench.cli import main
 from mixbench.cli.options import names
+from mixbench.registry.modules import Kind
 from mixbench.registry.units import find
+from tests.support import Run
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
 ROOT = Path(__file__).parent.parent
 PAGES = [
     *sorted((ROOT / "docs").glob("*.md")),
@@ -98,10 +98,11 @@ def test_the_program_knows_the_command(
         group, words = found, words[1:]
     parsed = group.make_context("mixbench", words, resilient_parsing=False).params
 
-    for kind, key in (("method", "methods"), ("task", "tasks")):
+    kinds: tuple[tuple[Kind, str], ...] = ("method", "methods"), ("task", "tasks")
+    for kind, key in kinds:
         for name in names(parsed.get(key) or ()):
             if not name.endswith(".py") and name not in {"ricap", "my_task"}:
-                find(kind, name)  # type: ignore[arg-type]  # one of the two
+                find(kind, name)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
@@ -176,8 +177,8 @@ def test_a_page_works_as_it_stands(mixbench: Run, tmp_path: Path, page: str) -> 
         words = command.words
         if words[0] == "run":
             tasks = names([words[words.index(o) + 1] for o in ("-t", "--task") if o in words])
-            trained = [find("task", name).declared.get("evaluates", name) for name in tasks]
-            if any(find("task", task).declared.get("needs") for task in trained):
+            trained = [find("task", name).declared.evaluates or name for name in tasks]
+            if any(find("task", task).declared.needs for task in trained):
                 trained.append("imagenet")
             for task in dict.fromkeys(trained):
                 words += ["--set", f"{task}.epochs=1"]

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from mixbench.registry.units import paths
+from tests.support import Run, reached, until
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
 Results = tuple[Any, Any]
 SYNTHETIC = ("--data", "synthetic")
 EVERY = 7  # steps between checkpoints
@@ -159,18 +159,6 @@ def finish(store: Path) -> Results:
     return results_of(store)
 
 
-def wait_for_step(store: Path, step: int, limit_s: float = 120) -> None:
-    """Wait until some stage has passed a step."""
-    deadline = time.monotonic() + limit_s
-    while time.monotonic() < deadline:
-        for path in store.glob("work/*/progress.jsonl"):
-            lines = path.read_text().splitlines()[:-1]
-            if lines and json.loads(lines[-1])["step"] >= step:
-                return
-        time.sleep(0.02)
-    pytest.fail(f"no stage reached step {step} in {limit_s} s")
-
-
 def survivors(store: Path) -> list[str]:
     """Return the command lines of stages of the store that are still processes."""
     found = []
@@ -179,7 +167,7 @@ def survivors(store: Path) -> list[str]:
             line = path.read_bytes().replace(b"\0", b" ").decode()
         except OSError:
             continue
-        if "mixbench.stage" in line and str(store) in line:
+        if "mixbench.worker" in line and str(store) in line:
             found.append(line)
     return found
 
@@ -204,7 +192,7 @@ def test_killed_at_any_moment_the_same_command_ends_bit_identical(
     """The launcher dies by kill -9, and everything with it; then the command is given again."""
     store = tmp_path / "store"
     with spawned(store) as process:
-        wait_for_step(store, step)
+        until(lambda: reached(store, step), 120)
         process.kill()
     deadline = time.monotonic() + 10
     while survivors(store) and time.monotonic() < deadline:
@@ -222,7 +210,7 @@ def test_killed_at_any_moment_the_same_command_ends_bit_identical(
 def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path: Path, undisturbed: Results) -> None:
     store = tmp_path / "store"
     with spawned(store) as process:
-        wait_for_step(store, 20)
+        until(lambda: reached(store, 20), 120)
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130
 

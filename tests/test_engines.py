@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -24,15 +24,17 @@ from mixbench.engines.engine import Ended
 from mixbench.engines.estimate import Estimate, estimate
 from mixbench.engines.gpus import Slot, slots_of
 from mixbench.engines.local import LocalEngine
-from mixbench.engines.scheduler import Limits, Means, Scheduler, gpu_hours
+from mixbench.engines.scheduler import Limits, Scheduler, gpu_hours
 from mixbench.engines.settings import read_settings_file, seconds_of
 from mixbench.errors import UsageError
-from mixbench.plan.graph import Stage, plan
+from mixbench.plan.graph import plan
 from mixbench.plan.request import Request, cells_of
-from mixbench.stage import INPUT_DAMAGED, STOPPED
-from mixbench.store import Store, write_json
-
-Run = Callable[..., Any]
+from mixbench.storage.files import write_json
+from mixbench.storage.manifest import MANIFESTS, StageCost
+from mixbench.storage.spec import ExecutionOptions, Stage
+from mixbench.storage.store import Store
+from mixbench.worker.protocol import INPUT_DAMAGED, STOPPED
+from tests.support import Run, made_manifest, until
 
 
 @pytest.fixture
@@ -47,24 +49,14 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     return use
 
 
-def ended(engine: LocalEngine, limit_s: float = 20) -> list[Ended]:
+def ended(engine: LocalEngine) -> list[Ended]:
     """Return what ended next."""
-    deadline = time.monotonic() + limit_s
-    while time.monotonic() < deadline:
-        if found := engine.ended():
-            return found
-        time.sleep(0.02)
-    raise AssertionError("nothing ended")
+    return until(engine.ended)
 
 
-def wait_for(path: Path) -> str:
+def content(path: Path) -> str:
     """Return the content of a file as soon as it has some."""
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        if path.exists() and (text := path.read_text()):
-            return text
-        time.sleep(0.02)
-    raise AssertionError(f"no {path}")
+    return until(lambda: path.read_text() if path.exists() else "")
 
 
 def test_a_kill_and_an_exit_code_are_told_apart(tmp_path: Path, script: Any) -> None:
@@ -144,7 +136,7 @@ def test_nothing_survives_a_dead_launcher(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path\n"
         "from mixbench.engines import engine, local, gpus\n"
-        "stage = 'import os, sys, threading, time, pathlib; from mixbench.stage import "
+        "stage = 'import os, sys, threading, time, pathlib; from mixbench.worker.protocol import "
         "_die_with_launcher; _die_with_launcher(); "
         "pathlib.Path(sys.argv[1], sys.argv[2]).write_text(str(os.getpid())); time.sleep(60)'\n"
         "engine.stage_command = lambda root, key: [sys.executable, '-c', stage, str(root), key]\n"
@@ -153,7 +145,7 @@ def test_nothing_survives_a_dead_launcher(tmp_path: Path) -> None:
         "[e.start([key], root / 'log') for key in 'ab']; time.sleep(60)"
     )
     launcher = subprocess.Popen([sys.executable, "-c", code])
-    pids = [int(wait_for(tmp_path / key)) for key in "ab"]
+    pids = [int(content(tmp_path / key)) for key in "ab"]
 
     launcher.kill()
     launcher.wait()
@@ -274,7 +266,7 @@ def settled(tmp_path: Path, *ends: Any, **limits: Any) -> tuple[Board, Scripted,
     survey(board, told.notice)
     engine = Scripted(store, list(ends))
     Scheduler(
-        board, engine, told, lambda _: None, Means(checkpoint_every=1), Limits(**limits)
+        board, engine, told, lambda _: None, ExecutionOptions(checkpoint_every=1), Limits(**limits)
     ).run()
     return board, engine, told.notices
 
@@ -373,14 +365,14 @@ def test_what_unblocks_most_starts_first(tmp_path: Path) -> None:
 
     first = board.plan.stages[board.ready()[0]]
 
-    assert first.identity["method"]["name"] == "random_patchmix"
+    assert first.run.method.name == "random_patchmix"
     assert first.kind == "train"
 
 
 def finish(store: Store, stage: Stage, wall_s: float, gpu_s: float) -> None:
     """Put a finished stage into a store."""
-    manifest = {"spec": asdict(stage), "cost": {"wall_s": wall_s, "gpu_s": gpu_s}}
-    write_json(store.folder(stage.key) / "manifest.json", manifest)
+    manifest = made_manifest(stage, StageCost(wall_s, gpu_s))
+    MANIFESTS.write(store.folder(stage.key) / "manifest.json", manifest)
 
 
 def test_costs_are_foreseen_by_earlier_stages(tmp_path: Path) -> None:
@@ -469,7 +461,7 @@ def test_a_training_that_is_killed_goes_on_by_itself(tmp_path: Path) -> None:
     deadline = time.monotonic() + 60
     while not list(work.glob("*/checkpoint-*")) and time.monotonic() < deadline:
         time.sleep(0.02)
-    (stage,) = stages_of(tmp_path / "store")
+    (stage,) = processes_of(tmp_path / "store")
     os.kill(stage, signal.SIGKILL)
     _, said = launcher.communicate(timeout=120)
 
@@ -509,7 +501,9 @@ def test_a_hundred_kills_change_nothing(tmp_path: Path) -> None:
         with launched("disturbed") as launcher:
             while launcher.poll() is None and kills < 100:
                 time.sleep(float(chance.uniform(0.2, 5)))
-                kills += killed(chance.choice([launcher.pid, *stages_of(tmp_path / "disturbed")]))
+                kills += killed(
+                    chance.choice([launcher.pid, *processes_of(tmp_path / "disturbed")])
+                )
         if launcher.returncode == 0:  # it came through: again
             shutil.rmtree(tmp_path / "disturbed")
     with launched("disturbed") as launcher:
@@ -526,9 +520,9 @@ def killed(pid: int) -> bool:
     return False
 
 
-def stages_of(store: Path) -> list[int]:
+def processes_of(store: Path) -> list[int]:
     """Return the processes that run stages of a store."""
-    mark = b"mixbench.stage\0" + str(store).encode()
+    mark = b"mixbench.worker\0" + str(store).encode()
     paths = Path("/proc").glob("[0-9]*/cmdline")
     return [int(path.parent.name) for path in paths if mark in read(path)]
 

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from mixbench.contract import Method, Output, Sources, Step, Task
+from mixbench.contract.loading import load_method
 from mixbench.kernels import Box, beta, blend, clipped_box, compose_grid, paste_box, permutation
-from mixbench.registry.units import find, load_method
+from mixbench.registry.units import find
 from mixbench.testing import METHOD_CHECKS, Subject, mixing, training
 
 Mixed = tuple[Tensor, Sources]

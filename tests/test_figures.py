@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from mixbench.figures.search import combinations, evolution, mutations
-from mixbench.search.found import Found, to_json
+from mixbench.figures.patchmix.search import combinations, evolution, mutations
+from mixbench.search.result import Found, to_json
 from mixbench.search.space import Space
 
 NAMES = ("cat", "dog", "ship")

@@ -33,21 +33,21 @@ def test_code_counts(tmp_path: Path) -> None:
 
 
 def test_a_helper_counts_for_all_that_rest_on_it() -> None:
-    modules = fingerprint(("mixbench.stages.training",), (find("method", "manifold_mixup"),))
+    modules = fingerprint(("mixbench.train.loop",), (find("method", "manifold_mixup"),))
 
     assert {
         "mixbench.contract.method",
         "mixbench.kernels",
         "mixbench.methods.manifold_mixup",
         "mixbench.methods.mixup",
-        "mixbench.stages.mixing",
-        "mixbench.stages.training",
+        "mixbench.train.mixing",
+        "mixbench.train.loop",
     } <= modules.keys()
 
 
 def test_what_cannot_change_a_result_does_not_count() -> None:
     modules = fingerprint(
-        ("mixbench.stages.training", "mixbench.stages.evaluation"), (find("task", "digits"),)
+        ("mixbench.train.loop", "mixbench.train.evaluation"), (find("task", "digits"),)
     )
 
     rooms = {name.removeprefix("mixbench.").partition(".")[0] for name in modules}

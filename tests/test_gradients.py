@@ -12,14 +12,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mixbench.contract import Method, Output, Sources, Step
+from mixbench.contract.loading import load_method
 from mixbench.declare import Recipe
 from mixbench.errors import MixbenchError
-from mixbench.ranks import ALONE as _ALONE
-from mixbench.registry.units import find, load_method, paths
-from mixbench.stages.gradients import COMPARED_STEPS, PLAIN_STEPS, Computed, Replayed
-from mixbench.stages.mixing import SharedStep
-from mixbench.stages.recordings import Recorder
+from mixbench.registry.units import find, paths
 from mixbench.testing.toy import ToyTask, subject_of, toy_step
+from mixbench.train.cuda_graphs import Recorder
+from mixbench.train.distributed import ALONE as _ALONE
+from mixbench.train.gradients import COMPARED_STEPS, PLAIN_STEPS, Computed, Replayed
+from mixbench.train.mixing import SharedStep
 
 RECIPE = Recipe(model="toy", epochs=1)
 Trained = tuple[list[float], list[int], dict[str, Tensor]]

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,8 @@ from mixbench.registry.units import find
 from mixbench.streams import generator
 from mixbench.testing import ToyTask, subject_of
 from mixbench.testing.toy import CLASSES, ToySplit, toy_step
+from tests.support import Run
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
 CELL = ("-m", "guided_patchmix", "-t", "digits")
 SMALL = (
     *("--set", "guided_patchmix.population=12", "--set", "guided_patchmix.generations=4"),

@@ -14,9 +14,10 @@ from scipy.io import savemat
 from torchvision.datasets import ImageFolder
 
 from mixbench.contract import Task
+from mixbench.contract.loading import load_task
 from mixbench.errors import DataError
-from mixbench.images.splits import ResidentSplit, StreamedSplit
-from mixbench.registry.units import find, load_task
+from mixbench.registry.units import find
+from mixbench.vision.images.splits import ResidentSplit, StreamedSplit
 
 ROOT = "tiny-imagenet-200"
 

@@ -14,12 +14,12 @@ from torchvision.transforms.v2 import functional as tv
 
 from mixbench.contract import ClassIndex
 from mixbench.errors import DataError
-from mixbench.images.augment import Augmentation, CropFlip, ResizedCropFlip, centre, grey
-from mixbench.images.decode import read_image
-from mixbench.images.folders import class_folders, list_images, unreadable
-from mixbench.images.loading import batches
-from mixbench.images.splits import Pixels, ResidentSplit, StreamedSplit, read_all
 from mixbench.streams import generator
+from mixbench.train.loading import batches
+from mixbench.vision.images.augment import Augmentation, CropFlip, ResizedCropFlip, centre, grey
+from mixbench.vision.images.decode import read_image
+from mixbench.vision.images.folders import class_folders, list_images, unreadable
+from mixbench.vision.images.splits import Pixels, ResidentSplit, StreamedSplit, read_all
 
 PIXELS = Pixels((0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
 
@@ -56,7 +56,7 @@ def test_a_streamed_part_reads_what_a_batch_has_and_keeps_nothing(
         alive.append(weakref.ref(image))
         return image
 
-    monkeypatch.setattr("mixbench.images.splits.read_image", reading)
+    monkeypatch.setattr("mixbench.vision.images.splits.read_image", reading)
     for index in (torch.tensor([3, 1]), torch.tensor([0])):
         split.read(index, None)
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mixbench.contract import Method, Step
+from mixbench.contract.loading import load_method
 from mixbench.kernels import (
     Box,
     beta,
@@ -22,7 +23,7 @@ from mixbench.kernels import (
     paste_box_,
     rolled,
 )
-from mixbench.registry.units import find, load_method
+from mixbench.registry.units import find
 from mixbench.streams import generator
 from mixbench.testing import ToyTask
 

@@ -9,9 +9,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from mixbench.errors import DataError
-from mixbench.models.build import build
-from mixbench.models.large_map import LARGE_MAP, LargeMapNet
-from mixbench.models.weights import start_from
+from mixbench.vision.models.build import build
+from mixbench.vision.models.large_map import LARGE_MAP, LargeMapNet
+from mixbench.vision.models.weights import start_from
 
 PARAMETERS = {"resnet50": 23_917_832, "vgg16": 19_639_304, "inception_v3": 25_687_976}
 

@@ -4,8 +4,8 @@ from collections.abc import Callable
 import pytest
 from scipy import stats
 
-from mixbench.leaderboard.board import Leaderboard, leaderboards
-from mixbench.leaderboard.tables import display, to_csv, to_json, to_markdown
+from mixbench.leaderboard.formats import display, to_csv, to_json, to_markdown
+from mixbench.leaderboard.table import Leaderboard, leaderboards
 from mixbench.records.schema import Record
 
 MakeRecord = Callable[..., Record]

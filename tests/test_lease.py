@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from mixbench import lease as leases
-from mixbench.lease import Lease
+from mixbench.storage import lease as leases
+from mixbench.storage.lease import Lease
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +96,7 @@ def test_a_still_heart_elsewhere_is_taken_over_after_a_while(path: Path) -> None
 
 def test_a_dead_process_of_this_machine_is_taken_over_at_once(path: Path) -> None:
     code = (
-        "import sys, os; from pathlib import Path; from mixbench.lease import Lease\n"
+        "import sys, os; from pathlib import Path; from mixbench.storage.lease import Lease\n"
         "with Lease(Path(sys.argv[1])).held(print): os._exit(0)"
     )
     subprocess.run([sys.executable, "-c", code, str(path)], check=True)

@@ -14,11 +14,12 @@ from torch.nn import functional as F
 from torchvision.transforms.v2.functional import resize
 
 from mixbench.contract import Method, Output, Sources, Step, mixed_loss
+from mixbench.contract.loading import load_method
 from mixbench.errors import BadParameter, InvalidUnit
-from mixbench.registry.units import find, load_method
-from mixbench.stages.mixing import mixed_step
+from mixbench.registry.units import find
 from mixbench.streams import generator
 from mixbench.testing import Subject, ToyTask
+from mixbench.train.mixing import mixed_step
 
 PatchMix = load_method(find("method", "random_patchmix"))
 

@@ -9,8 +9,8 @@ from sklearn.metrics import accuracy_score, log_loss
 from torchmetrics.functional.classification import multiclass_accuracy
 
 from mixbench.contract import Score
-from mixbench.metrics import calibration_error, cross_entropy, top1, top5
-from mixbench.stages.evaluation import at_points
+from mixbench.train.evaluation import at_points
+from mixbench.vision.metrics import calibration_error, cross_entropy, top1, top5
 
 
 @pytest.fixture

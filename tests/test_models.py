@@ -9,8 +9,8 @@ from torch import nn
 
 from mixbench.contract import Output
 from mixbench.errors import UsageError
-from mixbench.models.build import SMALL, build
-from mixbench.models.names import timm_models
+from mixbench.registry.timm_names import timm_models
+from mixbench.vision.models.build import SMALL, build
 
 # Of the authors, where they give one; for ten classes on 32 x 32 pixels.
 PUBLISHED = {

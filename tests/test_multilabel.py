@@ -11,9 +11,10 @@ import torch
 from torchvision.datasets import VOCDetection
 
 from mixbench.contract import Sources, Task, mixed_loss
+from mixbench.contract.loading import load_task
 from mixbench.errors import DataError
-from mixbench.multilabel import asymmetric_loss, binary_cross_entropy
-from mixbench.registry.units import find, load_task
+from mixbench.registry.units import find
+from mixbench.vision.tasks.multilabel import asymmetric_loss, binary_cross_entropy
 
 ROOT = "VOCdevkit/VOC2007"
 

@@ -14,10 +14,11 @@ import pytest
 import torch
 
 from mixbench.contract import Task
+from mixbench.contract.loading import load_task
 from mixbench.errors import DataError
-from mixbench.leaderboard.board import leaderboards
+from mixbench.leaderboard.table import leaderboards
 from mixbench.records.schema import parse
-from mixbench.registry.units import find, load_task
+from mixbench.registry.units import find
 
 VARIANTS = ["official", "asl", "spml"]
 

@@ -1,7 +1,6 @@
 """Several trainings in one process: each ends as it would alone."""
 
 import json
-import subprocess
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -9,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from mixbench.stages.turns import in_turns
+from mixbench.train.interleave import in_turns
+from tests.support import Run
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
 FEW = ("--set", "digits.epochs=2", "--set", "digits.tail=1")
 RAISES = '''"""Raises.
 

@@ -10,23 +10,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mixbench.cli.drawing import NAMES
+from mixbench.cli.figure import NAMES
 from mixbench.errors import UsageError
-from mixbench.figures import boundaries as plane
-from mixbench.figures.cycle import SETTINGS, cycle
-from mixbench.figures.named import FIGURES
+from mixbench.figures.patchmix import boundaries as plane
+from mixbench.figures.patchmix.cycle import SETTINGS, cycle
+from mixbench.figures.patchmix.named import FIGURES
 from mixbench.leaderboard.build import read_answers
 from mixbench.leaderboard.costs import costs
+from mixbench.leaderboard.grouping import at_equal_images, method_label, questions
 from mixbench.leaderboard.layout import laid_out
-from mixbench.leaderboard.questions import at_equal_images, method_label, questions
-from mixbench.leaderboard.suites import Suite, read_suite, suite_cells
+from mixbench.leaderboard.suite import Suite, read_suite, suite_cells
 from mixbench.records.schema import Record
 from mixbench.registry.units import find
 from mixbench.search.genetic import Genetic
 from mixbench.search.space import Ids, Masks, Space
+from tests.support import Run
 
 MakeRecord = Callable[..., Record]
-Run = Callable[..., Any]
 FOLDER = Path(__file__).parent.parent / "leaderboards"
 TABLES = [f"paper_table{number}" for number in range(1, 10)]
 SIZES = [(10, 6), (1, 10), (4, 3), (5, 8), (3, 5), (3, 3), (2, 2), (6, 3), (3, 2)]

@@ -45,7 +45,7 @@ def test_unknown_parameter_names_the_close_one() -> None:
 
 def test_recipe_fields_are_parameters_of_the_task() -> None:
     card = find("task", "digits")
-    recipe = card.declared["protocols"]["quick"]
+    recipe = card.declared.protocols["quick"]
 
     own, changed = task_settings(
         card, card.defaults, recipe, {"epochs": "3", "holdout": "0.2", "milestones": "1,2"}

@@ -15,8 +15,8 @@ from mixbench.figures import captions as of_captions
 from mixbench.figures import detections as of_detections
 from mixbench.figures import robustness as of_robustness
 from mixbench.figures.predictions import FOUND, WRONG, shown_of
-from mixbench.robustness.corruptions import conditions
-from mixbench.store import Store
+from mixbench.storage.store import Store
+from mixbench.vision.robustness.corruptions import conditions
 
 WORDS = ["<end>", "<start>", "<unknown>", "a", "cat", "dog"]
 CLASSES = ["cat", "dog"]

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -165,10 +166,10 @@ def test_why_names_what_changed() -> None:
     after = next(
         s for s in planned("mixup", "mixup.alpha=0.5").stages.values() if s.kind == "train"
     )
-    stored = {"identity": before.identity, "code": {**before.code, "mixbench.kernels": "old"}}
+    stored = replace(before, code={**before.code, "mixbench.kernels": "old"})
 
     reasons = list(differences(stored, after, set()))
 
     assert reasons == [
-        "code: mixbench.kernels changed", "method.parameters.alpha: 1.0 -> 0.5",
+        "code: mixbench.kernels changed", "run.method.parameters.alpha: 1.0 -> 0.5",
     ]  # fmt: skip

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,14 +12,15 @@ import torch
 from PIL import Image
 from rich.console import Console
 
+from mixbench.contract.loading import make_task
+from mixbench.datasets.locate import locate
 from mixbench.figures.preview import Row, drawn, preview
 from mixbench.figures.terminal import in_text
-from mixbench.plan.data import locate
-from mixbench.registry.units import find, make_task
+from mixbench.registry.units import find
 from mixbench.scaffold.files import package_files, unit_file
 from mixbench.testing import METHOD_CHECKS, method_checks
+from tests.support import Run
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
 GOOD = '''"""Stay: mix nothing.
 
 Paper    none

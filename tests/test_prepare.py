@@ -1,14 +1,12 @@
 """A method with a stage of its own, which starts from another method's trained model."""
 
 import json
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
+from tests.support import Run
 
 PLUGIN = '''"""Mix the two classes that a trained Random PatchMix model confuses most.
 

@@ -18,7 +18,8 @@ from mixbench.engines.progress import (
 )
 from mixbench.plan.graph import plan
 from mixbench.plan.request import Request, cells_of
-from mixbench.store import Store
+from mixbench.storage.notes import Progress
+from mixbench.storage.store import Store
 
 
 @pytest.fixture
@@ -113,16 +114,16 @@ def test_durations_are_as_people_say_them(seconds: float, text: str) -> None:
 
 
 def test_a_row_tells_step_speed_and_time_left() -> None:
-    line = {"step": 40, "of": 100, "steps_per_s": 0.5, "shown": {"top1": 61.234}}
+    line = Progress(40, 100, steps_per_s=0.5, shown={"top1": 61.234})
 
     assert position(line) == ("40/100", "0.5/s", "2 m 00 s", "top1 61.23")
 
 
 def test_a_stage_that_says_nothing_new_is_stalled() -> None:
-    pulse, line = Pulse(), {"step": 1}
+    pulse, line = Pulse(), Progress(1, 10)
 
     ages = [pulse.age_s("a", line, now) for now in (1000.0, 1001.0, 1200.0)]
-    again = pulse.age_s("a", {"step": 2}, 1201.0)
+    again = pulse.age_s("a", Progress(2, 10), 1201.0)
 
     assert ages == [0, 1, 200]
     assert again == 0

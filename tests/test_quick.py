@@ -12,13 +12,13 @@ from mixbench.registry.units import find, paths
 
 # Points above what needs no look at the data: generated captions share more form than content.
 ABOVE = {"coco_captions": 5}
-GENERATED = [name for name in paths("task") if find("task", name).declared["synthetic"].protocols]
+GENERATED = [name for name in paths("task") if find("task", name).declared.synthetic.protocols]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", GENERATED)
 def test_plain_training_gets_between_40_and_90_percent(task: str, tmp_path: Path) -> None:
-    protocol = find("task", task).declared["synthetic"].protocols[0]
+    protocol = find("task", task).declared.synthetic.protocols[0]
     command = ["run", "-m", "none,random_patchmix", "-t", task, "--protocol", protocol]
 
     done = subprocess.run(

@@ -4,8 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +12,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mixbench.ranks import ALONE, Ranks
-
-Run = Callable[..., subprocess.CompletedProcess[str]]
+from mixbench.train.distributed import ALONE, Ranks
+from tests.support import Run, reached, until
 
 
 def test_one_process_is_the_whole() -> None:
@@ -50,7 +47,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A few generated photographs in ImageNet's layout, which are streamed from files."""
     from dataclasses import replace
 
-    from mixbench.registry.units import find, load_task
+    from mixbench.contract.loading import load_task
+    from mixbench.registry.units import find
 
     folder = tmp_path_factory.mktemp("imagenet")
     make: Any = load_task(find("task", "imagenet"))
@@ -119,7 +117,7 @@ def test_a_stop_leaves_a_checkpoint_from_which_the_run_goes_on(
         *("--workers", "1", "--gpus-per-cell", processes), *settings,
     ]  # fmt: skip
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    wait_for_progress(tmp_path / "store")
+    until(lambda: reached(tmp_path / "store", 1), 90)
 
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=60)[1]
@@ -132,19 +130,6 @@ def test_a_stop_leaves_a_checkpoint_from_which_the_run_goes_on(
     assert 0 < step < 600
     again = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     log = next(tmp_path.glob("store/logs/*"))
-    wait_for(lambda: f"goes on at step {step}" in log.read_text())
+    until(lambda: f"goes on at step {step}" in log.read_text())
     again.send_signal(signal.SIGINT)
     again.communicate(timeout=60)
-
-
-def wait_for_progress(store: Path) -> None:
-    wait_for(
-        lambda: any(p.read_text().count("\n") > 1 for p in store.glob("work/*/progress.jsonl"))
-    )
-
-
-def wait_for(happened: Callable[[], bool], limit_s: float = 90) -> None:
-    deadline = time.monotonic() + limit_s
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

@@ -19,9 +19,9 @@ from mixbench.engines.engine import Ended
 from mixbench.engines.ray_cluster import RayEngine
 from mixbench.engines.ray_join import KEEP_ALIVE
 from mixbench.engines.settings import RaySettings
-from mixbench.store import Store, write_json
+from mixbench.storage.store import Store
+from tests.support import Run, made_spec, until
 
-Run = Callable[..., Any]
 NODES = Path(__file__).parent / "clusters/ray_nodes.py"
 # A cluster that only those enter who know the word, and that notices quickly who is gone.
 QUIET = {
@@ -94,16 +94,6 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
         monkeypatch.setattr(engines, "stage_command", lambda *_: ["bash", "-c", text])
 
     return use
-
-
-def until(condition: Callable[[], Any], limit_s: float = 40) -> Any:
-    """Return what a condition says as soon as it says something."""
-    deadline = time.monotonic() + limit_s
-    while time.monotonic() < deadline:
-        if found := condition():
-            return found
-        time.sleep(0.1)
-    raise AssertionError("waited in vain")
 
 
 def is_zombie(pid: int) -> bool:
@@ -196,13 +186,13 @@ def test_two_nodes_train_one_model(mixbench: Run, tmp_path: Path, address: str) 
     (path,) = Path(os.environ.get("MIXBENCH_STORE", tmp_path / "store")).glob("records/*/*/*.json")
     key = next(s["key"] for s in json.loads(path.read_text())["stages"] if s["kind"] == "train")
     manifest = json.loads((path.parents[3] / f"stages/{key}/manifest.json").read_text())
-    assert manifest["spec"]["processes"] == 2
+    assert manifest["spec"]["options"]["processes"] == 2
 
 
 @inside
 def test_a_gang_ends_with_its_first_loss(store: Store, address: str, script: Any) -> None:
     engine = RayEngine(store, RaySettings(address=address, nodes=2))
-    write_json(store.work("a") / "spec.json", {"kind": "train"})
+    store.write_spec("a", made_spec())
     script("echo $RANK of $WORLD_SIZE at $MASTER_ADDR; [ $RANK = 1 ] && exit 7; sleep 60")
     begin = time.monotonic()
     engine.start(["a"], store.log("a"))

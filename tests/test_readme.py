@@ -34,10 +34,3 @@ def test_its_method_keeps_the_contract(tmp_path: Path) -> None:
 def test_it_names_every_unit(kind: str) -> None:
     for name in paths(kind):  # type: ignore[arg-type]
         assert f"| `{name}`" in README
-
-
-def test_its_tree_names_every_part_of_the_core() -> None:
-    parts = {p.name for p in (ROOT / "mixbench").iterdir() if not p.name.startswith("_")}
-
-    for part in parts - {"errors.py", "py.typed"}:
-        assert part.removesuffix(".py") in README

@@ -9,9 +9,10 @@ import pytest
 
 from mixbench.cli.run import _as_recorded
 from mixbench.errors import Damaged
-from mixbench.records import evidence
+from mixbench.records import writer as evidence
 from mixbench.records.schema import Record, parse, schema_text, to_json
-from mixbench.stages import environment
+from mixbench.storage.manifest import StageCost
+from mixbench.worker import environment
 
 SCHEMA = Path(__file__).parent.parent / "leaderboards" / "record.schema.json"
 MakeRecord = Callable[..., Record]
@@ -105,14 +106,14 @@ def test_energy_is_what_the_gpus_counters_say(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("costs", "kwh"),
     [
-        ([{"gpu_s": 5.0, "energy_kwh": 0.5}, {"gpu_s": 0.0}], 0.5),
-        ([{"gpu_s": 5.0, "energy_kwh": 0.5}, {"gpu_s": 1.0, "energy_kwh": None}], None),
-        ([{"gpu_s": 0.0, "energy_kwh": None}], None),
+        ([StageCost(1.0, 5.0, energy_kwh=0.5), StageCost(1.0)], 0.5),
+        ([StageCost(1.0, 5.0, energy_kwh=0.5), StageCost(1.0, 1.0)], None),
+        ([StageCost(1.0)], None),
     ],
     ids=["all measured", "one was not", "no GPU"],
 )
 def test_energy_is_told_only_where_all_of_it_is_known(
-    costs: list[dict[str, Any]], kwh: float | None
+    costs: list[StageCost], kwh: float | None
 ) -> None:
     assert evidence._energy(costs) == kwh
 

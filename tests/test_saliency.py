@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from mixbench.contract import Step
-from mixbench.registry.units import find, load_method
-from mixbench.stages.mixing import mixed_step
+from mixbench.contract.loading import load_method
+from mixbench.registry.units import find
 from mixbench.streams import generator
 from mixbench.testing import Subject
+from mixbench.train.mixing import mixed_step
 
 PuzzleMix: Any = load_method(find("method", "puzzlemix"))
 SaliencyMix: Any = load_method(find("method", "saliencymix"))

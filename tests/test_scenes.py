@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from mixbench.errors import BadParameter
-from mixbench.images.scenes import Layout, looks, one_thing, paint, shuffled_classes
 from mixbench.streams import generator
+from mixbench.vision.images.scenes import Layout, looks, one_thing, paint, shuffled_classes
 
 SIZE = (48, 64)
 

@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 
 from mixbench.contract import ClassIndex
 from mixbench.errors import DataError, UsageError
-from mixbench.models.residual import ResidualNet
 from mixbench.search.direct import solve
 from mixbench.search.evolve import STATE, evolve
 from mixbench.search.fitness import HeldOut, Scorer
-from mixbench.search.found import Found, from_file, to_json
 from mixbench.search.genetic import Draws, Genetic, Settings, first_population
+from mixbench.search.result import Found, from_file, to_json
 from mixbench.search.space import Space
 from mixbench.search.strategies import random_pairs
 from mixbench.streams import generator
+from mixbench.vision.models.residual import ResidualNet
 
 C, P, PER_PAIR = 4, 4, 6
 SPACE = Space(C, P, num_pairs=4, same_class=True)

@@ -11,8 +11,8 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from mixbench.leaderboard.board import leaderboards
 from mixbench.leaderboard.overall import overall
+from mixbench.leaderboard.table import leaderboards
 from mixbench.records.schema import Record, to_json
 from mixbench.site import charts
 from mixbench.site.pages import Site

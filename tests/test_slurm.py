@@ -21,7 +21,8 @@ from mixbench.engines.engine import Ended
 from mixbench.engines.settings import SlurmSettings
 from mixbench.engines.slurm import SlurmEngine, resources_of
 from mixbench.errors import MixbenchError, UsageError
-from mixbench.store import Store, write_json
+from mixbench.storage.store import Store
+from tests.support import made_spec, until
 
 SCRIPTS = Path(__file__).parent / "clusters"
 QUICK = {"poll_s": 0.3, "settle_s": 1.0}
@@ -81,19 +82,9 @@ def script(store: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str]
 
     def use(key: str, text: str) -> None:
         texts[key] = text
-        write_json(store.work(key) / "spec.json", {"kind": "train"})
+        store.write_spec(key, made_spec())
 
     return use
-
-
-def until(condition: Callable[[], Any], limit_s: float = 20) -> Any:
-    """Return what a condition says as soon as it says something."""
-    deadline = time.monotonic() + limit_s
-    while time.monotonic() < deadline:
-        if found := condition():
-            return found
-        time.sleep(0.1)
-    raise AssertionError("waited in vain")
 
 
 def test_a_stage_gets_a_gpu_and_leaves_word(engine: SlurmEngine, store: Store, script: Any) -> None:
@@ -262,7 +253,7 @@ def test_killed_and_preempted_jobs_go_on(tmp_path: Path) -> None:
     with launched(tmp_path) as launcher:
         until(lambda: len([*tmp_path.glob("store/work/*/progress.jsonl")]) == 2, 40)
         for number, how in zip(queue(), (signal.SIGKILL, signal.SIGTERM), strict=True):
-            (stage,) = having(f"SLURM_JOB_ID={number}\0") & having("mixbench.stage\0")
+            (stage,) = having(f"SLURM_JOB_ID={number}\0") & having("mixbench.worker\0")
             os.kill(stage, how)  # a preemption and a time limit send SIGTERM
         _, said = launcher.communicate(timeout=150)
 
@@ -337,7 +328,7 @@ def test_two_nodes_train_one_model(tmp_path: Path) -> None:
     assert [record["status"] for record in records(tmp_path)] == ["ok"]
     key = next(s["key"] for s in records(tmp_path)[0]["stages"] if s["kind"] == "train")
     manifest = json.loads((tmp_path / f"store/stages/{key}/manifest.json").read_text())
-    assert manifest["spec"]["processes"] == 2
+    assert manifest["spec"]["options"]["processes"] == 2
     assert len([line for line in started(tmp_path / "store") if " train " in line]) == 2
 
 

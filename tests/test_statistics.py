@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.stats import ttest_1samp
 
-from mixbench.leaderboard.comparisons import compared, shared_ranks
+from mixbench.leaderboard.ranks import compared, shared_ranks
 from mixbench.leaderboard.statistics import (
     compare_items,
     compare_means,

@@ -3,8 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from mixbench.errors import Damaged, MixbenchError
-from mixbench.store import Store, write_json
+from mixbench.errors import Damaged, DamagedStage, MixbenchError
+from mixbench.storage.files import write_json
+from mixbench.storage.notes import Progress
+from mixbench.storage.store import Store
+from tests.support import made_manifest, made_stage
 
 KEY = "0123456789abcdef0123456789abcdef"
 
@@ -20,7 +23,7 @@ def publish(store: Store, text: str = "content") -> None:
     built = store.work(KEY) / "built"
     (built / "deep").mkdir(parents=True)
     (built / "deep" / "file.txt").write_text(text)
-    store.publish(KEY, built, {"key": KEY})
+    store.publish(built, made_manifest(made_stage(), key=KEY))
 
 
 def test_a_published_stage_is_finished_and_whole(store: Store) -> None:
@@ -29,7 +32,7 @@ def test_a_published_stage_is_finished_and_whole(store: Store) -> None:
     publish(store)
 
     assert store.finished(KEY)
-    assert store.path(KEY, "deep/file.txt").read_text() == "content"
+    assert store.checked(KEY, "deep/file.txt").read_text() == "content"
     assert store.damage(KEY) == ""
 
 
@@ -37,7 +40,7 @@ def test_the_first_writer_wins(store: Store) -> None:
     publish(store, "first")
     publish(store, "second")
 
-    assert store.path(KEY, "deep/file.txt").read_text() == "first"
+    assert store.checked(KEY, "deep/file.txt").read_text() == "first"
     assert not (store.work(KEY) / "built").exists()
 
 
@@ -49,15 +52,17 @@ def test_damage_is_seen_and_named(store: Store, content: str | None) -> None:
 
     assert str(path) in store.damage(KEY)
     with pytest.raises(Damaged, match=r"file\.txt is not what was written"):
-        store.path(KEY, "deep/file.txt")
+        store.checked(KEY, "deep/file.txt")
 
 
-def test_a_damaged_stage_is_put_aside_when_it_is_read(store: Store) -> None:
+def test_a_damaged_stage_can_be_put_aside(store: Store) -> None:
     publish(store)
     (store.folder(KEY) / "deep" / "file.txt").write_text("something else")
 
-    with pytest.raises(Damaged):
-        store.path(KEY, "deep/file.txt")
+    with pytest.raises(DamagedStage) as caught:
+        store.checked(KEY, "deep/file.txt")
+    assert store.finished(KEY)  # reading moves nothing
+    store.put_aside(caught.value.key)
 
     assert not store.finished(KEY)
     assert len(list((store.root / "damaged").iterdir())) == 1
@@ -92,13 +97,13 @@ def test_a_lease_that_is_held_means_running(store: Store) -> None:
 
 
 def test_progress_is_the_last_whole_line(store: Store) -> None:
-    assert store.progress(KEY) == {}
+    assert store.progress(KEY) is None
     path = store.work(KEY) / "progress.jsonl"
     path.parent.mkdir()
 
-    path.write_text('{"step": 1}\n{"step": 2}\n{"ste')
+    path.write_text('{"step": 1, "of": 9}\n{"step": 2, "of": 9}\n{"ste')
 
-    assert store.progress(KEY) == {"step": 2}
+    assert store.progress(KEY) == Progress(2, 9)
 
 
 def test_a_place_that_is_no_folder_is_named(tmp_path: Path) -> None:

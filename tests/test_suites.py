@@ -10,19 +10,19 @@ from typing import Any
 import pytest
 
 from mixbench.errors import DataError, UsageError
-from mixbench.leaderboard.board import leaderboards
 from mixbench.leaderboard.build import build, files_of, read_answers, stale
+from mixbench.leaderboard.formats import to_latex, to_markdown
+from mixbench.leaderboard.grouping import method_label
 from mixbench.leaderboard.overall import overall
-from mixbench.leaderboard.questions import method_label
-from mixbench.leaderboard.suites import read_suite
-from mixbench.leaderboard.tables import to_latex, to_markdown
+from mixbench.leaderboard.suite import read_suite
+from mixbench.leaderboard.table import leaderboards
 from mixbench.leaderboard.verification import Finding, note_tiers, verify
 from mixbench.plan.request import cells_of
 from mixbench.records.schema import Record, to_json
 from mixbench.registry.units import paths
+from tests.support import Run
 
 MakeRecord = Callable[..., Record]
-Run = Callable[..., Any]
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "leaderboards"
 EVERY = sorted(path.parent for path in FOLDER.glob("*/suite.toml"))

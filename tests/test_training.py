@@ -13,13 +13,15 @@ from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR
 
 from mixbench.contract import Method, Output, Sources, Step, Task
+from mixbench.contract.loading import load_method
 from mixbench.declare import Recipe
 from mixbench.errors import BadParameter, Diverged
-from mixbench.registry.units import find, load_method
-from mixbench.stages.journal import DiskJournal, Stopped
-from mixbench.stages.runs import Run, Setup, State, weights
-from mixbench.stages.training import learning_rate, train
+from mixbench.registry.units import find
 from mixbench.testing import ToyTask
+from mixbench.train.checkpoints import DiskJournal, Stopped
+from mixbench.train.loop import train
+from mixbench.train.schedule import learning_rate
+from mixbench.train.setup import Run, Setup, State, weights
 
 RECIPE = Recipe(model="toy", epochs=3, batch_size=30, lr=0.05, tail=2)  # 3 steps an epoch
 

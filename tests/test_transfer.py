@@ -1,7 +1,6 @@
 """Fine-tuning starts from the same method's model of other images, and is plain unless asked."""
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,12 @@ import torch
 from torchvision.datasets import Food101
 
 from mixbench.contract import Task
+from mixbench.contract.loading import load_task
 from mixbench.errors import DataError
-from mixbench.images.decode import read_image
-from mixbench.registry.units import find, load_task
+from mixbench.registry.units import find
+from mixbench.vision.images.decode import read_image
+from tests.support import Run
 
-Run = Callable[..., Any]
 TASKS = ["food101", "cub", "sun397"]
 TINY = [
     *("--set", "imagenet.epochs=1", "--set", "imagenet.classes=3", "--set", "imagenet.side=32"),

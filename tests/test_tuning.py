@@ -2,19 +2,17 @@
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from mixbench.declare import Recipe
 from mixbench.errors import UsageError
-from mixbench.leaderboard.board import leaderboards
+from mixbench.leaderboard.table import leaderboards
 from mixbench.plan.tuning import candidates, grid_of, read_grid
 from mixbench.records.schema import parse
+from tests.support import Run
 
-Run = Callable[..., Any]
 RECIPE = Recipe("resnet8", 5, lr=0.02, weight_decay=5e-4)
 DIGITS = [
     *("-t", "digits", "--set", "digits.epochs=2", "--set", "digits.tail=1"),

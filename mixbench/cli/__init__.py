@@ -4,17 +4,26 @@ import click
 
 import mixbench
 from mixbench.cli.cache import cache
-from mixbench.cli.comparing import compare, score
-from mixbench.cli.control import cancel, logs, status
+from mixbench.cli.cancel import cancel
+from mixbench.cli.check import check
+from mixbench.cli.compare import compare
 from mixbench.cli.data import data
 from mixbench.cli.doctor import doctor
-from mixbench.cli.drawing import figure
-from mixbench.cli.leaderboards import leaderboard, submit, verify
-from mixbench.cli.listing import info, list_units
-from mixbench.cli.reports import report
-from mixbench.cli.run import plan, run
+from mixbench.cli.figure import figure
+from mixbench.cli.info import info
+from mixbench.cli.leaderboard import leaderboard
+from mixbench.cli.list import list_units
+from mixbench.cli.logs import logs
+from mixbench.cli.new import new
+from mixbench.cli.plan import plan
+from mixbench.cli.preview import preview
+from mixbench.cli.report import report
+from mixbench.cli.run import run
+from mixbench.cli.score import score
 from mixbench.cli.site import site
-from mixbench.cli.writing import check, new, preview
+from mixbench.cli.status import status
+from mixbench.cli.submit import submit
+from mixbench.cli.verify import verify
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -16,8 +16,8 @@ from mixbench.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from mixbench.plan.graph import Stage
-    from mixbench.store import Store
+    from mixbench.storage.spec import Stage
+    from mixbench.storage.store import Store
 
 
 @click.group()
@@ -31,22 +31,25 @@ def cache() -> None:
 def list_stages(*, as_json: bool, store_path: Path) -> None:
     """List the finished stages."""
     store = existing_store(store_path)
-    rows = []
-    for key in store.finished_keys():
-        manifest = store.manifest(key)
-        size = sum(file["bytes"] for file in manifest["files"].values())
-        spec = manifest["spec"]
-        rows.append(
-            {"key": key, "kind": spec["kind"], "cell": spec["label"], "bytes": size}
-            | {"ended": manifest["ended"]}
-        )
+    manifests = [store.manifest(key) for key in store.finished_keys()]
+    sizes = [sum(file.bytes for file in manifest.files.values()) for manifest in manifests]
     if as_json:
+        rows = [
+            {
+                "key": manifest.key,
+                "kind": manifest.spec.stage.kind,
+                "cell": manifest.spec.stage.label,
+                "bytes": size,
+                "ended": manifest.ended,
+            }
+            for manifest, size in zip(manifests, sizes, strict=True)
+        ]
         click.echo(json.dumps(rows, indent=1))
         return
-    for row in rows:
-        size = f"{row['bytes'] / 2**20:.2f} MiB"
-        click.echo(f"{row['key'][:8]}  {row['kind']:8} {size:>11}  {row['ended']}  {row['cell']}")
-    click.echo(f"{len(rows)} stages, {sum(row['bytes'] for row in rows) / 2**20:.1f} MiB")
+    for manifest, size in zip(manifests, sizes, strict=True):
+        stage, mib = manifest.spec.stage, f"{size / 2**20:.2f} MiB"
+        click.echo(f"{manifest.key[:8]}  {stage.kind:8} {mib:>11}  {manifest.ended}  {stage.label}")
+    click.echo(f"{len(sizes)} stages, {sum(sizes) / 2**20:.1f} MiB")
 
 
 @cache.command()
@@ -81,8 +84,8 @@ def _reasons(stage: "Stage", store: "Store") -> list[str]:
 
     if store.finished(stage.key):
         return []
-    stored = [store.manifest(key)["spec"] for key in store.finished_keys()]
-    same = [s for s in stored if (s["kind"], s["label"]) == (stage.kind, stage.label)]
+    stored = [store.manifest(key).spec.stage for key in store.finished_keys()]
+    same = [s for s in stored if (s.kind, s.label) == (stage.kind, stage.label)]
     if not same:
         return ["no such stage is stored"]
     renewed = {role for role, key in stage.inputs.items() if not store.finished(key)}
@@ -94,7 +97,7 @@ def _reasons(stage: "Stage", store: "Store") -> list[str]:
 @store_option
 def gc(*, dry_run: bool, store_path: Path) -> None:
     """Remove what neither a record nor the newest or a running command rests on."""
-    from mixbench.leaderboard.reports import read_records
+    from mixbench.leaderboard.store_report import read_records
 
     store = existing_store(store_path)
     kept = {stage.key for record in read_records(store) for stage in record.stages}
@@ -117,13 +120,13 @@ def gc(*, dry_run: bool, store_path: Path) -> None:
 
 def _wanted(store: "Store") -> set[str]:
     """Return the stages of the newest run, and of every run whose launcher is alive."""
-    from mixbench.store import read_json
+    from mixbench.storage.notes import RUNS
 
-    runs = [read_json(path) for path in sorted(store.runs.glob("*.json"))]
-    alive = [run for run in runs if Path(f"/proc/{run['pid']}").exists()]
+    paths = store.noted_runs()
+    alive = [path for path in paths if store.launcher_lease(path).fresh()]
     return {
-        stage["key"]
-        for run in [*alive, *runs[-1:]]
-        for cell in run["cells"]
-        for stage in cell["stages"]
+        stage.key
+        for path in {*alive, *paths[-1:]}
+        for cell in RUNS.read(path).cells
+        for stage in cell.stages
     }

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mixbench.cli.data_make import make
 from mixbench.cli.data_sets import data_set, filling, missing
-from mixbench.cli.making import make
 from mixbench.cli.options import as_json
-from mixbench.cli.waiting import bar, spinner
+from mixbench.cli.progress import bar, spinner
 from mixbench.declare import Archive, Data
 from mixbench.errors import DataError
 
 if TYPE_CHECKING:
-    from mixbench.archives import Finding
-    from mixbench.plan.data import DataSet
+    from mixbench.datasets.archives import Finding
+    from mixbench.datasets.locate import DataSet
 
 FEW = 10  # wrong files that are named
 
@@ -33,7 +33,7 @@ data.add_command(make)
 @as_json
 def list_data(*, as_json: bool) -> None:
     """List the data sets, and where they are."""
-    from mixbench.plan.data import sets_by_name, whereabouts
+    from mixbench.datasets.locate import sets_by_name, whereabouts
 
     rows = [
         {
@@ -66,8 +66,8 @@ def get(name: str, source: Path | None, folder: Path | None) -> int:
 
     The same command again continues where the last one stopped.
     """
-    from mixbench.plan.data import home
-    from mixbench.registry.units import make_task
+    from mixbench.contract.loading import make_task
+    from mixbench.datasets.locate import home
 
     chosen = data_set(name)
     declared = chosen.data
@@ -96,7 +96,7 @@ def get(name: str, source: Path | None, folder: Path | None) -> int:
 
 def _get_weights(chosen: "DataSet", source: Path | None) -> None:
     """Fetch the published weights that tasks on this data start from."""
-    from mixbench.plan.data import weights_home
+    from mixbench.datasets.locate import weights_home
 
     folder = weights_home()
     with filling(folder):
@@ -109,15 +109,15 @@ def _get_weights(chosen: "DataSet", source: Path | None) -> None:
 
 def published_weights(chosen: "DataSet") -> list[Archive]:
     """Return the weights from which the tasks on some data start."""
-    from mixbench.plan.data import alike
+    from mixbench.datasets.locate import alike
 
-    published = (one.task.declared.get("published", {}) for one in alike(chosen))
+    published = (one.task.declared.published for one in alike(chosen))
     return [archive for by_model in published for archive in by_model.values()]
 
 
 def _fetched(archive: Archive, source: Path | None, folder: Path, declared: Data) -> Path:
     """Return the path of an archive that is what was published."""
-    from mixbench.archives import check, download
+    from mixbench.datasets.archives import check, download
 
     places = [place / archive.name for place in (source, folder) if place is not None]
     path = next((place for place in places if place.exists()), None)
@@ -145,7 +145,7 @@ def verify(*, name: str, folder: Path | None, images: bool, as_json: bool) -> in
 
     Generated data is compared with what was written.
     """
-    from mixbench.plan.data import whereabouts
+    from mixbench.datasets.locate import whereabouts
 
     chosen = data_set(name)
     place = folder.expanduser().resolve() if folder else whereabouts(chosen.data)
@@ -154,9 +154,9 @@ def verify(*, name: str, folder: Path | None, images: bool, as_json: bool) -> in
 
 def _verified(chosen: "DataSet", folder: Path, *, images: bool, as_json: bool) -> int:
     """Print what is found in a data set's folder; return the exit code."""
-    from mixbench.plan.data import MARK, alike
-    from mixbench.plan.verify import compare
-    from mixbench.registry.units import make_task
+    from mixbench.contract.loading import make_task
+    from mixbench.datasets.locate import MARK, alike
+    from mixbench.datasets.verify import compare
 
     declared = chosen.data
     findings = list(compare(declared, folder))
@@ -185,8 +185,8 @@ def _verified(chosen: "DataSet", folder: Path, *, images: bool, as_json: bool) -
 
 def _opened(trees: list[Path]) -> list["Finding"]:
     """Open the image files, if there are any; return how many can be read, and who cannot."""
-    from mixbench.archives import Finding
-    from mixbench.images.folders import unreadable
+    from mixbench.datasets.archives import Finding
+    from mixbench.vision.images.folders import unreadable
 
     if not trees:
         return []

@@ -9,12 +9,12 @@ from mixbench.declare import Data
 from mixbench.errors import DataError, DataFull, UnknownName, naming_full_disk
 
 if TYPE_CHECKING:
-    from mixbench.plan.data import DataSet
+    from mixbench.datasets.locate import DataSet
 
 
 def data_set(name: str) -> "DataSet":
     """Return a data set by its name, by that of a task that reads it, or by the task's file."""
-    from mixbench.plan.data import sets_by_name, sets_of
+    from mixbench.datasets.locate import sets_by_name, sets_of
     from mixbench.registry.units import available, find
 
     if name.endswith(".py"):

@@ -64,13 +64,11 @@ def _units() -> str:
 
 def _data() -> str:
     """Check the data of the tasks whose data comes with an installed package."""
-    from mixbench.plan.data import locate
+    from mixbench.datasets.locate import locate
     from mixbench.registry.units import find, paths
 
     cards = [find("task", name) for name in paths("task")]
-    found = {
-        card.name: locate(card, None).origin for card in cards if card.declared["data"].package
-    }
+    found = {card.name: locate(card, None).origin for card in cards if card.declared.data.package}
     wrong = [name for name, origin in found.items() if origin != "official"]
     if wrong:
         raise MixbenchError(f"not the official files: {', '.join(wrong)}")

@@ -12,9 +12,10 @@ from mixbench.errors import BadParameter, UsageError
 
 if TYPE_CHECKING:
     from mixbench.engines.engine import Engine
-    from mixbench.engines.scheduler import Limits, Means
+    from mixbench.engines.scheduler import Limits
     from mixbench.engines.settings import RaySettings, Settings, SlurmSettings
-    from mixbench.store import Store
+    from mixbench.storage.spec import ExecutionOptions
+    from mixbench.storage.store import Store
 
 Command = Callable[..., Any]
 Asked = TypeVar("Asked", "SlurmSettings", "RaySettings")
@@ -48,7 +49,7 @@ OPTIONS = (
         "small nets fill a GPU so.",
     ),
     click.option(
-        "--record", is_flag=True,
+        "--cuda-graphs", is_flag=True,
         help="Record the work of a training step as a CUDA graph, after comparing it with the "
         "plain step: meant for small nets.",
     ),
@@ -78,7 +79,7 @@ def engine_options(command: Command) -> Command:
 
 @dataclass(frozen=True)
 class Run:
-    """What the options make of a run: an engine when there is a store for it, means and limits.
+    """What the options make of a run: an engine once there is a store, options and limits.
 
     Attributes
     ----------
@@ -89,7 +90,7 @@ class Run:
     """
 
     name: str
-    means: "Means"
+    options: "ExecutionOptions"
     limits: "Limits"
     engine: "Callable[[Store], Engine]"
     nodes: int
@@ -109,8 +110,9 @@ def engine_of(options: dict[str, Any], threads: int) -> Run:
     UsageError
         If there is no such machine, GPU or setting.
     """
-    from mixbench.engines.scheduler import Limits, Means
+    from mixbench.engines.scheduler import Limits
     from mixbench.engines.settings import read_settings_file
+    from mixbench.storage.spec import ExecutionOptions
 
     if options["pack"] > 1 and options["gpus_per_cell"] > 1:
         raise UsageError(
@@ -133,11 +135,11 @@ def engine_of(options: dict[str, Any], threads: int) -> Run:
         raise UsageError("--max-gpu-hours: there are no GPUs here whose hours could be counted.")
     return Run(
         name,
-        Means(
+        ExecutionOptions(
             checkpoint_every=options["checkpoint_every"],
             workers=workers if options["workers"] is None else options["workers"],
             processes=options["gpus_per_cell"] * nodes,
-            record=options["record"],
+            cuda_graphs=options["cuda_graphs"],
             pack=options["pack"],
         ),
         Limits(

@@ -12,7 +12,7 @@ from mixbench.errors import UnknownName, UsageError
 if TYPE_CHECKING:
     from mixbench.plan.cells import Cell
     from mixbench.plan.request import Request
-    from mixbench.store import Store
+    from mixbench.storage.store import Store
 
 Command = Callable[..., Any]
 STORE_VARIABLE = "MIXBENCH_STORE"
@@ -95,7 +95,7 @@ def asked_cells(options: dict[str, Any]) -> "list[Cell]":
 
 def _of_suite(options: dict[str, Any]) -> "list[Cell]":
     """Return a suite's cells, those of the given methods, tasks and seeds if there are any."""
-    from mixbench.leaderboard.suites import folder_of, suite_cells
+    from mixbench.leaderboard.suite import folder_of, suite_cells
 
     cells = suite_cells(folder_of(options["suite"]), quick=options["protocol"] == QUICK)
     chosen = cells
@@ -160,7 +160,7 @@ def existing_store(path: Path) -> "Store":
     UsageError
         If there is none.
     """
-    from mixbench.store import Store
+    from mixbench.storage.store import Store
 
     store = Store(path)
     if not (store.root / "stages").is_dir():

@@ -1,11 +1,9 @@
-"""``mixbench run`` and ``mixbench plan``: from a question to its answer."""
+"""``mixbench run``: run what is missing, and rank what is finished."""
 
 import json
-import os
 import shlex
 import signal
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +18,9 @@ if TYPE_CHECKING:
     from mixbench.engines.board import Board
     from mixbench.plan.graph import Plan
     from mixbench.records.schema import Record
-    from mixbench.store import Store
+    from mixbench.storage.notes import RunNote
+    from mixbench.storage.store import Store
+from mixbench.cli.plan import counted, show_plan
 
 INTERRUPTED = 130
 
@@ -42,15 +42,15 @@ def run(
     """
     from mixbench.engines.preflight import preflight
     from mixbench.plan.graph import plan as make_plan
-    from mixbench.store import Store
+    from mixbench.storage.store import Store
 
     plan = make_plan(asked_cells(options))
     store = Store(store_path)
     threads = max(cell.recipe.threads for cell in plan.cells)
     how = engine_of(options, threads)
-    _check_shares(plan, how.means.processes)
+    _check_shares(plan, how.options.processes)
     if dry_run:
-        return _show_plan(plan, store, as_json=as_json)
+        return show_plan(plan, store, as_json=as_json)
     with naming_full_disk(store.root):
         store.open()
         preflight(plan, store, fresh=fresh)
@@ -59,18 +59,6 @@ def run(
         if detach:
             return _detach(store, how)
         return _run(plan, store, how, as_json=as_json)
-
-
-@click.command()
-@request_options
-@store_option
-@as_json
-def plan(*, store_path: Path, as_json: bool, **options: Any) -> int:
-    """Show what a run would do: cells, stages, what is cached or shared (= run --dry-run)."""
-    from mixbench.plan.graph import plan as make_plan
-    from mixbench.store import Store
-
-    return _show_plan(make_plan(asked_cells(options)), Store(store_path), as_json=as_json)
 
 
 def _detach(store: "Store", how: "Run") -> int:
@@ -118,7 +106,7 @@ def _run(plan: "Plan", store: "Store", how: "Run", *, as_json: bool) -> int:
     from mixbench.engines.board import Board, survey
     from mixbench.engines.progress import Show
     from mixbench.engines.scheduler import Scheduler
-    from mixbench.records.evidence import write_record
+    from mixbench.records.writer import SettledCell, write_record
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stopped politely, either way
     command = ["mixbench", *sys.argv[1:]]
@@ -128,13 +116,16 @@ def _run(plan: "Plan", store: "Store", how: "Run", *, as_json: bool) -> int:
         board = Board(plan, store, engine.num_slots, engine.gpus, how.nodes)
         survey(board, show.notice)
         show.notice(_headline(plan, board))
-        _note_run(plan, store, command, how.name)
+        note = store.note_run(_noted(plan, command, how.name))
 
         def on_cell(number: int) -> None:
-            records.append(write_record(number, board, _as_recorded(command)))
+            outcomes, ran = board.outcomes(number), board.ran_for(number)
+            settled = SettledCell(plan, store, number, outcomes, ran)
+            records.append(write_record(settled, _as_recorded(command)))
 
         try:
-            Scheduler(board, engine, show, on_cell, how.means, how.limits).run()
+            with store.launcher_lease(note).held(lambda: None):
+                Scheduler(board, engine, show, on_cell, how.options, how.limits).run()
         except KeyboardInterrupt:
             finished = board.count("done", "cached")
             left = "goes on" if engine.outlives else "has left checkpoints"
@@ -156,8 +147,8 @@ def _as_recorded(command: list[str]) -> list[str]:
 
 def _conclude(records: list["Record"], store: "Store", *, as_json: bool) -> int:
     """Print the answer, say where the files lie, name what failed."""
-    from mixbench.leaderboard.reports import boards_about, read_records, write_reports
-    from mixbench.leaderboard.tables import to_json, to_terminal
+    from mixbench.leaderboard.formats import to_json, to_terminal
+    from mixbench.leaderboard.store_report import boards_about, read_records, write_reports
 
     known = read_records(store, artifacts=False)
     boards = boards_about(store, known, records)
@@ -180,77 +171,28 @@ def _headline(plan: "Plan", board: "Board") -> str:
     """Return one line about what is asked and what there is to do."""
     cells = plan.cells
     product = " x ".join((
-        _counted("method", len({cell.method.label for cell in cells})),
-        _counted("task", len({cell.task.label for cell in cells})),
-        _counted("seed", len({cell.seed for cell in cells})),
+        counted("method", len({cell.method.label for cell in cells})),
+        counted("task", len({cell.task.label for cell in cells})),
+        counted("seed", len({cell.seed for cell in cells})),
     ))
     todo = board.count("waiting")
     cached = len(board.states) - todo
     return (
-        f"{product} = {_counted('cell', len(cells))}, {len(plan.stages)} stages: {cached} cached, "
+        f"{product} = {counted('cell', len(cells))}, {len(plan.stages)} stages: {cached} cached, "
         f"{todo} to run in {board.num_slots} slots   store {board.store.root}"
     )
 
 
-def _counted(noun: str, number: int) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def _noted(plan: "Plan", command: list[str], engine: str) -> "RunNote":
+    """Return the plan as `status` and `logs` in other shells read it."""
+    from mixbench.storage.files import now
+    from mixbench.storage.notes import CellNote, RunNote, StageNote
 
-
-def _note_run(plan: "Plan", store: "Store", command: list[str], engine: str) -> None:
-    """Leave the plan in the store, for `status` and `logs` of any shell."""
-    from mixbench.store import now, write_json
-
-    stamp = now().replace(":", "").replace("-", "")
     cells = [
-        {
-            "cell": cell.label,
-            "stages": [
-                {"kind": plan.stages[key].kind, "key": key} for key in plan.rests_on(chain[-1])
-            ],
-        }
+        CellNote(
+            cell.label,
+            tuple(StageNote(plan.stages[key].kind, key) for key in plan.rests_on(chain[-1])),
+        )
         for cell, chain in zip(plan.cells, plan.chains, strict=True)
     ]
-    content = {"created": now(), "command": command, "pid": os.getpid(), "engine": engine}
-    write_json(store.runs / f"{stamp}-{os.getpid()}.json", {**content, "cells": cells})
-
-
-def _show_plan(plan: "Plan", store: "Store", *, as_json: bool) -> int:
-    """Print the stages with what would become of each."""
-    uses = Counter(key for chain in plan.chains for key in plan.rests_on(chain[-1]))
-    rows = [
-        {
-            "stage": stage.kind,
-            "cell": stage.label,
-            "key": key,
-            "state": "cached" if store.finished(key) else "to run",
-            "cells": uses[key],
-        }
-        for key, stage in plan.stages.items()
-    ]
-    if as_json:
-        click.echo(json.dumps(rows, indent=1))
-        return 0
-    for row in rows:
-        shared = f", shared by {row['cells']} cells" if int(str(row["cells"])) > 1 else ""
-        click.echo(f"{row['state']:7} {row['stage']:8} {row['cell']}{shared}")
-    cached = sum(row["state"] == "cached" for row in rows)
-    click.echo(
-        f"{_counted('cell', len(plan.cells))}, {len(rows)} stages: {cached} cached, "
-        f"{len(rows) - cached} to run"
-    )
-    if cost := _foreseen(plan, store):
-        click.echo(cost)
-    return 0
-
-
-def _foreseen(plan: "Plan", store: "Store") -> str:
-    """Say what the stages to run will cost, by what the store has; nothing if it has nothing."""
-    from mixbench.engines.estimate import estimate
-    from mixbench.engines.progress import duration
-
-    found = estimate((s for key, s in plan.stages.items() if not store.finished(key)), store)
-    if found.unknown == found.stages:
-        return ""
-    gpus = f", {found.gpu_s / 3600:.3g} GPU-hours" if found.gpu_s else ""
-    less = f", and {_counted('stage', found.unknown)} of unknown cost" if found.unknown else ""
-    return f"about {duration(found.wall_s)} in one slot{gpus}, by earlier stages of the store{less}"
+    return RunNote(now(), tuple(command), engine, tuple(cells))

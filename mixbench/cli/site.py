@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from mixbench.cli.leaderboards import chosen
+from mixbench.cli.leaderboard import chosen_suites
 
 
 @click.group()
@@ -22,5 +22,5 @@ def build(names: tuple[str, ...], *, out: Path) -> None:
     """Write the pages of suites, all by default; open index.html in any browser."""
     from mixbench.site.pages import Site
 
-    number = sum(1 for _ in Site(chosen(names)).build(out))
+    number = sum(1 for _ in Site(chosen_suites(names)).build(out))
     click.echo(f"{number} files; open {out / 'index.html'}")

@@ -76,6 +76,19 @@ class Method(nn.Module):
         """Return the training loss, a scalar: by default the task's loss, mixed like the images."""
         return mixed_loss(step.loss, output.out, sources, step.targets)
 
+    def load_state_dict(
+        self,
+        state_dict: Mapping[str, Any],
+        strict: bool = True,  # noqa: FBT001, FBT002  # torch's signature
+        assign: bool = False,  # noqa: FBT001, FBT002
+    ) -> Any:
+        """Load parameters and buffers, with the buffers that only `prepare` registers."""
+        known = {name for name, _ in self.named_parameters(recurse=False)}
+        for name, tensor in state_dict.items():
+            if "." not in name and name not in known:
+                self.register_buffer(name, tensor.clone())
+        return super().load_state_dict(state_dict, strict, assign)
+
     def predict(self, output: Output) -> Tensor:
         """Return the prediction at test, in the form of `Output.out`."""
         return output.out

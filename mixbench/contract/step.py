@@ -65,13 +65,16 @@ class Step:
         The method's only source of randomness, on the CPU.
     num_looked_at
         Images that the model was run on, and differentiated by, to find where they are salient.
-    spare
-        Whether nothing but the method reads the batch: in training.
     site
         Where the mixing happens in this step: ``"input"`` or ``"block1"``, ``"block2"``, ...
+
+    Parameters
+    ----------
+    overwritable
+        Whether nothing but the method reads the batch, as in training.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # all that a step consists of
         self,
         images: Tensor,
         targets: Tensor,
@@ -80,6 +83,7 @@ class Step:
         task: Task,
         model: nn.Module,
         split: Split | None = None,
+        overwritable: bool = False,
     ) -> None:
         self.images = images
         self.targets = targets
@@ -88,7 +92,7 @@ class Step:
         self.model = model
         self.site = "input"
         self.num_looked_at = 0
-        self.spare = False
+        self._overwritable = overwritable
         self._split = split
 
     def loss(self, out: Tensor, targets: Tensor) -> Tensor:
@@ -96,9 +100,9 @@ class Step:
         own: Callable[[Tensor, Tensor], Tensor] = getattr(self.model, "loss", self.task.loss)
         return own(out, targets)
 
-    def spares(self, x: Tensor) -> bool:
+    def may_overwrite(self, x: Tensor) -> bool:
         """Tell whether `x` may be overwritten: it is the batch, which nothing else reads."""
-        return self.spare and x is self.images
+        return self._overwritable and x is self.images
 
     def draw(self, classes: Tensor) -> Tensor:
         """Append one fresh, augmented item of every given class to the batch.

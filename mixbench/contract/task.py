@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from mixbench.archives import Finding, unpack
+from mixbench.datasets.archives import Finding, unpack
 from mixbench.declare import Archive, Data, Metric, Need, Recipe, Reference, Synthetic
 from mixbench.errors import MixbenchError
 
@@ -214,7 +214,7 @@ class Task:
             If they cannot be read, or are another model's.
         """
 
-    def once(self, model: nn.Module, split: Split) -> Split:  # noqa: ARG002  # for tasks to define
+    def precompute_frozen(self, model: nn.Module, split: Split) -> Split:  # noqa: ARG002  # for tasks to define
         """Return a part with what the model never changes computed once: by default, the part."""
         return split
 

@@ -4,20 +4,13 @@ These declarations are read from the file without running it, so that listing, p
 reporting need neither torch nor the file's own imports. This package therefore imports none of it.
 """
 
-from mixbench.declare.alike import (
-    COCO_2014_ARCHIVES,
-    CORRUPTED,
-    CUB,
-    FINE_TUNING,
-    MEAN_AVERAGE_PRECISION,
-    MULTI_LABEL_FINE_TUNING,
-    SMALL_NETS,
-    TOP1,
-    TOP1_AND_TOP5,
-    VOC_2007,
-    pretrained_on,
+from mixbench.declare.attacks import (
+    EPS_4_255,
+    EPS_8_255,
+    EPSILONS,
+    EPSILONS_ASCENDING,
+    under_attack,
 )
-from mixbench.declare.attacks import EPSILONS, EPSILONS_ASCENDING, under_attack
 from mixbench.declare.facts import (
     BASELINE,
     Archive,
@@ -38,21 +31,45 @@ from mixbench.declare.facts import (
     Weights,
     table_row,
 )
+from mixbench.declare.shared import (
+    COCO_2014_ARCHIVES,
+    COCO_2014_IMAGE_ARCHIVES,
+    CORRUPTED,
+    CORRUPTIONS,
+    CUB,
+    FINE_TUNING,
+    MEAN_AVERAGE_PRECISION,
+    MULTI_LABEL_FINE_TUNING,
+    PRETRAINED_ON_IMAGENET,
+    SMALL_NETS,
+    TOP1,
+    TOP1_AND_TOP5,
+    VOC_2007,
+    VOC_2007_AND_2012,
+    for_each_corruption,
+    pretrained_on,
+)
 
 __all__ = [
     "BASELINE",
     "COCO_2014_ARCHIVES",
+    "COCO_2014_IMAGE_ARCHIVES",
     "CORRUPTED",
+    "CORRUPTIONS",
     "CUB",
     "EPSILONS",
     "EPSILONS_ASCENDING",
+    "EPS_4_255",
+    "EPS_8_255",
     "FINE_TUNING",
     "MEAN_AVERAGE_PRECISION",
     "MULTI_LABEL_FINE_TUNING",
+    "PRETRAINED_ON_IMAGENET",
     "SMALL_NETS",
     "TOP1",
     "TOP1_AND_TOP5",
     "VOC_2007",
+    "VOC_2007_AND_2012",
     "Archive",
     "Count",
     "CountOrZero",
@@ -69,6 +86,7 @@ __all__ = [
     "SearchGrid",
     "Synthetic",
     "Weights",
+    "for_each_corruption",
     "pretrained_on",
     "table_row",
     "under_attack",

@@ -9,6 +9,7 @@ Space = Literal["pixel", "normalized"]
 PAPER_EPSILONS = (0.1, 0.2, 0.3)  # of Table 5, arXiv:2106.09011, which does not say in which space
 EPSILONS = (*PAPER_EPSILONS, 1 / 255, 2 / 255, 4 / 255, 8 / 255)
 EPSILONS_ASCENDING = tuple(sorted(EPSILONS))
+EPS_4_255, EPS_8_255 = 4 / 255, 8 / 255
 
 
 class Attack(NamedTuple):
@@ -68,7 +69,7 @@ def attacks_of(
 def under_attack(
     eps: Sequence[float] = EPSILONS,
     eps_space: Space = "pixel",
-    pgd_eps: Sequence[float] = (8 / 255,),
+    pgd_eps: Sequence[float] = (EPS_8_255,),
     pgd_steps: int = 20,
 ) -> tuple[Metric, ...]:
     """Return the metrics of a task that attacks: accuracies over all images, clean and attacked.

@@ -21,9 +21,11 @@ File = Annotated[str, "file"]
 # or ``timm:TAG``), those of a finished cell (``pretrained``; ``synthetic``, if that cell's data is
 # generated) or a file.
 Weights = Annotated[str, "weights"]
+# A value of a parameter, in the types that ``--set`` can give.
+ParameterValue = bool | int | float | str | tuple[bool | int | float | str, ...]
 BASELINE = "none"  # the method that mixes nothing
-# What a task that evaluates another's models has of that task, unless it declares it itself.
-OF_THE_SUBJECT = (
+# What an evaluation takes over from its base task, unless it declares it itself.
+OF_THE_BASE_TASK = (
     *("data", "variants", "synthetic", "models", "takes_timm", "protocols", "by_model"),
 )
 

@@ -3,15 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
 
 from mixbench.plan.graph import Plan
-from mixbench.store import Store
+from mixbench.plan.status import BROKEN, SETTLED, Outcome, Status
+from mixbench.storage.store import Store
 
-Status = Literal["waiting", "running", "done", "cached", "failed", "diverged", "skipped"]
-SETTLED: frozenset[Status] = frozenset({"done", "cached", "failed", "diverged", "skipped"})
 OVER: frozenset[Status | None] = SETTLED | {None}  # None: not wanted again
-BROKEN: frozenset[Status] = frozenset({"failed", "diverged", "skipped"})
 
 
 @dataclass
@@ -59,7 +56,7 @@ class Board:
     nodes: int = 1
     gpu_s: float = 0.0
     states: dict[str, StageState] = field(default_factory=dict)
-    payers: dict[str, int] = field(default_factory=dict)  # the cell that a stage was first run for
+    cost_owner: dict[str, int] = field(default_factory=dict)  # the cell a stage was first run for
 
     def count(self, *statuses: Status) -> int:
         """Return how many stages have one of the statuses."""
@@ -77,6 +74,19 @@ class Board:
         """Return a stage's status; None if it is not wanted."""
         state = self.states.get(key)
         return state.status if state else None
+
+    def outcomes(self, cell: int) -> dict[str, Outcome]:
+        """Return how each of a cell's own stages ended, as far as it was wanted."""
+        wanted = (key for key in self.plan.chains[cell] if key in self.states)
+        return {key: Outcome(self.states[key].status, self.states[key].reason) for key in wanted}
+
+    def ran_for(self, cell: int) -> frozenset[str]:
+        """Return the stages that were computed for a cell, and for no cell that settled earlier."""
+        keys = self.plan.rests_on(self.plan.chains[cell][-1])
+        for key in keys:
+            if self.status(key) == "done":
+                self.cost_owner.setdefault(key, cell)
+        return frozenset(key for key in keys if self.cost_owner.get(key) == cell)
 
     def settled(self, cell: int) -> bool:
         """Tell whether nothing more will happen to a cell."""
@@ -106,7 +116,9 @@ class Board:
         """
         groups: dict[str, list[str]] = {}
         for key in self.ready():
-            groups.setdefault(self.plan.stages[key].common if size > 1 else key, []).append(key)
+            groups.setdefault(self.plan.stages[key].packable_with if size > 1 else key, []).append(
+                key
+            )
         return [
             group[i : i + size] for group in groups.values() for i in range(0, len(group), size)
         ]

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple, Protocol
 
 def stage_command(root: Path, *keys: str) -> list[str]:
     """Return the command that runs a stage, the same on every engine; or several in turns."""
-    return [sys.executable, "-m", "mixbench.stage", str(root), *keys]
+    return [sys.executable, "-m", "mixbench.worker", str(root), *keys]
 
 
 class Ended(NamedTuple):

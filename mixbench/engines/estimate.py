@@ -1,14 +1,14 @@
 """What stages will cost, by what stages of the same kind, task and model have cost in the store."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from statistics import median
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mixbench.errors import Damaged
-from mixbench.plan.graph import Stage
-from mixbench.store import Store
+from mixbench.storage.spec import Stage
+from mixbench.storage.store import Store
 
 
 class Estimate(NamedTuple):
@@ -32,16 +32,16 @@ def estimate(stages: Iterable[Stage], store: Store) -> Estimate:
     """Return what stages will cost; trainings cost by their epochs."""
     known: dict[tuple[str, ...], list[tuple[float, float]]] = defaultdict(list)
     for key in store.finished_keys():
-        with suppress(Damaged, KeyError):
+        with suppress(Damaged):
             manifest = store.manifest(key)
-            spec, cost = manifest["spec"], manifest["cost"]
-            size = max(spec["num_epochs"], 1)
-            known[_alike(spec)].append((cost["wall_s"] / size, cost["gpu_s"] / size))
+            stage, cost = manifest.spec.stage, manifest.cost
+            size = max(stage.num_epochs, 1)
+            known[_similar(stage)].append((cost.wall_s / size, cost.gpu_s / size))
     wall_s = gpu_s = 0.0
     number = unknown = 0
     for stage in stages:
         number += 1
-        costs = known.get(_alike({"kind": stage.kind, "identity": stage.identity}))
+        costs = known.get(_similar(stage))
         if costs is None:
             unknown += 1
             continue
@@ -51,7 +51,7 @@ def estimate(stages: Iterable[Stage], store: Store) -> Estimate:
     return Estimate(wall_s, gpu_s, number, unknown)
 
 
-def _alike(spec: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return what stages must have in common for their costs to be alike."""
-    identity = spec["identity"]
-    return spec["kind"], identity["task"]["name"], str(identity.get("model", ""))
+def _similar(stage: Stage) -> tuple[str, ...]:
+    """Return what stages must have in common for their costs to be comparable."""
+    identity = stage.identity
+    return stage.kind, identity.task.name, identity.run.model if identity.run else ""

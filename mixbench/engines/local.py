@@ -16,7 +16,7 @@ from pathlib import Path
 from mixbench.engines import engine
 from mixbench.engines.engine import Ended
 from mixbench.engines.gpus import Slot
-from mixbench.stage import LIFELINE
+from mixbench.worker.protocol import LIFELINE
 
 GRACE_S, REAP_S = 15.0, 2.0
 # What torchrun and its like set for their processes, of which a stage is none.

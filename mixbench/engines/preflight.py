@@ -3,15 +3,12 @@
 import json
 import subprocess
 import sys
-from dataclasses import asdict
 
 from mixbench.errors import UsageError
-from mixbench.plan.graph import Plan, Stage
-from mixbench.registry.cards import Kind
+from mixbench.plan.graph import Plan
 from mixbench.registry.units import find
-from mixbench.store import Store
-
-KINDS: tuple[Kind, Kind] = ("method", "task")
+from mixbench.storage.spec import STAGES, Stage
+from mixbench.storage.store import Store
 
 
 def preflight(plan: Plan, store: Store, *, fresh: bool) -> None:
@@ -30,16 +27,16 @@ def preflight(plan: Plan, store: Store, *, fresh: bool) -> None:
     UsageError
         With the first complaint.
     """
-    specs = {}
+    stages = {}
     for key, stage in plan.stages.items():
         if _begins(stage) and _may_not_fit(stage) and (fresh or not store.finished(key)):
             unseeded = stage.label.rpartition("/")[0]  # seeds, or candidates, are alike in this
-            specs[unseeded] = asdict(stage)
-    if not specs:
+            stages[unseeded] = STAGES.text(stage)
+    if not stages:
         return
     done = subprocess.run(
-        [sys.executable, "-m", "mixbench.stages.check"],
-        input=json.dumps(list(specs.values())),
+        [sys.executable, "-m", "mixbench.worker.preflight"],
+        input="\n".join(stages.values()),
         capture_output=True,
         text=True,
         check=False,
@@ -60,12 +57,8 @@ def _begins(stage: Stage) -> bool:
 
 def _may_not_fit(stage: Stage) -> bool:
     """Tell whether a training has a method that checks, a foreign model, or files to start from."""
-    method, task = (find(kind, _called(stage, kind)) for kind in KINDS)
-    foreign = stage.identity["model"] not in task.declared["models"]
-    starts = any(place.startswith("task.") for place in stage.places)
-    return "check" in method.defines or foreign or starts
-
-
-def _called(stage: Stage, kind: Kind) -> str:
-    """Return the name of a stage's unit, or its file."""
-    return str(stage.places.get(kind, stage.identity[kind]["name"]))
+    files, run = stage.paths.unit_files, stage.run
+    method = find("method", files.get("method", run.method.name))
+    task = find("task", files.get("task", stage.identity.task.name))
+    foreign = run.model not in task.declared.models
+    return "check" in method.defines or foreign or bool(stage.paths.parameter_files.get("task"))

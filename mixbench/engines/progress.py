@@ -3,15 +3,17 @@
 import time
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Self
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from mixbench.engines.board import Board, Status
+from mixbench.engines.board import Board
 from mixbench.engines.engine import Engine
 from mixbench.engines.scheduler import gpu_hours
+from mixbench.plan.status import Status
+from mixbench.storage.notes import Progress
 
 LIVE_EVERY_S, PLAIN_EVERY_S = 0.25, 15.0
 MEASURED, LONG_S = 30, 600.0  # steps that tell a speed, and what is worth a word beforehand
@@ -79,9 +81,9 @@ def _done(board: Board, key: str) -> tuple[float, float]:
     The seconds are its part of those of its process, and 0 as long as they are not known.
     """
     state = board.states[key]
-    line = board.store.progress(key) if state.status == "running" else {}
-    if line.get("steps_per_s"):
-        share, seconds = line["step"] / line["of"], line["step"] / line["steps_per_s"]
+    line = board.store.progress(key) if state.status == "running" else None
+    if line and line.steps_per_s:
+        share, seconds = line.step / line.of, line.step / line.steps_per_s
     else:
         share, seconds = float(state.status == "done"), state.duration_s or 0.0
     return share, seconds / state.sharing
@@ -92,14 +94,10 @@ def forecast(board: Board) -> str:
     running = (key for key, state in board.states.items() if state.status == "running")
     training = (key for key in running if board.plan.stages[key].kind == "train")
     lines = [line for key in training if (line := board.store.progress(key))]
-    left = (
-        remaining_s(board)
-        if any(line["step"] - line["first"] >= MEASURED for line in lines)
-        else None
-    )
+    left = remaining_s(board) if any(line.step - line.first >= MEASURED for line in lines) else None
     if left is None or left < LONG_S:
         return ""
-    speed = sum(line["steps_per_s"] for line in lines) / len(lines)
+    speed = sum(line.steps_per_s for line in lines) / len(lines)
     return (
         f"At the measured {speed:.3g} steps/s of a training stage, this takes about "
         f"{duration(left)} in {board.num_slots} slots. It may be stopped at any time: the same "
@@ -134,26 +132,26 @@ def _gpu_hours(board: Board, left: Mapping[str, float] | None) -> str:
     return f"   {spent:.2f} of about {spent + more / 3600:.2f} GPU-hours"
 
 
-def position(line: Mapping[str, Any]) -> tuple[str, str, str, str]:
+def position(line: Progress | None) -> tuple[str, str, str, str]:
     """Return a stage's step, speed, time left and the numbers that it shows, from its progress."""
-    if not line:
+    if line is None:
         return "", "", "", ""
-    shown = ", ".join(f"{name} {value:.4g}" for name, value in line["shown"].items())
-    speed = line["steps_per_s"]
-    left = duration((line["of"] - line["step"]) / speed) if speed else ""
-    return f"{line['step']}/{line['of']}", f"{speed:.1f}/s", left, shown
+    shown = ", ".join(f"{name} {value:.4g}" for name, value in line.shown.items())
+    speed = line.steps_per_s
+    left = duration((line.of - line.step) / speed) if speed else ""
+    return f"{line.step}/{line.of}", f"{speed:.1f}/s", left, shown
 
 
 class Pulse:
     """When each stage was last heard of, by the launcher's own clock."""
 
     def __init__(self) -> None:
-        self._heard: dict[str, tuple[Mapping[str, Any], float]] = {}
+        self._heard: dict[str, tuple[Progress | None, float]] = {}
 
-    def age_s(self, key: str, line: Mapping[str, Any], now: float) -> float:
+    def age_s(self, key: str, line: Progress | None, now: float) -> float:
         """Return for how long a stage's progress has been what it is."""
         before, since = self._heard.get(key, (None, now))
-        if before != line:
+        if key not in self._heard or before != line:
             self._heard[key] = line, now
             return 0.0
         return now - since

@@ -21,8 +21,8 @@ from mixbench.engines.engine import Ended
 from mixbench.engines.ray_join import join
 from mixbench.engines.settings import RaySettings
 from mixbench.errors import UsageError
-from mixbench.stage import LIFELINE
-from mixbench.store import Store, read_json
+from mixbench.storage.store import Store
+from mixbench.worker.protocol import LIFELINE
 
 # Ray's own, and what it says to each worker.
 NOT_PASSED_ON = ("RAY_", "CUDA_VISIBLE_DEVICES")
@@ -118,8 +118,7 @@ class RayEngine:
         """Hand the stage to Ray."""
         (key,) = keys  # a task has one
         task = self._tasks[key] = _Task(time.monotonic() + self._timeout_s, log)
-        spec = self._store.work(key) / "spec.json"
-        if self._settings.nodes > 1 and read_json(spec)["kind"] == "train":
+        if self._settings.nodes > 1 and self._store.spec(key).stage.kind == "train":
             from ray.util import placement_group
 
             bundles = [self._bundle()] * self._settings.nodes

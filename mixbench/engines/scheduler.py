@@ -3,14 +3,14 @@
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Protocol
 
 from mixbench.engines.board import Board, StageState
 from mixbench.engines.engine import Ended, Engine
 from mixbench.errors import StoreFull
-from mixbench.stage import FULL, INPUT_DAMAGED, STOPPED
-from mixbench.store import write_json
+from mixbench.storage.spec import ExecutionOptions, StageSpec
+from mixbench.worker.protocol import FULL, INPUT_DAMAGED, STOPPED
 
 POLL_S, LOOK_S = 0.05, 1.0
 ENDINGS = {
@@ -19,31 +19,6 @@ ENDINGS = {
     "timeout": "it took longer than --timeout allows; the same command goes on from its checkpoint",
     "cancelled": "it was cancelled; the same command goes on from its checkpoint",
 }
-
-
-@dataclass(frozen=True)
-class Means:
-    """How stages are run. None of it decides a result.
-
-    Attributes
-    ----------
-    checkpoint_every : steps
-        How much work a crash may cost.
-    workers
-        Processes of a stage that read images from files ahead.
-    processes
-        That train one model together.
-    record
-        Whether the work of a training step is recorded as a CUDA graph.
-    pack
-        How many trainings of one task, net and recipe share a process.
-    """
-
-    checkpoint_every: int
-    workers: int = 0
-    processes: int = 1
-    record: bool = False
-    pack: int = 1
 
 
 @dataclass(frozen=True)
@@ -87,11 +62,11 @@ class Scheduler:
         engine: Engine,
         show: Show,
         on_cell: Callable[[int], None],
-        means: Means,
+        options: ExecutionOptions,
         limits: Limits = Limits(),
     ) -> None:
         self.board, self.engine, self.show = board, engine, show
-        self._on_cell, self._means, self._limits = on_cell, means, limits
+        self._on_cell, self._options, self._limits = on_cell, options, limits
         self._reported: set[int] = set()
         self._spent = False
         self._looked = 0.0
@@ -132,7 +107,7 @@ class Scheduler:
             self._settle(ended)
         self._cancel()
         _skip_hopeless(self.board)
-        for keys in self.board.packs(self._means.pack):
+        for keys in self.board.packs(self._options.pack):
             if self.engine.free and not self._over_budget(keys):
                 self._start(keys)
 
@@ -172,10 +147,7 @@ class Scheduler:
         """Start one process for stages; it prints to the log of the first one."""
         board, log = self.board, self.board.store.log(keys[0])
         for key in keys:
-            work = board.store.work(key)
-            for name in ("failure.json", "ended.json", "cancel.json"):  # of earlier attempts
-                (work / name).unlink(missing_ok=True)
-            write_json(work / "spec.json", asdict(board.plan.stages[key]) | asdict(self._means))
+            board.store.write_spec(key, StageSpec(board.plan.stages[key], self._options))
         for key in keys[1:]:
             with board.store.log(key).open("a", encoding="utf-8") as file:
                 file.write(f"It runs in one process with others, which prints to {log.name}.\n")
@@ -209,8 +181,7 @@ class Scheduler:
             for again in (*renewed, key):
                 board.states[again] = StageState()
         elif failure := store.failure(key):
-            state.status = "diverged" if failure.get("status") == "diverged" else "failed"
-            state.reason = failure["reason"]
+            state.status, state.reason = failure.status, failure.reason
         elif _is_lost(code) and not ended.how and state.attempts <= self._limits.retries:
             board.states[key] = StageState(attempts=state.attempts)
             of = self._limits.retries + 1

@@ -25,21 +25,16 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
-from mixbench.toml import read_toml
+from mixbench.storage.model import StrictModel
+from mixbench.storage.toml import read_toml
 
 FILE, VARIABLE = "mixbench.toml", "MIXBENCH_SETTINGS"
 UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 
 
-class Strict(BaseModel):
-    """Frozen, with no field beside the declared ones."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class LocalSettings(Strict):
+class LocalSettings(StrictModel):
     """``[local]``, of this machine.
 
     Attributes
@@ -54,7 +49,7 @@ class LocalSettings(Strict):
     jobs_per_gpu: Annotated[int, Field(ge=1)] = 1
 
 
-class SlurmSettings(Strict):
+class SlurmSettings(StrictModel):
     """``[slurm]``, of a SLURM cluster: what every job asks for.
 
     Attributes
@@ -99,7 +94,7 @@ class SlurmSettings(Strict):
     settle_s: Annotated[float, Field(ge=0)] = 30.0
 
 
-class RaySettings(Strict):
+class RaySettings(StrictModel):
     """``[ray]``, of a Ray cluster.
 
     Attributes
@@ -120,7 +115,7 @@ class RaySettings(Strict):
     cpus: Annotated[float, Field(gt=0)] = 1.0
 
 
-class Settings(Strict):
+class Settings(StrictModel):
     """The whole file.
 
     Attributes

@@ -20,7 +20,7 @@ from mixbench.engines.engine import Ended
 from mixbench.engines.settings import SlurmSettings
 from mixbench.engines.slurm_queue import Line, job_name
 from mixbench.errors import MixbenchError, UsageError
-from mixbench.store import Store, read_json
+from mixbench.storage.store import Store
 
 WARNED_S = 60  # before a time limit or a preemption, so that a checkpoint can be written
 
@@ -189,7 +189,7 @@ class SlurmEngine:
     def _job(self, key: str, log: Path) -> tuple[dict[str, str], list[str]]:
         """Return the options of a stage's job, and what it does."""
         asked = self._settings
-        gang = asked.nodes > 1 and read_json(self._store.work(key) / "spec.json")["kind"] == "train"
+        gang = asked.nodes > 1 and self._store.spec(key).stage.kind == "train"
         minutes = f"{max(round((self._timeout_s or 0) / 60), 1)}"
         options = {
             "job-name": job_name(self._store, key),

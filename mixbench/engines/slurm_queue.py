@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from mixbench.errors import UsageError
-from mixbench.store import Store
+from mixbench.storage.store import Store
 
 LIVE = "PENDING,RUNNING,CONFIGURING,COMPLETING,SUSPENDED,REQUEUED,RESIZING,SIGNALING,STAGE_OUT"
 PATIENCE_S = 60  # for one command

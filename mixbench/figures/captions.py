@@ -7,10 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from mixbench.captions.words import sentences
 from mixbench.figures.predictions import INK, QUIET, bare, names_of, pictures_of, shown_of
 from mixbench.records.schema import Record
-from mixbench.store import Store
+from mixbench.storage.store import Store
+from mixbench.vision.captions.tokenizer import sentences
 
 Line = tuple[str, Sequence[int], str]  # who says which words, and in which colour
 SAID = 2  # captions by people that are shown

@@ -13,6 +13,7 @@ from mixbench.figures.captions import captions
 from mixbench.figures.detections import detections
 from mixbench.figures.localization import accuracy_curves, located_of, overlays
 from mixbench.figures.mixes import example_mixes
+from mixbench.figures.patchmix.search import combinations, evolution, mutations
 from mixbench.figures.predictions import predictions_of
 from mixbench.figures.robustness import (
     adversaries,
@@ -21,10 +22,9 @@ from mixbench.figures.robustness import (
     under_attacks,
     under_corruptions,
 )
-from mixbench.figures.search import combinations, evolution, mutations
-from mixbench.leaderboard.questions import method_label, question_name
+from mixbench.leaderboard.grouping import method_label, question_name
 from mixbench.records.schema import Record
-from mixbench.store import Store
+from mixbench.storage.store import Store
 
 DPI = 160
 

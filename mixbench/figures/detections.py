@@ -8,8 +8,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from mixbench.detection.boxes import CLASS, DIFFICULT, NOTHING, SCORE, fitted_size
-from mixbench.detection.voc_ap import OVERLAP, overlaps
 from mixbench.figures.predictions import (
     FOUND,
     INK,
@@ -22,7 +20,9 @@ from mixbench.figures.predictions import (
     shown_of,
 )
 from mixbench.records.schema import Record
-from mixbench.store import Store
+from mixbench.storage.store import Store
+from mixbench.vision.detection.boxes import CLASS, DIFFICULT, NOTHING, SCORE, fitted_size
+from mixbench.vision.detection.voc_ap import OVERLAP, overlaps
 
 SURE = 0.5  # the score from which a box is shown
 

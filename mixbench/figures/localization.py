@@ -17,7 +17,9 @@ from mixbench.figures.predictions import (
     pictures_of,
     shown_of,
 )
-from mixbench.localization.box_accuracy import (
+from mixbench.records.schema import Record
+from mixbench.storage.store import Store
+from mixbench.vision.localization.box_accuracy import (
     GRID,
     OVERLAPS,
     SIDE,
@@ -26,10 +28,8 @@ from mixbench.localization.box_accuracy import (
     centre_baseline,
     fitting_box,
 )
-from mixbench.localization.components import Ints
-from mixbench.localization.scoring import enlarged, map_overlaps
-from mixbench.records.schema import Record
-from mixbench.store import Store
+from mixbench.vision.localization.components import Ints
+from mixbench.vision.localization.scoring import enlarged, map_overlaps
 
 
 class Located(NamedTuple):

@@ -1,16 +1,15 @@
 """What a finished cell's method made of images in training, with the labels that it gave them."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from mixbench.contract import Method, Sources, Step, Task
-from mixbench.stages.job import data_folder, make_task, revive, take_weights
-from mixbench.store import Store
+from mixbench.storage.store import Store
 from mixbench.streams import generator
+from mixbench.worker.job import data_folder, make_task, revive, take_weights
 
 COLUMNS, NAMED = 8, 3
 INK = "#1f2933"
@@ -24,12 +23,12 @@ def example_mixes(store: Store, key: str) -> Figure:
     key
         Of a finished training stage.
     """
-    spec: Mapping[str, Any] = store.manifest(key)["spec"]
-    task = make_task(spec)
-    folder = data_folder(spec, store)
-    model, method = revive(spec, torch.device("cpu"))
+    stage = store.manifest(key).spec.stage
+    task = make_task(stage)
+    folder = data_folder(stage, store)
+    model, method = revive(stage, torch.device("cpu"))
     take_weights(key, store, (model, method))
-    seed = spec["identity"]["seed"]
+    seed = stage.run.seed
     split = task.load("train", folder, seed)
     index = torch.arange(COLUMNS)
     images, targets = split.read(index, None), split.targets[index]

@@ -8,15 +8,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from mixbench.classification import Classification
 from mixbench.contract import ClassIndex, Part, Split
 from mixbench.errors import UsageError
-from mixbench.images.augment import central
-from mixbench.images.decode import read_image
-from mixbench.images.folders import SUFFIXES
-from mixbench.images.splits import ResidentSplit
-from mixbench.models.build import sized
-from mixbench.models.residual import ResidualNet
+from mixbench.vision.images.augment import central
+from mixbench.vision.images.decode import read_image
+from mixbench.vision.images.folders import SUFFIXES
+from mixbench.vision.images.splits import ResidentSplit
+from mixbench.vision.models.build import sized
+from mixbench.vision.models.residual import ResidualNet
+from mixbench.vision.tasks.classification import Classification
 
 SIDE = 128  # pixels, of the central square that is shown
 BUNDLED = (  # photographs that come with libraries which mixbench needs anyway

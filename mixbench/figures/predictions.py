@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mixbench.records.schema import Record
-from mixbench.stages.job import data_folder, make_task
-from mixbench.store import Store
+from mixbench.storage.store import Store
+from mixbench.worker.job import data_folder, make_task
 
 INK, QUIET, TRUE, FOUND, WRONG = "#1f2933", "#9aa5b1", "#e02424", "#5bef5b", "#f59e0b"
 ROWS = 6  # images, evenly spaced over the test part
@@ -40,8 +40,8 @@ def shown_of(number: int) -> Tensor:
 def pictures_of(store: Store, record: Record, index: Tensor) -> list[Picture]:
     """Return test images as the model sees them, (h, w, 3) in [0, 1]."""
     key = next(stage.key for stage in record.stages if stage.kind == "evaluate")
-    spec = store.manifest(key)["spec"]
-    split = make_task(spec).load("test", data_folder(spec, store), record.seed)
+    stage = store.manifest(key).spec.stage
+    split = make_task(stage).load("test", data_folder(stage, store), record.seed)
     images = split.read(index, None)
     low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
     return list(((images - low) / (high - low)).permute(0, 2, 3, 1).numpy())

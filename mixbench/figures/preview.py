@@ -11,12 +11,13 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from mixbench.contract import Method, Sources, Step, Task
+from mixbench.contract.loading import load_method
 from mixbench.declare import Need
 from mixbench.figures.mixes import INK, shares_of, told
 from mixbench.registry.cards import Card
-from mixbench.registry.units import find, load_method
-from mixbench.stages.untrained import bound, prepare
+from mixbench.registry.units import find
 from mixbench.streams import generator
+from mixbench.train.untrained import bound, prepare
 
 COLUMNS, WIDEST = 6, 20  # images, and letters of a class's name
 TRIES = 16  # steps, of which the one is shown that mixes most evenly
@@ -115,10 +116,10 @@ def _evenness(mixed: tuple[Step, Tensor, Sources]) -> float:
 
 def _ready(card: Card, task: Task, folder: Path, model: str, seed: int) -> Method:
     """Return a method, after its preparation on untrained models if it has one."""
-    values = card.declared.get("by_protocol", {}).get("toy", {})
+    values = card.declared.by_protocol.get("toy", {})
     method = load_method(card)(**values)
     if "prepare" in card.defines:
-        needs: Mapping[str, Need] = card.declared.get("needs", {})
+        needs: Mapping[str, Need] = card.declared.needs
         scorers = {r: load_method(find("method", need.method)) for r, need in needs.items()}
         prepare(method, scorers, task, model, folder, seed)
     return method

@@ -8,14 +8,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from mixbench.declare import CORRUPTIONS
 from mixbench.declare.attacks import Attack, attacks_of, eps_text
 from mixbench.figures.predictions import INK, bare, shown_of
 from mixbench.records.schema import Record
-from mixbench.robustness.attacked import Attacked, among_correct
-from mixbench.robustness.attacks import PixelModel, attacked, open_to_attacks
-from mixbench.robustness.corruptions import CORRUPTIONS, SEVERITIES, error_rates
-from mixbench.stages.job import data_folder, give_weights, make_task, revive
-from mixbench.store import Store
+from mixbench.storage.store import Store
+from mixbench.vision.robustness.adversarial import Attacked, among_correct
+from mixbench.vision.robustness.attacks import PixelModel, attacked, open_to_attacks
+from mixbench.vision.robustness.corruptions import SEVERITIES, error_rates
+from mixbench.worker.job import data_folder, give_weights, make_task, revive
 
 Found = Mapping[str, Mapping[str, Tensor]]  # by method, its predictions with the targets
 RIGHT, MISTAKEN = "#2f855a", "#c05621"  # of names on white
@@ -143,14 +144,14 @@ def adversaries(store: Store, record: Record) -> Figure:
     Each is named as the model takes it: in green where that is right.
     """
     key = next(stage.key for stage in record.stages if stage.kind == "evaluate")
-    spec = store.manifest(key)["spec"]
-    task, folder = make_task(spec), data_folder(spec, store)
+    stage = store.manifest(key).spec.stage
+    task, folder = make_task(stage), data_folder(stage, store)
     assert isinstance(task, Attacked)  # its predictions said so
     split = task.load("test", folder, record.seed)
     index = shown_of(len(split))
     images, classes = split.read(index, None), split.targets[index]
-    model, method = revive(spec, torch.device("cpu"))
-    give_weights(spec, store, (model, method))
+    model, method = revive(stage, torch.device("cpu"))
+    give_weights(stage, store, (model, method))
     seen = PixelModel(model.eval(), method.eval().predict, task.pixels)
     made = {"clean": images}
     with open_to_attacks(model):

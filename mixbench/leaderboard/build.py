@@ -11,16 +11,14 @@ import pandas as pd
 
 from mixbench.declare import BASELINE
 from mixbench.errors import Damaged
-from mixbench.leaderboard.board import SELF_REPORTED, Leaderboard, Tiers, leaderboards
+from mixbench.leaderboard.formats import to_csv, to_json, to_latex, to_markdown
 from mixbench.leaderboard.overall import overall
 from mixbench.leaderboard.overall import to_markdown as overall_markdown
 from mixbench.leaderboard.rows import verdict
-from mixbench.leaderboard.suite_parts import Published
-from mixbench.leaderboard.suites import FILE, Suite, read_suite
-from mixbench.leaderboard.tables import to_csv, to_json, to_latex, to_markdown
-from mixbench.records.parts import Artifact
-from mixbench.records.schema import Record, parse
-from mixbench.store import write_bytes
+from mixbench.leaderboard.suite import FILE, Published, Suite, read_suite
+from mixbench.leaderboard.table import SELF_REPORTED, Leaderboard, Tiers, leaderboards
+from mixbench.records.schema import Artifact, Record, parse
+from mixbench.storage.files import write_bytes
 
 RECORDS, TIERS_FILE, ARTIFACTS, FIGURES = "records", "verified.json", "artifacts", "figures"
 

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from mixbench.declare import BASELINE
-from mixbench.leaderboard.questions import answer_of, method_label, question_name, questions
+from mixbench.leaderboard.grouping import answer_of, method_label, question_name, questions
 from mixbench.records.schema import Record
 
 

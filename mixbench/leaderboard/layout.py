@@ -8,9 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from mixbench.leaderboard.suite_parts import Layout, Published
-from mixbench.leaderboard.suites import Suite
-from mixbench.leaderboard.tables import plus_minus
+from mixbench.leaderboard.formats import plus_minus
+from mixbench.leaderboard.suite import Layout, Published, Suite
 from mixbench.records.schema import Record
 from mixbench.registry.parameters import parameters_of
 from mixbench.registry.units import find

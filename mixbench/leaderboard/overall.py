@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 
 from mixbench.declare import BASELINE
-from mixbench.leaderboard.board import Leaderboard
-from mixbench.leaderboard.comparisons import ALPHA
+from mixbench.leaderboard.ranks import ALPHA
 from mixbench.leaderboard.rows import verdict
+from mixbench.leaderboard.table import Leaderboard
 
 LEAST_METHODS, LEAST_TASKS = 3, 3  # with fewer, Friedman's test says nothing
 

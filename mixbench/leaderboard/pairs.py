@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mixbench.errors import UnknownName
-from mixbench.leaderboard.comparisons import compared, runs_by_method
-from mixbench.leaderboard.questions import answer_of, method_label, question_name, questions
+from mixbench.leaderboard.grouping import answer_of, method_label, question_name, questions
+from mixbench.leaderboard.ranks import compared, runs_by_method
 from mixbench.leaderboard.rows import verdict
 from mixbench.leaderboard.statistics import Comparison, holm
 from mixbench.records.schema import Record

@@ -5,8 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from statistics import stdev
 from typing import NamedTuple
 
-from mixbench.records.parts import ReferenceRecord
-from mixbench.records.schema import Record
+from mixbench.records.schema import Record, ReferenceRecord
 
 LEAST = 0.5  # of the metric's unit: what rounding and library versions may do to a number
 Label = Callable[[Record], str]

@@ -5,10 +5,9 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from mixbench.leaderboard.comparisons import ALPHA, Verdict
-from mixbench.leaderboard.questions import method_label
-from mixbench.records.parts import Cost, MetricRecord
-from mixbench.records.schema import Record
+from mixbench.leaderboard.grouping import method_label
+from mixbench.leaderboard.ranks import ALPHA, Verdict
+from mixbench.records.schema import Cost, MetricRecord, Record
 
 
 def runs_of(records: Iterable[Record]) -> pd.DataFrame:

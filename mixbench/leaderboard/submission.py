@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 from mixbench.errors import UsageError
 from mixbench.leaderboard.build import RECORDS, artifact_path
-from mixbench.leaderboard.suites import suite_cells
+from mixbench.leaderboard.suite import suite_cells
 from mixbench.plan.graph import plan
-from mixbench.records.evidence import record_path
-from mixbench.records.parts import Artifact
-from mixbench.records.schema import Record, parse
-from mixbench.store import Store, write_bytes
+from mixbench.records.schema import Artifact, Record, parse
+from mixbench.records.writer import record_path
+from mixbench.storage.files import write_bytes
+from mixbench.storage.store import Store
 
 
 class Submitted(NamedTuple):

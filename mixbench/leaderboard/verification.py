@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from mixbench.errors import Damaged, MixbenchError, UnknownName, UsageError
-from mixbench.leaderboard.board import SELF_REPORTED, TIERS
 from mixbench.leaderboard.build import (
     RECORDS,
     TIERS_FILE,
@@ -22,12 +21,14 @@ from mixbench.leaderboard.build import (
     read_tiers,
     record_files,
 )
-from mixbench.leaderboard.questions import method_label, question_of
-from mixbench.leaderboard.suites import Suite, read_suite
-from mixbench.records.rescoring import predictions_of, read_predictions, scored, true_targets
-from mixbench.records.schema import Record, parse
+from mixbench.leaderboard.grouping import method_label, question_of
+from mixbench.leaderboard.rescoring import predictions_of, read_predictions, scored, true_targets
+from mixbench.leaderboard.suite import Suite, read_suite
+from mixbench.leaderboard.table import SELF_REPORTED, TIERS
+from mixbench.records.schema import Record, UnitRecord, parse
+from mixbench.registry.modules import Kind
 from mixbench.registry.units import find
-from mixbench.store import write_json
+from mixbench.storage.files import write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -140,9 +141,10 @@ def _item_objections(scores: "np.ndarray", value: float, n: int, field: str) -> 
 
 def _versions(record: Record) -> Iterator[Wrong]:
     """Yield where a record is of other units than are here."""
-    for kind, unit in (("method", record.method), ("task", record.task)):
+    units: tuple[tuple[Kind, UnitRecord], ...] = ("method", record.method), ("task", record.task)
+    for kind, unit in units:
         try:
-            card = find(kind, unit.name)  # type: ignore[arg-type]  # one of the two kinds
+            card = find(kind, unit.name)
         except UnknownName as error:
             if unit.source == "builtin":
                 yield f"{kind}.name", str(error)

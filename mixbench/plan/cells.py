@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Generic, TypeVar
 
+from mixbench.datasets.locate import DataSource, content_digest
 from mixbench.declare import Recipe
-from mixbench.plan.data import DataSource, content_digest
+from mixbench.declare.facts import ParameterValue
 from mixbench.plan.tuning import Grid
-from mixbench.registry.cards import Card
+from mixbench.registry.cards import Card, MethodCard, TaskCard
 from mixbench.registry.parameters import Setting
 
 PUBLISHED, PRETRAINED = "published", "pretrained"
@@ -16,9 +17,12 @@ PUBLISHED, PRETRAINED = "published", "pretrained"
 NO_FILE = ("", "random", PRETRAINED, "synthetic", "timm", PUBLISHED)
 TIMM = "timm:"
 
+AnyCard = TypeVar("AnyCard", bound=Card, covariant=True)
+Parameters = Mapping[str, ParameterValue]
+
 
 @dataclass(frozen=True)
-class Unit:
+class Unit(Generic[AnyCard]):
     """A method or task with the values of its parameters.
 
     Attributes
@@ -29,28 +33,24 @@ class Unit:
         Where the published weights lie that parameters ask for.
     """
 
-    card: Card
-    parameters: Mapping[str, Any]
-    base: Mapping[str, Any]
+    card: AnyCard
+    parameters: Parameters
+    base: Parameters
     published: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def identity(self) -> dict[str, Any]:
-        """What decides results beside the unit's own code: files count by their content."""
+    def identifying_parameters(self) -> dict[str, ParameterValue]:
+        """The parameters as they decide results: files count by their content."""
         contents = {
             name: f"sha256:{content_digest(Path(path))}" for name, path in self.files.items()
         }
-        return {
-            "name": self.card.name,
-            "version": self.card.version,
-            "parameters": {**self.parameters, **contents},
-        }
+        return {**self.parameters, **contents}
 
     @property
     def files(self) -> dict[str, str]:
         """The parameters that are files, with their absolute paths."""
         names = [p.name for p in self.card.parameters if p.annotation in {"File", "Weights"}]
-        values = {name: self.parameters[name] for name in names}
+        values = {name: str(self.parameters[name]) for name in names}
         given = {n: v for n, v in values.items() if v not in NO_FILE and not v.startswith(TIMM)}
         return {n: str(Path(path).resolve()) for n, path in {**given, **self.published}.items()}
 
@@ -73,17 +73,17 @@ class Cell:
     Attributes
     ----------
     recipe
-        That trained the model, whether this task or its subject did.
+        The recipe that trained the model: this task's, or that of its base task.
     settings
         What the user set, for the cells that this one starts from.
     grid
-        What its training is tuned over, if it is.
-    subject
-        The cell whose model is evaluated, where the task trains none.
+        The values of the recipe that its training is tuned over; empty if it is not tuned.
+    base
+        For a task that only evaluates, the cell of its base task, whose model is evaluated.
     """
 
-    method: Unit
-    task: Unit
+    method: Unit[MethodCard]
+    task: Unit[TaskCard]
     model: str
     protocol: str
     recipe: Recipe
@@ -91,7 +91,7 @@ class Cell:
     data: DataSource
     settings: Sequence[Setting] = ()
     grid: Grid = field(default_factory=dict)
-    subject: "Cell | None" = None
+    base: "Cell | None" = None
 
     @property
     def custom(self) -> bool:
@@ -101,28 +101,28 @@ class Cell:
     @property
     def trained_by(self) -> "Cell | None":
         """The cell whose training its model ends; None where weights are given instead."""
-        if self.subject is None:
+        if self.base is None:
             return self
         weights = [self.task.parameters[name] for name in weights_of(self.task.card)]
-        return self.subject if weights == [PRETRAINED] else None
+        return self.base if weights == [PRETRAINED] else None
 
     @property
     def has_own_data(self) -> bool:
-        """Whether it reads other data than its subject."""
-        if self.subject is None:
+        """Whether it reads other data than its base task."""
+        if self.base is None:
             return True
-        return bool(self.task.card.declared["data"] != self.subject.task.card.declared["data"])
+        return self.task.card.declared.data != self.base.task.card.declared.data
 
     @property
     def label(self) -> str:
-        """How the cell is called in what people read."""
+        """The cell's name in what people read."""
         return f"{self.task.label}/{self.method.label}/{self.model}/s{self.seed}"
 
 
-def official_recipe(card: Card, protocol: str, model: str) -> Recipe:
+def official_recipe(card: TaskCard, protocol: str, model: str) -> Recipe:
     """Return a protocol's recipe for a model, with nothing set by the user."""
-    recipe: Recipe = card.declared["protocols"][protocol]
-    return replace(recipe, **card.declared.get("by_model", {}).get(protocol, {}).get(model, {}))
+    changes = card.declared.by_model.get(protocol, {}).get(model, {})
+    return replace(card.declared.protocols[protocol], **changes)  # type: ignore[arg-type]
 
 
 def weights_of(card: Card) -> list[str]:

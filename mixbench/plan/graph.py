@@ -4,71 +4,34 @@ A stage's key is a hash of everything that decides its result and of nothing els
 has one key, wherever it is asked for.
 """
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
-from typing import Any, Literal
+from dataclasses import dataclass, replace
 
-from mixbench.plan.cells import Cell
+from mixbench.plan.cells import Cell, Unit
 from mixbench.plan.request import as_trained, needed
 from mixbench.plan.tuning import candidates
 from mixbench.registry.cards import Card
 from mixbench.registry.fingerprint import combine, fingerprint
+from mixbench.storage.spec import (
+    Identity,
+    Paths,
+    Role,
+    RunIdentity,
+    Stage,
+    StageKind,
+    UnitIdentity,
+)
 
-StageKind = Literal["data", "prepare", "train", "tune", "evaluate"]
-KEY_VERSION = 1
+KEY_VERSION = 2
 
 # The module that does a stage's work; with the units and all they import, it decides the result.
 WORK: dict[StageKind, tuple[str, ...]] = {
     "data": (),
-    "prepare": ("mixbench.stages.training",),
-    "train": ("mixbench.stages.training",),
-    "tune": ("mixbench.stages.tuning",),
-    "evaluate": ("mixbench.stages.evaluation",),
+    "prepare": ("mixbench.train.loop",),
+    "train": ("mixbench.train.loop",),
+    "tune": ("mixbench.worker.tuning",),
+    "evaluate": ("mixbench.train.evaluation",),
 }
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One computation with named inputs, in a process of its own.
-
-    Attributes
-    ----------
-    identity
-        Everything that decides the result, the inputs' keys and the code's digest included.
-    code
-        Digest by module, to say later which one changed.
-    places
-        Paths that the process needs and that do not decide the result.
-    num_epochs
-        Of training, for the estimate of the time; 0 where there is none.
-    """
-
-    kind: StageKind
-    label: str
-    identity: Mapping[str, Any]
-    inputs: Mapping[str, str]
-    code: Mapping[str, str]
-    places: Mapping[str, str]
-    num_epochs: int = 0
-
-    @cached_property
-    def key(self) -> str:
-        """A digest of the identity."""
-        text = json.dumps(self.identity, sort_keys=True, separators=(",", ":"))
-        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-    @cached_property
-    def common(self) -> str:
-        """What trainings that may share a process have in common; of another stage, its key."""
-        if self.kind != "train":
-            return self.key
-        names = ("task", "subject", "model", "recipe")
-        parts = {name: self.identity.get(name) for name in names}
-        data = self.inputs.get("data", self.places.get("data"))
-        return json.dumps([parts, data], sort_keys=True)
 
 
 @dataclass(frozen=True)
@@ -104,8 +67,8 @@ def plan(cells: Iterable[Cell]) -> Plan:
 
 def _chain(cell: Cell, stages: dict[str, Stage]) -> tuple[str, ...]:
     """Add the cell's stages and those it starts from; return the keys of its own."""
-    if cell.subject is not None:
-        return _evaluation_chain(cell, cell.subject, stages)
+    if cell.base is not None:
+        return _evaluation_chain(cell, cell.base, stages)
     chain = _training_chain(cell, stages)
     inputs = {"train": chain[-1]}
     if cell.data.folder is None:
@@ -113,13 +76,13 @@ def _chain(cell: Cell, stages: dict[str, Stage]) -> tuple[str, ...]:
     return (*chain, _add(_stage("evaluate", as_trained(cell), inputs, cell.label), stages))
 
 
-def _evaluation_chain(cell: Cell, subject: Cell, stages: dict[str, Stage]) -> tuple[str, ...]:
+def _evaluation_chain(cell: Cell, base: Cell, stages: dict[str, Stage]) -> tuple[str, ...]:
     """Add the stages of a cell that evaluates another's model; return the keys of its own."""
     inputs, chain = {}, []
     if cell.trained_by is not None:
-        inputs["train"] = _training_chain(subject, stages)[-1]
+        inputs["train"] = _training_chain(base, stages)[-1]
     if cell.data.folder is None:
-        owner = cell if cell.has_own_data else subject
+        owner = cell if cell.has_own_data else base
         inputs["data"] = _add(_stage("data", owner, {}, owner.task.label), stages)
         chain.append(inputs["data"])
     return (*chain, _add(_stage("evaluate", cell, inputs, cell.label), stages))
@@ -165,37 +128,44 @@ def _add(stage: Stage, stages: dict[str, Stage]) -> str:
 
 def code_of(kind: StageKind, units: tuple[Card, ...]) -> dict[str, str]:
     """Return the digest, by module, of the code that decides a stage's result."""
-    return fingerprint(WORK[kind], units, alone=("mixbench.stages.work",))
+    return fingerprint(WORK[kind], units, alone=("mixbench.worker.stages",))
 
 
 def _stage(kind: StageKind, cell: Cell, inputs: Mapping[str, str], label: str) -> Stage:
     """Return one stage of a cell, with only what decides its result in its identity."""
-    units = {"task": cell.task, "method": cell.method}
-    if kind == "data":
-        del units["method"]
-    if cell.subject is not None:
-        units["subject"] = cell.subject.task
-    code = code_of(kind, tuple(unit.card for unit in units.values()))
-    identity: dict[str, Any] = {
-        "key_version": KEY_VERSION,
-        "kind": kind,
-        **{role: unit.identity for role, unit in units.items()},
-        "inputs": dict(inputs),
-        "code": combine(code),
-    }
+    units: dict[Role, Unit[Card]] = {"task": cell.task}
     if kind != "data":
-        identity |= {
-            "model": cell.model,
-            "recipe": asdict(cell.recipe),
-            "seed": cell.seed,
-            "data": {"origin": cell.data.origin, "digest": cell.data.digest},
-        }
-    places: dict[str, str] = {
-        role: str(unit.card.path) for role, unit in units.items() if unit.card.source == "file"
-    }
-    for role, unit in units.items():
-        places |= {f"{role}.{name}": path for name, path in unit.files.items()}
-    if cell.data.folder:
-        places["data"] = str(cell.data.folder)
+        units["method"] = cell.method
+    if cell.base is not None:
+        units["base_task"] = cell.base.task
+    code = code_of(kind, tuple(unit.card for unit in units.values()))
+    run = None
+    if kind != "data":
+        run = RunIdentity(
+            method=_unit_identity(cell.method),
+            model=cell.model,
+            recipe=cell.recipe,
+            seed=cell.seed,
+            data_origin=cell.data.origin,
+            data_digest=cell.data.digest,
+        )
+    identity = Identity(
+        key_version=KEY_VERSION,
+        kind=kind,
+        task=_unit_identity(cell.task),
+        inputs=dict(inputs),
+        code=combine(code),
+        base_task=_unit_identity(cell.base.task) if cell.base is not None else None,
+        run=run,
+    )
+    paths = Paths(
+        data=str(cell.data.folder) if cell.data.folder else None,
+        unit_files={r: str(u.card.path) for r, u in units.items() if u.card.source == "file"},
+        parameter_files={role: unit.files for role, unit in units.items() if unit.files},
+    )
     epochs = cell.recipe.epochs if kind == "train" else 0
-    return Stage(kind, label, identity, dict(inputs), code, places, epochs)
+    return Stage(label, identity, code, paths, epochs)
+
+
+def _unit_identity(unit: Unit[Card]) -> UnitIdentity:
+    return UnitIdentity(unit.card.name, unit.card.version, unit.identifying_parameters)

@@ -1,12 +1,13 @@
 """From what is asked to cells, with every name checked."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, get_args
+from dataclasses import dataclass, field, replace
+from typing import get_args
 
+from mixbench.datasets.locate import SYNTHETIC, DataSource, locate, published
 from mixbench.declare import BASELINE, Need, Recipe
+from mixbench.declare.facts import ParameterValue
 from mixbench.errors import DataError, UnknownName, UsageError
-from mixbench.models.names import timm_models
 from mixbench.plan.cells import (
     PRETRAINED,
     PUBLISHED,
@@ -16,10 +17,10 @@ from mixbench.plan.cells import (
     official_recipe,
     weights_of,
 )
-from mixbench.plan.data import SYNTHETIC, locate, published
-from mixbench.plan.tuning import grid_of
-from mixbench.registry.cards import Card
+from mixbench.plan.tuning import Grid, grid_of
+from mixbench.registry.cards import Card, MethodCard, TaskCard
 from mixbench.registry.parameters import Setting, given_to, parameters_of, task_settings
+from mixbench.registry.timm_names import timm_models
 from mixbench.registry.units import find
 
 
@@ -38,6 +39,35 @@ class Request:
     tune: Mapping[str, Sequence[str]] | None = None  # values by name; empty for the usual ones
 
 
+@dataclass(frozen=True)
+class Frame:
+    """All of a cell but its method and its seed; see `Cell`."""
+
+    task: Unit[TaskCard]
+    model: str
+    protocol: str
+    recipe: Recipe
+    data: DataSource
+    settings: Sequence[Setting]
+    grid: Grid = field(default_factory=dict)
+    base: "Frame | None" = None
+
+    def cell(self, method: Unit[MethodCard], seed: int) -> Cell:
+        """Return the cell of a method and a seed."""
+        return Cell(
+            method=method,
+            task=self.task,
+            model=self.model,
+            protocol=self.protocol,
+            recipe=self.recipe,
+            seed=seed,
+            data=self.data,
+            settings=self.settings,
+            grid=self.grid,
+            base=self.base.cell(method, seed) if self.base else None,
+        )
+
+
 def cells_of(request: Request) -> list[Cell]:
     """Return every cell asked for, seeds slowest, so that a plan cut short is still balanced.
 
@@ -51,39 +81,35 @@ def cells_of(request: Request) -> list[Cell]:
     methods = [find("method", name) for name in dict.fromkeys(request.methods)]
     tasks = [find("task", name) for name in dict.fromkeys(request.tasks)]
     known = {card.name for card in [*methods, *tasks]}
-    known |= {n.task for card in tasks for n in card.declared.get("needs", {}).values() if n.task}
-    known |= {card.declared["evaluates"] for card in tasks if "evaluates" in card.declared}
+    known |= {n.task for card in tasks for n in card.declared.needs.values() if n.task}
+    known |= {card.declared.evaluates for card in tasks if card.declared.evaluates}
     for setting in request.settings:
         if setting.unit not in known:
             raise UsageError(
                 f"--set {setting.unit}.{setting.parameter}: {setting.unit!r} takes no part here. "
                 f"Taking part: {', '.join(sorted(known))}."
             )
-    halves = []
-    for frame in (_frame(card, request) for card in tasks):
-        units = [_method(card, frame["protocol"], request.settings) for card in methods]
-        halves += [{"method": unit, **frame} for unit in units]
-    for half in halves:
-        _check_that_it_mixes(half["method"], half["task"])
-    return [_cell(half, seed) for seed in dict.fromkeys(request.seeds) for half in halves]
+    frames = [_frame(card, request) for card in tasks]
+    pairs = [
+        (frame, _method(card, frame.protocol, request.settings))
+        for frame in frames
+        for card in methods
+    ]
+    for frame, method in pairs:
+        _check_that_it_mixes(method, frame.task)
+    return [
+        frame.cell(method, seed) for seed in dict.fromkeys(request.seeds) for frame, method in pairs
+    ]
 
 
-def _cell(half: Mapping[str, Any], seed: int) -> Cell:
-    """Return a cell, with that whose model it evaluates, from all but its seed."""
-    if "subject" not in half:
-        return Cell(seed=seed, **half)
-    subject = _cell({"method": half["method"], **half["subject"]}, seed)
-    return Cell(seed=seed, **{**half, "subject": subject})
-
-
-def _check_that_it_mixes(method: Unit, task: Unit) -> None:
+def _check_that_it_mixes(method: Unit[MethodCard], task: Unit[TaskCard]) -> None:
     """Refuse a method that would mix nowhere: its number would be the baseline's."""
-    evaluates = "evaluates" in task.card.declared
+    evaluates = bool(task.card.declared.evaluates)
     plainly = evaluates or task.parameters.get("mix_in") == "pretrain"
     if method.card.name == BASELINE or not plainly:
         return
     for name in weights_of(task.card):
-        value = task.parameters[name]
+        value = str(task.parameters[name])
         if value in {"random", "timm", PUBLISHED} or value.startswith(TIMM):
             if evaluates:
                 raise UsageError(
@@ -99,23 +125,22 @@ def _check_that_it_mixes(method: Unit, task: Unit) -> None:
             )
 
 
-def _method(card: Card, protocol: str, settings: Sequence[Setting]) -> Unit:
+def _method(card: MethodCard, protocol: str, settings: Sequence[Setting]) -> Unit[MethodCard]:
     """Return a method with the values that the user, the protocol or the method itself gives."""
     base = base_values(card, protocol)
     return Unit(card, parameters_of(card, base, given_to(card, settings)), base)
 
 
-def base_values(card: Card, protocol: str) -> dict[str, Any]:
+def base_values(card: Card, protocol: str) -> dict[str, ParameterValue]:
     """Return the values of a unit's parameters that nobody sets."""
-    by_protocol: Mapping[str, Mapping[str, Any]] = card.declared.get("by_protocol", {})
-    return {**card.defaults, **by_protocol.get(protocol, {})}
+    return {**card.defaults, **card.declared.by_protocol.get(protocol, {})}
 
 
-def _frame(card: Card, request: Request) -> dict[str, Any]:
+def _frame(card: TaskCard, request: Request) -> Frame:
     """Return what all cells of a task share."""
-    if "evaluates" in card.declared:
+    if card.declared.evaluates:
         return _evaluation(card, request)
-    protocols: Mapping[str, Recipe] = card.declared["protocols"]
+    protocols = card.declared.protocols
     protocol = request.protocol or next(iter(protocols))
     if protocol not in protocols:
         raise UnknownName(f"protocol of {card.name}", protocol, protocols)
@@ -126,24 +151,18 @@ def _frame(card: Card, request: Request) -> dict[str, Any]:
     data = locate(card, request.data, protocol, parameters)
     asked = [name for name in weights_of(card) if parameters[name] == PUBLISHED]
     files = {name: published(card, name, model) for name in asked}
-    return {
-        "task": Unit(card, parameters, base, files),
-        "model": model,
-        "protocol": protocol,
-        "recipe": recipe,
-        "data": data,
-        "settings": request.settings,
-        "grid": {} if request.tune is None else grid_of(card.name, recipe, request.tune),
-    }
+    grid = {} if request.tune is None else grid_of(card.name, recipe, request.tune)
+    unit = Unit(card, parameters, base, files)
+    return Frame(unit, model, protocol, recipe, data, request.settings, grid)
 
 
-def _evaluation(card: Card, request: Request) -> dict[str, Any]:
-    """Return what all cells share of a task that evaluates another's models, its subject's."""
-    other = find("task", card.declared["evaluates"])
-    protocol = request.protocol or next(iter(card.declared["protocols"]))
-    base = base_values(card, protocol)
+def _evaluation(card: TaskCard, request: Request) -> Frame:
+    """Return what all cells share of a task that evaluates another's models, its base task's."""
+    other = find("task", card.declared.evaluates)
+    protocol = request.protocol or next(iter(card.declared.protocols))
+    values = base_values(card, protocol)
     given = _init(card, request.init) | given_to(card, request.settings)
-    parameters = parameters_of(card, base, given)
+    parameters = parameters_of(card, values, given)
     (weights,) = (parameters[name] for name in weights_of(card))
     if weights in {"random", "synthetic", PUBLISHED}:
         raise UsageError(
@@ -152,35 +171,34 @@ def _evaluation(card: Card, request: Request) -> dict[str, Any]:
         )
     if weights != PRETRAINED and request.tune is not None:
         raise UsageError(f"--tune: with {weights}, {card.name} trains nothing that could be tuned.")
-    shares_data = card.declared["data"] == other.declared["data"]
+    shares_data = card.declared.data == other.declared.data
     # Data that no stage will read is not looked for.
     unread = None if weights == PRETRAINED else SYNTHETIC
     asked = request.data if shares_data or request.data == SYNTHETIC else unread
     try:
-        subject = _frame(other, replace(request, data=asked, init=None))
+        base = _frame(other, replace(request, data=asked, init=None))
     except DataError as error:
         raise DataError(
             f"{card.name} evaluates the models of {other.name}, unless --init names other weights. "
             f"{error}"
         ) from error
-    data = subject["data"] if shares_data else locate(card, request.data, protocol, parameters)
-    same = {name: subject[name] for name in ("model", "protocol", "recipe", "settings", "grid")}
-    return {"task": Unit(card, parameters, base), "data": data, "subject": subject, **same}
+    data = base.data if shares_data else locate(card, request.data, protocol, parameters)
+    return replace(base, task=Unit(card, parameters, values), data=data, base=base)
 
 
-def _init(card: Card, init: str | None) -> dict[str, str]:
+def _init(card: TaskCard, init: str | None) -> dict[str, str]:
     """Return what ``--init`` gives to a task."""
     if init is not None and not weights_of(card):
         raise UsageError(f"--init: the task {card.name} starts from no weights; leave it out.")
     return dict.fromkeys(weights_of(card), init) if init is not None else {}
 
 
-def _model(card: Card, name: str) -> str:
+def _model(card: TaskCard, name: str) -> str:
     """Return a model's name if the task builds it."""
-    declared: Sequence[str] = card.declared["models"]
+    declared = card.declared.models
     if name in declared:
         return name
-    if not card.declared.get("takes_timm"):
+    if not card.declared.takes_timm:
         raise UnknownName(f"model of {card.name}", name, declared)
     of_timm = timm_models()
     if name not in of_timm:
@@ -198,31 +216,31 @@ def as_trained(cell: Cell) -> Cell:
 
 def needed(cell: Cell) -> dict[str, Cell]:
     """Return the cells whose trained weights a cell starts from, by role."""
+    units: tuple[Unit[Card], ...] = (as_trained(cell).method, cell.task)
     return {
         role: _needed(cell, unit, need)
-        for unit in (as_trained(cell).method, cell.task)
-        for role, need in unit.card.declared.get("needs", {}).items()
+        for unit in units
+        for role, need in unit.card.declared.needs.items()
         if all(unit.parameters[name] in values for name, values in need.when.items())
     }
 
 
-def _needed(cell: Cell, unit: Unit, need: Need) -> Cell:
+def _needed(cell: Cell, unit: Unit[Card], need: Need) -> Cell:
     method = cell.method
     if need.method:
         base = _method(find("method", need.method), cell.protocol, ())
         shared = {name: unit.parameters[name] for name in need.share}
         method = Unit(base.card, {**base.parameters, **shared}, base.base)
-    same = ("task", "model", "protocol", "recipe", "data", "settings")
-    frame = {name: getattr(cell, name) for name in same}
-    if need.task:
-        request = Request(
-            *([], [need.task], [], cell.model, cell.protocol), need.data or None, cell.settings
-        )
-        try:
-            frame = _frame(find("task", need.task), request)
-        except DataError as error:
-            raise DataError(
-                f"{cell.task.card.name} starts from a model of {need.task}, unless --init names "
-                f"other weights. {error}"
-            ) from error
-    return Cell(method=method, seed=cell.seed, **frame)
+    if not need.task:
+        return replace(cell, method=method, grid={}, base=None)
+    request = Request(
+        *([], [need.task], [], cell.model, cell.protocol), need.data or None, cell.settings
+    )
+    try:
+        frame = _frame(find("task", need.task), request)
+    except DataError as error:
+        raise DataError(
+            f"{cell.task.card.name} starts from a model of {need.task}, unless --init names "
+            f"other weights. {error}"
+        ) from error
+    return frame.cell(method, cell.seed)

@@ -10,19 +10,15 @@ from typing import Annotated
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from mixbench.storage.model import StrictModel
 
 Floats = NDArray[np.float64]
 MAX_LEVELS = 256
 
 
-class Strict(BaseModel):
-    """Frozen, with no field beside the declared ones, and no number that is none."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Items(Strict):
+class Items(StrictModel):
     """The scores of the test items, in their order.
 
     Attributes

@@ -7,18 +7,16 @@ that rests on it.
 
 import ast
 import hashlib
-import importlib.util
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
-import mixbench
 from mixbench.registry.cards import Card
-from mixbench.registry.units import FOLDERS
+from mixbench.registry.modules import absolute_name, module_file
 
 FIRST_PARTY = "mixbench"
 # They may stop a stage, but cannot change what it returns.
-NOT_DECIDING = frozenset({"mixbench", "mixbench.archives", "mixbench.errors"})
+NOT_DECIDING = frozenset({"mixbench", "mixbench.datasets.archives", "mixbench.errors"})
 
 
 @cache
@@ -62,10 +60,10 @@ def fingerprint(
     """
     found: dict[str, Path] = {}
     for module in modules:
-        _collect(module, _origin(module), found)
+        _collect(module, module_file(module), found)
     for card in units:
         _collect(card.module, card.path, found)
-    found |= {module: path for module in alone if (path := _origin(module))}
+    found |= {module: path for module in alone if (path := module_file(module))}
     return {name: digest(path) for name, path in sorted(found.items())}
 
 
@@ -81,41 +79,25 @@ def _collect(module: str, path: Path | None, found: dict[str, Path]) -> None:
         return
     found[module] = path
     for name in _imports(module, path):
-        _collect(name, _origin(name), found)
+        _collect(name, module_file(name), found)
 
 
 @cache
 def _imports(module: str, path: Path) -> frozenset[str]:
     """Return every first-party name that a file imports, submodule or not."""
-    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     tree = ast.parse(path.read_text(encoding="utf-8"))
     return frozenset(
         name
         for node in ast.walk(tree)
-        for name in _imported_names(node, package)
+        for name in _imported_names(node, module, path)
         if name.partition(".")[0] == FIRST_PARTY
     )
 
 
-def _imported_names(node: ast.AST, package: str) -> Iterator[str]:
+def _imported_names(node: ast.AST, module: str, path: Path) -> Iterator[str]:
     if isinstance(node, ast.Import):
         yield from (alias.name for alias in node.names)
     elif isinstance(node, ast.ImportFrom):
-        base = node.module or ""
-        if node.level:
-            base = importlib.util.resolve_name("." * node.level + base, package)
+        base = absolute_name(node.module or "", node.level, path, module)
         yield base
         yield from (f"{base}.{alias.name}" for alias in node.names)
-
-
-@cache
-def _origin(module: str) -> Path | None:
-    """Return a first-party module's file, or None for what is no module.
-
-    Python's own finder would import the packages on the way, and torch with them.
-    """
-    folder, *rest = module.split(".")[1:] or [""]
-    roots = {f"{kind}s": path for kind, path in FOLDERS.items()}
-    place = roots.get(folder, Path(mixbench.__file__).parent / folder).joinpath(*rest)
-    candidates = (place.with_suffix(".py"), place / "__init__.py")
-    return next((path for path in candidates if path.is_file()), None)

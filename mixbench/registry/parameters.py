@@ -8,6 +8,7 @@ from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hi
 from pydantic import TypeAdapter, ValidationError
 
 from mixbench.declare import Recipe
+from mixbench.declare.facts import ParameterValue
 from mixbench.errors import BadParameter, UnknownName, UsageError
 from mixbench.registry.cards import Card
 
@@ -48,7 +49,9 @@ def given_to(card: Card, settings: Sequence[Setting]) -> dict[str, str]:
     return {setting.parameter: setting.text for setting in settings if setting.unit == card.name}
 
 
-def parameters_of(card: Card, base: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
+def parameters_of(
+    card: Card, base: Mapping[str, ParameterValue], given: Mapping[str, str]
+) -> dict[str, ParameterValue]:
     """Return the value of every parameter of the unit: as in `base`, but the given ones, checked.
 
     Raises
@@ -63,8 +66,8 @@ def parameters_of(card: Card, base: Mapping[str, Any], given: Mapping[str, str])
 
 
 def task_settings(
-    card: Card, base: Mapping[str, Any], recipe: Recipe, given: Mapping[str, str]
-) -> tuple[dict[str, Any], Recipe]:
+    card: Card, base: Mapping[str, ParameterValue], recipe: Recipe, given: Mapping[str, str]
+) -> tuple[dict[str, ParameterValue], Recipe]:
     """Return a task's parameters and its recipe, both with the given values.
 
     Raises

@@ -3,7 +3,7 @@
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import mixbench
-from mixbench.registry.cards import Kind
+from mixbench.registry.modules import Kind
 
 PACKAGE = {
     "pyproject.toml": "pyproject.toml.j2",

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mixbench.search.found import Found
+from mixbench.search.result import Found
 from mixbench.search.space import Ids, Masks, Space
 
 Score = Callable[[Ids, Masks], NDArray[np.float64]]

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from mixbench.search.fitness import Scorer
-from mixbench.search.found import Found
 from mixbench.search.genetic import Genetic, Settings
+from mixbench.search.result import Found
 from mixbench.search.space import Space
-from mixbench.store import write_bytes
+from mixbench.storage.files import write_bytes
 
 Report = Callable[[int, int, dict[str, float]], None]
 SAVE_EVERY_S = 5.0

@@ -14,10 +14,10 @@ from mixbench.errors import UsageError
 from mixbench.search.direct import solve
 from mixbench.search.evolve import evolve
 from mixbench.search.fitness import HeldOut, Scorer
-from mixbench.search.found import Found, from_file, to_json
 from mixbench.search.genetic import Settings
+from mixbench.search.result import Found, from_file, to_json
 from mixbench.search.space import Space
-from mixbench.store import write_bytes
+from mixbench.storage.files import write_bytes
 from mixbench.streams import stream_seed
 
 RESULT = "search.json"

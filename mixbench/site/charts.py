@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mixbench.declare import BASELINE
-from mixbench.leaderboard.board import Leaderboard
 from mixbench.leaderboard.overall import Overall
+from mixbench.leaderboard.table import Leaderboard
 
 # Colours that stand for the page's: the ink, the quiet ink, lines, and one for each method.
 INK, QUIET, LINE = "#010203", "#020304", "#030405"

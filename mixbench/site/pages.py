@@ -13,7 +13,6 @@ from markupsafe import Markup
 
 import mixbench
 from mixbench.declare import BASELINE
-from mixbench.leaderboard.board import SELF_REPORTED, Leaderboard
 from mixbench.leaderboard.build import (
     FIGURES,
     Answered,
@@ -22,14 +21,16 @@ from mixbench.leaderboard.build import (
     published_table,
     read_answers,
 )
+from mixbench.leaderboard.formats import display
+from mixbench.leaderboard.grouping import answer_of, method_label, question_name, questions
 from mixbench.leaderboard.overall import overall
-from mixbench.leaderboard.questions import answer_of, method_label, question_name, questions
-from mixbench.leaderboard.tables import display
+from mixbench.leaderboard.table import SELF_REPORTED, Leaderboard
 from mixbench.records.schema import Record
-from mixbench.registry.cards import Card, Kind
+from mixbench.registry.cards import Card
+from mixbench.registry.modules import Kind
 from mixbench.registry.units import find, paths
 from mixbench.site import charts
-from mixbench.store import read_json, write_bytes
+from mixbench.storage.files import read_json, write_bytes
 
 PREVIEW = "mixes"  # the picture that says most of a method
 STATIC = ("site.css", "site.js")

@@ -10,8 +10,8 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
-from mixbench.registry.cards import Card
-from mixbench.registry.units import line_of
+from mixbench.contract.loading import line_of
+from mixbench.registry.cards import Card, MethodCard
 
 Check = Callable[[Any], str]
 # Which method of the class a failed check is about, where nothing was raised in it.
@@ -57,7 +57,7 @@ class HasCard(Protocol):
 def run_checks(subject: HasCard, checks: Sequence[Check]) -> Iterator[Result]:
     """Run checks on a method or task; yield each result as soon as it is there."""
     card = subject.card
-    exempt = card.declared.get("exempt", {}) if card else {}
+    exempt = card.declared.exempt if isinstance(card, MethodCard) else {}
     for check in checks:
         name = check.__name__
         try:

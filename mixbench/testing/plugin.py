@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mixbench.registry.cards import MethodCard
 from mixbench.registry.units import find
 from mixbench.testing.checks import Check
 from mixbench.testing.methods import METHOD_CHECKS
@@ -34,8 +35,8 @@ def method_checks(
         Values other than the defaults.
     """
     subject = subject_of(find("method", str(method)), parameters)
-    assert subject.card is not None  # it has a file
-    return _as_parameters(subject, METHOD_CHECKS, subject.card.declared.get("exempt", {}))
+    assert isinstance(subject.card, MethodCard)  # it has a file
+    return _as_parameters(subject, METHOD_CHECKS, subject.card.declared.exempt)
 
 
 def task_checks(task: str | Path) -> "list[ParameterSet]":

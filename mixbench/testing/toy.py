@@ -21,14 +21,14 @@ from mixbench.contract import (
     Step,
     Task,
 )
+from mixbench.contract.loading import load_method
 from mixbench.declare import Metric, Need
-from mixbench.models.build import sized
-from mixbench.models.residual import ResidualNet
 from mixbench.registry.cards import Card
-from mixbench.registry.units import find, load_method
-from mixbench.stages.runs import adopt_buffers
-from mixbench.stages.untrained import bound, prepare
+from mixbench.registry.units import find
 from mixbench.streams import generator
+from mixbench.train.untrained import bound, prepare
+from mixbench.vision.models.build import sized
+from mixbench.vision.models.residual import ResidualNet
 
 CLASSES = 5
 SIZES = ((8, 12), (16, 16), (13, 9))  # height, width: non-square, square, divisible by nothing
@@ -131,7 +131,7 @@ class Subject:
     def fresh(self) -> Method:
         """Return a prepared method that is bound to no model yet."""
         method = self.make()
-        adopt_buffers(method, self.prepared)
+        method.load_state_dict(self.prepared)
         return method
 
     def bound(self, channels: int = 3) -> tuple[Method, nn.Module, Task]:
@@ -148,8 +148,8 @@ def subject_of(card: Card, parameters: Mapping[str, Any] | None = None) -> Subje
     parameters
         Values other than the defaults and those of the protocol ``toy``.
     """
-    values = {**card.declared.get("by_protocol", {}).get("toy", {}), **(parameters or {})}
-    needs: Mapping[str, Need] = card.declared.get("needs", {})
+    values = {**card.declared.by_protocol.get("toy", {}), **(parameters or {})}
+    needs: Mapping[str, Need] = card.declared.needs
     scorers = {
         role: partial(
             load_method(find("method", need.method)),

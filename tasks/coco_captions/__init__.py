@@ -24,13 +24,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from mixbench.captions.captioner import Captioner
-from mixbench.captions.scores import blind_bleu, caption_scores
-from mixbench.captions.words import END as END
-from mixbench.captions.words import Vocabulary, sentences, words_of
 from mixbench.contract import Output, Part, Predictions, Score, Split, Task
 from mixbench.declare import (
     COCO_2014_ARCHIVES,
+    COCO_2014_IMAGE_ARCHIVES,
+    PRETRAINED_ON_IMAGENET,
     SMALL_NETS,
     Count,
     Data,
@@ -39,16 +37,19 @@ from mixbench.declare import (
     Recipe,
     Synthetic,
     Weights,
-    pretrained_on,
     table_row,
 )
 from mixbench.errors import DataError
-from mixbench.images.augment import resize
-from mixbench.images.features import FeatureSplit, encoded
-from mixbench.images.splits import held_out_share
-from mixbench.models.build import build
-from mixbench.models.weights import start_from
 from mixbench.streams import generator
+from mixbench.vision.captions.captioner import Captioner
+from mixbench.vision.captions.scores import blind_bleu, caption_scores
+from mixbench.vision.captions.tokenizer import END as END
+from mixbench.vision.captions.tokenizer import Vocabulary, sentences, words_of
+from mixbench.vision.images.augment import resize
+from mixbench.vision.images.features import FeatureSplit, encoded
+from mixbench.vision.images.splits import held_out_share
+from mixbench.vision.models.build import build
+from mixbench.vision.models.weights import start_from
 
 from .files import TREES, karpathy, official
 from .items import CaptionSplit, Told
@@ -89,19 +90,20 @@ class CocoCaptions(Task):
     """
 
     version = 1
+    data = Data(
+        name="coco2014_karpathy",
+        version="2014, Karpathy's split",
+        licence="annotations CC BY 4.0; photographs of their authors (Flickr)",
+        url="https://cs.stanford.edu/people/karpathy/deepimagesent/",
+        files={"dataset_coco.json": ""},
+        trees={"train2014": 82783, "val2014": 40504},
+        archives=COCO_2014_IMAGE_ARCHIVES,
+        by_hand="Put dataset_coco.json, of caption_datasets.zip, into the data's folder. Its "
+        "page no longer has it; copies are widely used, and no checksum is published.",
+        lies_with="coco2014",
+    )
     variants = {
-        "karpathy": Data(
-            name="coco2014_karpathy",
-            version="2014, Karpathy's split",
-            licence="annotations CC BY 4.0; photographs of their authors (Flickr)",
-            url="https://cs.stanford.edu/people/karpathy/deepimagesent/",
-            files={"dataset_coco.json": ""},
-            trees={"train2014": 82783, "val2014": 40504},
-            archives=COCO_2014_ARCHIVES[1:],
-            by_hand="Put dataset_coco.json, of caption_datasets.zip, into the data's folder. Its "
-            "page no longer has it; copies are widely used, and no checksum is published.",
-            lies_with="coco2014",
-        ),
+        "karpathy": data,
         "official": Data(
             name="coco2014_captions",
             version="2014",
@@ -116,9 +118,8 @@ class CocoCaptions(Task):
             lies_with="coco2014",
         ),
     }
-    data = variants["karpathy"]
     synthetic = Synthetic(train=60, test=20, protocols=("quick",))
-    needs = pretrained_on("imagenet")
+    needs = PRETRAINED_ON_IMAGENET
     by_protocol = {
         "quick": {"side": 48, "vocabulary": 80, "words_seen": 2, "width": 96, "dropout": 0.2}
     }
@@ -197,7 +198,7 @@ class CocoCaptions(Task):
         """Start the encoder from the weights that `weights` names."""
         start_from(model.get_submodule("encoder"), self.weights, trained)
 
-    def once(self, model: nn.Module, split: Split) -> Split:
+    def precompute_frozen(self, model: nn.Module, split: Split) -> Split:
         """Return the features of a part's images, if they never change."""
         if not (self.frozen and self.plain and isinstance(split, CaptionSplit)):
             return split

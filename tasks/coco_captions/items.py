@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mixbench.images.splits import IMAGENET_PIXELS, StreamedSplit
+from mixbench.vision.images.splits import IMAGENET_PIXELS, StreamedSplit
 
 
 class Told(NamedTuple):

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from mixbench.declare import Synthetic
-from mixbench.images.scenes import Layout, Look, looks, several_things, write_images
 from mixbench.streams import generator
+from mixbench.vision.images.scenes import Layout, Look, looks, several_things, write_images
 
 from .files import TREES, Captioned, write_karpathy, write_official
 

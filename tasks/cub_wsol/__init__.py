@@ -20,9 +20,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mixbench.archives import Finding
-from mixbench.classification import Classification, held_out
 from mixbench.contract import ClassIndex, Output, Part, Predictions, Score, Split
+from mixbench.datasets.archives import Finding
 from mixbench.declare import (
     CUB,
     Archive,
@@ -38,15 +37,16 @@ from mixbench.declare import (
 from mixbench.declare import (
     Data as Data,
 )
-from mixbench.images.augment import MARGIN, WindowFlip, resize
-from mixbench.images.splits import StreamedSplit
-from mixbench.localization.box_accuracy import resized
-from mixbench.localization.cam import check_maps, class_maps
-from mixbench.localization.scoring import localization_scores
-from mixbench.metrics import top1
-from mixbench.models.build import sized
-from mixbench.models.large_map import LARGE_MAP
-from mixbench.models.weights import start_from
+from mixbench.vision.images.augment import MARGIN, WindowFlip, resize
+from mixbench.vision.images.splits import StreamedSplit
+from mixbench.vision.localization.box_accuracy import resized
+from mixbench.vision.localization.cam import check_maps, class_maps
+from mixbench.vision.localization.scoring import localization_scores
+from mixbench.vision.metrics import top1
+from mixbench.vision.models.build import sized
+from mixbench.vision.models.large_map import LARGE_MAP
+from mixbench.vision.models.weights import start_from
+from mixbench.vision.tasks.classification import Classification, held_out
 
 from .files import (
     ROOT,

@@ -16,11 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mixbench.archives import Finding
-from mixbench.classification import Classification, check_classes
+from mixbench.datasets.archives import Finding
 from mixbench.errors import DataError
-from mixbench.images.decode import image_size
-from mixbench.images.lists import read_lines
+from mixbench.vision.images.decode import image_size
+from mixbench.vision.images.lists import read_lines
+from mixbench.vision.tasks.classification import Classification, check_classes
 
 ROOT = "CUB_200_2011"
 FILES = ("images", "image_class_labels", "train_test_split", "bounding_boxes")

@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 
 from mixbench.declare import Synthetic
-from mixbench.images.lists import write_lines
-from mixbench.images.scenes import looks, one_thing, write_images
 from mixbench.streams import generator
+from mixbench.vision.images.lists import write_lines
+from mixbench.vision.images.scenes import looks, one_thing, write_images
 
 from .files import FILES
 

@@ -20,30 +20,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-import torch
-
-from mixbench.archives import Finding, unpack
 from mixbench.contract import Part, Split
+from mixbench.datasets.archives import Finding, unpack
 from mixbench.declare import (
-    MEAN_AVERAGE_PRECISION,
-    MULTI_LABEL_FINE_TUNING,
-    SMALL_NETS,
     Archive,
     Count,
+    CountOrZero,
     Data,
     Fraction,
     Synthetic,
     Weights,
-    pretrained_on,
     table_row,
 )
-from mixbench.images.scenes import looks, several_things, write_images
-from mixbench.multilabel import MultiLabel
-from mixbench.streams import generator
+from mixbench.vision.tasks.multilabel import MultiLabel
 
 from .files import LAYOUTS, Listed
 
-SIZE = (72, 96)  # of generated images: height and width
+PARTS: tuple[Literal["train"], Literal["test"]] = ("train", "test")
 NUMBERS = {"official": (161_789, 107_859), "spml": (150_000, 60_260)}  # of images, as published
 
 
@@ -54,43 +47,32 @@ class NusWide(MultiLabel):
     ----------
     variant
         Whose lists and labels.
-    classes
-        The first so many of the concepts; images of none of them are then left out.
-    side : pixels
-        Of the squares to which images are resized, whatever their shapes.
-    holdout
-        The share of the training images that is held out for validation.
-    weights
-        What fine-tuning starts from: the same method's own model of ImageNet (``pretrained``, or
-        ``synthetic`` of generated images), what others published, ``random`` weights or a file.
-    mix_in
-        Where the method mixes: in ``pretrain``-ing, in ``finetune``-ing or in ``both``.
-    criterion
-        The loss: binary cross-entropy, or the asymmetric loss, of which losses are mixed.
     """
 
     version = 1
-    variants = {
-        "official": Data(
-            name="nus_wide",
-            version="2009",
-            licence="of the photographs' authors (Flickr); given to researchers on request",
-            url="https://lms.comp.nus.edu.sg/research/NUS-WIDE.htm",
-            files={
-                "ConceptsList/Concepts81.txt": "",
-                "ImageList/TrainImagelist.txt": "",
-                "ImageList/TestImagelist.txt": "",
-            },
-            trees={"Groundtruth/TrainTestLabels": 162, "Flickr": 269648},
-            archives=(
-                Archive("ConceptsList.zip", ""),
-                Archive("ImageList.zip", ""),
-                Archive("Groundtruth.zip", ""),
-                Archive("Flickr.zip", ""),
-            ),
-            by_hand="Fetch ConceptsList.zip, ImageList.zip and Groundtruth.zip from that page, and "
-            "ask there for the photographs, Flickr.zip. No checksums are published.",
+    all_labels = 81
+    data = Data(
+        name="nus_wide",
+        version="2009",
+        licence="of the photographs' authors (Flickr); given to researchers on request",
+        url="https://lms.comp.nus.edu.sg/research/NUS-WIDE.htm",
+        files={
+            "ConceptsList/Concepts81.txt": "",
+            "ImageList/TrainImagelist.txt": "",
+            "ImageList/TestImagelist.txt": "",
+        },
+        trees={"Groundtruth/TrainTestLabels": 162, "Flickr": 269648},
+        archives=(
+            Archive("ConceptsList.zip", ""),
+            Archive("ImageList.zip", ""),
+            Archive("Groundtruth.zip", ""),
+            Archive("Flickr.zip", ""),
         ),
+        by_hand="Fetch ConceptsList.zip, ImageList.zip and Groundtruth.zip from that page, and "
+        "ask there for the photographs, Flickr.zip. No checksums are published.",
+    )
+    variants = {
+        "official": data,
         "asl": Data(
             name="nus_wide_asl",
             version="2020",
@@ -118,14 +100,6 @@ class NusWide(MultiLabel):
             "at https://lms.comp.nus.edu.sg/research/NUS-WIDE.htm for the photographs, Flickr.zip.",
         ),
     }
-    data = variants["official"]
-    synthetic = Synthetic(train=80, test=40, protocols=("quick",))
-    needs = pretrained_on("imagenet")
-    by_protocol = {"quick": {"classes": 8, "side": 48}}
-    metrics = MEAN_AVERAGE_PRECISION
-    models = SMALL_NETS
-    takes_timm = True
-    protocols = MULTI_LABEL_FINE_TUNING
     references = table_row(
         "arXiv:2106.09011", "Table 4, NUS", "resnet50",
         {
@@ -140,7 +114,7 @@ class NusWide(MultiLabel):
     def __init__(  # noqa: PLR0913  # what users set
         self,
         variant: Literal["official", "asl", "spml"] = "official",
-        classes: Count = 81,
+        classes: CountOrZero = 0,
         side: Count = 448,
         holdout: Fraction = 0.1,
         weights: Weights = "pretrained",
@@ -154,13 +128,9 @@ class NusWide(MultiLabel):
     def load(self, part: Part, folder: Path, seed: int) -> Split:
         """List the variant's test images, or its training images on one side of the split."""
         listed = self._layout.read(folder, test=part == "test")
-        taking_part = self.names_of(listed.names, folder)
-        targets = listed.targets[:, : len(taking_part)]
-        there = targets.any(1) | (len(taking_part) == len(listed.names))
-        if part != "test":
-            there = there & self.side_of_holdout(part, len(there), seed)
-        kept = torch.nonzero(there).flatten().tolist()
-        return self.split([folder / listed.files[i] for i in kept], targets[there])
+        self.names_of(listed.names, folder)
+        paths = [folder / file for file in listed.files]
+        return self.part_of(paths, listed.targets, part, seed)
 
     def class_names(self, folder: Path) -> list[str]:
         """Return the names of the concepts that take part."""
@@ -182,21 +152,14 @@ class NusWide(MultiLabel):
             yield Finding(part, found == number, f"{found} of {number} images are listed")
 
     def synthesize(self, folder: Path, amount: Synthetic) -> None:
-        """Write generated scenes of some things each in the layout of the variant.
-
-        The amounts are images for every class, of which each shows one to three; some show none.
-        """
-        parts, kinds = [], looks(self.labels)
-        names = [kind.name.replace(" ", "_") for kind in kinds]
-        for number, (part, count) in enumerate((("train", amount.train), ("test", amount.test))):
-            rng = generator(amount.seed, "synthetic", number)
-            layout = several_things(count * self.labels, self.labels, rng)
-            layout.looks[:: 4 * self.labels] = -1
-            files = [f"{self._layout.images}/{part}/{i:06}.jpg" for i in range(len(layout))]
-            (folder / self._layout.images / part).mkdir(parents=True)
-            boxes = write_images([folder / f for f in files], layout, kinds, SIZE, rng)
-            targets = torch.zeros(len(layout), self.labels, dtype=torch.int8)
-            seen = torch.nonzero((layout.looks >= 0) & (boxes[..., 2] > 0))
-            targets[seen[:, 0], layout.looks[seen[:, 0], seen[:, 1]]] = 1
-            parts.append(Listed(files, targets, names))
+        """Write generated scenes in the layout of the variant."""
+        parts: list[Listed] = []
+        for part in PARTS:
+            scenes = self.scenes(amount, part)
+            names = [kind.name.replace(" ", "_") for kind in scenes.kinds]
+            place = f"{self._layout.images}/{part}"
+            files = [f"{place}/{i:06}.jpg" for i in range(len(scenes.layout))]
+            (folder / place).mkdir(parents=True)
+            boxes = scenes.write([folder / file for file in files])
+            parts.append(Listed(files, scenes.targets(boxes), names))
         self._layout.write(folder, *parts)

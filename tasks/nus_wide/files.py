@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mixbench.errors import DataError
-from mixbench.images.lists import read_lines, write_lines
+from mixbench.vision.images.lists import read_lines, write_lines
 
 CONCEPTS = "ConceptsList/Concepts81.txt"
 TABLE = "nus_wid_data.csv"

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from mixbench.registry.units import find, load_method
+from mixbench.contract.loading import load_method
+from mixbench.registry.units import find
 from mixbench.testing import Subject, method_checks
 from mixbench.testing.toy import mix
 

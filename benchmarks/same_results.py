@@ -1,0 +1,117 @@
+"""Show whether two versions of mixbench give the same results, bit by bit.
+
+::
+
+    python -m benchmarks.same_results run before.json    # with one version installed
+    python -m benchmarks.same_results run after.json     # with the other
+    python -m benchmarks.same_results compare before.json after.json
+
+The runs are every method on `digits` and every task under its protocol ``quick``, each for one
+epoch. Weights, buffers and predictions must be equal bit by bit, metrics within 1e-12.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from safetensors.numpy import load_file
+
+TOLERANCE = 1e-12
+TIMES = ("wall_s", "train_s", "eval_s")
+
+
+def main() -> None:
+    """Run, or compare two runs."""
+    verb, *paths = sys.argv[1:]
+    if verb == "run":
+        with tempfile.TemporaryDirectory() as store:
+            Path(paths[0]).write_text(json.dumps(results(Path(store)), indent=1, sort_keys=True))
+        return
+    first, second = (json.loads(Path(path).read_text()) for path in paths)
+    wrong = [*differences(first, second)]
+    print(f"{len(first)} stages in {paths[0]}, {len(second)} in {paths[1]}")
+    print("\n".join(wrong) or "no difference")
+    sys.exit(bool(wrong))
+
+
+def results(store: Path) -> dict[str, Any]:
+    """Run everything; return the digests of tensors and the metrics of every stage, by label."""
+    methods = ",".join(listed("methods"))
+    mixbench("run", "-m", methods, "-t", "digits", "--set", "digits.epochs=1", store=store)
+    for task in listed("tasks"):
+        info = json.loads(mixbench("info", task, "--json"))
+        trained = info["declared"].get("evaluates", task)
+        needs = json.loads(mixbench("info", trained, "--json"))["declared"].get("needs", {})
+        names = [trained, *("imagenet" for _ in [0] if needs)]
+        epochs = [word for name in names for word in ("--set", f"{name}.epochs=1")]
+        mixbench("run", "-m", "none", "-t", task, "--protocol", "quick", *epochs, store=store)
+        print(task, flush=True)
+    return dict(stages(store))
+
+
+def listed(what: str) -> list[str]:
+    """Return the names of all methods or tasks."""
+    return list(json.loads(mixbench("list", what, "--json")))
+
+
+def mixbench(*words: str, store: Path | None = None) -> str:
+    """Run a command of the version that is installed; return what it prints."""
+    place = ["--store", str(store)] if store else []
+    done = subprocess.run(
+        [sys.executable, "-m", "mixbench", *words, *place],
+        capture_output=True, text=True, check=False, env=os.environ | {"COLUMNS": "200"},
+    )  # fmt: skip
+    if done.returncode:
+        sys.exit(f"mixbench {' '.join(words)}: exit code {done.returncode}\n{done.stdout[-2000:]}"
+                 f"{done.stderr[-2000:]}")  # fmt: skip
+    return done.stdout
+
+
+def stages(store: Path) -> Iterator[tuple[str, Any]]:
+    """Yield what every stage left: a digest of each tensor, and its metrics."""
+    for folder in sorted((store / "stages").iterdir()):
+        spec = json.loads((folder / "manifest.json").read_text())["spec"]
+        found: dict[str, Any] = {}
+        for path in sorted(folder.rglob("*.safetensors")):
+            for name, tensor in load_file(path).items():
+                content = f"{tensor.dtype}{tensor.shape}".encode() + tensor.tobytes()
+                digest = hashlib.sha256(content).hexdigest()
+                found[f"{path.relative_to(folder)}:{name}"] = digest
+        if (folder / "metrics.json").exists():
+            metrics = json.loads((folder / "metrics.json").read_text())["metrics"]
+            found |= {
+                f"{at}.{name}": score["value"]
+                for at, scores in metrics.items()
+                for name, score in scores.items()
+            }
+        for row in (
+            json.loads((folder / "curve.json").read_text())
+            if (folder / "curve.json").exists()
+            else ()
+        ):
+            found |= {f"epoch {row['epoch']} {n}": v for n, v in row.items() if n not in TIMES}
+        yield f"{spec['kind']} {spec['label']}", found
+
+
+def differences(first: dict[str, Any], second: dict[str, Any]) -> Iterator[str]:
+    """Yield where two runs differ."""
+    for stage in sorted(first.keys() | second.keys()):
+        one, other = first.get(stage), second.get(stage)
+        if one is None or other is None:
+            yield f"{stage}: only in the {'second' if one is None else 'first'}"
+            continue
+        for name in sorted(one.keys() | other.keys()):
+            a, b = one.get(name), other.get(name)
+            close = isinstance(a, float) and isinstance(b, float) and abs(a - b) <= TOLERANCE
+            if a != b and not close:
+                yield f"{stage}: {name}: {a} and {b}"
+
+
+if __name__ == "__main__":
+    main()

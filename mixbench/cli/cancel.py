@@ -1,0 +1,36 @@
+"""``mixbench cancel``: end cells of the newest run."""
+
+from pathlib import Path
+
+import click
+
+from mixbench.cli.newest_run import chosen_cells, newest_run
+from mixbench.cli.options import existing_store, store_option
+from mixbench.errors import UsageError
+
+
+@click.command()
+@click.argument("cells", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Every cell of the newest run.")
+@store_option
+def cancel(cells: tuple[str, ...], *, everything: bool, store_path: Path) -> None:
+    """End cells of the newest run, from any shell; parts between the slashes are enough.
+
+    What runs leaves a checkpoint. Stages that other cells need go on.
+    """  # noqa: DOC501  # commands tell their users
+    store = existing_store(store_path)
+    if bool(cells) == everything:
+        raise UsageError("Name the cells to cancel, or give --all.")
+    run = newest_run(store)
+    chosen = run.cells if everything else chosen_cells(run, cells)
+    kept = {s.key for note in run.cells if note not in chosen for s in note.stages}
+    keys = dict.fromkeys(stage.key for note in chosen for stage in note.stages)
+    ended = [key for key in keys if key not in kept and not store.finished(key)]
+    for key in ended:
+        store.cancel(key)
+    if run.engine == "slurm":  # whose jobs may run without a launcher
+        from mixbench.engines.slurm_queue import cancel_jobs
+
+        cancel_jobs(store, ended)
+    names = ", ".join(note.cell for note in chosen)
+    click.echo(f"Cancelled {len(ended)} stages of {names}.")

@@ -1,0 +1,55 @@
+"""``mixbench check``: whether a method or a task keeps its contract."""
+
+import json
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import click
+
+from mixbench.cli.options import as_json
+
+if TYPE_CHECKING:
+    pass
+
+
+REFUSED = 3
+
+
+@click.command()
+@click.argument("unit")
+@as_json
+def check(unit: str, *, as_json: bool) -> int:
+    """Check whether a method or a task, by its name or its file, keeps the contract."""
+    from mixbench.contract.loading import load_method, load_task
+    from mixbench.registry.cards import TaskCard
+    from mixbench.registry.units import find, kind_of
+    from mixbench.testing import METHOD_CHECKS, TASK_CHECKS, TaskSubject, run_checks, subject_of
+    from mixbench.testing.checks import Check, HasCard
+
+    card = find(kind_of(unit), unit)
+    subject: HasCard
+    checks: tuple[Check, ...]
+    if isinstance(card, TaskCard):
+        load_task(card)
+        subject, checks = TaskSubject(card), TASK_CHECKS
+    else:
+        load_method(card)
+        subject, checks = subject_of(card), METHOD_CHECKS
+    width = max(len(one.__name__) for one in checks)
+    results = []
+    for result in run_checks(subject, checks):
+        results.append(result)
+        if as_json:
+            continue
+        click.echo(f"{result.status:6}  {result.check:{width}}  {result.said}")
+        if result.remedy:
+            click.echo(f"{'':8}{card.path}:{result.line}: {result.remedy}")
+    counts = Counter(result.status for result in results)
+    if as_json:
+        click.echo(json.dumps([result._asdict() for result in results], indent=1))
+    else:
+        click.echo(
+            f"{len(results)} of {len(checks)} checks ran: {counts['ok']} ok, "
+            f"{counts['exempt']} exempt, {counts['FAILED']} failed"
+        )
+    return REFUSED if counts["FAILED"] else 0

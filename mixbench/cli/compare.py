@@ -1,0 +1,39 @@
+"""``mixbench compare``: two methods, on every task that both have run on."""
+
+from pathlib import Path
+
+import click
+
+from mixbench.cli.options import as_json, existing_store, names, store_option
+from mixbench.cli.report import recorded
+
+
+@click.command()
+@click.argument("first")
+@click.argument("second")
+@click.option("-t", "--task", "tasks", multiple=True, help="Only these tasks.")
+@click.option("--suite", metavar="NAME", help="The records of a suite, instead of the store's.")
+@as_json
+@store_option
+def compare(
+    first: str,
+    second: str,
+    *,
+    tasks: tuple[str, ...],
+    suite: str | None,
+    as_json: bool,
+    store_path: Path,
+) -> None:
+    """Compare two methods, on every task that both have run on, and over all of them."""
+    from mixbench.leaderboard.pairs import compare_methods, to_json, to_lines
+    from mixbench.leaderboard.store_report import read_records
+
+    if suite is None:
+        records = read_records(existing_store(store_path))
+    else:
+        from mixbench.leaderboard.build import read_answers
+        from mixbench.leaderboard.suite import folder_of
+
+        records = [*read_answers(folder_of(suite)).records.values()]
+    found = compare_methods(recorded(records, (), names(tasks)), first, second)
+    click.echo(to_json(found) if as_json else "\n".join(to_lines(found)))

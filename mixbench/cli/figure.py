@@ -1,0 +1,67 @@
+"""``mixbench figure``: the pictures of the PatchMix paper, drawn anew."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mixbench.cli.options import names, store_option
+
+if TYPE_CHECKING:
+    from mixbench.records.schema import Record
+
+NAMES = ("mixes", "cycle", "mutations", "boundaries", "boxes", "evolution", "pairs")
+
+
+@click.command()
+@click.argument("name", type=click.Choice(NAMES))
+@click.option("-m", "--method", "methods", multiple=True, help="Of these methods; by default, all.")
+@click.option("-t", "--task", "tasks", multiple=True, help="From runs on these tasks.")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Of what is drawn.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), default=".", metavar="DIR",
+    help="Where NAME.png and NAME.pdf go; by default, here.",
+)  # fmt: skip
+@store_option
+def figure(
+    name: str,
+    *,
+    methods: tuple[str, ...],
+    tasks: tuple[str, ...],
+    seed: int,
+    out: Path,
+    store_path: Path,
+) -> None:
+    """Draw a figure of the PatchMix paper, as PNG and PDF, from real results.
+
+    \b
+    mixes       1     the same photographs as each method mixes them
+    cycle       3     one cycle of the search, run on three classes
+    mutations   4     what the search's mutations do to masks
+    boundaries  5     decision boundaries between points in the plane
+    boxes       6     where models see birds
+    evolution   7, 8  fitness over the generations, and pairs that came and went
+    pairs       9     the class pairs that were found, with their masks
+
+    All but mixes and boundaries are drawn from runs in the store.
+    """  # noqa: D301  # click's mark for lines that stay as they are
+    from mixbench.cli.report import recorded
+    from mixbench.figures.patchmix.named import FIGURES, Subjects
+    from mixbench.leaderboard.store_report import read_records
+    from mixbench.registry.units import find, paths
+    from mixbench.storage.store import Store
+
+    store, chosen = Store(store_path), names(methods)
+    records: list[Record] = []
+    if name not in {"mixes", "boundaries"}:
+        found = read_records(store) if store_path.is_dir() else []
+        records = recorded([r for r in found if r.status == "ok"], chosen, names(tasks))
+    cards = [find("method", unit) for unit in chosen or paths("method")]
+    if name == "boundaries" and not chosen:
+        cards = [card for card in cards if card.declared.sites == ("input",)]
+    drawn = FIGURES[name](Subjects(cards, store, records, seed))
+    out.mkdir(parents=True, exist_ok=True)
+    for ending in ("png", "pdf"):
+        path = out / f"{name}.{ending}"
+        drawn.savefig(path, dpi=160, metadata={"CreationDate": None} if ending == "pdf" else None)
+        click.echo(path)

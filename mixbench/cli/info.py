@@ -1,0 +1,126 @@
+"""``mixbench info``: what a method or a task declares."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mixbench.cli.options import as_json
+from mixbench.errors import UnknownName
+
+if TYPE_CHECKING:
+    from mixbench.declare import Reference
+    from mixbench.registry.cards import Card, TaskCard
+
+
+@click.command()
+@click.argument("name")
+@as_json
+def info(name: str, *, as_json: bool) -> None:
+    """Show what a method or task says of itself."""
+    card = _find_any(name)
+    if as_json:
+        click.echo(json.dumps(_facts(card), indent=1, ensure_ascii=False, default=_plain))
+        return
+    from mixbench.registry.cards import TaskCard
+
+    of_task = _task_lines(card) if isinstance(card, TaskCard) else ()
+    for line in (*_head(card), *_parameters(card), *of_task):
+        click.echo(line)
+    click.echo(f"\n{card.path}")
+
+
+def _head(card: "Card") -> Iterator[str]:
+    yield f"{card.kind} {card.name}, version {card.version}, {card.source}\n{card.summary}\n"
+    for field, text in card.header.items():
+        yield click.wrap_text(f"{field:8} {text}", 98, subsequent_indent=" " * 9)
+
+
+def _parameters(card: "Card") -> Iterator[str]:
+    """Yield every parameter with its default, type and description, and what protocols set."""
+    if card.parameters:
+        yield "\nparameters (--set NAME.PARAM=VALUE)"
+    for parameter in card.parameters:
+        yield f"  {card.name}.{parameter.name}={_text(parameter.default)}  {parameter.plain_type}"
+        if parameter.description:
+            yield click.wrap_text(parameter.description, 98, " " * 6, " " * 6)
+    for protocol, values in card.declared.by_protocol.items():
+        yield f"  under protocol {protocol}: {_named(values)}"
+
+
+def _task_lines(card: "TaskCard") -> Iterator[str]:
+    """Yield what only tasks have: protocols, models, metrics."""
+    declared = card.declared
+    whose = f"of {declared.evaluates}" if declared.evaluates else "too"
+    if declared.evaluates:
+        yield f"\nevaluates the models of {declared.evaluates}, and trains none"
+    for protocol, recipe in declared.protocols.items():
+        generated = ", on generated images" if protocol in declared.synthetic.protocols else ""
+        yield f"\nprotocol {protocol}{generated} (each field is a parameter {whose})"
+        yield f"  {_named(vars(recipe))}"
+        for model, values in declared.by_model.get(protocol, {}).items():
+            yield f"  with {model}: {_named(values)}"
+    timm = ", and every model of timm" if declared.takes_timm else ""
+    yield f"\nmodels: {', '.join(declared.models)}{timm}"
+    for metric in declared.metrics:
+        better = "higher" if metric.higher_is_better else "lower"
+        ranked = ", ranked" if metric.primary else ", of no method" if metric.floor else ""
+        yield f"metric {metric.name} in {metric.unit}, {better} is better{ranked}"
+    yield from _published(declared.references)
+
+
+def _text(default: Any) -> str:
+    """Return a default as it is given: of several numbers, with commas."""
+    if not isinstance(default, tuple):
+        return str(default)
+    from mixbench.declare.attacks import eps_text
+
+    return ",".join(eps_text(n) if isinstance(n, float) else str(n) for n in default)
+
+
+def _published(references: Sequence["Reference"]) -> Iterator[str]:
+    """Yield the rows of published tables."""
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for ref in references:
+        row = (ref.citation, ref.where, ref.metric, ref.model, ref.remark)
+        deviation = f" ± {ref.deviation:g}" if ref.deviation is not None else ""
+        rows.setdefault(row, []).append(f"{ref.method} {ref.value:g}{deviation}")
+    for (citation, where, metric, model, remark), numbers in rows.items():
+        yield f"\npublished {metric} of {model}: {citation}, {where}"
+        yield f"  {', '.join(numbers)}" + (f"  ({remark})" if remark else "")
+
+
+def _find_any(name: str) -> "Card":
+    from mixbench.registry.units import available, find, kind_of
+
+    known = [*available("method"), *available("task")]
+    if not name.endswith(".py") and name not in known:
+        raise UnknownName("method or task", name, known)
+    return find(kind_of(name), name)
+
+
+def _facts(card: "Card") -> dict[str, Any]:
+    return {
+        "kind": card.kind,
+        "name": card.name,
+        "version": card.version,
+        "source": card.source,
+        "path": str(card.path),
+        "summary": card.summary,
+        "header": card.header,
+        "parameters": {
+            p.name: {"type": p.plain_type, "default": p.default, "description": p.description}
+            for p in card.parameters
+        },
+        "declared": card.attributes,
+    }
+
+
+def _named(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in values.items())
+
+
+def _plain(value: object) -> Any:
+    """Return a declaration as JSON can hold it."""
+    return dict(vars(value))

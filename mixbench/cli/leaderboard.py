@@ -1,0 +1,51 @@
+"""``mixbench leaderboard``: build the tables of suites from their records."""
+
+from pathlib import Path
+
+import click
+
+from mixbench.errors import UsageError
+
+REFUSED = 4
+
+
+@click.group()
+def leaderboard() -> None:
+    """Build the leaderboards of suites from their records."""
+
+
+@leaderboard.command()
+@click.argument("names", nargs=-1)
+@click.option("--check", is_flag=True, help="Write nothing; fail if a file is out of date.")
+def build(names: tuple[str, ...], *, check: bool) -> int:
+    """Write the tables of suites, all by default, from their records alone."""
+    from mixbench.leaderboard import build as builder
+
+    folders = chosen_suites(names)
+    if not check:
+        for folder in folders:
+            for path in builder.build(folder):
+                click.echo(path)
+        return 0
+    late = [path for folder in folders for path in builder.stale(folder)]
+    for path in late:
+        click.echo(f"{path} is out of date: run `mixbench leaderboard build`.", err=True)
+    if not late:
+        click.echo(f"{len(folders)} leaderboards are what their records say.")
+    return REFUSED if late else 0
+
+
+def chosen_suites(names: tuple[str, ...]) -> list[Path]:
+    """Return the folders of named suites, or of all.
+
+    Raises
+    ------
+    UsageError
+        If there are none.
+    """
+    from mixbench.leaderboard.suite import FOLDER, folder_of, suites
+
+    folders = [folder_of(name) for name in names] or [*suites().values()]
+    if not folders:
+        raise UsageError(f"There are no suites in {FOLDER}/ here: give the command in a checkout.")
+    return folders

@@ -1,0 +1,56 @@
+"""``mixbench logs``: what a cell's processes printed."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mixbench.cli.newest_run import chosen_cells, newest_run, stage_rows
+from mixbench.cli.options import existing_store, store_option
+
+if TYPE_CHECKING:
+    from mixbench.storage.notes import CellNote, StageNote
+    from mixbench.storage.store import Store
+
+FOLLOW_S = 0.5
+
+
+@click.command()
+@click.argument("cell")
+@click.option("-f", "--follow", is_flag=True, help="Go on as it prints more, until it has ended.")
+@store_option
+def logs(cell: str, *, follow: bool, store_path: Path) -> None:
+    """Print what a cell's processes printed; part of the cell's name is enough."""
+    store = existing_store(store_path)
+    read: dict[str, int] = {}
+    while True:
+        entries = chosen_cells(newest_run(store), [cell])
+        ended = all(_has_ended(store, entry) for entry in entries)
+        for entry in entries:
+            for stage in entry.stages:
+                _print_new(store, entry.cell, stage, read)
+        if ended or not follow:
+            return
+        time.sleep(FOLLOW_S)
+
+
+def _print_new(store: "Store", cell: str, stage: "StageNote", read: dict[str, int]) -> None:
+    """Print what a stage's log has beyond what was read of it."""
+    path = store.log(stage.key)
+    if not path.exists():
+        return
+    start = read.get(stage.key)
+    with path.open("rb") as file:
+        file.seek(start or 0)
+        text = file.read()
+    if start is None:
+        click.echo(f"--- {cell} {stage.kind}: {path}")
+    read[stage.key] = (start or 0) + len(text)
+    click.echo(text.decode(errors="replace"), nl=False)
+
+
+def _has_ended(store: "Store", entry: "CellNote") -> bool:
+    """Tell whether nothing of a cell runs or will."""
+    states = [row.state for row in stage_rows(store, entry)]
+    return states[-1] == "finished" or bool({"failed", "diverged"} & set(states))

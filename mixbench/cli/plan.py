@@ -1,0 +1,73 @@
+"""``mixbench plan``: what a run would do."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mixbench.cli.options import as_json, asked_cells, request_options, store_option
+
+if TYPE_CHECKING:
+    from mixbench.plan.graph import Plan
+    from mixbench.storage.store import Store
+
+
+@click.command()
+@request_options
+@store_option
+@as_json
+def plan(*, store_path: Path, as_json: bool, **options: Any) -> int:
+    """Show what a run would do: cells, stages, what is cached or shared (= run --dry-run)."""
+    from mixbench.plan.graph import plan as make_plan
+    from mixbench.storage.store import Store
+
+    return show_plan(make_plan(asked_cells(options)), Store(store_path), as_json=as_json)
+
+
+def show_plan(plan: "Plan", store: "Store", *, as_json: bool) -> int:
+    """Print the stages with what would become of each."""
+    uses = Counter(key for chain in plan.chains for key in plan.rests_on(chain[-1]))
+    rows = [
+        {
+            "stage": stage.kind,
+            "cell": stage.label,
+            "key": key,
+            "state": "cached" if store.finished(key) else "to run",
+            "cells": uses[key],
+        }
+        for key, stage in plan.stages.items()
+    ]
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+        return 0
+    for row in rows:
+        shared = f", shared by {row['cells']} cells" if int(str(row["cells"])) > 1 else ""
+        click.echo(f"{row['state']:7} {row['stage']:8} {row['cell']}{shared}")
+    cached = sum(row["state"] == "cached" for row in rows)
+    click.echo(
+        f"{counted('cell', len(plan.cells))}, {len(rows)} stages: {cached} cached, "
+        f"{len(rows) - cached} to run"
+    )
+    if cost := _foreseen(plan, store):
+        click.echo(cost)
+    return 0
+
+
+def counted(noun: str, number: int) -> str:
+    """Return a number with its noun, in the plural where that is due."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _foreseen(plan: "Plan", store: "Store") -> str:
+    """Say what the stages to run will cost, by what the store has; nothing if it has nothing."""
+    from mixbench.engines.estimate import estimate
+    from mixbench.engines.progress import duration
+
+    found = estimate((s for key, s in plan.stages.items() if not store.finished(key)), store)
+    if found.unknown == found.stages:
+        return ""
+    gpus = f", {found.gpu_s / 3600:.3g} GPU-hours" if found.gpu_s else ""
+    less = f", and {counted('stage', found.unknown)} of unknown cost" if found.unknown else ""
+    return f"about {duration(found.wall_s)} in one slot{gpus}, by earlier stages of the store{less}"

@@ -1,0 +1,88 @@
+"""``mixbench preview``: draw what methods make of the same images."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mixbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from mixbench.contract import Task
+    from mixbench.registry.cards import TaskCard
+
+
+@click.command()
+@click.argument("methods", nargs=-1, required=True)
+@click.option("-t", "--task", help="On a task's images; generated, unless --data has them.")
+@click.option("--data", metavar="PATH", help="The task's data.")
+@click.option(
+    "--images", type=click.Path(path_type=Path, file_okay=False, exists=True), metavar="DIR",
+    help="On the pictures in a folder; without a folder or a task, on three photographs.",
+)  # fmt: skip
+@click.option("--seed", type=click.IntRange(0), default=0, help="Of the images and the mixing.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), default="preview.png",
+    show_default=True, help="The picture: png, pdf or svg.",
+)  # fmt: skip
+def preview(
+    methods: tuple[str, ...],
+    *,
+    task: str | None,
+    data: str | None,
+    images: Path | None,
+    seed: int,
+    out: Path,
+) -> None:
+    """Draw what methods make of the same images, with the shares of their labels.
+
+    A terminal with colours shows it as well.
+    """  # noqa: DOC501  # commands tell their users
+    import tempfile
+
+    from rich.console import Console
+
+    from mixbench.cli.options import names
+    from mixbench.figures.pictures import bundled, pictures_in
+    from mixbench.figures.preview import drawn
+    from mixbench.figures.preview import preview as rows_of
+    from mixbench.figures.terminal import in_text
+    from mixbench.registry.units import find
+
+    if images is not None and (task or data):
+        raise UsageError("--images takes pictures without a task: leave out --task and --data.")
+    cards = [find("method", name) for name in names(methods)]
+    with tempfile.TemporaryDirectory() as scratch:
+        if task is None:
+            shown = pictures_in(images) if images else bundled()
+            rows = rows_of(cards, shown, Path(), "", seed)
+        else:
+            card = find("task", task)
+            of_task, folder = _images(card, data, Path(scratch))
+            model = card.declared.protocols["quick"].model
+            rows = rows_of(cards, of_task, folder, model, seed)
+    drawn(rows).savefig(out, dpi=110)
+    console = Console()
+    if console.color_system:
+        console.print(in_text(rows, console.width))
+    click.echo(out)
+
+
+def _images(card: "TaskCard", data: str | None, scratch: Path) -> "tuple[Task, Path]":
+    """Return a task, and the folder of its data: the given one, what it bundles, or generated."""
+    from dataclasses import replace
+
+    from mixbench.contract.loading import make_task
+    from mixbench.datasets.locate import SYNTHETIC, locate
+    from mixbench.plan.request import base_values
+
+    protocol = "quick"
+    if protocol not in card.declared.protocols or card.declared.evaluates:
+        raise UsageError(f"The task {card.name} has no images of its own to mix; name another.")
+    shown = make_task(card, base_values(card, protocol))
+    place = locate(card, data, protocol, base_values(card, protocol))
+    if place.origin != SYNTHETIC and place.folder is not None:
+        return shown, place.folder
+    few = replace(shown.synthetic, train=20, test=1)  # enough to hold one of each class out
+    shown.synthesize(scratch, few)
+    return shown, scratch

@@ -1,0 +1,45 @@
+"""What is shown while something takes long."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+from mixbench.datasets.archives import Tell
+
+
+@contextmanager
+def spinner(text: str) -> Iterator[None]:
+    """Show that something goes on; a line where there is no terminal."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        click.echo(text, err=True)
+        yield
+        return
+    with console.status(text):
+        yield
+
+
+@contextmanager
+def bar(text: str, unit: str = "bytes") -> Iterator[Tell]:
+    """Show how far something is, on a terminal."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    done = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
+    columns = (TextColumn(text), BarColumn(), done, TimeRemainingColumn())
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        click.echo(text, err=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        shown = progress.add_task(text, total=None)
+        yield lambda done, of: progress.update(shown, completed=done, total=of or None)

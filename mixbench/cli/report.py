@@ -1,0 +1,118 @@
+"""``mixbench report``: what came of it."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mixbench.cli.options import QUICK, as_json, existing_store, names, store_option
+from mixbench.errors import UnknownName
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mixbench.records.schema import Record
+
+
+@click.command()
+@click.option("-m", "--method", "methods", multiple=True, help="Only these methods.")
+@click.option("-t", "--task", "tasks", multiple=True, help="Only these tasks.")
+@click.option(
+    "--format",
+    "form",
+    default="table",
+    type=click.Choice(["table", "markdown", "latex", "csv", "json"]),
+)
+@click.option("--figures", is_flag=True, help="Draw the cells instead, and say where.")
+@click.option("--costs", is_flag=True, help="What each method costs instead, beside its gain.")
+@click.option("--suite", metavar="NAME", help="A suite's table, as its publication lays it out.")
+@click.option(
+    "--protocol", type=click.Choice([QUICK]), help="Of the suite: its small copy, if that was run."
+)
+@as_json
+@store_option
+def report(**options: Any) -> None:
+    """Print the leaderboards of the store, or a suite's table; or draw the cells."""
+    from mixbench.leaderboard import formats as tables
+    from mixbench.leaderboard.costs import costs
+    from mixbench.leaderboard.store_report import boards_of, read_records
+
+    form = "json" if options["as_json"] else options["form"]
+    if options["suite"] is not None:
+        click.echo(tables.text_of(_of_suite(options), form), nl=False)
+        return
+    store = existing_store(options["store_path"])
+    wanted = names(options["methods"]), names(options["tasks"])
+    records = recorded(read_records(store, artifacts=options["figures"]), *wanted)
+    if options["figures"]:
+        from mixbench.figures.cells import draw_cells
+
+        for path in draw_cells(store, records):
+            click.echo(path)
+        return
+    if options["costs"]:
+        click.echo(tables.text_of(costs(records), form), nl=False)
+        return
+    boards = boards_of(store, records)
+    writers = {
+        "markdown": tables.to_markdown,
+        "latex": tables.to_latex,
+        "csv": tables.to_csv,
+        "json": tables.to_json,
+    }
+    if form != "table":
+        click.echo(writers[form](boards), nl=False)
+        return
+    for board in boards:
+        tables.to_terminal(board)
+    if not boards:
+        click.echo(f"No finished cell in {store.root} yet; see: mixbench status.")
+
+
+def _of_suite(options: dict[str, Any]) -> "pd.DataFrame":
+    """Return a suite's table, or its costs, of what the store and the suite's folder hold."""
+    from mixbench.leaderboard.build import read_answers
+    from mixbench.leaderboard.costs import costs
+    from mixbench.leaderboard.layout import laid_out
+    from mixbench.leaderboard.store_report import read_records
+    from mixbench.leaderboard.suite import folder_of
+    from mixbench.storage.store import Store
+
+    answered = read_answers(folder_of(options["suite"]))
+    quick = options["protocol"] == QUICK
+    suite = answered.suite.quickly() if quick else answered.suite
+    found = [*answered.records.values()]
+    if options["store_path"].is_dir():
+        found += read_records(Store(options["store_path"]))
+    newest = {record.cell: record for record in sorted(found, key=lambda record: record.created)}
+    records = suite.compared([r for r in newest.values() if not suite.objection(r)])
+    if quick:
+        click.echo("Small nets on generated data: it shows that the path works, no more.", err=True)
+    return (
+        costs(records) if options["costs"] else laid_out(answered.suite, records, beside=not quick)
+    )
+
+
+def recorded(
+    records: "list[Record]", methods: Sequence[str], tasks: Sequence[str]
+) -> "list[Record]":
+    """Return the records of the given methods and tasks, if there are any.
+
+    Raises
+    ------
+    UnknownName
+        If there is no record of one of them.
+    """
+    for kind, asked, known in (
+        ("recorded method", methods, {r.method.name for r in records}),
+        ("recorded task", tasks, {r.task.name for r in records}),
+    ):
+        for name in asked:
+            if name not in known:
+                raise UnknownName(kind, name, known)
+    return [
+        record
+        for record in records
+        if (not methods or record.method.name in methods)
+        and (not tasks or record.task.name in tasks)
+    ]

@@ -1,0 +1,42 @@
+"""``mixbench score``: recompute metrics from stored predictions."""
+
+from pathlib import Path
+
+import click
+
+from mixbench.cli.options import existing_store, names, store_option
+from mixbench.errors import UsageError
+
+
+@click.command()
+@click.option("-t", "--task", "tasks", multiple=True, help="Only these tasks.")
+@store_option
+def score(*, tasks: tuple[str, ...], store_path: Path) -> None:
+    """Recompute metrics from stored predictions, after a metric was changed; trains nothing.
+
+    What differs becomes a new record, which names the old one; tables show the newest.
+    """  # noqa: DOC501  # commands tell their users
+    from rich.console import Console
+    from rich.progress import track
+
+    from mixbench.leaderboard.rescoring import score_again
+    from mixbench.leaderboard.store_report import read_records, write_reports
+
+    store = existing_store(store_path)
+    records = read_records(store)
+    wanted, superseded = names(tasks), {record.rescored for record in records}
+    chosen = [
+        record
+        for record in records
+        if record.status == "ok"
+        and record.digest not in superseded
+        and (not wanted or record.task.name in wanted)
+    ]
+    if not chosen:
+        raise UsageError(f"No finished cell of {', '.join(wanted) or 'any task'} is recorded.")
+    bar = track(chosen, "score", console=Console(stderr=True))
+    written = [path for record in bar if (path := score_again(store, record))]
+    for path in written:
+        click.echo(path)
+    click.echo(f"{len(chosen)} records scored again, {len(written)} differ.")
+    write_reports(store, read_records(store))

@@ -1,0 +1,48 @@
+"""``mixbench status``: how far the newest run is."""
+
+import json
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+import click
+
+from mixbench.cli.newest_run import StageRow, State, newest_run, stage_rows
+from mixbench.cli.options import as_json, existing_store, store_option
+
+if TYPE_CHECKING:
+    from mixbench.storage.store import Store
+
+
+@click.command()
+@as_json
+@store_option
+def status(*, as_json: bool, store_path: Path) -> None:
+    """Show how far the newest run is, from any shell."""
+    store = existing_store(store_path)
+    run = newest_run(store)
+    rows = [row for cell in run.cells for row in stage_rows(store, cell)]
+    if run.engine == "slurm":
+        _add_queue(store, rows)
+    if as_json:
+        click.echo(json.dumps({**asdict(run), "cells": [asdict(row) for row in rows]}, indent=1))
+        return
+    click.echo(f"{run.created}  {' '.join(run.command)}")
+    for row in rows:
+        detail = f"  {row.detail}" if row.detail else ""
+        click.echo(f"{row.state:9} {row.kind:8} {row.cell}{detail}")
+    counts = Counter(row.state for row in rows)
+    click.echo(", ".join(f"{name} {counts[name]}" for name in get_args(State) if counts[name]))
+
+
+def _add_queue(store: "Store", rows: list[StageRow]) -> None:
+    """Add what SLURM says about the stages' jobs, for which no launcher is needed."""
+    from mixbench.engines.slurm_queue import places
+
+    found = places(store, {row.key for row in rows})
+    for row in rows:
+        if row.key in found and row.state in {"running", "stopped", "waiting"}:
+            if row.state != "running":
+                row.state = "queued"
+            row.detail = ", ".join(filter(None, (found[row.key], row.detail)))

@@ -1,0 +1,42 @@
+"""``mixbench submit``: copy a store's records of a suite into its folder."""
+
+from pathlib import Path
+
+import click
+
+from mixbench.cli.leaderboard import REFUSED
+from mixbench.cli.options import existing_store, store_option
+
+FIGURES_DPI = 90  # small enough to be committed
+
+
+@click.command()
+@click.argument("name")
+@click.option("--predictions", is_flag=True, help="What the models predicted, too.")
+@store_option
+def submit(name: str, *, predictions: bool, store_path: Path) -> int:
+    """Put the store's records of a suite, with curves and pictures, into its folder.
+
+    The folder is then what a pull request sends.
+    """
+    from mixbench.figures.cells import draw_cells
+    from mixbench.leaderboard import submission, verification
+    from mixbench.leaderboard.build import FIGURES
+    from mixbench.leaderboard.suite import folder_of
+
+    folder = folder_of(name)
+    store = existing_store(store_path)
+    found = submission.submit(folder, store, predictions=predictions)
+    drawn = draw_cells(store, found.records, folder / FIGURES, dpi=FIGURES_DPI)
+    for path in (*found.written, *drawn):
+        click.echo(path)
+    if found.missing:
+        click.echo(f"{len(found.missing)} cells have no record yet: {found.missing[0]}, ...")
+    checked = verification.verify(folder)
+    for finding in checked.findings:
+        click.echo(str(finding), err=True)
+    click.echo(
+        f"{len(found.written)} files are new. Next: `mixbench verify {name}`, `mixbench "
+        f"leaderboard build {name}`, commit {folder}/, and open a pull request."
+    )
+    return REFUSED if checked.findings else 0

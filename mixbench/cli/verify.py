@@ -1,0 +1,39 @@
+"""``mixbench verify``: check the records of suites."""
+
+from collections import Counter
+from pathlib import Path
+
+import click
+
+from mixbench.cli.leaderboard import REFUSED, chosen_suites
+from mixbench.cli.options import existing_store
+
+
+@click.command()
+@click.argument("names", nargs=-1)
+@click.option("--base", metavar="COMMIT", help="Records that this commit has may not be changed.")
+@click.option(
+    "--against",
+    metavar="STORE",
+    type=click.Path(path_type=Path),
+    help="A store where cells were run again: records that it confirms were rerun.",
+)
+@click.option("--check", is_flag=True, help="Do not note in verified.json what was checked.")
+def verify(names: tuple[str, ...], *, base: str | None, against: Path | None, check: bool) -> int:
+    """Check the records of suites: schema, versions, hashes, numbers, and that none was edited."""
+    from mixbench.leaderboard import verification
+    from mixbench.leaderboard.store_report import read_records
+
+    reruns = [] if against is None else read_records(existing_store(against))
+    findings = []
+    for folder in chosen_suites(names):
+        checked = verification.verify(folder, base=base, reruns=reruns)
+        findings += checked.findings
+        counts = Counter(checked.tiers.values())
+        said = ", ".join(f"{count} {tier}" for tier, count in sorted(counts.items()))
+        click.echo(f"{folder.name}: {len(checked.tiers)} records{f' ({said})' if said else ''}")
+        if not check and not checked.findings:
+            verification.note_tiers(folder, checked.tiers)
+    for finding in findings:
+        click.echo(f"error: {finding}", err=True)
+    return REFUSED if findings else 0

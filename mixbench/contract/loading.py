@@ -1,0 +1,123 @@
+"""Import method and task files: the only place that does."""
+
+import importlib
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar, get_type_hints
+
+from mixbench.contract.evaluation import Evaluation
+from mixbench.contract.method import Method
+from mixbench.contract.task import Task
+from mixbench.declare.facts import OF_THE_BASE_TASK
+from mixbench.errors import InvalidUnit
+from mixbench.registry.cards import Card
+from mixbench.registry.units import find
+
+Base = TypeVar("Base")
+Parameters = Mapping[str, Any]  # each of the type that its ``__init__`` declares
+
+
+def load_method(card: Card) -> type[Method]:
+    """Import the method's file and return its class."""
+    return _subclass(card, Method)
+
+
+def load_task(card: Card) -> type[Task]:
+    """Import the task's file and return its class."""
+    return _subclass(card, Task)
+
+
+def make_task(card: Card, parameters: Parameters, base: Parameters | None = None) -> Task:
+    """Return a task with its parameters; an evaluation, with the task whose models it evaluates.
+
+    Parameters
+    ----------
+    base
+        That task's parameters; its defaults, if none are given.
+    """
+    kind = load_task(card)
+    if not issubclass(kind, Evaluation):
+        return kind(**parameters)
+    other = find("task", kind.evaluates)
+    return kind.of(load_task(other)(**(other.defaults if base is None else base)), parameters)
+
+
+def _subclass(card: Card, base: type[Base]) -> type[Base]:
+    """Return the class that a unit's file defines, if it is what its kind must be."""
+    unit = getattr(_module(card), card.class_name)
+    if not (isinstance(unit, type) and issubclass(unit, base)):
+        raise InvalidUnit(f"{card.path}: {card.class_name} must be a subclass of {base.__name__}.")
+    if difference := next(differences(card, unit), ""):
+        raise InvalidUnit(f"{card.path}: {difference}. Declare it in the class itself, literally.")
+    return unit
+
+
+def differences(card: Card, unit: type) -> Iterator[str]:
+    """Yield where a loaded class has other declarations or parameters than its file shows."""
+    shared = OF_THE_BASE_TASK if "evaluates" in card.attributes else ()
+    for name, value in card.attributes.items():
+        found = getattr(unit, name, value if name in shared else None)
+        if found != value:
+            yield f"{name} is {value!r} in the file, and {found!r} in the class {unit.__name__}"
+    declared = {parameter.name: parameter.default for parameter in card.parameters}
+    taken = {
+        name: parameter.default
+        for name, parameter in inspect.signature(unit).parameters.items()
+        if parameter.kind not in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}
+    }
+    if declared != taken:
+        yield f"the file shows the parameters {_listed(declared)}; the class takes {_listed(taken)}"
+        return
+    hints: Mapping[str, object] = {parameter.name: parameter.type for parameter in card.parameters}
+    with suppress(NameError):  # annotations that only a type checker can resolve
+        hints = get_type_hints(unit.__init__, include_extras=True)  # type: ignore[misc]
+    for parameter in card.parameters:
+        if hints.get(parameter.name) != parameter.type:
+            yield f"the parameter {parameter.name} has another type in the class"
+
+
+def _listed(parameters: Mapping[str, object]) -> str:
+    return ", ".join(f"{name}={default!r}" for name, default in parameters.items()) or "none"
+
+
+def _module(card: Card) -> ModuleType:
+    """Import a unit's file; a plugin's file gets a name of its own."""
+    if card.source != "file":
+        try:
+            return importlib.import_module(card.module)
+        except Exception as error:  # whatever a package raises
+            raise InvalidUnit(_why_not(card, error)) from error
+    spec = importlib.util.spec_from_file_location(card.module, card.path)
+    if spec is None or spec.loader is None:
+        raise InvalidUnit(f"{card.path} cannot be imported: it must be a Python file.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[card.module] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever a plugin raises
+        del sys.modules[card.module]
+        raise InvalidUnit(_why_not(card, error)) from error
+    return module
+
+
+def _why_not(card: Card, error: Exception) -> str:
+    """Say in which line of its file a unit could not be imported, and what to do."""
+    line = line_of(card, error)
+    where = f"{card.path}, line {line}" if line else str(card.path)
+    what = f"{where}: {type(error).__name__}: {error}"
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"{what}. Install it where mixbench runs: pip install {error.name.partition('.')[0]}"
+    return f"{what}. The file must import without running anything that can fail."
+
+
+def line_of(card: Card, error: Exception) -> int | None:
+    """Return the last line of a unit's own file that an error came through; None if none did."""
+    frames = traceback.extract_tb(error.__traceback__)
+    inside = [frame.lineno for frame in frames if Path(frame.filename).resolve() == card.path]
+    return inside[-1] if inside else None

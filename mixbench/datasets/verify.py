@@ -1,0 +1,49 @@
+"""Whether the files of a data set are those that were published, or those that were generated."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from mixbench.datasets.archives import Finding, digest_of
+from mixbench.datasets.locate import MARK, MARKS, survey
+from mixbench.declare import Data
+from mixbench.errors import DataError
+
+
+def compare(data: Data, folder: Path) -> Iterator[Finding]:
+    """Yield what is found at each file and each tree of files of the layout.
+
+    Parameters
+    ----------
+    folder
+        With official files, which are compared with what was published, or with generated ones,
+        which are compared with what was written.
+    """
+    files: Mapping[str, str] = data.files
+    trees: Mapping[str, tuple[int, str]] = {n: (number, "") for n, number in data.trees.items()}
+    if (folder / MARK).exists():
+        mark = MARKS.read(folder / MARK)
+        files, trees = mark.files, mark.trees
+    for name, digest in files.items():
+        yield _file(name, folder / name, digest)
+    for name, (number, digest) in trees.items():
+        yield _tree(name, folder / name, number, digest, data.counted)
+
+
+def _file(name: str, path: Path, digest: str) -> Finding:
+    if not path.is_file():
+        return Finding(name, ok=False, text="missing")
+    found = digest_of(path, digest)
+    if digest in {"", found}:
+        return Finding(name, ok=True, text=found)
+    return Finding(name, ok=False, text=f"checksum must be {digest} (got {found})")
+
+
+def _tree(name: str, path: Path, number: int, digest: str, suffix: str) -> Finding:
+    try:
+        count, content = survey(path, suffix)
+    except DataError:
+        return Finding(name, ok=False, text="missing")
+    same = digest in {"", content}
+    known = f"{count} of {number} files" if number else f"{count} files, of a number not published"
+    text = known + ("" if same else ", others than were written")
+    return Finding(name, ok=count == (number or count) > 0 and same, text=text)

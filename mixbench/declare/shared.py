@@ -1,0 +1,171 @@
+"""Declarations that several tasks share."""
+
+from mixbench.declare.facts import BASELINE, Archive, Data, Metric, Need, Recipe
+
+
+def pretrained_on(task: str) -> dict[str, Need]:
+    """Return what a task needs that starts from a model of another task, trained with its method.
+
+    Its parameter `weights` says whether it does, and `mix_in` whether the method mixes there.
+    """
+    mixed, plain = ("pretrain", "both"), ("finetune",)
+    return {
+        role: Need(method, task, data, when={"weights": (weights,), "mix_in": mix_in})
+        for role, method, data, weights, mix_in in (
+            ("pretrained", "", "", "pretrained", mixed),
+            ("plainly_pretrained", BASELINE, "", "pretrained", plain),
+            ("synthetic", "", "synthetic", "synthetic", mixed),
+            ("plain_synthetic", BASELINE, "synthetic", "synthetic", plain),
+        )
+    }
+
+
+PRETRAINED_ON_IMAGENET = pretrained_on("imagenet")
+CORRUPTIONS = (
+    *("gaussian_noise", "shot_noise", "impulse_noise"),
+    *("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
+    *("snow", "frost", "fog", "brightness"),
+    *("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
+)
+
+
+def for_each_corruption(number: int) -> dict[str, int]:
+    """Return the same number of files for the folder of every corruption."""
+    return dict.fromkeys(CORRUPTIONS, number)
+
+
+TOP1 = (
+    Metric("top1", "%", higher_is_better=True, primary=True),
+    Metric("cross_entropy", "nats", higher_is_better=False),
+    Metric("calibration_error", "%", higher_is_better=False),
+)
+TOP1_AND_TOP5 = (TOP1[0], Metric("top5", "%", higher_is_better=True), *TOP1[1:])
+CORRUPTED = (
+    Metric("mce", "%", higher_is_better=False, primary=True),
+    Metric("top1", "%", higher_is_better=True),
+    *TOP1[1:],
+)
+MEAN_AVERAGE_PRECISION = (
+    Metric("map", "%", higher_is_better=True, primary=True),
+    Metric("map_voc07", "%", higher_is_better=True),
+    Metric("map_voc10", "%", higher_is_better=True),
+    Metric("micro_ap", "%", higher_is_better=True),
+    Metric("of1", "%", higher_is_better=True),
+    Metric("cf1", "%", higher_is_better=True),
+    Metric("labels_without_images", "labels", higher_is_better=False),
+)
+
+SMALL_NETS = (
+    *("resnet8", "resnet20", "resnet32", "resnet56", "mobilenet_v2", "resnet50"),
+    *("preact_resnet56", "preact_resnet164"),
+)
+
+FINE_TUNING = {
+    "paper": Recipe(
+        model="resnet50", epochs=50, batch_size=64, lr=0.01, fast_lr=10, weight_decay=1e-4
+    ),
+    "quick": Recipe(model="resnet8", epochs=8, batch_size=50, lr=0.02, fast_lr=5, tail=3),
+}
+MULTI_LABEL_FINE_TUNING = {
+    "paper": Recipe(
+        model="resnet50",
+        epochs=30,
+        batch_size=32,
+        lr=0.001,
+        fast_lr=10,
+        nesterov=False,
+        weight_decay=1e-4,
+    ),
+    "quick": Recipe(model="resnet8", epochs=10, batch_size=40, lr=0.05, fast_lr=4, tail=3),
+}
+
+# Data of several tasks.
+
+CUB = Data(
+    name="cub",
+    version="CUB-200-2011",
+    licence="non-commercial research and education",
+    url="https://data.caltech.edu/records/65de6-vp158",
+    files={
+        "CUB_200_2011/images.txt": "",
+        "CUB_200_2011/image_class_labels.txt": "",
+        "CUB_200_2011/train_test_split.txt": "",
+        "CUB_200_2011/bounding_boxes.txt": "",
+        "CUB_200_2011/classes.txt": "",
+    },
+    trees={"CUB_200_2011/images": 11788},
+    archives=(
+        Archive(
+            "CUB_200_2011.tgz",
+            "97eceeb196236b17998738112f37df78",
+            "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",
+        ),
+    ),
+)
+VOC_2007 = Data(
+    name="voc2007",
+    version="VOC 2007",
+    licence="of the photographs' authors (Flickr)",
+    url="http://host.robots.ox.ac.uk/pascal/VOC/voc2007/",
+    files={
+        "VOCdevkit/VOC2007/ImageSets/Main/trainval.txt": "",
+        "VOCdevkit/VOC2007/ImageSets/Main/test.txt": "",
+    },
+    trees={
+        "VOCdevkit/VOC2007/Annotations": 9963,
+        "VOCdevkit/VOC2007/JPEGImages": 9963,
+    },
+    archives=(
+        Archive(
+            "VOCtrainval_06-Nov-2007.tar",
+            "c52e279531787c972589f7e41ab4ae64",
+            "https://thor.robots.ox.ac.uk/pascal/VOC/voc2007/VOCtrainval_06-Nov-2007.tar",
+        ),
+        Archive(
+            "VOCtest_06-Nov-2007.tar",
+            "b6e924de25625d8de591ea690078ad9f",
+            "https://thor.robots.ox.ac.uk/pascal/VOC/voc2007/VOCtest_06-Nov-2007.tar",
+        ),
+    ),
+)
+VOC_2007_AND_2012 = Data(
+    name="voc0712",
+    version="VOC 2007 and 2012",
+    licence="of the photographs' authors (Flickr)",
+    url="http://host.robots.ox.ac.uk/pascal/VOC/",
+    files={**VOC_2007.files, "VOCdevkit/VOC2012/ImageSets/Main/trainval.txt": ""},
+    trees={
+        **VOC_2007.trees,
+        "VOCdevkit/VOC2012/Annotations": 17125,
+        "VOCdevkit/VOC2012/JPEGImages": 17125,
+    },
+    archives=(
+        *VOC_2007.archives,
+        Archive(
+            "VOCtrainval_11-May-2012.tar",
+            "6cd6e144f989b92b3379bac3b3de84fd",
+            "https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
+        ),
+    ),
+    lies_with="voc2007",
+)
+COCO_2014_IMAGE_ARCHIVES = (
+    Archive(
+        "val2014.zip",
+        "a3d79f5ed8d289b7a7554ce06a5782b3",
+        "http://images.cocodataset.org/zips/val2014.zip",
+    ),
+    Archive(
+        "train2014.zip",
+        "0da8c0bd3d6becc4dcb32757491aca88",
+        "http://images.cocodataset.org/zips/train2014.zip",
+    ),
+)
+COCO_2014_ARCHIVES = (
+    Archive(
+        "annotations_trainval2014.zip",
+        "0a379cfc70b0e71301e0f377548639bd",
+        "http://images.cocodataset.org/annotations/annotations_trainval2014.zip",
+    ),
+    *COCO_2014_IMAGE_ARCHIVES,
+)

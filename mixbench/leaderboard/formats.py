@@ -1,0 +1,223 @@
+"""Write leaderboards for readers: terminal, Markdown, LaTeX, CSV, JSON."""
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
+
+import pandas as pd
+from rich.console import Console
+from rich.markup import escape
+
+from mixbench.declare import BASELINE
+from mixbench.leaderboard.table import Leaderboard
+
+PIPE = 200  # columns of an output that has no width of its own
+ESSENTIAL = 4  # columns that are always shown
+COSTS = (
+    ("minutes", "minutes", "{:.2f}"),
+    ("GPU-h", "gpu_hours", "{:.3g}"),
+    ("GPU-h in all", "gpu_hours_total", "{:.3g}"),
+    ("GPU GiB", "peak_gpu_gib", "{:.1f}"),
+    ("RAM GiB", "peak_host_gib", "{:.1f}"),
+    ("kWh", "energy_kwh", "{:.3g}"),
+)
+# What LaTeX would take for its own, and the signs that its fonts lack outside mathematics.
+LATEX = str.maketrans({
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "±": r"$\pm$", "<": r"$<$", ">": r"$>$",
+})  # fmt: skip
+
+
+def display(board: Leaderboard) -> pd.DataFrame:
+    """Return the leaderboard's rows as texts, under the headings that people read."""
+    rows = board.rows
+    shared = rows["rank"].duplicated(keep=False)
+    pairs = rows[["difference", "low", "high"]].itertuples(index=False, name=None)
+    columns: dict[str, list[str]] = {
+        "#": [f"{r}{'=' * s}" for r, s in zip(rows["rank"], shared, strict=True)],
+        "method": list(rows["method"]),
+        f"{board.metric} ({board.unit})": [
+            plus_minus(m, d) for m, d in zip(rows["mean"], rows["deviation"], strict=True)
+        ],
+        f"vs {BASELINE}": [_difference(*v) for v in pairs],
+        "p": [_p_value(p) for p in rows["p"]],
+    }
+    for heading, name in (("published", "published"), ("off by", "off"), ("tuned to", "tuned_to")):
+        if name in rows:
+            columns[heading] = list(rows[name])
+    columns["seeds"] = [str(n) for n in rows["n"]]
+    columns |= {name: _formatted(rows[name], "{:.3g}") for name in board.secondary}
+    columns["best - last"] = _formatted(rows["best_gap"], "{:+.2f}")
+    for heading, name, form in COSTS:
+        if not rows[name].isna().all():
+            columns[heading] = _formatted(rows[name], form)
+    columns["images"] = [_thousands(value) for value in rows["images"]]
+    columns["extra params"] = _formatted(rows["extra_parameters"], "{:,.0f}")
+    columns["verified"] = list(rows["verified"])
+    return pd.DataFrame(columns)
+
+
+def _formatted(values: Iterable[float], form: str) -> list[str]:
+    """Return numbers as texts; what is absent is empty."""
+    return ["" if math.isnan(value) else form.format(value) for value in values]
+
+
+def to_terminal(board: Leaderboard) -> None:
+    """Print the leaderboard, without its last columns where the terminal is too narrow."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=PIPE)
+    texts, dropped = _fitting(display(board), console.width)
+    head, *lines = _lines(texts)
+    more = [f"Not shown here: {', '.join(dropped)}; see mixbench report --format markdown."]
+    notes = [*board.notes, *(more if dropped else ())]
+    for bold, plain in (
+        (board.title, board.facts),
+        (head, (f" {'─' * (len(head) - 1)}", *lines, "", *notes)),
+    ):
+        console.print(f"\n[bold]{escape(bold)}[/bold]", highlight=False, soft_wrap=True)
+        # All at once: rich takes its time for every call.
+        console.print("\n".join(plain), markup=False, highlight=False, soft_wrap=True)
+
+
+def _lines(texts: pd.DataFrame) -> Iterator[str]:
+    """Yield the heading and the rows of a table; rich's own takes ten times as long."""
+    columns = [[str(name), *texts[name]] for name in texts.columns]
+    widths = [max(map(len, column)) for column in columns]
+    for row in zip(*columns, strict=True):
+        cells = zip(texts.columns, row, widths, strict=True)
+        yield " " + "   ".join(
+            text.ljust(width) if name == "method" else text.rjust(width)
+            for name, text, width in cells
+        )
+
+
+def _fitting(texts: pd.DataFrame, width: int) -> tuple[pd.DataFrame, list[str]]:
+    """Return the columns that fit into a width, and the headings of those that do not."""
+    widths = [max(len(name), *map(len, texts[name])) + 3 for name in texts.columns]
+    fitting = max(sum(total <= width for total in accumulate(widths)), ESSENTIAL)
+    return texts.iloc[:, :fitting], list(texts.columns[fitting:])
+
+
+def to_markdown(boards: Sequence[Leaderboard]) -> str:
+    """Return the leaderboards as Markdown, headings and notes included."""
+    parts = []
+    for board in boards:
+        facts = "\n".join(f"- {fact}" for fact in board.facts if fact)
+        texts = display(board).map(_in_markdown)
+        align = ["left" if name == "method" else "right" for name in texts.columns]
+        table = texts.to_markdown(index=False, disable_numparse=True, colalign=align)
+        parts.append("\n\n".join([f"### {board.title}", facts, table, *board.notes]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _in_markdown(text: str) -> str:
+    """Return a text that can be no column, tag or emphasis of Markdown."""
+    for sign in "\\|<>*`":
+        text = text.replace(sign, f"\\{sign}")
+    return text
+
+
+def to_latex(boards: Sequence[Leaderboard]) -> str:
+    """Return the leaderboards as LaTeX for `booktabs`: what a paper shows, best row in bold."""
+    return "\n".join(map(_latex, boards))
+
+
+def _latex(board: Leaderboard) -> str:
+    texts = display(board)
+    first = texts.columns[:5]
+    kept = [*first, *(name for name in ("published", "seeds") if name in texts)]
+    body = [[_escaped(text) for text in row] for row in texts[kept].itertuples(index=False)]
+    best = list(board.rows["rank"])
+    for row, rank in zip(body, best, strict=True):
+        if rank == 1:
+            row[2] = rf"\textbf{{{row[2]}}}"
+    lines = [" & ".join(row) + r" \\" for row in body]
+    heads = " & ".join(_escaped(name) for name in kept) + r" \\"
+    caption = _escaped(". ".join([board.title, *(fact for fact in board.facts if fact)]) + ".")
+    notes = _escaped(" ".join(board.notes))
+    return "\n".join([
+        r"\begin{table}",
+        rf"\caption{{{caption}}}",
+        r"\centering",
+        rf"\begin{{tabular}}{{rl{'r' * (len(kept) - 2)}}}",
+        r"\toprule",
+        heads,
+        r"\midrule",
+        *lines,
+        r"\bottomrule",
+        r"\end{tabular}",
+        rf"\par\smallskip\footnotesize {notes}",
+        r"\end{table}",
+        "",
+    ])
+
+
+def _escaped(text: str) -> str:
+    """Return a text that LaTeX prints as it is."""
+    return text.translate(LATEX)
+
+
+def to_csv(boards: Sequence[Leaderboard]) -> str:
+    """Return all rows with full precision; what is absent is empty."""
+    frames = [board.rows.assign(leaderboard=board.name) for board in boards]
+    if not frames:
+        return ""
+    return str(pd.concat(frames).to_csv(index=False, lineterminator="\n"))
+
+
+def to_json(boards: Sequence[Leaderboard]) -> str:
+    """Return the leaderboards as JSON; what is absent is null."""
+    content = [
+        {
+            "name": board.name,
+            "title": board.title,
+            "metric": board.metric,
+            "unit": board.unit,
+            "facts": [fact for fact in board.facts if fact],
+            "notes": list(board.notes),
+            "rows": json.loads(board.rows.to_json(orient="records", double_precision=15)),
+        }
+        for board in boards
+    ]
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def text_of(frame: pd.DataFrame, form: str) -> str:
+    """Return a table of texts as ``table``, ``markdown``, ``latex``, ``csv`` or ``json``."""
+    flat = frame if frame.index.name is None else frame.reset_index()
+    if form == "json":
+        return f"{flat.to_json(orient='records', indent=1, force_ascii=False)}\n"
+    if form == "csv":
+        return str(flat.to_csv(index=False))
+    if form == "latex":
+        heads = [_escaped(str(name)) for name in flat.columns]
+        return str(flat.map(_escaped).set_axis(heads, axis=1).to_latex(index=False))
+    style = "github" if form == "markdown" else "simple"
+    text = flat.to_markdown(index=False, tablefmt=style, disable_numparse=True)
+    return f"{text}\n" if len(flat) else "No finished cell yet; see: mixbench status.\n"
+
+
+def plus_minus(mean: float, deviation: float) -> str:
+    """Return a mean with its deviation, if there is one (it is NaN for a single run)."""
+    return f"{mean:.2f}" if math.isnan(deviation) else f"{mean:.2f} ± {deviation:.2f}"
+
+
+def _difference(mean: float | None, low: float | None, high: float | None) -> str:
+    if mean is None or math.isnan(mean):
+        return ""
+    if low is None or high is None or math.isnan(low):
+        return f"{mean:+.2f}"
+    return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
+def _p_value(p: float) -> str:
+    if math.isnan(p):
+        return ""
+    return "<.001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
+
+
+def _thousands(value: float) -> str:
+    return f"{value / 1000:,.0f} k" if value >= 1000 else f"{value:.0f}"

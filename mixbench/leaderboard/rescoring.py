@@ -1,0 +1,125 @@
+"""Score stored predictions again, with the metrics as they are now."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mixbench.contract.loading import make_task
+from mixbench.datasets.locate import locate
+from mixbench.errors import Damaged, DataError
+from mixbench.records.items import pack
+from mixbench.records.schema import Artifact, MetricRecord, Record, to_json
+from mixbench.records.writer import declaration
+from mixbench.registry.fingerprint import digest
+from mixbench.registry.units import find
+from mixbench.storage.files import now, write_bytes
+from mixbench.storage.store import Store
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mixbench.contract import Score
+
+
+def predictions_of(record: Record) -> Artifact | None:
+    """Return the file with a record's predictions of the test items; None if it names none."""
+    return next((a for a in record.artifacts if a.role == "predictions"), None)
+
+
+def read_predictions(record: Record, path: Path) -> "dict[str, Tensor]":
+    """Return a record's predictions, and the targets beside them, after checking the file.
+
+    Raises
+    ------
+    Damaged
+        If it is not the file that the record names.
+    """
+    from safetensors.torch import load
+
+    artifact = predictions_of(record)
+    content = path.read_bytes()
+    if artifact is None or hashlib.sha256(content).hexdigest() != artifact.sha256:
+        raise Damaged(f"{path} is not the file of predictions that the record {record.cell} names.")
+    return load(content)
+
+
+def true_targets(record: Record) -> "Tensor | None":
+    """Return the targets of the test items as the data here has them; None where it has not.
+
+    Generated data lies in the store of its run alone.
+    """
+    if record.data.origin != "official":
+        return None
+    card = find("task", record.task.name)
+    try:
+        place = locate(card, None, record.protocol, record.task.parameters)
+    except DataError:
+        return None
+    if place.digest != record.data.digest or place.folder is None:
+        return None
+    task = make_task(card, record.task.parameters)
+    return task.load("test", place.folder, record.seed).targets
+
+
+def scored(record: Record, predictions: "dict[str, Tensor]") -> list[MetricRecord]:
+    """Return a record's metrics after the last epoch, computed anew.
+
+    Parameters
+    ----------
+    predictions
+        With the targets.
+    """
+    task = make_task(find("task", record.task.name), record.task.parameters)
+    outputs = {name: value for name, value in predictions.items() if name != "targets"}
+    scores = task.score(outputs, predictions["targets"])
+    return list(_metrics(record, scores, len(predictions["targets"])))
+
+
+def _metrics(record: Record, scores: "dict[str, Score]", number: int) -> Iterator[MetricRecord]:
+    card = find("task", record.task.name)
+    earlier = {metric.name: metric for metric in record.metrics if metric.at == "last"}
+    declared = {metric.name: metric for metric in card.declared.metrics}
+    for name, score in scores.items():
+        known, metric = earlier.get(name), declared.get(name) or earlier[name]
+        classes = list(known.by_class) if known and known.by_class else None
+        by_class = None
+        if score.by_class is not None and classes:
+            by_class = dict(zip(classes, score.by_class, strict=True))
+        yield MetricRecord(
+            **declaration(metric),
+            value=score.value,
+            at="last",
+            n=number,
+            stderr=score.stderr,
+            by_class=by_class,
+            items=pack(score.items.numpy()) if metric.primary and score.items is not None else None,
+        )
+
+
+def score_again(store: Store, record: Record) -> Path | None:
+    """Write a new record where a record's predictions give other numbers now; return its file.
+
+    Numbers at other points than the last epoch go, because their predictions are not kept.
+
+    Raises
+    ------
+    Damaged
+        If the predictions are gone, or not what was written.
+    """
+    artifact = predictions_of(record)
+    if artifact is None or not (store.root / artifact.path).exists():
+        raise Damaged(
+            f"The predictions of {record.cell} are no longer in {store.root}: run the cell again."
+        )
+    anew = scored(record, read_predictions(record, store.root / artifact.path))
+    if anew == [metric for metric in record.metrics if metric.at == "last"]:
+        return None
+    card = find("task", record.task.name)
+    task = record.task.model_copy(update={"version": card.version, "code": digest(card.path)})
+    changed = {"metrics": anew, "task": task, "created": now(), "rescored": record.digest}
+    known = Record.model_validate(record.model_copy(update=changed).model_dump(by_alias=True))
+    name = f"{record.model}.{record.protocol}.s{record.seed}.{known.digest[:8]}.json"
+    path = store.records / record.task.name / record.method.name / name
+    write_bytes(path, to_json(known).encode())
+    return path

@@ -1,0 +1,63 @@
+"""Leaderboards of a store: read its records, write its tables."""
+
+import gc
+from collections.abc import Iterable
+from pathlib import Path
+
+from mixbench.leaderboard.comparison_cache import remembered
+from mixbench.leaderboard.formats import to_csv, to_json, to_markdown
+from mixbench.leaderboard.table import Leaderboard, leaderboards
+from mixbench.records.schema import Record, parse
+from mixbench.storage.files import write_bytes
+from mixbench.storage.store import Store
+
+
+def read_records(store: Store, *, artifacts: bool = True) -> list[Record]:
+    """Return every record of the store.
+
+    Parameters
+    ----------
+    artifacts
+        Whether to keep what they say of files: a quarter of the memory, which tables do without.
+
+    Raises
+    ------
+    Damaged
+        If one is not valid; the message names its file and the field.
+    """
+    files = store.record_files()
+    gc.disable()  # nothing of what is read is garbage, and looking for it takes longer than reading
+    try:
+        found = (parse(p.read_text(encoding="utf-8", errors="replace"), str(p)) for p in files)
+        return [r if artifacts else r.model_copy(update={"artifacts": []}) for r in found]
+    finally:
+        gc.enable()
+        gc.freeze()
+
+
+def boards_of(store: Store, records: Iterable[Record]) -> list[Leaderboard]:
+    """Return the leaderboards of some of the store's records."""
+    with remembered(store.root / "comparisons.jsonl") as compare:
+        return leaderboards(records, compare=compare)
+
+
+def boards_about(
+    store: Store, known: Iterable[Record], records: Iterable[Record]
+) -> list[Leaderboard]:
+    """Return the leaderboards of all known records in which one of the given takes part."""
+    asked = {(r.task.name, r.model, r.protocol, r.data.digest) for r in records}
+    about = [r for r in known if (r.task.name, r.model, r.protocol, r.data.digest) in asked]
+    return boards_of(store, about)
+
+
+def write_reports(store: Store, known: Iterable[Record]) -> Path:
+    """Write the leaderboards of all known records as Markdown, CSV and JSON; return where."""
+    boards = boards_of(store, known)
+    folder = store.root / "leaderboards"
+    for name, text in (
+        ("leaderboards.md", to_markdown(boards)),
+        ("leaderboards.csv", to_csv(boards)),
+        ("leaderboards.json", to_json(boards)),
+    ):
+        write_bytes(folder / name, text.encode())
+    return folder

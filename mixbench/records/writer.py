@@ -1,0 +1,287 @@
+"""From a settled cell to its record. Reads manifests and metrics; trains and decides nothing."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mixbench.datasets.locate import data_of
+from mixbench.declare import Metric
+from mixbench.errors import Damaged
+from mixbench.plan.cells import Cell, Unit
+from mixbench.plan.graph import Plan
+from mixbench.plan.status import BROKEN, Outcome
+from mixbench.plan.tuning import candidates
+from mixbench.records.schema import (
+    SCHEMA,
+    Artifact,
+    ArtifactRole,
+    Cost,
+    DataRecord,
+    MetricRecord,
+    Record,
+    ReferenceRecord,
+    StageRecord,
+    Tuning,
+    UnitRecord,
+    parse,
+    to_json,
+)
+from mixbench.records.stage_metrics import METRICS, ScoreFacts, StageMetrics
+from mixbench.registry.cards import Card
+from mixbench.registry.fingerprint import digest
+from mixbench.storage.files import now, write_bytes
+from mixbench.storage.manifest import Manifest, StageCost
+from mixbench.storage.store import Store
+
+ROLES: Mapping[str, ArtifactRole] = {
+    "curve.json": "curve",
+    "predictions.safetensors": "predictions",
+    "metrics.json": "metrics",
+    "method.safetensors": "buffers",
+    "search.json": "search",
+}
+
+
+def record_path(store: Store, cell: Cell, key: str) -> Path:
+    """Return where a cell's record lies; `key` is its last stage's."""
+    name = f"{cell.model}.{cell.protocol}.s{cell.seed}.{key[:8]}.json"
+    return store.records / cell.task.card.name / cell.method.card.name / name
+
+
+@dataclass(frozen=True)
+class SettledCell:
+    """A cell of a plan, all of whose stages have ended.
+
+    Attributes
+    ----------
+    number
+        Its place in the plan.
+    outcomes
+        How each of its own stages ended, by key; stages that were not wanted are absent.
+    ran
+        The keys of the stages that were computed for this cell, not reused.
+    """
+
+    plan: Plan
+    store: Store
+    number: int
+    outcomes: Mapping[str, Outcome]
+    ran: frozenset[str]
+
+    @property
+    def cell(self) -> Cell:
+        """The cell."""
+        return self.plan.cells[self.number]
+
+    @property
+    def chain(self) -> tuple[str, ...]:
+        """The keys of its own stages, the evaluation last."""
+        return self.plan.chains[self.number]
+
+
+def write_record(settled: SettledCell, command: Sequence[str]) -> Record:
+    """Write the record of a settled cell, unless a good one exists; return it."""
+    key = settled.chain[-1]
+    path = record_path(settled.store, settled.cell, key)
+    if settled.outcomes[key].status == "cached" and path.exists():
+        with suppress(Damaged):  # a damaged record is written again
+            known = parse(path.read_text(encoding="utf-8", errors="replace"), str(path))
+            if known.status == "ok":
+                return known
+    record = _record(settled, command)
+    write_bytes(path, to_json(record).encode())
+    return record
+
+
+def _record(settled: SettledCell, command: Sequence[str]) -> Record:
+    cell, chain, plan, store = settled.cell, settled.chain, settled.plan, settled.store
+    facts: dict[str, Any] = {
+        "schema": SCHEMA,
+        "cell": f"{cell.label}/{chain[-1][:8]}",
+        "created": now(),
+        "status": "ok",
+        "reason": None,
+        "log": None,
+        "method": _unit(cell.method),
+        "task": _unit(cell.task),
+        "model": cell.model,
+        "protocol": "custom" if cell.custom else cell.protocol,
+        "recipe": asdict(plan.stages[chain[-1]].run.recipe),
+        "seed": cell.seed,
+        "data": _data(cell, chain),
+        "command": list(command),
+    }
+    if settled.outcomes[chain[-1]].status in BROKEN:
+        return Record(**facts | _failure(settled))
+    rests_on = [k for k in plan.rests_on(chain[-1]) if store.finished(k)]
+    manifests = {key: store.manifest(key) for key in rests_on}
+    ran = settled.ran.intersection(rests_on)
+    # Where weights were given, nothing but the evaluation ran.
+    train = manifests[plan.stages[chain[-1]].inputs.get("train", chain[-1])]
+    # Of the candidates of a tuning, the chosen one's files are those of the choice.
+    kept = [k for k in chain if not (cell.grid and plan.stages[k].kind == "train")]
+    return Record(
+        **facts,
+        tuning=_tuning(cell, train) if cell.grid else None,
+        stages=[_stage(key, manifests[key], key in chain, key in ran) for key in rests_on],
+        metrics=list(_metrics(store, chain[-1])),
+        references=list(_references(cell)),
+        cost=_cost(manifests, ran),
+        hardware=train.hardware,
+        software=train.software,
+        artifacts=[a for key in kept for a in _artifacts(store, key, manifests[key])],
+    )
+
+
+def _failure(settled: SettledCell) -> dict[str, Any]:
+    """Return what a record says of a cell without result: what failed, before what it broke."""
+    order = ("failed", "diverged", "skipped")
+    broken = {k: outcome for k, outcome in settled.outcomes.items() if outcome.status in BROKEN}
+    cause = min(broken, key=lambda key: order.index(broken[key].status))
+    return {
+        "status": broken[cause].status,
+        "reason": broken[cause].reason,
+        "log": _log(settled.store, cause),
+        **dict.fromkeys(("stages", "metrics", "references", "artifacts"), ()),
+        **dict.fromkeys(("cost", "hardware", "software")),
+    }
+
+
+def _tuning(cell: Cell, manifest: Manifest) -> Tuning:
+    """Return what was tuned, and to what."""
+    result = manifest.training.tuning if manifest.training else None
+    if result is None:
+        raise Damaged(f"The manifest of {manifest.key} is damaged: it has no tuning.")
+    every = candidates(cell.recipe, cell.grid)
+    chosen = every[result.chosen]
+    return Tuning(
+        grid={name: list(values) for name, values in cell.grid.items()},
+        trainings=len(every),
+        diverged=len(result.diverged),
+        chosen={name: getattr(chosen, name) for name in cell.grid},
+        value=result.value,
+    )
+
+
+def _unit(unit: Unit[Card]) -> UnitRecord:
+    return UnitRecord(
+        name=unit.card.name,
+        version=unit.card.version,
+        parameters=dict(unit.parameters),
+        changed=unit.changed,
+        source=unit.card.source,
+        code=digest(unit.card.path),
+        distribution=unit.card.distribution,
+    )
+
+
+def _data(cell: Cell, chain: Sequence[str]) -> DataRecord:
+    data = data_of(cell.task.card, cell.task.parameters)
+    # Generated data is what its stage made: the stage's key stands for the content.
+    content = cell.data.digest or chain[0]
+    return DataRecord(name=data.name, version=data.version, origin=cell.data.origin, digest=content)
+
+
+def _stage(key: str, manifest: Manifest, own: bool, ran: bool) -> StageRecord:  # noqa: FBT001  # two facts of one stage
+    return StageRecord(
+        kind=manifest.spec.stage.kind,
+        key=key,
+        own=own,
+        state="ran" if ran else "reused",
+        started=manifest.started,
+        ended=manifest.ended,
+        wall_s=manifest.cost.wall_s,
+        steps=manifest.training.steps if manifest.training else None,
+        resumed_at_steps=list(manifest.resumed_at_steps),
+    )
+
+
+def _metrics(store: Store, key: str) -> Iterator[MetricRecord]:
+    content = METRICS.read(store.checked(key, "metrics.json"))
+    declared = {metric.name: metric for metric in content.declared}
+    for at, scores in content.metrics.items():
+        for name, score in scores.items():
+            metric = declared[name]
+            yield MetricRecord(
+                **declaration(metric),
+                value=score.value,
+                at=at,
+                n=content.n,
+                stderr=score.stderr,
+                by_class=_by_class(score, content) if at == "last" else None,
+                items=content.items if metric.primary and at == "last" else None,
+            )
+
+
+def declaration(metric: Metric | MetricRecord) -> dict[str, Any]:
+    """Return what a task declares of a metric, as records hold it."""
+    names = ("name", "unit", "higher_is_better", "primary", "floor", "detail")
+    return {name: getattr(metric, name) for name in names}
+
+
+def _by_class(score: ScoreFacts, content: StageMetrics) -> dict[str, float | None] | None:
+    if score.by_class is None:
+        return None
+    return dict(zip(content.classes, score.by_class, strict=True))
+
+
+def _references(cell: Cell) -> Iterator[ReferenceRecord]:
+    """Yield the published numbers for the cell, if it follows the publication on its data."""
+    references = cell.task.card.declared.references
+    wanted = (cell.method.card.name, cell.model, cell.protocol)
+    for ref in references:
+        published = (ref.method, ref.model, ref.protocol) == wanted
+        if published and not (cell.custom or cell.grid) and cell.data.origin == "official":
+            yield ReferenceRecord(
+                metric=ref.metric,
+                value=ref.value,
+                deviation=ref.deviation,
+                num_seeds=ref.num_seeds,
+                citation=ref.citation,
+                where=ref.where,
+                remark=ref.remark,
+            )
+
+
+def _cost(manifests: Mapping[str, Manifest], ran: frozenset[str]) -> Cost:
+    """Return the cost of a cell, of all stages that it depends on and of those that ran for it."""
+    every = [manifest.cost for manifest in manifests.values()]
+    own = [manifest.cost for key, manifest in manifests.items() if key in ran]
+    sizes = [(c.parameters, c.extra_parameters) for c in every if c.parameters is not None]
+    parameters, extra_parameters = sizes[-1]
+    gpu = [cost.peak_gpu_gib for cost in every if cost.peak_gpu_gib is not None]
+    return Cost(
+        wall_s_marginal=sum(cost.wall_s for cost in own),
+        wall_s_total=sum(cost.wall_s for cost in every),
+        train_s=sum(cost.train_s for cost in every),
+        eval_s=sum(cost.eval_s for cost in every),
+        gpu_hours_marginal=sum(cost.gpu_s for cost in own) / 3600,
+        gpu_hours_total=sum(cost.gpu_s for cost in every) / 3600,
+        images=sum(cost.images for cost in every),
+        parameters=parameters,
+        extra_parameters=extra_parameters or 0,
+        peak_host_gib=max(cost.peak_host_gib for cost in every),
+        peak_gpu_gib=max(gpu) if gpu else None,
+        energy_kwh=_energy(every),
+    )
+
+
+def _energy(costs: Iterable[StageCost]) -> float | None:
+    """Return the energy of all stages that used a GPU; None where one of them was not measured."""
+    used = [cost.energy_kwh for cost in costs if cost.gpu_s]
+    return None if not used or None in used else sum(filter(None, used))
+
+
+def _artifacts(store: Store, key: str, manifest: Manifest) -> Iterator[Artifact]:
+    folder = store.folder(key).relative_to(store.root)
+    for name, written in manifest.files.items():
+        role = "weights" if name.startswith("weights/") else ROLES.get(name)
+        if role:
+            path = f"{folder}/{name}"
+            yield Artifact(role=role, path=path, sha256=written.sha256, bytes=written.bytes)
+
+
+def _log(store: Store, key: str) -> str | None:
+    return str(store.log(key).relative_to(store.root)) if store.log(key).exists() else None

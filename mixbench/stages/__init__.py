@@ -1,1 +1,0 @@
-"""What a stage does in its process: training, evaluation, and the traces that they leave."""

@@ -1,0 +1,1 @@
+"""Where artifacts lie: the store, the lock on a stage, and files that are written whole."""

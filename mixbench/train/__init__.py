@@ -1,0 +1,1 @@
+"""The training loop: one step after the other, the same for every method."""

@@ -1,0 +1,200 @@
+"""Several processes that train one model together, each on its share of every batch.
+
+The ranks draw the same random numbers and see the same batch, so that mixing has all of its
+partners; each passes forward and backward its own rows of the mixed batch. So the result is that
+of one process with the whole batch, up to the order of sums.
+
+The first rank is the stage's process. It starts the others with the variables that torchrun sets,
+so ``torchrun --nproc-per-node N -m mixbench.worker STORE KEY`` does the same for a planned
+training. Random draws inside the model (dropout) are each process's own.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Container, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+
+from mixbench.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """One process among those that train one model.
+
+    Attributes
+    ----------
+    rank
+        Its number; 0 for the one that writes.
+    number
+        Of processes.
+    """
+
+    rank: int = 0
+    number: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that writes."""
+        return self.rank == 0
+
+    @property
+    def rows(self) -> slice:
+        """Return which rows of a batch are its own."""
+        return slice(self.rank, None, self.number)
+
+    def gather(self, x: Tensor) -> Tensor:
+        """Return the whole batch from every process's rows; gradients flow back to theirs."""
+        if self.number == 1:
+            return x
+        whole: Tensor = _Gather.apply(x, self)
+        return whole
+
+    def mean(self, x: Tensor) -> Tensor:
+        """Return the mean over the processes."""
+        if self.number == 1:
+            return x
+        total = x.clone()
+        dist.all_reduce(total)
+        return total / self.number
+
+    def agree(self, flag: bool) -> bool:  # noqa: FBT001  # the answer of each process
+        """Return whether the first process says so."""
+        if self.number == 1:
+            return flag
+        said = torch.tensor(int(flag))
+        dist.broadcast(said, 0, group=_control())
+        return bool(said)
+
+    def share(self, module: nn.Module, device: torch.device) -> nn.Module:
+        """Return the module with its gradients averaged over the processes.
+
+        Batch norms take their statistics over the whole batch, too.
+        """
+        if self.number == 1:
+            return module
+        if device.type == "cuda":
+            from timm import layers
+
+            # It keeps the activations that timm fuses with norms.
+            module = layers.convert_sync_batchnorm(module)  # type: ignore[attr-defined, no-untyped-call]
+        else:
+            self._gather_at_norms(module)
+        return DistributedDataParallel(module, find_unused_parameters=True)
+
+    def _gather_at_norms(self, module: nn.Module) -> None:
+        """Let batch norms see the whole batch: torch has no such norm for processors."""
+
+        def gather(norm: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            return tuple(self.gather(x) for x in inputs) if norm.training else inputs
+
+        def own(norm: nn.Module, _inputs: tuple[Tensor, ...], out: Tensor) -> Tensor:
+            return out[self.rows] if norm.training else out
+
+        for norm in module.modules():
+            if isinstance(norm, _BatchNorm):
+                norm.register_forward_pre_hook(gather)
+                norm.register_forward_hook(own)
+
+
+ALONE = Ranks()
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, ranks: Ranks) -> Tensor:
+        ctx.ranks = ranks
+        x = x.contiguous()
+        parts = [torch.empty_like(x) for _ in range(ranks.number)]
+        dist.all_gather(parts, x)
+        return torch.stack(parts, 1).flatten(0, 1)  # row r of process p is row r * number + p
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = gradients
+        gradient = gradient.contiguous().clone()  # the one that came is not ours to change
+        dist.all_reduce(gradient)
+        return gradient[ctx.ranks.rows], None
+
+
+_groups: list[Any] = []
+
+
+def _control() -> Any:
+    """Return the group for messages that are no tensors of the training."""
+    if not _groups:
+        _groups.append(dist.new_group(backend="gloo"))
+    return _groups[0]
+
+
+@contextmanager
+def joined(number: int, arguments: Sequence[str], peaceful: Container[int]) -> Iterator[Ranks]:
+    """Start the other processes if this is the first, and meet them; part at the end.
+
+    Parameters
+    ----------
+    arguments
+        Of ``python -m mixbench.worker``.
+    peaceful
+        Exit codes of the others with which this process goes on.
+
+    Raises
+    ------
+    UsageError
+        If torchrun started another number of processes.
+    """
+    if number == 1 and "RANK" not in os.environ:
+        yield ALONE
+        return
+    if "RANK" in os.environ and os.environ.get("WORLD_SIZE") != str(number):
+        raise UsageError(
+            f"The stage was planned for {number} processes (got WORLD_SIZE="
+            f"{os.environ.get('WORLD_SIZE')}): give torchrun --nproc-per-node {number}."
+        )
+    if "RANK" not in os.environ:
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+        os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": str(number)}
+        for rank in range(1, number):
+            _start(rank, arguments, peaceful)
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield Ranks(dist.get_rank(), dist.get_world_size())
+    finally:
+        _groups.clear()
+        with suppress(RuntimeError):
+            dist.destroy_process_group()
+
+
+def _start(rank: int, arguments: Sequence[str], peaceful: Container[int]) -> None:
+    """Start another process; if it ends with another code than these, this one does too."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mixbench.worker", *arguments],
+        env=os.environ | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+    )
+
+    def watch() -> None:
+        code = process.wait()
+        if code < 0:
+            os.kill(os.getpid(), -code)
+        if code not in peaceful:
+            os._exit(code)  # the others wait for it in a collective, for ever
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _free_port() -> int:
+    with socket.socket() as opened:
+        opened.bind(("127.0.0.1", 0))
+        return int(opened.getsockname()[1])

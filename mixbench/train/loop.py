@@ -1,0 +1,169 @@
+"""The training loop, the same for every method.
+
+Everything random is drawn from streams of (seed, purpose, step), so the state of a run is its
+weights, its optimiser and its step: a run continued from a checkpoint ends bit-identical.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import asdict
+from time import perf_counter
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from mixbench.contract import Step
+from mixbench.errors import Diverged
+from mixbench.streams import generator, stream_seed
+from mixbench.train.evaluation import predict
+from mixbench.train.loading import Request, batches
+from mixbench.train.schedule import learning_rate
+from mixbench.train.setup import Counters, Run, Setup, State, begin, load_weights, weights
+
+
+class Journal(Protocol):
+    """Where a run leaves its traces: checkpoints, weights and progress."""
+
+    def restore(self) -> State | None:
+        """Return the newest sound checkpoint, or None."""
+
+    def after_step(self, step: int, num_steps: int, state: Callable[[], State]) -> None:
+        """Keep the state if a checkpoint is due; leave if the run was told to stop."""
+
+    def end_epoch(
+        self, row: Mapping[str, float], weights: Callable[[], State], names: list[str]
+    ) -> None:
+        """Note an epoch's numbers and keep its weights under every given name."""
+
+
+def train(setup: Setup, journal: Journal) -> Run:
+    """Train one model with one method, continuing from the journal's checkpoint if it has one.
+
+    Raises
+    ------
+    Diverged
+        If a loss is not finite.
+    """
+    run = begin(setup)
+    start = _restore(run, journal.restore())
+    ahead: deque[Tensor] = deque()  # which items the batches consist of that are being read
+    asked = _requests(run, start, ahead)
+    reading = batches(run.train, asked, setup.workers, setup.ranks)
+    with closing(reading) as images:
+        for step, batch in enumerate(images, start):
+            _train_on(run, step, batch, run.train.targets[ahead.popleft()].to(setup.device))
+            if (step + 1) % run.steps_per_epoch == 0:
+                _end_epoch(run, (step + 1) // run.steps_per_epoch, journal)
+            journal.after_step(step + 1, run.num_steps, lambda: _state(run, step + 1))  # noqa: B023
+    return run
+
+
+def _train_on(run: Run, step: int, batch: Tensor, targets: Tensor) -> None:
+    """Mix a batch, and take a step of the optimiser."""
+    setup = run.setup
+    # Dropout, and what is like it, draws from the generator of the process.
+    torch.manual_seed(stream_seed(setup.seed, "layer", step) + setup.ranks.rank)
+    state = Step(
+        batch,
+        targets,
+        rng=generator(setup.seed, "mix", step),
+        task=setup.task,
+        model=run.model,
+        split=run.train,
+        overwritable=True,
+    )
+    loss, num_images = run.gradients(state)
+    for group in run.optimizer.param_groups:
+        group["lr"] = group["speed"] * learning_rate(setup.recipe, step, run.num_steps)
+    run.optimizer.step()
+    run.losses[step % run.steps_per_epoch] = setup.ranks.mean(loss)
+    run.counters.images += num_images
+
+
+def _requests(run: Run, start: int, ahead: deque[Tensor]) -> Iterator[Request]:
+    """Yield which items make up each batch and what augments them; note the items."""
+    for step in range(start, run.num_steps):
+        ahead.append(batch_index(run, step))
+        yield ahead[-1], generator(run.setup.seed, "augment", step)
+
+
+def batch_index(run: Run, step: int) -> Tensor:
+    """Return which training items make up the batch of a step, (batch_size,) int64."""
+    epoch, position = divmod(step, run.steps_per_epoch)
+    if run.order[0] != epoch:
+        rng = generator(run.setup.seed, "order", epoch)
+        run.order = epoch, torch.randperm(len(run.train), generator=rng)
+    size = run.setup.recipe.batch_size
+    return run.order[1][position * size : (position + 1) * size]
+
+
+def _end_epoch(run: Run, epoch: int, journal: Journal) -> None:
+    """Check the epoch's losses, validate, and hand over what is worth keeping."""
+    bad = torch.nonzero(~run.losses.isfinite()).flatten().tolist()
+    if bad:
+        step = (epoch - 1) * run.steps_per_epoch + bad[0] + 1
+        raise Diverged(f"The loss is {run.losses[bad[0]].item()} at step {step} (epoch {epoch}).")
+    _tick(run, "train_s")
+    setup = run.setup
+    predictions = predict(
+        setup.task, run.model, setup.method, run.validation, setup.workers, setup.ranks
+    )
+    scores = setup.task.score(predictions, run.validation.targets)
+    row = {"epoch": epoch, "loss": float(run.losses.mean())}
+    row |= {f"validation_{name}": score.value for name, score in scores.items()}
+    wrong = [name for name, value in row.items() if not math.isfinite(value)]
+    if wrong:
+        raise Diverged(f"{wrong[0]} is {row[wrong[0]]} at the end of epoch {epoch}.")
+    run.curve.append(row)
+    _tick(run, "eval_s")
+
+    primary = next(metric for metric in setup.task.metrics if metric.primary)
+    sign = 1 if primary.higher_is_better else -1
+    values = [sign * r[f"validation_{primary.name}"] for r in run.curve]
+    names = []
+    if run.best == 0 or values[-1] > values[run.best - 1]:
+        run.best = epoch
+        names.append("best")
+    if epoch > setup.recipe.epochs - setup.recipe.tail:
+        names.append(f"epoch-{epoch}")
+    journal.end_epoch(row, lambda: weights(run.model, setup.method), names)
+
+
+def _state(run: Run, step: int) -> State:
+    """Return all that a continuation needs."""
+    _tick(run, "train_s")
+    return {
+        "step": step,
+        "weights": weights(run.model, run.setup.method),
+        "optimizer": run.optimizer.state_dict(),
+        "losses": run.losses,
+        "curve": run.curve,
+        "best": run.best,
+        "counters": asdict(run.counters),
+    }
+
+
+def _restore(run: Run, state: State | None) -> int:
+    """Put a checkpoint's state into the run; return the step at which it goes on."""
+    if state is None:
+        return 0
+    load_weights(run.model, run.setup.method, state["weights"])
+    run.setup.method.to(run.setup.device)
+    run.optimizer.load_state_dict(state["optimizer"])
+    run.losses.copy_(state["losses"])
+    run.curve = state["curve"]
+    run.best = state["best"]
+    run.counters = Counters(**state["counters"])
+    return int(state["step"])
+
+
+def _tick(run: Run, counter: str) -> None:
+    """Add the time since the last tick to a counter."""
+    if run.setup.device.type == "cuda":
+        torch.cuda.synchronize(run.setup.device)
+    now = perf_counter()
+    setattr(run.counters, counter, getattr(run.counters, counter) + now - run.clock)
+    run.clock = now

@@ -1,0 +1,34 @@
+"""The optimiser of a recipe, and its parameter groups."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from mixbench.contract import Method
+from mixbench.declare import Recipe
+
+
+def make_optimizer(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
+    """Return the recipe's optimiser of parameters in groups."""
+    if recipe.optimizer == "adam":
+        betas = (recipe.momentum, 0.999)
+        return torch.optim.Adam(groups, recipe.lr, betas, weight_decay=recipe.weight_decay)
+    return torch.optim.SGD(
+        groups,
+        lr=recipe.lr,
+        momentum=recipe.momentum,
+        nesterov=recipe.nesterov and recipe.momentum > 0,
+        weight_decay=recipe.weight_decay,
+    )
+
+
+def parameter_groups(model: nn.Module, method: Method, recipe: Recipe) -> list[dict[str, Any]]:
+    """Return what is optimised, by how fast it learns, in parts of the recipe's rate."""
+    fast = [model.get_submodule(name) for name in getattr(model, "fast", ("classifier",))]
+    chosen = {id(p) for module in (*fast, method) for p in module.parameters()}
+    parameters = [*model.parameters(), *method.parameters()]
+    return [
+        {"params": [p for p in parameters if (id(p) in chosen) == is_fast], "speed": speed}
+        for is_fast, speed in ((False, 1.0), (True, recipe.fast_lr))
+    ]

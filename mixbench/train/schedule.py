@@ -1,0 +1,13 @@
+"""The learning-rate schedule of a recipe."""
+
+import math
+
+from mixbench.declare import Recipe
+
+
+def learning_rate(recipe: Recipe, step: int, num_steps: int) -> float:
+    """Return the rate of a step: half a cosine to 0, or a tenth after every milestone."""
+    if not recipe.milestones:
+        return recipe.lr * (1 + math.cos(math.pi * step / num_steps)) / 2
+    epoch = step * recipe.epochs // num_steps
+    return recipe.lr * 0.1 ** sum(epoch >= milestone for milestone in recipe.milestones)

@@ -1,0 +1,103 @@
+"""Average precision of detection, as COCO counts it: pycocotools, with its own settings."""
+
+import contextlib
+import io
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from torch import Tensor
+
+from mixbench.vision.detection.boxes import CLASS, DIFFICULT, NOTHING, SCORE
+
+OVERLAPS = {"ap50": 0, "ap75": 5}  # positions among COCO's overlaps, .5 to .95
+
+
+class CocoAP(NamedTuple):
+    """The mean over the classes with objects, in [0, 1].
+
+    Attributes
+    ----------
+    ap
+        Over overlaps of .5, .55, ..., .95.
+    ap50, ap75
+        At these overlaps.
+    """
+
+    ap: float
+    ap50: float
+    ap75: float
+
+
+def coco_ap(found: Tensor, targets: Tensor, classes: int) -> CocoAP:
+    """Return COCO's average precision over objects of all sizes and up to 100 boxes of an image.
+
+    A difficult object is to it what a crowd is in COCO: boxes within count neither as right nor as
+    wrong.
+
+    Parameters
+    ----------
+    found : (N, D, 6)
+    targets : (N, M, 6)
+    """
+    rows = _results(found)
+    if len(rows) == 0:
+        return CocoAP(0.0, 0.0, 0.0)
+    with contextlib.redirect_stdout(io.StringIO()):  # it tells what it does
+        truth = COCO()
+        truth.dataset = coco_truth(targets, classes)
+        truth.createIndex()
+        scorer = COCOeval(truth, truth.loadRes(rows), "bbox")
+        scorer.params.areaRng, scorer.params.areaRngLbl = [[0, 1e10]], ["all"]
+        scorer.params.maxDets = [100]
+        scorer.evaluate()
+        scorer.accumulate()
+    precision = scorer.eval["precision"]  # overlap, recall, class, 1, 1; -1 without objects
+    at = {name: _mean(precision[place]) for name, place in OVERLAPS.items()}
+    return CocoAP(_mean(precision), **at)
+
+
+def _mean(precision: Any) -> float:
+    known = precision[precision > -1]
+    return float(known.mean()) if len(known) else 0.0
+
+
+def coco_truth(targets: Tensor, classes: int) -> dict[str, Any]:
+    """Return the objects of images in COCO's format, their boxes as edges from 0."""
+    places = torch.nonzero(targets[..., CLASS] != NOTHING)
+    objects = targets[places[:, 0], places[:, 1]].double().numpy()
+    boxes = _corner_and_size(objects)
+    annotations = [
+        {
+            "id": number,
+            "image_id": image,
+            "category_id": int(thing[CLASS]),
+            "bbox": box.tolist(),
+            "area": float(box[2] * box[3]),
+            "iscrowd": int(thing[DIFFICULT]),
+        }
+        for number, (image, thing, box) in enumerate(
+            zip(places[:, 0].tolist(), objects, boxes, strict=True), 1
+        )
+    ]
+    return {
+        "images": [{"id": image} for image in range(len(targets))],
+        "categories": [{"id": name} for name in range(classes)],
+        "annotations": annotations,
+    }
+
+
+def _results(found: Tensor) -> Any:
+    """Return what was found as pycocotools takes it, (n, 7): image, box, score and class."""
+    places = torch.nonzero(found[..., CLASS] != NOTHING)
+    rows = found[places[:, 0], places[:, 1]].double().numpy()
+    columns = (places[:, :1].numpy(), _corner_and_size(rows), rows[:, [SCORE, CLASS]])
+    return np.concatenate(columns, 1)
+
+
+def _corner_and_size(rows: Any) -> Any:
+    """Return left and top edge, width and height."""
+    corner = rows[:, :2] - 1
+    return np.concatenate([corner, rows[:, 2:4] - corner], 1)

@@ -1,0 +1,194 @@
+"""Faster R-CNN with a feature pyramid (Ren et al., arXiv:1506.01497; Lin et al., arXiv:1612.03144).
+
+Its parts are torchvision's, put together as torchvision's ``fasterrcnn_resnet50_fpn`` is, around
+any backbone of the project: an encoder that was trained before keeps its first layers and all its
+norms as they are.
+"""
+
+from typing import Any
+
+import torch
+from timm import layers
+from torch import Tensor, nn
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FasterRCNN, FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.image_list import ImageList
+from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+
+from mixbench.contract import Output
+from mixbench.errors import UsageError
+from mixbench.vision.detection.boxes import detections, fitted, lessons
+
+ANCHOR = 8  # sides of anchors, in strides of their level
+RATIOS = (0.5, 1.0, 2.0)
+CROP = 7  # rows and columns of what the head sees of a region
+LEARNING = 3  # blocks of a trained encoder that go on learning
+FOUND = 100  # boxes of an image, at the most
+
+
+class Detector(nn.Module):
+    """A backbone with a feature pyramid, a net that proposes regions, and one that judges them.
+
+    Parameters
+    ----------
+    encoder
+        A backbone with ``maps``.
+    side : pixels
+        Of the images, which are squares.
+    width
+        Of the pyramid's maps; the judging net's layers are four times as wide.
+    proposals
+        Regions that are proposed in training, for each level and after overlapping ones are
+        dropped; half as many at test.
+    regions
+        Of which so many are judged in training, and half as many anchors.
+    trained
+        Whether the encoder will start from weights that were trained before.
+    """
+
+    fast = ("pyramid", "rpn", "roi_heads")
+
+    def __init__(  # noqa: PLR0913  # what users set
+        self,
+        encoder: nn.Module,
+        *,
+        classes: int,
+        side: int,
+        width: int,
+        proposals: int,
+        regions: int,
+        trained: bool,
+    ) -> None:
+        super().__init__()
+        self.side = side
+        self.encoder = encoder
+        self.blocks = tuple(f"encoder.{name}" for name in encoder.blocks)  # type: ignore[union-attr]
+        encoder.classifier.requires_grad_(False)  # noqa: FBT003  # it takes no part
+        maps = blank_maps(encoder, side)
+        self.feature_dim, self.feature_size = maps[-1].shape[1], tuple(maps[-1].shape[2:])
+        self._levels = len(maps)
+        depths = [features.shape[1] for features in maps]
+        self.pyramid = FeaturePyramidNetwork(depths, width, LastLevelMaxPool())
+        levels = self.pyramid({str(i): features for i, features in enumerate(maps)})
+        self._sizes = {name: tuple(level.shape[2:]) for name, level in levels.items()}
+        net = _faster_rcnn(width, classes, [side / size[0] for size in self._sizes.values()])
+        self.rpn, self.roi_heads = net.rpn, net.roi_heads
+        self._limit(proposals, regions)
+        # It takes the levels' scales from the first image that it sees: be that a whole square.
+        self.roi_heads.box_roi_pool(levels, [torch.zeros(1, 4)], [(side, side)])
+        if trained:
+            _freeze_beginning(encoder)
+
+    @property
+    def classifier(self) -> nn.Module:
+        """What tells the classes of regions."""
+        layer: nn.Module = self.roi_heads.box_predictor.cls_score
+        return layer
+
+    def _limit(self, proposals: int, regions: int) -> None:
+        limits = {"training": proposals, "testing": max(proposals // 2, 1)}
+        self.rpn._pre_nms_top_n = self.rpn._post_nms_top_n = limits
+        self.rpn.fg_bg_sampler.batch_size_per_image = max(regions // 2, 1)
+        self.roi_heads.fg_bg_sampler.batch_size_per_image = regions
+        self.roi_heads.detections_per_img = FOUND
+
+    def forward(self, x: Tensor) -> Output:
+        """Return the pyramid's maps, (B, width, positions of all levels), and the last features."""
+        maps = self.encoder.maps(x)[-self._levels :]  # type: ignore[operator]
+        levels = self.pyramid({str(i): features for i, features in enumerate(maps)})
+        return Output(torch.cat([level.flatten(2) for level in levels.values()], 2), maps[-1])
+
+    def loss(self, out: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of the whole batch for every image, (B,).
+
+        It is a mean over regions, which are drawn from all images together.
+
+        Parameters
+        ----------
+        out : (B, width, positions)
+        targets : (B, M, 6)
+        """
+        levels, canvas = self._levels_of(out), self._canvas(out, targets)
+        taught = [lessons(target, self.side) for target in targets]
+        regions, losses = self.rpn(canvas, levels, taught)
+        _, more = self.roi_heads(levels, regions, canvas.image_sizes, taught)
+        return torch.stack([*losses.values(), *more.values()]).sum().expand(len(out))
+
+    @torch.no_grad()
+    def detect(self, out: Tensor, targets: Tensor) -> Tensor:
+        """Return the boxes that are found, (B, 100, 6), the likeliest first.
+
+        Parameters
+        ----------
+        out : (B, width, positions)
+        targets : (B, M, 6)
+            Only the images' frames are looked at.
+        """
+        levels, canvas = self._levels_of(out), self._canvas(out, targets)
+        regions, _ = self.rpn(canvas, levels)
+        found, _ = self.roi_heads(levels, regions, canvas.image_sizes)
+        places = [fitted(target, self.side) for target in targets]
+        pairs = zip(found, places, strict=True)
+        return torch.stack([detections(boxes, place, FOUND) for boxes, place in pairs])
+
+    def _levels_of(self, out: Tensor) -> dict[str, Tensor]:
+        """Return the pyramid's maps by their names."""
+        parts = out.split([height * width for height, width in self._sizes.values()], 2)
+        pairs = zip(self._sizes.items(), parts, strict=True)
+        return {name: part.unflatten(2, size) for (name, size), part in pairs}
+
+    def _canvas(self, out: Tensor, targets: Tensor) -> Any:
+        """Return the squares, of which only sizes are asked, and the images in them."""
+        squares = out.new_empty(1).expand(len(out), 3, self.side, self.side)
+        return ImageList(squares, [fitted(target, self.side).size for target in targets])
+
+
+def _faster_rcnn(width: int, classes: int, strides: list[float]) -> Any:
+    """Return torchvision's detector of maps that are there already, for maps of these strides."""
+    maps = nn.Identity()
+    maps.out_channels = width  # type: ignore[assignment]  # it asks for nothing else
+    # Strides are powers of 2, but where a side is no multiple of them.
+    anchors = [(ANCHOR * 2 ** round(torch.tensor(s).log2().item()),) for s in strides]
+    names = [str(level) for level in range(len(strides) - 1)]
+    return FasterRCNN(
+        maps,
+        rpn_anchor_generator=AnchorGenerator(tuple(anchors), (RATIOS,) * len(anchors)),
+        box_roi_pool=MultiScaleRoIAlign(names, CROP, sampling_ratio=2),
+        box_head=TwoMLPHead(width * CROP**2, 4 * width),
+        box_predictor=FastRCNNPredictor(4 * width, classes + 1),
+    )
+
+
+def blank_maps(encoder: nn.Module, side: int) -> list[Tensor]:
+    """Return a backbone's maps of a blank image, but those as large as the image.
+
+    Raises
+    ------
+    UsageError
+        If it has none, or they do not get smaller.
+    """
+    name = getattr(encoder, "name", type(encoder).__name__)
+    training = encoder.training
+    encoder.eval()
+    with torch.no_grad():
+        maps = encoder.maps(torch.zeros(1, 3, side, side)) if hasattr(encoder, "maps") else []  # type: ignore[operator]
+    encoder.train(training)
+    maps = [features for features in maps if features.shape[2] < side]
+    sizes = [features.shape[2] for features in maps]
+    if not sizes or sorted(set(sizes), reverse=True) != sizes:
+        raise UsageError(
+            f"{name} has no maps of features of several sizes, which a detector needs: take a "
+            "convolutional net."
+        )
+    return maps
+
+
+def _freeze_beginning(encoder: nn.Module) -> None:
+    """Keep an encoder's norms, and all before its last blocks, as they are."""
+    layers.freeze_batch_norm_2d(encoder)  # type: ignore[attr-defined, no-untyped-call]
+    first_learning = list(encoder.blocks)[-LEARNING:][0]  # type: ignore[arg-type]
+    for name, parameter in encoder.named_parameters():
+        if name.startswith(f"{first_learning}."):
+            break
+        parameter.requires_grad_(False)  # noqa: FBT003  # torch's signature

@@ -1,0 +1,46 @@
+"""Generated scenes of several things each, annotated as Pascal VOC's photographs are."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from mixbench.vision.detection.annotations import Thing, write_annotation
+from mixbench.vision.images.lists import write_lines
+from mixbench.vision.images.scenes import Look, several_things, write_images
+
+SIZE = (72, 96)  # of images: height and width
+DIFFICULT = 0.1  # share of objects
+
+
+def write_scenes(
+    root: Path, part: str, names: Sequence[str], kinds: list[Look], rng: torch.Generator
+) -> None:
+    """Write a list of scenes with their annotations into one of VOC's folders.
+
+    Parameters
+    ----------
+    part
+        The list's name.
+    names
+        Of the scenes, each of which shows one to three things.
+    """
+    for folder in ("Annotations", "ImageSets/Main", "JPEGImages"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    layout = several_things(len(names), len(kinds), rng)
+    paths = [root / f"JPEGImages/{name}.jpg" for name in names]
+    boxes = write_images(paths, layout, kinds, SIZE, rng)
+    hard = torch.rand(layout.looks.shape, generator=rng) < DIFFICULT
+    for name, *scene in zip(names, layout.looks, boxes, hard, strict=True):
+        things = _seen(*(column.tolist() for column in scene))
+        write_annotation(root / f"Annotations/{name}.xml", SIZE[::-1], things)
+    write_lines(root / f"ImageSets/Main/{part}.txt", names)
+
+
+def _seen(looks: list[int], boxes: list[list[float]], hard: list[bool]) -> list[Thing]:
+    """Return the things of which something can be seen, their boxes counted from 1."""
+    return [
+        Thing(look, (left + 1, top + 1, left + width, top + height), difficult)
+        for look, (left, top, width, height), difficult in zip(looks, boxes, hard, strict=True)
+        if look >= 0 and width > 0
+    ]

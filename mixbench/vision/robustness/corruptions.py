@@ -1,0 +1,72 @@
+"""The fifteen corruptions of ImageNet-C and CIFAR-C, and what is told of a model under them.
+
+Hendrycks & Dietterich, Benchmarking Neural Network Robustness to Common Corruptions and
+Perturbations, arXiv:1903.12261, eq. in §4: a corruption's error is the mean over its five
+severities, in parts of AlexNet's where that is known; mCE is the mean over corruptions. On CIFAR-C
+nobody divides (google-research/augmix@9b9824c, cifar.py), nor is it done here.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from mixbench.declare import CORRUPTIONS
+
+# With AlexNet's errors on ImageNet-C: the means over severities of those that
+# hendrycks/robustness publishes, as in google-research/augmix@9b9824c, imagenet.py, ALEXNET_ERR.
+ALEXNET: Mapping[str, float] = {
+    "gaussian_noise": 0.886428,
+    "shot_noise": 0.894468,
+    "impulse_noise": 0.922640,
+    "defocus_blur": 0.819880,
+    "glass_blur": 0.826268,
+    "motion_blur": 0.785948,
+    "zoom_blur": 0.798360,
+    "snow": 0.866816,
+    "frost": 0.826572,
+    "fog": 0.819324,
+    "brightness": 0.564592,
+    "contrast": 0.853204,
+    "elastic_transform": 0.646056,
+    "pixelate": 0.717840,
+    "jpeg_compression": 0.606500,
+}
+assert tuple(ALEXNET) == CORRUPTIONS
+SEVERITIES = 5
+
+
+def conditions(number: int) -> Tensor:
+    """Return the corruption and the severity of every item, (15 * 5 * number, 2) int64.
+
+    Parameters
+    ----------
+    number
+        Of images under each corruption at each severity, which are next to each other: severity
+        after severity, corruption after corruption. Severities count from 0.
+    """
+    corruption, severity = torch.meshgrid(
+        torch.arange(len(CORRUPTIONS)), torch.arange(SEVERITIES), indexing="ij"
+    )
+    return torch.stack([corruption, severity], -1).flatten(0, 1).repeat_interleave(number, 0)
+
+
+def error_rates(wrong: Tensor, under: Tensor) -> Tensor:
+    """Return the share of wrong items by corruption and severity, (15, 5).
+
+    Parameters
+    ----------
+    wrong : (N,) bool
+    under : (N, 2) int64
+        Corruption and severity of every item; each pair of them must occur.
+    """
+    place = under[:, 0] * SEVERITIES + under[:, 1]
+    counts = place.bincount(minlength=len(CORRUPTIONS) * SEVERITIES)
+    sums = place.bincount(wrong.double(), minlength=len(CORRUPTIONS) * SEVERITIES)
+    return (sums / counts).view(len(CORRUPTIONS), SEVERITIES)
+
+
+def corruption_errors(rates: Tensor, *, of_alexnet: bool) -> Tensor:
+    """Return the errors by corruption, (15,), in percent, of AlexNet's errors if so."""
+    errors = 100 * rates.mean(1)
+    return errors / errors.new_tensor(list(ALEXNET.values())) if of_alexnet else errors

@@ -1,0 +1,1 @@
+"""Base classes of tasks: classification, multi-label classification, transfer."""

@@ -1,0 +1,1 @@
+"""One stage in a process of its own: ``python -m mixbench.worker STORE KEY``."""

@@ -1,0 +1,249 @@
+"""One stage in one process: ``python -m mixbench.worker STORE KEY``, on every engine.
+
+The process takes the stage's lease, does its work, publishes the result, and says by its exit code
+what the launcher cannot read from the store.
+"""
+
+import os
+import shutil
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mixbench.errors import DamagedStage, Diverged, MixbenchError, StoreFull, naming_full_disk
+from mixbench.storage.files import now
+from mixbench.storage.manifest import Manifest
+from mixbench.storage.notes import Failure
+from mixbench.storage.spec import StageSpec
+from mixbench.storage.store import Store
+from mixbench.worker.protocol import DONE, FAILED, FULL, INPUT_DAMAGED, LIFELINE, STOPPED
+
+if TYPE_CHECKING:
+    from mixbench.train.distributed import Ranks
+    from mixbench.train.setup import Parts
+
+
+def main() -> int:
+    """Run the stage that the command line names, or several trainings in turns."""
+    root, *keys = sys.argv[1:]
+    _die_with_launcher()
+    store = Store(Path(root))
+    if len(keys) > 1:
+        return _pack(store, keys)
+    if not _leads():  # the first process holds the lease for all
+        return DONE if store.finished(keys[0]) else _guarded(store, keys[0], Shared())
+    return _leased(store, keys[0], Shared())
+
+
+@dataclass
+class Shared:
+    """What runs of one process have in common, and how one hands over to the next."""
+
+    number: int = 1
+    hand_over: Callable[[], None] = lambda: None
+    parts: "Parts" = field(default_factory=dict)
+    stop: list[Callable[[], None]] = field(default_factory=list)
+    stopped: threading.Event = field(default_factory=threading.Event)
+
+    def on_stop(self, tell: Callable[[], None]) -> None:
+        """Have a run told when the process is told to stop; tell it now if that was before."""
+        self.stop.append(tell)
+        if self.stopped.is_set():
+            tell()
+        if self.number == 1:
+            signal.signal(signal.SIGTERM, self.end)
+
+    def end(self, *_: object) -> None:
+        """Let every run write a checkpoint and end."""
+        self.stopped.set()
+        for tell in self.stop:
+            tell()
+
+
+def _pack(store: Store, keys: Sequence[str]) -> int:
+    """Run several trainings in turns; each leaves a word of its own for the launcher."""
+    from mixbench.train.interleave import in_turns
+
+    shared = Shared(len(keys))
+    signal.signal(signal.SIGTERM, shared.end)
+
+    def work(key: str, hand_over: Callable[[], None]) -> None:
+        _leased(store, key, replace(shared, hand_over=hand_over))
+
+    in_turns([partial(work, key) for key in keys])
+    return DONE if all(store.finished(key) for key in keys) else FAILED
+
+
+def _leased(store: Store, key: str, shared: Shared) -> int:
+    """Run a stage that no other process runs; leave its exit code where it is not done."""
+    try:
+        with naming_full_disk(store.root), store.lease(key).held(_end):
+            code = DONE if store.finished(key) else _guarded(store, key, shared)
+    except StoreFull as error:
+        code = _say(error, FULL)
+    if code != DONE:
+        with suppress(OSError):  # where the disk is full, the exit code must do
+            store.write_exit_code(key, code)
+    return code
+
+
+def _guarded(store: Store, key: str, shared: Shared) -> int:
+    """Run the stage and turn what goes wrong into a word for the launcher."""
+    try:
+        with naming_full_disk(store.root):
+            code = _run(store, key, shared)
+    except StoreFull as error:
+        code = _say(error, FULL)
+    except DamagedStage as error:
+        store.put_aside(error.key)
+        code = _say(error, INPUT_DAMAGED)
+    except Diverged as error:
+        code = _fail(store, key, Failure("diverged", str(error)))
+    except MixbenchError as error:
+        code = _fail(store, key, Failure("failed", str(error)))
+    except Exception as error:  # noqa: BLE001  # a unit may raise anything: it becomes a failed record
+        traceback.print_exc()
+        # What breaks when another process of the stage has failed is not the reason.
+        known = store.failure(key) is not None
+        code = FAILED if known else _fail(store, key, Failure("failed", _reason(error)))
+    return code
+
+
+def _run(store: Store, key: str, shared: Shared) -> int:
+    """Do the work and publish it."""
+    from mixbench.train.checkpoints import Stopped
+    from mixbench.train.distributed import ALONE, joined
+    from mixbench.worker.stages import check_code
+
+    spec = store.spec(key)
+    _log(f"{now()} {spec.stage.kind} {spec.stage.label} {key}")
+    check_code(spec.stage)
+    if _leads():
+        (store.work(key) / "failure.json").unlink(missing_ok=True)
+    try:
+        if spec.stage.kind != "train":
+            if _leads():
+                _work(store, key, spec, ALONE, shared)
+            return DONE
+        with joined(spec.options.processes, sys.argv[1:], {DONE, STOPPED}) as ranks:
+            _work(store, key, spec, ranks, shared)
+    except Stopped:
+        return STOPPED
+    return DONE
+
+
+def _leads() -> bool:
+    """Return whether this is the stage's first process."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _work(store: Store, key: str, spec: StageSpec, ranks: "Ranks", shared: Shared) -> None:
+    """Do the work with the other processes of the stage; the first one publishes it."""
+    from mixbench.train.checkpoints import DiskJournal
+    from mixbench.worker import environment
+    from mixbench.worker.job import Job
+    from mixbench.worker.stages import WORK
+
+    stage, work = spec.stage, store.work(key)
+    built = work / "built"
+    device = environment.device()
+    environment.configure_torch(stage.identity.run.recipe if stage.identity.run else None)
+    every = spec.options.checkpoint_every
+    journal = DiskJournal(work, every, _log, ranks, shared.hand_over)
+    shared.on_stop(lambda: setattr(journal, "stop", True))
+    if ranks.leads:
+        shutil.rmtree(built, ignore_errors=True)
+        built.mkdir()
+    started = now()
+    uuids = environment.gpu_uuids(device) if ranks.leads else []
+    before_mj = environment.gpu_energy_mj(uuids)
+    job = Job(stage, spec.options, store, journal, built, device, ranks, shared.parts)
+    done = WORK[stage.kind](job)
+    if done is None:
+        return
+    host, gpu = environment.peak_memory_gib(device)
+    gpus = ranks.number if device.type == "cuda" else 0
+    # What earlier attempts used was not noted, nor what GPUs of other machines do.
+    known = not journal.resumed_at and ranks.number <= max(len(uuids), 1)
+    after_mj = environment.gpu_energy_mj(uuids) if known else None
+    manifest = Manifest(
+        key=key,
+        spec=spec,
+        started=started,
+        ended=now(),
+        resumed_at_steps=tuple(journal.resumed_at),
+        hardware=environment.hardware(device, gpus),
+        software=environment.software(),
+        cost=replace(
+            done.cost,
+            gpu_s=done.cost.wall_s * gpus / shared.number,
+            peak_host_gib=host,
+            peak_gpu_gib=gpu,
+            energy_kwh=environment.energy_kwh(before_mj, after_mj),
+        ),
+        training=done.training,
+    )
+    store.publish(built, manifest)
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def _end() -> None:
+    """End this process and its children at once."""
+    os.killpg(0, signal.SIGKILL)
+
+
+def _die_with_launcher() -> None:
+    """End this process and its children as soon as the launcher's end of the pipe is closed."""
+    descriptor = os.environ.pop(LIFELINE, None)
+    if descriptor is None:
+        return
+    os.set_inheritable(int(descriptor), False)  # noqa: FBT003  # the library's signature
+
+    def watch() -> None:
+        while os.read(int(descriptor), 1):
+            pass
+        _end()
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _reason(error: Exception) -> str:
+    """Return the exception in one line, with the place where it was raised."""
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which a launcher does not import
+        return (
+            "The GPU's memory does not hold it: let fewer stages share it (--jobs-per-gpu), or "
+            "make the batch smaller."
+        )
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text} ({Path(frame.filename).name}, line {frame.lineno})"
+
+
+def _fail(store: Store, key: str, failure: Failure) -> int:
+    """Leave the reason where the launcher looks for it."""
+    _log(f"{failure.status}: {failure.reason}")
+    try:
+        store.write_failure(key, failure)
+    except OSError as error:
+        return _say(error, FULL)
+    return FAILED
+
+
+def _say(error: Exception, code: int) -> int:
+    _log(str(error))
+    return code
+
+
+def _log(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)  # noqa: T201  # the stage's log
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,181 @@
+"""What each kind of stage does, from its spec to its files.
+
+A stage reads its spec and its inputs' files, leaves its own files in a folder, and returns what
+its manifest says of the result and the cost.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from time import perf_counter
+from typing import NamedTuple
+
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from mixbench.contract import Evaluation, Preparation, Score
+from mixbench.errors import MixbenchError
+from mixbench.plan.graph import code_of
+from mixbench.records.items import Items, pack
+from mixbench.records.stage_metrics import METRICS, ScoreFacts, StageMetrics
+from mixbench.storage.files import write_json
+from mixbench.storage.manifest import StageCost, TrainingResult
+from mixbench.storage.spec import Stage, StageKind
+from mixbench.train.checkpoints import DiskTrail
+from mixbench.train.evaluation import at_points, predict
+from mixbench.train.loop import train
+from mixbench.worker.job import Job, card_of, give_weights, revive, training_result
+from mixbench.worker.tuning import tune
+
+
+class Work(NamedTuple):
+    """What a stage's manifest says about its work."""
+
+    cost: StageCost
+    training: TrainingResult | None = None
+
+
+def check_code(stage: Stage) -> None:
+    """Refuse to publish under a key the work of other code than the key was made of.
+
+    Raises
+    ------
+    MixbenchError
+        If a file was changed since the stage was planned.
+    """
+    now = code_of(stage.kind, tuple(card_of(stage, role) for role in stage.identity.units))
+    changed = [name for name, digest in stage.code.items() if now.get(name) != digest]
+    if changed or len(now) != len(stage.code):
+        raise MixbenchError(
+            f"The code was changed while the run was going on ({', '.join(changed) or 'imports'}): "
+            "give the command again, so that it is planned anew."
+        )
+
+
+def synthesize(job: Job) -> Work:
+    """Write the task's generated data in the official layout."""
+    files = job.built / "files"
+    files.mkdir()
+    start = perf_counter()
+    job.task.synthesize(files, job.task.synthetic)
+    return Work(StageCost(perf_counter() - start))
+
+
+def prepare(job: Job) -> Work:
+    """Let the method do what comes before training, and keep the buffers that it filled."""
+    setup = job.setup()
+    roles = [role for role in job.stage.inputs if role in setup.method.needs]
+    scratch = job.journal.work / "scratch"
+    scratch.mkdir(exist_ok=True)
+    earlier_s, start = job.journal.earlier_s(), perf_counter()
+    setup.method.prepare(
+        Preparation(
+            task=setup.task,
+            model=setup.model,
+            recipe=setup.recipe,
+            seed=setup.seed,
+            folder=setup.folder,
+            device=setup.device,
+            trained={role: job.trained(role) for role in roles},
+            scratch=scratch,
+            results=job.built,
+            report=job.journal.report,
+        )
+    )
+    buffers = {name: buffer.cpu().contiguous() for name, buffer in setup.method.named_buffers()}
+    save_file(buffers, job.built / "method.safetensors")
+    return Work(StageCost(earlier_s + perf_counter() - start))
+
+
+def train_stage(job: Job) -> Work | None:
+    """Train, and keep the weights of the best and of the last epochs and the learning curve."""
+    setup = job.setup()
+    run = train(setup, job.journal)
+    if not job.ranks.leads:
+        return None
+    # Links: an attempt that fails from here on must still find the weights of the last epochs.
+    shutil.copytree(job.journal.kept, job.built / "weights", copy_function=os.link)
+    write_json(job.built / "curve.json", run.curve)
+    epochs, tail = setup.recipe.epochs, min(setup.recipe.tail, setup.recipe.epochs)
+    counters = run.counters
+    cost = StageCost(
+        wall_s=counters.train_s + counters.eval_s,
+        train_s=counters.train_s,
+        eval_s=counters.eval_s,
+        images=counters.images,
+    )
+    kept = tuple(range(epochs - tail + 1, epochs + 1))
+    return Work(cost, TrainingResult(run.best, kept, run.num_steps))
+
+
+def evaluate(job: Job) -> Work:
+    """Score the test part at the reported points, and keep the final predictions."""
+    stage, store = job.stage, job.store
+    test = job.task.load("test", job.data, stage.run.seed).to(job.device)
+    model, method = revive(stage, job.device)
+    parameters, extra = _size(model), _size(method)
+    earlier_s, start = job.journal.earlier_s(), perf_counter()
+    best, tail = _scored(job)
+    scores = {}
+    predictions: dict[str, Tensor] = {}
+    epochs = sorted({*tail, *([best] if best else [])})
+    for number, epoch in enumerate(epochs):
+        give_weights(stage, store, (model, method), f"epoch-{epoch}" if epoch in tail else "best")
+        if number == 0:
+            test = job.task.precompute_frozen(model, test)
+        folder = job.journal.work / "predictions" / str(epoch)
+        trail = DiskTrail(folder, job.journal.report, number, len(epochs))
+        predictions = predict(job.task, model, method, test, job.options.workers, trail=trail)
+        scores[epoch] = job.task.score(predictions, test.targets)
+    save_file({**predictions, "targets": test.targets}, job.built / "predictions.safetensors")
+    metrics = StageMetrics(
+        n=len(test),
+        classes=tuple(job.task.class_names(job.data)),
+        declared=job.task.metrics,
+        items=_items(job, scores[tail[-1]]),
+        metrics={
+            at: {
+                name: ScoreFacts(score.value, score.stderr, score.by_class and [*score.by_class])
+                for name, score in by_name.items()
+            }
+            for at, by_name in at_points(scores, best, tail).items()
+        },
+    )
+    METRICS.write(job.built / "metrics.json", metrics)
+    wall_s = earlier_s + perf_counter() - start
+    return Work(StageCost(wall_s, parameters=parameters, extra_parameters=extra))
+
+
+def _items(job: Job, scores: Mapping[str, Score]) -> Items | None:
+    """Return the primary metric of every item, where it is a mean over them."""
+    items = scores[next(metric.name for metric in job.task.metrics if metric.primary)].items
+    return None if items is None else pack(items.numpy())
+
+
+def _scored(job: Job) -> tuple[int | None, tuple[int, ...]]:
+    """Return the best epoch and the last ones, as far as they are scored; 0 for given weights."""
+    if "train" not in job.stage.inputs:
+        return None, (0,)
+    trained = training_result(job.stage.inputs["train"], job.store)
+    if isinstance(job.task, Evaluation):
+        return None, trained.tail[-1:]
+    return trained.best, trained.tail
+
+
+def _size(module: nn.Module) -> int:
+    """Return the number of trainable parameters."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def tune_stage(job: Job) -> Work:
+    """Keep the weights of the candidate that ended best on the validation part."""
+    return Work(StageCost(0.0), tune(job))
+
+
+WORK: Mapping[StageKind, Callable[[Job], Work | None]] = {
+    "data": synthesize,
+    "prepare": prepare,
+    "train": train_stage,
+    "tune": tune_stage,
+    "evaluate": evaluate,
+}
