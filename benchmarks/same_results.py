@@ -23,7 +23,6 @@ from typing import Any
 from safetensors.numpy import load_file
 
 TOLERANCE = 1e-12
-TIMES = ("wall_s", "train_s", "eval_s")
 
 
 def main() -> None:
@@ -77,12 +76,8 @@ def stages(store: Path) -> Iterator[tuple[str, Any]]:
     """Yield what every stage left: a digest of each tensor, and its metrics."""
     for folder in sorted((store / "stages").iterdir()):
         spec = json.loads((folder / "manifest.json").read_text())["spec"]
-        found: dict[str, Any] = {}
-        for path in sorted(folder.rglob("*.safetensors")):
-            for name, tensor in load_file(path).items():
-                content = f"{tensor.dtype}{tensor.shape}".encode() + tensor.tobytes()
-                digest = hashlib.sha256(content).hexdigest()
-                found[f"{path.relative_to(folder)}:{name}"] = digest
+        stage = spec.get("stage", spec)  # the layout of older versions
+        found = dict(_tensors(folder))
         if (folder / "metrics.json").exists():
             metrics = json.loads((folder / "metrics.json").read_text())["metrics"]
             found |= {
@@ -90,13 +85,17 @@ def stages(store: Path) -> Iterator[tuple[str, Any]]:
                 for at, scores in metrics.items()
                 for name, score in scores.items()
             }
-        for row in (
-            json.loads((folder / "curve.json").read_text())
-            if (folder / "curve.json").exists()
-            else ()
-        ):
-            found |= {f"epoch {row['epoch']} {n}": v for n, v in row.items() if n not in TIMES}
-        yield f"{spec['kind']} {spec['label']}", found
+        if (folder / "curve.json").exists():
+            for row in json.loads((folder / "curve.json").read_text()):
+                found |= {f"epoch {row['epoch']} {name}": value for name, value in row.items()}
+        yield f"{stage['identity']['kind']} {stage['label']}", found
+
+
+def _tensors(folder: Path) -> Iterator[tuple[str, Any]]:
+    for path in sorted(folder.rglob("*.safetensors")):
+        for name, tensor in load_file(path).items():
+            content = f"{tensor.dtype}{tensor.shape}".encode() + tensor.tobytes()
+            yield f"{path.relative_to(folder)}:{name}", hashlib.sha256(content).hexdigest()
 
 
 def differences(first: dict[str, Any], second: dict[str, Any]) -> Iterator[str]:
