@@ -16,28 +16,28 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.measuring import in_turns, publish, ratio, settle
 from benchmarks.search import SETTINGS, compare
 from mixbench import kernels
-from mixbench.contract import ClassIndex, Step, Trained
+from mixbench.contract import Backbone, ClassIndex, Step, Trained
 from mixbench.contract.loading import load_method, load_task
 from mixbench.declare import Recipe
 from mixbench.registry.units import find
 from mixbench.search.fitness import HeldOut
 from mixbench.streams import generator
 from mixbench.train.cuda_graphs import CudaGraphs
-from mixbench.train.distributed import ALONE
-from mixbench.train.gradients import Computed, Gradients, Replayed
+from mixbench.train.distributed import SINGLE_PROCESS
+from mixbench.train.gradients import EagerGradients, Gradients, GraphGradients
 from mixbench.train.mixing import SharedStep
 from mixbench.vision.images.augment import CropFlip
-from mixbench.vision.images.splits import Pixels, ResidentSplit
+from mixbench.vision.images.splits import Normalization, ResidentSplit
 
 Way = Callable[[], object]
-PIXELS = Pixels((0.49, 0.48, 0.45), (0.25, 0.24, 0.26))
+PIXELS = Normalization((0.49, 0.48, 0.45), (0.25, 0.24, 0.26))
 
 
 class Trial:
@@ -111,10 +111,10 @@ class Training:
         self.method.bind(self.model, self.task)
         self.model.to(trial.device)
         self.method.to(trial.device)
-        shared = SharedStep(self.model.train(), self.method, ALONE)
-        self.gradients: Gradients = Computed(shared, self.recipe)
+        shared = SharedStep(self.model.train(), self.method, SINGLE_PROCESS)
+        self.gradients: Gradients = EagerGradients(shared, self.recipe)
         if record and not trial.small:
-            self.gradients = Replayed(shared, self.recipe, CudaGraphs(), print)
+            self.gradients = GraphGradients(shared, self.recipe, CudaGraphs(), print)
         self.optimizer = torch.optim.SGD(shared.parameters(), lr=0.01, momentum=0.9)
         self.split, self.device, self.number = resident(trial), trial.device, 0
         self.stream = None if trial.small else torch.cuda.Stream()
@@ -266,7 +266,7 @@ def forwards(trial: Trial) -> dict[str, float]:
         x = torch.randn(number, 3, 32, 32, device=trial.device)
         x = x.contiguous(memory_format=torch.channels_last)
 
-        def forward(model: nn.Module = model, x: Tensor = x) -> None:
+        def forward(model: Backbone = model, x: Tensor = x) -> None:
             with torch.autocast(trial.device.type, torch.bfloat16):
                 model(x)
 
@@ -302,15 +302,15 @@ def large(trial: Trial) -> dict[str, float]:
     def harness(method_name: str) -> Way:
         method = load_method(find("method", method_name))()
         model = task.build("resnet50").to(trial.device).to(memory_format=torch.channels_last)
-        gradients = Computed(SharedStep(model.train(), method, ALONE), recipe)
+        gradients = EagerGradients(SharedStep(model.train(), method, SINGLE_PROCESS), recipe)
         return lambda: gradients(Step(x, y, rng=generator(0, "mix"), task=task, model=model))
 
-    by_hand = task.build("resnet50").to(trial.device).to(memory_format=torch.channels_last)
+    manual_steps = task.build("resnet50").to(trial.device).to(memory_format=torch.channels_last)
 
     def hand() -> None:
         with torch.autocast(trial.device.type, torch.bfloat16):
-            loss = F.cross_entropy(by_hand(x).out, y)
-        by_hand.zero_grad()
+            loss = F.cross_entropy(manual_steps(x).out, y)
+        manual_steps.zero_grad()
         loss.backward()
 
     times = trial.timed({"hand": hand, "none": harness("none"), "cutmix": harness("cutmix")}, 3)

@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from benchmarks.measuring import FOLDER, in_turns, publish, settle
 from benchmarks.mixing import Batch, ours
 from benchmarks.search import machinery
-from mixbench.engines.board import Board, survey
+from mixbench.engines.run_state import RunState, mark_cached
 from mixbench.plan.graph import plan as plan_of
 from mixbench.plan.request import Request, cells_of
 from mixbench.storage.store import Store
@@ -100,13 +100,13 @@ def scheduling(scratch: Path) -> Iterator[dict[str, Any]]:
     """Yield what a look at the board takes, when that many stages wait."""
     for number in MANY:
         asked = Request(METHODS, ("digits",), seeds=range(number // 2 // len(METHODS)))
-        board = Board(plan_of(cells_of(asked)), Store(scratch / "none"), num_slots=2)
-        survey(board, lambda _: None)
+        board = RunState(plan_of(cells_of(asked)), Store(scratch / "none"), num_slots=2)
+        mark_cached(board, lambda _: None)
         times = in_turns({"look": partial(look, board)}, 9)
         yield {"stages": len(board.states), "ms": 1e3 * median(times["look"])}
 
 
-def look(board: Board) -> None:
+def look(board: RunState) -> None:
     """Do what the scheduler does each time: see what is ready, and what is settled."""
     board.ready()
     for cell in range(len(board.plan.cells)):

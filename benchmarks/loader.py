@@ -15,17 +15,17 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from benchmarks.measuring import publish, settle
-from mixbench.contract import ClassIndex, Step
+from mixbench.contract import Backbone, ClassIndex, Step
 from mixbench.contract.loading import load_method, load_task
 from mixbench.registry.units import find
 from mixbench.streams import generator
 from mixbench.vision.images.augment import CropFlip
-from mixbench.vision.images.splits import Pixels, ResidentSplit
+from mixbench.vision.images.splits import Normalization, ResidentSplit
 
 NUMBER, SIZE, TURNS, BATCHES = 20_000, 128, 9, 40
 MEAN, DEVIATION = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
@@ -72,7 +72,7 @@ def resident(split: ResidentSplit) -> Batches:
 def mixed(split: ResidentSplit) -> Batches:
     """Yield the same batches, mixed by Random PatchMix, for ever."""
     method = load_method(find("method", "random_patchmix"))()
-    task, model, targets = load_task(find("task", "cifar10"))(), nn.Identity(), split.targets
+    task, model, targets = load_task(find("task", "cifar10"))(), Backbone(), split.targets
     for number, images in enumerate(resident(split)):
         rng = generator(0, "mix", number)
         step = Step(images, targets[:SIZE], rng=rng, task=task, model=model, split=split)
@@ -100,7 +100,7 @@ def main() -> None:
     rng = generator(0, "synthetic")
     images = torch.randint(256, (NUMBER, 3, 32, 32), generator=rng, dtype=torch.uint8)
     targets = torch.randint(10, (NUMBER,), generator=rng)
-    pixels = Pixels(MEAN, DEVIATION)
+    pixels = Normalization(MEAN, DEVIATION)
     split = ResidentSplit(images, targets, ClassIndex(targets, 10), pixels, CropFlip(4, flip=0.5))
     pictures = Pictures(images, targets)
     ways: dict[str, Callable[[], Batches]] = {

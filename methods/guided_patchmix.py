@@ -22,7 +22,7 @@ from mixbench.kernels import cell_areas, compose_grid, permutation
 from mixbench.search.genetic import Settings
 from mixbench.search.result import from_file
 from mixbench.search.space import Space
-from mixbench.search.strategies import Question, answer
+from mixbench.search.strategies import SearchConfig, run_search
 
 from .random_patchmix import RandomPatchMix
 
@@ -107,7 +107,9 @@ class GuidedPatchMix(RandomPatchMix):
             patience=patience,
             maximise=goal == "max",
         )
-        self.question = Question(search, Path(file), fitness == "loss", image_pairs, settings)
+        self.search_config = SearchConfig(
+            search, Path(file), fitness == "loss", image_pairs, settings
+        )
 
     def check(self, task: Task, held_out: Split | None) -> None:
         """Compare the parameters with the task's classes, images and held-out part."""
@@ -120,10 +122,10 @@ class GuidedPatchMix(RandomPatchMix):
                 f"num_pairs must be at most {space.num_cross}, the ordered pairs of "
                 f"{task.num_classes} classes (got {space.num_pairs})."
             )
-        if (self.question.strategy == "fixed") != self.takes_file:
+        if (self.search_config.strategy == "fixed") != self.takes_file:
             raise UsageError("search=fixed and file=PATH belong together: give both or neither.")
         if self.takes_file:
-            from_file(self.question.file, self.grid, task.num_classes)
+            from_file(self.search_config.file, self.grid, task.num_classes)
         if held_out is not None and held_out.by_class is not None:
             empty = torch.nonzero(held_out.by_class.counts == 0).flatten().tolist()
             if empty:
@@ -140,7 +142,7 @@ class GuidedPatchMix(RandomPatchMix):
     def prepare(self, preparation: Preparation) -> None:
         """Search, or read what was found, and keep pairs and masks in buffers."""
         space = self.space(preparation.task)
-        found = answer(self.question, space, preparation)
+        found = run_search(self.search_config, space, preparation)
         ids = torch.from_numpy(found.ids.astype("int64"))
         pairs = torch.stack([ids // space.num_classes, ids % space.num_classes], 1)
         self.register_buffer("pairs", pairs)

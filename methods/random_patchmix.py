@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixbench.contract import Method, Output, Sources, Split, Step, Task, mixed_loss
+from mixbench.contract import Backbone, Method, Output, Sources, Split, Step, Task, mixed_loss
 from mixbench.declare import Count, Positive
 from mixbench.errors import BadParameter
 from mixbench.kernels import beta, cell_areas, compose_grid, permutation
@@ -86,7 +86,7 @@ class RandomPatchMix(Method):
                 f"pixels (got {self.grid})."
             )
 
-    def bind(self, model: nn.Module, task: Task) -> None:
+    def bind(self, model: Backbone, task: Task) -> None:
         """Make the classifiers of the patches.
 
         Raises
@@ -97,7 +97,7 @@ class RandomPatchMix(Method):
         """
         if not self.patch_loss:
             return
-        dim, (height, width) = int(model.feature_dim), model.feature_size  # type: ignore[arg-type, misc]
+        dim, (height, width) = model.feature_dim, model.feature_size
         if self.grid > min(height, width):
             raise BadParameter(
                 f"grid must be at most the side of the model's last feature map, which is "

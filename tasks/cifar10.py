@@ -33,7 +33,7 @@ from mixbench.streams import generator
 from mixbench.vision.images.augment import CropFlip
 from mixbench.vision.images.pickled import read_pickle, write_pickle
 from mixbench.vision.images.scenes import looks, one_thing, paint, shuffled_classes
-from mixbench.vision.images.splits import Pixels, ResidentSplit
+from mixbench.vision.images.splits import Normalization, ResidentSplit
 from mixbench.vision.tasks.classification import Classification, check_classes, held_out
 
 SIDE = 32
@@ -48,7 +48,7 @@ class PythonVersion(NamedTuple):
     labels_key: str
     train: tuple[str, ...]
     test: tuple[str, ...]
-    pixels: Pixels
+    normalization: Normalization
 
 
 class Cifar10(Classification):
@@ -149,11 +149,11 @@ class Cifar10(Classification):
         labels_key="labels",
         train=("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5"),
         test=("test_batch",),
-        pixels=Pixels((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+        normalization=Normalization((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     )
 
     def __init__(self, classes: Count = 10, holdout: Fraction = 0.1) -> None:
-        super().__init__(classes, (SIDE, SIDE), self._layout.pixels)
+        super().__init__(classes, (SIDE, SIDE), self._layout.normalization)
         self.holdout = holdout
 
     def load(self, part: Part, folder: Path, seed: int) -> Split:
@@ -168,7 +168,7 @@ class Cifar10(Classification):
             chosen[kept[held_out(part, classes[kept], self.holdout, seed)]] = True
         images, classes = images[chosen], classes[chosen]
         index = ClassIndex(classes, self.num_classes)
-        return ResidentSplit(images, classes, index, self.pixels, CropFlip(4, flip=0.5))
+        return ResidentSplit(images, classes, index, self.normalization, CropFlip(4, flip=0.5))
 
     def class_names(self, folder: Path) -> list[str]:
         """Return what the classes are called."""

@@ -17,7 +17,7 @@ from mixbench.declare import (
     Synthetic,
     table_row,
 )
-from mixbench.vision.images.splits import Pixels
+from mixbench.vision.images.splits import Normalization
 
 from .cifar10 import Cifar10, PythonVersion
 
@@ -103,7 +103,7 @@ class Cifar100(Cifar10):
         labels_key="fine_labels",
         train=("train",),
         test=("test",),
-        pixels=Pixels((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+        normalization=Normalization((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
     )
 
     def __init__(self, classes: Count = 100, holdout: Fraction = 0.1) -> None:

@@ -23,7 +23,7 @@ class Cifar100C(CorruptionArrays):
         licence="CC BY 4.0",
         url="https://zenodo.org/records/3555552",
         files={"CIFAR-100-C/labels.npy": "bb4026e9ce52996b95f439544568cdb2"},
-        trees={"CIFAR-100-C": 0},
+        file_counts={"CIFAR-100-C": 0},
         archives=(
             Archive(
                 "CIFAR-100-C.tar",

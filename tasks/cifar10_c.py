@@ -23,7 +23,7 @@ class Cifar10C(CorruptionArrays):
         licence="CC BY 4.0",
         url="https://zenodo.org/records/2535967",
         files={"CIFAR-10-C/labels.npy": "c439b113295ed5254878798ffe28fd54"},
-        trees={"CIFAR-10-C": 0},
+        file_counts={"CIFAR-10-C": 0},
         archives=(
             Archive(
                 "CIFAR-10-C.tar",

@@ -44,7 +44,7 @@ class Coco(MultiLabel):
             "annotations/instances_train2014.json": "",
             "annotations/instances_val2014.json": "",
         },
-        trees={"train2014": 82783, "val2014": 40504},
+        file_counts={"train2014": 82783, "val2014": 40504},
         archives=COCO_2014_ARCHIVES,
     )
     references = table_row(

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from mixbench.contract import ClassIndex, Part, Split
+from mixbench.contract import Backbone, ClassIndex, Part, Split
 from mixbench.declare import (
     TOP1,
     Data,
@@ -27,14 +27,14 @@ from mixbench.declare import (
 from mixbench.errors import BadParameter, DataError
 from mixbench.streams import generator
 from mixbench.vision.images.augment import CropFlip
-from mixbench.vision.images.splits import Pixels, ResidentSplit
+from mixbench.vision.images.splits import Normalization, ResidentSplit
 from mixbench.vision.models.build import sized
 from mixbench.vision.models.residual import ResidualNet
 from mixbench.vision.tasks.classification import Classification, held_out
 
 FILE = "digits.csv.gz"
 SIDE, CLASSES, NUM_TRAIN, WHITE = 8, 10, 1200, 16
-PIXELS = Pixels((0.3063,), (0.3755,))  # of the training images
+PIXELS = Normalization((0.3063,), (0.3755,))  # of the training images
 
 
 class Digits(Classification):
@@ -79,7 +79,9 @@ class Digits(Classification):
             chosen[:NUM_TRAIN] = held_out(part, classes[:NUM_TRAIN], self.holdout, seed)
         images, classes = images[chosen], classes[chosen]
         index = ClassIndex(classes, CLASSES)
-        return ResidentSplit(images, classes, index, self.pixels, CropFlip(1), white=WHITE)
+        return ResidentSplit(
+            images, classes, index, self.normalization, CropFlip(1), max_value=WHITE
+        )
 
     def synthesize(self, folder: Path, amount: Synthetic) -> None:
         """Write blurred random glyphs, one per class, shifted and noisy, in the same layout.
@@ -107,7 +109,7 @@ class Digits(Classification):
         with gzip.GzipFile(folder / FILE, "wb", mtime=0) as file:  # no clock in the file
             np.savetxt(file, rows.numpy(), fmt="%d", delimiter=",")
 
-    def build(self, model: str) -> nn.Module:
+    def build(self, model: str) -> Backbone:
         """Return a residual net with a last map of 4x4, so that a 4x4 grid has a cell each."""
         depth = int(model.removeprefix("resnet"))
         net = ResidualNet(depth, channels=1, classes=CLASSES, strides=(1, 2, 1))

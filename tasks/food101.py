@@ -28,7 +28,7 @@ class Food101(ListedTransfer):
             "food-101/meta/train.txt": "",
             "food-101/meta/test.txt": "",
         },
-        trees={"food-101/images": 101000},
+        file_counts={"food-101/images": 101000},
         archives=(
             Archive(
                 "food-101.tar.gz",

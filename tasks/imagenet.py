@@ -65,14 +65,14 @@ class Imagenet(Classification):
         version="ILSVRC 2012",
         licence="ImageNet's terms: research and teaching only, not for profit",
         url="https://image-net.org/challenges/LSVRC/2012/2012-downloads.php",
-        trees={"train": 1281167, "val": 50000},
+        file_counts={"train": 1281167, "val": 50000},
         archives=(
             Archive("ILSVRC2012_devkit_t12.tar.gz", "fa75699e90414af021442c21a62c3abf"),
             Archive("ILSVRC2012_img_val.tar", "29b22e2961454d5413ddabcf34fc5622"),
             Archive("ILSVRC2012_img_train.tar", "1d675b47d978889d74fa0da5fadfb00e"),
         ),
-        by_hand="Register at image-net.org with an address of a research institution, accept the "
-        "terms, and download the three archives of ILSVRC 2012, task 1 and 2 (145 GB).",
+        manual_steps="Register at image-net.org with an address of a research institution, accept "
+        "the terms, and download the three archives of ILSVRC 2012, task 1 and 2 (145 GB).",
     )
     synthetic = Synthetic(train=120, test=30, protocols=("quick",))
     by_protocol = {"quick": {"classes": 10, "side": 48, "holdout": 0.1}}
@@ -121,7 +121,8 @@ class Imagenet(Classification):
             listing = listing.only(held_out(part, listing.classes, self.holdout, seed))
         index = ClassIndex(listing.classes, self.num_classes)
         return StreamedSplit(
-            *(listing.paths, listing.classes, index, self.pixels, self._augment), fit=self._fit
+            *(listing.paths, listing.classes, index, self.normalization, self._augment),
+            fit=self._fit,
         )
 
     def class_names(self, folder: Path) -> list[str]:

@@ -25,7 +25,7 @@ class ImagenetC(CorruptionFolders):
         version="1, 2019",
         licence="CC BY 4.0; of the photographs, ImageNet's terms",
         url="https://zenodo.org/records/2235448",
-        trees=for_each_corruption(250000),
+        file_counts=for_each_corruption(250000),
         archives=(
             Archive(
                 "noise.tar",

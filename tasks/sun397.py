@@ -31,13 +31,13 @@ class Sun397(ListedTransfer):
             "Partitions/Training_01.txt": "",
             "Partitions/Testing_01.txt": "",
         },
-        trees={"SUN397": 108754},
-        counted=".jpg",
+        file_counts={"SUN397": 108754},
+        suffix=".jpg",
         archives=(
             Archive("SUN397.tar.gz", "8ca2778205c41d23104230ba66911c7a"),
             Archive("Partitions.zip", "29a205c0a0129d21f36cbecfefe81881"),
         ),
-        by_hand="The official host answers 404 since 2025: get SUN397.tar.gz (37 GB) and "
+        manual_steps="The official host answers 404 since 2025: get SUN397.tar.gz (37 GB) and "
         "Partitions.zip from a mirror of yours.",
     )
     references = table_row(

@@ -33,12 +33,12 @@ from mixbench.vision.images.augment import CropFlip
 from mixbench.vision.images.folders import Listing, list_images
 from mixbench.vision.images.lists import read_lines, write_lines
 from mixbench.vision.images.scenes import looks, one_thing, shuffled_classes, write_images
-from mixbench.vision.images.splits import Pixels, ResidentSplit, read_all
+from mixbench.vision.images.splits import Normalization, ResidentSplit, read_all
 from mixbench.vision.tasks.classification import Classification, held_out
 
 SIDE = 64
 ROOT = "tiny-imagenet-200"
-PIXELS = Pixels((0.4802, 0.4481, 0.3975), (0.2770, 0.2691, 0.2821))  # of the training images
+PIXELS = Normalization((0.4802, 0.4481, 0.3975), (0.2770, 0.2691, 0.2821))  # of the training images
 
 
 class TinyImagenet(Classification):
@@ -63,7 +63,7 @@ class TinyImagenet(Classification):
             "tiny-imagenet-200/words.txt": "",
             "tiny-imagenet-200/val/val_annotations.txt": "",
         },
-        trees={"tiny-imagenet-200/train": 100200, "tiny-imagenet-200/val/images": 10000},
+        file_counts={"tiny-imagenet-200/train": 100200, "tiny-imagenet-200/val/images": 10000},
         archives=(
             Archive(
                 "tiny-imagenet-200.zip",
@@ -104,7 +104,9 @@ class TinyImagenet(Classification):
             listing = listing.only(held_out(part, listing.classes, self.holdout, seed))
         index = ClassIndex(listing.classes, self.num_classes)
         images = read_all(listing.paths, self.image_size)
-        return ResidentSplit(images, listing.classes, index, self.pixels, CropFlip(4, flip=0.5))
+        return ResidentSplit(
+            images, listing.classes, index, self.normalization, CropFlip(4, flip=0.5)
+        )
 
     def class_names(self, folder: Path) -> list[str]:
         """Return the classes' wnids, sorted."""

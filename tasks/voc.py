@@ -69,7 +69,7 @@ def labels_of(image: Annotated) -> Tensor:
     target = torch.zeros(len(CLASSES), dtype=torch.int8)
     for thing in image.things:
         if not thing.difficult:
-            target[thing.name] = 1
-        elif target[thing.name] == 0:
-            target[thing.name] = -1
+            target[thing.class_id] = 1
+        elif target[thing.class_id] == 0:
+            target[thing.class_id] = -1
     return target

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from mixbench.contract import Output, Part, Predictions, Score, Split, Task
+from mixbench.contract import Backbone, Output, Part, Predictions, Score, Split, Task
 from mixbench.declare import (
     PRETRAINED_ON_IMAGENET,
     SMALL_NETS,
@@ -47,7 +47,7 @@ from mixbench.vision.detection.synthetic import write_scenes
 from mixbench.vision.detection.voc_ap import detection_curves
 from mixbench.vision.images.decode import read_image
 from mixbench.vision.images.scenes import looks
-from mixbench.vision.images.splits import IMAGENET_PIXELS, StreamedSplit, held_out_share
+from mixbench.vision.images.splits import IMAGENET_NORMALIZATION, StreamedSplit, held_out_share
 from mixbench.vision.models.build import build
 from mixbench.vision.models.weights import start_from
 
@@ -144,14 +144,14 @@ class VocDetection(Task):
         self.weights = weights
         self._limits = {"width": width, "proposals": proposals, "regions": regions}
 
-    def build(self, model: str) -> nn.Module:
+    def build(self, model: str) -> Backbone:
         """Return a detector around a backbone."""
         side = self.image_size[0]
         encoder = build(model, classes=1, size=self.image_size, small=side <= SMALL_SIDE)
         trained = self.weights != "random"
         return Detector(encoder, classes=self.classes, side=side, trained=trained, **self._limits)
 
-    def start(self, model: nn.Module, trained: Mapping[str, nn.Module]) -> None:
+    def start(self, model: Backbone, trained: Mapping[str, Backbone]) -> None:
         """Start the encoder from the weights that `weights` names."""
         start_from(model.get_submodule("encoder"), self.weights, trained)
 
@@ -182,7 +182,7 @@ class VocDetection(Task):
     def _annotated(self, path: Path) -> Annotated:
         """Return an annotation with the objects of the classes that take part."""
         size, things = read_annotation(path)
-        return Annotated(size, [thing for thing in things if thing.name < self.classes])
+        return Annotated(size, [thing for thing in things if thing.class_id < self.classes])
 
     def class_names(self, folder: Path) -> list[str]:  # noqa: ARG002  # they are always the same
         """Return the names of the classes that take part."""
@@ -190,7 +190,7 @@ class VocDetection(Task):
 
     def predict(
         self,
-        model: nn.Module,
+        model: Backbone,
         read: Callable[[Output], Tensor],
         images: Tensor,
         targets: Tensor,
@@ -242,7 +242,7 @@ class BoxSplit(StreamedSplit):
     def __init__(self, paths: list[Path], targets: Tensor, side: int, *, twice: bool) -> None:
         both = torch.cat([targets, mirrored(targets)]) if twice else targets
         super().__init__(
-            *(paths, both, None, IMAGENET_PIXELS), fit=lambda image: letterbox(image, side)
+            *(paths, both, None, IMAGENET_NORMALIZATION), fit=lambda image: letterbox(image, side)
         )
 
     def path(self, item: int) -> Path:

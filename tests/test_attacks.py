@@ -12,15 +12,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixbench.contract import Output
+from mixbench.contract import Backbone, Output
 from mixbench.contract.loading import load_method, make_task
 from mixbench.declare.attacks import Attack, attacks_of, eps_text, under_attack
 from mixbench.errors import DataError, MixbenchError
 from mixbench.registry.units import find
 from mixbench.train import checkpoints as journal
-from mixbench.train.checkpoints import DiskTrail
+from mixbench.train.checkpoints import DiskPredictionCache
 from mixbench.train.evaluation import predict
-from mixbench.vision.images.splits import Pixels
+from mixbench.vision.images.splits import Normalization
 from mixbench.vision.models.residual import ResidualNet
 from mixbench.vision.robustness.adversarial import Attacked
 from mixbench.vision.robustness.attacks import (
@@ -31,7 +31,7 @@ from mixbench.vision.robustness.attacks import (
 )
 from tests.support import Run
 
-PIXELS = Pixels((0.5, 0.4, 0.45), (0.25, 0.2, 0.3))
+PIXELS = Normalization((0.5, 0.4, 0.45), (0.25, 0.2, 0.3))
 CLASSES = 5
 
 
@@ -91,7 +91,7 @@ def test_in_normalized_space_a_channel_moves_by_its_deviation(
     net: nn.Module, batch: tuple[Tensor, Tensor]
 ) -> None:
     images, classes = batch
-    deviation = torch.tensor(PIXELS.deviation)[:, None, None]
+    deviation = torch.tensor(PIXELS.std)[:, None, None]
     step = 0.1 * deviation * gradient_sign(net, images, classes)
 
     with open_to_attacks(net):
@@ -165,7 +165,7 @@ def test_normalising_inside_is_normalising_before(
     assert torch.equal(inside, net((batch[0] - mean) / deviation).out)
 
 
-class Deaf(nn.Module):
+class Deaf(Backbone):
     """Looks at its images without letting a gradient through."""
 
     def __init__(self, how: str) -> None:
@@ -330,7 +330,7 @@ def test_an_interrupted_attack_goes_on_and_ends_the_same(
             raise Stop
 
     with pytest.raises(Stop):
-        predict(task, model, method, split, trail=DiskTrail(tmp_path, tell))
+        predict(task, model, method, split, cache=DiskPredictionCache(tmp_path, tell))
     (damaged,) = tmp_path.glob("0000001-*")
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
     calls: list[int] = []
@@ -341,9 +341,9 @@ def test_an_interrupted_attack_goes_on_and_ends_the_same(
         return plain(*given)
 
     monkeypatch.setattr(type(task), "predict", counted)
-    found = predict(task, model, method, split, trail=DiskTrail(tmp_path, lambda *_: None))[
-        "attacked"
-    ]
+    found = predict(
+        task, model, method, split, cache=DiskPredictionCache(tmp_path, lambda *_: None)
+    )["attacked"]
 
     assert torch.equal(found, expected)
     assert calls == [9, 9, 4]  # the damaged one, and the two that were not done

@@ -18,10 +18,10 @@ def test_a_map_is_the_classifiers_view_of_every_point() -> None:
     output = model(torch.randn(3, 3, 24, 36))
     maps = class_maps(model, output.features, classes)
 
-    depth: int = model.feature_dim  # type: ignore[assignment]
+    depth: int = model.feature_dim
     bias = model.get_submodule("classifier").bias[classes]  # type: ignore[index]
     logits = output.out[torch.arange(3), classes]
-    assert maps.shape == (3, *model.feature_size)  # type: ignore[misc]
+    assert maps.shape == (3, *model.feature_size)
     torch.testing.assert_close(maps.mean((1, 2)) * depth + bias, logits)
 
 

@@ -1,10 +1,18 @@
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from mixbench.errors import InvalidUnit
+from mixbench.contract.loading import load_method, load_task
+from mixbench.engines.preflight import preflight
+from mixbench.errors import InvalidUnit, UsageError
+from mixbench.plan.graph import plan
+from mixbench.plan.request import Request, cells_of
 from mixbench.registry.cards import read_card
+from mixbench.registry.parameters import Setting
+from mixbench.registry.units import find
+from mixbench.storage.store import Store
 
 SOUND = '''
 """Noise: add a little.
@@ -48,12 +56,12 @@ def test_card_says_what_the_file_says(tmp_path: Path) -> None:
     [
         ("version = 2", "version = ", "line 13: invalid syntax"),
         ("    version = 2\n", "", "must declare version itself"),
-        ("version = 2", "version = 0", "version must be 1 or more (got 0)"),
+        ("version = 2", "version = 0", "version must be greater than or equal to 1 (got 0)"),
         ("version = 2", "version = compute()", "line 13: a declaration must be made of literals"),
         ("class Noise(Method):", "class _Noise(Method):", "must define one public class"),
         ("alpha: Positive = 0.5", "alpha=0.5", "parameter 'alpha' must have a type"),
         ("alpha: Positive = 0.5", "alpha: Positive", "parameter 'alpha' must have a type"),
-        ("alpha: Positive", "alpha: Unheard", "name 'Unheard' is not defined"),
+        ("alpha: Positive", "alpha: Unheard", "Unheard is not a type of mixbench.declare"),
     ],
 )
 def test_what_breaks_a_card_is_named(
@@ -79,5 +87,126 @@ def test_several_classes_need_one_named_like_the_file(tmp_path: Path) -> None:
 def test_a_declaration_cannot_reach_builtins(tmp_path: Path) -> None:
     path = write(tmp_path, SOUND.replace("version = 2", "version = open('/etc/passwd')"))
 
-    with pytest.raises(InvalidUnit, match="name 'open' is not defined"):
+    with pytest.raises(InvalidUnit, match=r"open\('/etc/passwd'\) is neither"):
         read_card(path, "method")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "1 / 0",
+        "(1, 2)[7]",
+        "9**9**9",
+        "[c for c in ().__class__.__base__.__subclasses__()]",
+        "().__class__",
+        "f'{1}'",
+        "lambda: 1",
+        "{**Need.__dict__}",
+        "{[]: 1}",
+        "(*1,)",
+        "-" * 5000 + "1",
+    ],
+)
+def test_a_declaration_is_never_run(tmp_path: Path, value: str) -> None:
+    path = write(tmp_path, SOUND.replace("version = 2", f"version = 2\n    mark = {value}"))
+
+    with pytest.raises(InvalidUnit, match=r"declaration must be made of|cannot be parsed"):
+        read_card(path, "method", "file")
+
+
+@pytest.mark.parametrize(("value", "read"), [("-1", -1), ("(1, *(2, 3))", (1, 2, 3))])
+def test_a_declaration_is_made_of_literals(tmp_path: Path, value: str, read: object) -> None:
+    path = write(tmp_path, SOUND.replace("version = 2", f"version = 2\n    mark = {value}"))
+
+    assert read_card(path, "method", "file").attributes["mark"] == read
+
+
+def inherited(folder: Path, base: str, body: str = "version = 1") -> Path:
+    module, _, name = base.rpartition(".")
+    text = f"""
+        \"\"\"Heir: inherits.
+
+        Paper    none
+        Source   none
+        Differs  none
+        Data     none
+        Licence  none
+        \"\"\"
+        from {module} import {name}
+
+        class Heir({name}):
+            \"\"\"Inherit.\"\"\"
+
+            {body}
+        """
+    return write(folder, text, "heir.py")
+
+
+@pytest.mark.parametrize("name", ["mixup", "guided_patchmix", "cutmix_patch", "patchup"])
+def test_a_method_inherits_all_that_it_does_not_declare(tmp_path: Path, name: str) -> None:
+    theirs = find("method", name)
+    path = inherited(tmp_path, f"mixbench.methods.{name}.{theirs.class_name}")
+
+    card = find("method", str(path))
+
+    assert [(p.name, p.type, p.default, p.description) for p in card.parameters] == [
+        (p.name, p.type, p.default, p.description) for p in theirs.parameters
+    ]
+    assert card.declared.needs == theirs.declared.needs
+    assert card.declared.sites == theirs.declared.sites
+    assert card.defines == theirs.defines
+    assert load_method(card).__mro__[1] is load_method(theirs)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "food101", "imagenet_c", "nus_wide"])
+def test_a_task_inherits_all_that_it_does_not_declare(tmp_path: Path, name: str) -> None:
+    theirs = find("task", name)
+    path = inherited(tmp_path, f"mixbench.tasks.{name}.{theirs.class_name}")
+
+    card = find("task", str(path))
+
+    assert card.declared == replace(theirs.declared, version=1)
+    assert card.defaults == theirs.defaults
+    assert load_task(card).__mro__[1] is load_task(theirs)
+
+
+def test_an_inherited_search_is_a_stage(tmp_path: Path) -> None:
+    path = inherited(tmp_path, "mixbench.methods.guided_patchmix.GuidedPatchMix")
+
+    stages = plan(cells_of(Request([str(path)], ["digits"], [0]))).stages.values()
+
+    assert sorted(stage.kind for stage in stages) == ["evaluate", "prepare", "train", "train"]
+
+
+def test_what_reading_cannot_see_is_refused_when_the_class_is_loaded(tmp_path: Path) -> None:
+    """A base class that is made when the file runs."""
+    text = """
+        \"\"\"Heir: inherits from what only running the file makes.
+
+        Paper    none
+        Source   none
+        Differs  none
+        \"\"\"
+        from mixbench.methods import mixup
+        from mixbench.declare import Positive
+
+        Made = type("Made", (mixup.Mixup,), {})
+
+
+        class Heir(Made):
+            \"\"\"Inherit.\"\"\"
+
+            version = 1
+        """
+    card = find("method", str(write(tmp_path, text, "heir.py")))
+
+    with pytest.raises(InvalidUnit, match=r"the file shows the parameters none; the class takes"):
+        load_method(card)
+
+
+@pytest.mark.parametrize("name", ["cutmix_patch", "random_patchmix"])
+def test_an_inherited_check_refuses_before_anything_runs(name: str, tmp_path: Path) -> None:
+    cells = cells_of(Request([name], ["digits"], [0], settings=[Setting(name, "grid", "9")]))
+
+    with pytest.raises(UsageError, match="grid must be at most the image's shorter side"):
+        preflight(plan(cells), Store(tmp_path), fresh=False)

@@ -95,8 +95,8 @@ def test_scores_are_those_of_all_images(tmp_path: Path) -> None:
     assert scores["mce"].value == pytest.approx(100 * float(wrong.mean()))
     assert scores["top1"].value == pytest.approx(100 - scores["mce"].value)
     assert scores["mce"].by_class is not None
-    by_hand = 100 * wrong.view(15, -1).mean(1)  # as many under each corruption
-    assert list(scores["mce"].by_class) == pytest.approx(by_hand.tolist())
+    manual_steps = 100 * wrong.view(15, -1).mean(1)  # as many under each corruption
+    assert list(scores["mce"].by_class) == pytest.approx(manual_steps.tolist())
     assert scores["cross_entropy"].value == pytest.approx(float(F.cross_entropy(logits, classes)))
     theirs = multiclass_calibration_error(logits.softmax(1), classes, 4, n_bins=15)
     assert scores["calibration_error"].value == pytest.approx(100 * float(theirs), abs=1e-3)

@@ -16,7 +16,7 @@ import torch
 from mixbench.cli.data import published_weights
 from mixbench.contract import Split, Task
 from mixbench.contract.loading import load_method, load_task
-from mixbench.datasets.locate import home, sets_of
+from mixbench.datasets.locate import data_sets_of, home
 from mixbench.errors import DataError
 from mixbench.registry.units import find
 from mixbench.streams import generator
@@ -337,7 +337,7 @@ def test_a_run_reports_boxes_beside_the_centre_and_draws_them(
     (path,) = (tmp_path / "store").glob("records/cub_wsol/none/*.json")
     metrics = {m["name"]: m for m in json.loads(path.read_text())["metrics"] if m["at"] == "last"}
     assert metrics["max_box_acc_v2"]["primary"]
-    assert metrics["centre_baseline"]["floor"]
+    assert metrics["centre_baseline"]["trivial_baseline"]
     v2 = np.mean([metrics[f"max_box_acc_{at}"]["value"] for at in (30, 50, 70)])
     assert metrics["max_box_acc_v2"]["value"] == pytest.approx(v2)
     assert metrics["top1_loc"]["value"] <= metrics["top1"]["value"]
@@ -360,7 +360,7 @@ def test_without_data_it_says_the_ways_to_go_on(mixbench: Callable[..., Any]) ->
 
 @pytest.mark.parametrize("name", ["cub", "cub_wsol"])
 def test_fetching_cub_fetches_the_weights_that_localisation_starts_from(name: str) -> None:
-    names = [archive.name for archive in published_weights(sets_of(find("task", name))[0])]
+    names = [archive.name for archive in published_weights(data_sets_of(find("task", name))[0])]
 
     assert names == [archive.name for archive in CARD.declared.published.values()]
 

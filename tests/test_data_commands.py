@@ -100,9 +100,9 @@ def test_get_again_does_nothing_twice(mixbench: Run, task: str, home: Path, arch
 def test_get_takes_archives_that_were_fetched_by_hand(
     mixbench: Run, task: str, home: Path, archive: Path
 ) -> None:
-    by_hand = archive.parent.rename(archive.parent.with_name("by_hand"))
+    manual_steps = archive.parent.rename(archive.parent.with_name("manual_steps"))
 
-    done = mixbench("data", "get", task, "--from", str(by_hand))
+    done = mixbench("data", "get", task, "--from", str(manual_steps))
 
     assert done.returncode == 0, done.stderr
     assert (home / "published/inside/numbers.txt").exists()

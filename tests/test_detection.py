@@ -24,17 +24,17 @@ from mixbench.registry.units import find
 from mixbench.vision.average_precision import average_precision
 from mixbench.vision.detection.annotations import (
     Annotated,
-    Thing,
+    ObjectAnnotation,
     read_annotation,
     write_annotation,
 )
 from mixbench.vision.detection.boxes import (
     fitted,
-    lessons,
     letterbox,
     mirrored,
     stacked,
     targets_of,
+    to_torchvision_targets,
 )
 from mixbench.vision.detection.coco_ap import coco_ap, coco_truth
 from mixbench.vision.detection.detector import Detector
@@ -62,7 +62,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def image(*boxes: tuple[float, ...], size: tuple[int, int] = (40, 30)) -> Annotated:
-    return Annotated(size, [Thing(1, box, difficult=False) for box in boxes])
+    return Annotated(size, [ObjectAnnotation(1, box, difficult=False) for box in boxes])
 
 
 # Targets.
@@ -83,7 +83,7 @@ def test_images_without_objects_have_a_frame_alone() -> None:
     targets = targets_of([image(), image((1, 1, 4, 5))])
 
     assert targets[0, :, 4].tolist() == [-1, -1]
-    assert lessons(targets[0], 20)["boxes"].shape == (0, 4)
+    assert to_torchvision_targets(targets[0], 20)["boxes"].shape == (0, 4)
     assert fitted(targets[0], 20).size == (15, 20)
 
 
@@ -107,7 +107,7 @@ def test_an_object_lies_in_the_square_where_it_is_taught() -> None:
     pixels[:, 10:20, 20:40] = 255
     (target,) = targets_of([image((21, 11, 40, 20), size=(60, 30))])
 
-    square, taught = letterbox(pixels, 120), lessons(target, 120)
+    square, taught = letterbox(pixels, 120), to_torchvision_targets(target, 120)
 
     (box,) = taught["boxes"].tolist()
     assert box == [40, 20, 80, 40]
@@ -118,18 +118,21 @@ def test_an_object_lies_in_the_square_where_it_is_taught() -> None:
 
 
 def test_difficult_objects_are_not_taught() -> None:
-    easy, hard = (Thing(2, (1, 1, 9, 9), difficult=value) for value in (False, True))
+    easy, hard = (ObjectAnnotation(2, (1, 1, 9, 9), difficult=value) for value in (False, True))
 
     (target,) = targets_of([Annotated((40, 30), [hard, easy, hard])])
 
-    assert len(lessons(target, 40)["boxes"]) == 1
+    assert len(to_torchvision_targets(target, 40)["boxes"]) == 1
 
 
 # Annotations.
 
 
 def test_annotations_come_back_as_written(tmp_path: Path) -> None:
-    things = [Thing(3, (1, 2.5, 30, 41), difficult=True), Thing(0, (5, 5, 5, 5), difficult=False)]
+    things = [
+        ObjectAnnotation(3, (1, 2.5, 30, 41), difficult=True),
+        ObjectAnnotation(0, (5, 5, 5, 5), difficult=False),
+    ]
 
     write_annotation(tmp_path / "a.xml", (60, 50), things)
 
@@ -160,7 +163,7 @@ WRONG = {
 def test_wrong_annotations_are_named(what: str, tmp_path: Path) -> None:
     (old, new), said = WRONG[what]
     path = tmp_path / "a.xml"
-    write_annotation(path, (60, 50), [Thing(3, (1, 2, 9, 9), difficult=False)])
+    write_annotation(path, (60, 50), [ObjectAnnotation(3, (1, 2, 9, 9), difficult=False)])
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
 
@@ -374,7 +377,7 @@ def test_the_detector_loses_what_torchvisions_loses(
         if isinstance(module, torch.nn.BatchNorm2d):
             module.eval()
     images, targets = scenes
-    truth = [lessons(target, 160) for target in targets]
+    truth = [to_torchvision_targets(target, 160) for target in targets]
 
     torch.manual_seed(0)
     losses = ours.loss(ours(images).out, targets)
@@ -416,7 +419,7 @@ def test_weights_of_a_classifier_fit(name: str, folder: Path) -> None:
 
     images = task.load("test", folder, 0).read(torch.arange(2), None)
     own, other = model.encoder.eval(), classifier.eval()
-    torch.testing.assert_close(own.maps(images)[-1], other.maps(images)[-1])  # type: ignore[operator]
+    torch.testing.assert_close(own.maps(images)[-1], other.maps(images)[-1])
 
 
 # The task.

@@ -19,11 +19,11 @@ import pytest
 
 from mixbench.engines import engine as engines
 from mixbench.engines import gpus, local
-from mixbench.engines.board import Board, StageState, survey
 from mixbench.engines.engine import Ended
 from mixbench.engines.estimate import Estimate, estimate
 from mixbench.engines.gpus import Slot, slots_of
 from mixbench.engines.local import LocalEngine
+from mixbench.engines.run_state import RunState, StageState, mark_cached
 from mixbench.engines.scheduler import Limits, Scheduler, gpu_hours
 from mixbench.engines.settings import read_settings_file, seconds_of
 from mixbench.errors import UsageError
@@ -252,18 +252,18 @@ class Told:
     def __init__(self) -> None:
         self.notices: list[str] = []
 
-    def update(self, board: Board, engine: Any) -> None: ...
+    def update(self, board: RunState, engine: Any) -> None: ...
     def notice(self, text: str) -> None:
         self.notices.append(text)
 
 
-def settled(tmp_path: Path, *ends: Any, **limits: Any) -> tuple[Board, Scripted, list[str]]:
+def settled(tmp_path: Path, *ends: Any, **limits: Any) -> tuple[RunState, Scripted, list[str]]:
     """Return the board of one cell (training, evaluation) whose stages ended so."""
     store = Store(tmp_path)
     store.open()
-    board = Board(plan(cells_of(Request(["none"], ["digits"], [0]))), store, 9, gpus=1.0)
+    board = RunState(plan(cells_of(Request(["none"], ["digits"], [0]))), store, 9, gpus=1.0)
     told = Told()
-    survey(board, told.notice)
+    mark_cached(board, told.notice)
     engine = Scripted(store, list(ends))
     Scheduler(
         board, engine, told, lambda _: None, ExecutionOptions(checkpoint_every=1), Limits(**limits)
@@ -271,7 +271,7 @@ def settled(tmp_path: Path, *ends: Any, **limits: Any) -> tuple[Board, Scripted,
     return board, engine, told.notices
 
 
-def statuses(board: Board) -> list[str]:
+def statuses(board: RunState) -> list[str]:
     return [state.status for state in board.states.values()]
 
 
@@ -329,11 +329,11 @@ def test_no_stage_starts_past_the_budget(tmp_path: Path) -> None:
 
 
 def test_trainings_that_are_alike_share_a_process(tmp_path: Path) -> None:
-    board = Board(
+    board = RunState(
         plan(cells_of(Request(["none", "mixup", "cutmix"], ["digits"], [0, 1]))), Store(tmp_path), 9
     )
     board.gpus = 1.0
-    survey(board, lambda _: None)
+    mark_cached(board, lambda _: None)
 
     alone, packed = board.packs(1), board.packs(4)
 
@@ -343,15 +343,15 @@ def test_trainings_that_are_alike_share_a_process(tmp_path: Path) -> None:
     nets = (
         cells_of(Request(["none"], ["digits"], [0], model=net)) for net in ("resnet8", "resnet14")
     )
-    board = Board(plan([*chain(*nets)]), Store(tmp_path), 9)
-    survey(board, lambda _: None)
+    board = RunState(plan([*chain(*nets)]), Store(tmp_path), 9)
+    mark_cached(board, lambda _: None)
     assert [len(pack) for pack in board.packs(4)] == [1, 1]
 
 
 def test_stages_of_a_process_share_its_gpu_hours(tmp_path: Path) -> None:
     cells = cells_of(Request(["none", "mixup"], ["digits"], [0]))
-    board = Board(plan(cells), Store(tmp_path), 9, gpus=1.0)
-    survey(board, lambda _: None)
+    board = RunState(plan(cells), Store(tmp_path), 9, gpus=1.0)
+    mark_cached(board, lambda _: None)
     for key in board.packs(2)[0]:
         board.states[key] = StageState("running", started=time.monotonic() - 3600, sharing=2)
 
@@ -360,8 +360,8 @@ def test_stages_of_a_process_share_its_gpu_hours(tmp_path: Path) -> None:
 
 def test_what_unblocks_most_starts_first(tmp_path: Path) -> None:
     request = Request(["none", "guided_patchmix", "random_patchmix"], ["digits"], [0])
-    board = Board(plan(cells_of(request)), Store(tmp_path), 1)
-    survey(board, print)
+    board = RunState(plan(cells_of(request)), Store(tmp_path), 1)
+    mark_cached(board, print)
 
     first = board.plan.stages[board.ready()[0]]
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mixbench.contract import Method, Output, Sources, Step, Task
+from mixbench.contract import Backbone, Method, Output, Sources, Step, Task
 from mixbench.contract.loading import load_method
 from mixbench.kernels import Box, beta, blend, clipped_box, compose_grid, paste_box, permutation
 from mixbench.registry.units import find
@@ -145,7 +145,7 @@ class NeedsAnEvenBatch(Blend):
 class HeadOutOfSight(RandomPatchMix):  # type: ignore[misc,valid-type]
     """Keeps the head where neither the optimiser nor the checkpoint finds it."""
 
-    def bind(self, model: nn.Module, task: Task) -> None:
+    def bind(self, model: Backbone, task: Task) -> None:
         super().bind(model, task)
         self._tied = [*self.get_submodule("heads").children()]
         self.heads = nn.ModuleList()

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from mixbench.figures.patchmix.search import combinations, evolution, mutations
-from mixbench.search.result import Found, to_json
+from mixbench.search.result import SearchResult, to_json
 from mixbench.search.space import Space
 
 NAMES = ("cat", "dog", "ship")
@@ -22,7 +22,7 @@ def result() -> Any:
         {"generation": g, "best": 0.5 - g / 1000, "best_of_generation": 0.5 - g / 1000, "mean": 0.6}
         for g in range(101)
     ]
-    found = Found(
+    found = SearchResult(
         np.array([1, 5], np.int32), np.array([0b0001, 0b1010], np.uint8), np.array([0.4, 0.3]),
         history, {0: [1, 2], 50: [1, 5], 100: [1, 5]},
     )  # fmt: skip

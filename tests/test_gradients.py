@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mixbench.contract import Method, Output, Sources, Step
+from mixbench.contract import Backbone, Method, Output, Sources, Step
 from mixbench.contract.loading import load_method
 from mixbench.declare import Recipe
 from mixbench.errors import MixbenchError
 from mixbench.registry.units import find, paths
 from mixbench.testing.toy import ToyTask, subject_of, toy_step
-from mixbench.train.cuda_graphs import Recorder
-from mixbench.train.distributed import ALONE as _ALONE
-from mixbench.train.gradients import COMPARED_STEPS, PLAIN_STEPS, Computed, Replayed
+from mixbench.train.cuda_graphs import GraphBackend
+from mixbench.train.distributed import SINGLE_PROCESS as _ALONE
+from mixbench.train.gradients import VALIDATION_STEPS, WARMUP_STEPS, EagerGradients, GraphGradients
 from mixbench.train.mixing import SharedStep
 
 RECIPE = Recipe(model="toy", epochs=1)
@@ -54,7 +54,7 @@ class Tapes:
         self.number = 0
 
     @contextmanager
-    def rehearse(self) -> Iterator[Callable[[], None]]:
+    def check_capturable(self) -> Iterator[Callable[[], None]]:
         with Tape() as tape:
             yield lambda: None
         done = {func.name() for func, *_ in tape.notes}
@@ -62,7 +62,7 @@ class Tapes:
             raise RuntimeError("called a synchronizing operation")
 
     @contextmanager
-    def record(self) -> Iterator[Callable[[], None]]:
+    def capture(self) -> Iterator[Callable[[], None]]:
         self.number += 1
         with Tape() as tape:
             yield tape.play
@@ -70,17 +70,17 @@ class Tapes:
 
 def trained(
     method: Method,
-    model: nn.Module,
+    model: Backbone,
     steps: int,
     said: list[str] | None,
-    tapes: Recorder | None = None,
+    tapes: GraphBackend | None = None,
 ) -> Trained:
     """Train for some steps, recorded if there is somebody to be told; return losses and state."""
     split = ToyTask().load("train", None, 0)  # type: ignore[arg-type]
-    shared = SharedStep(model, method, ranks=_ALONE)
-    gradients: Any = Computed(shared, RECIPE)
+    shared = SharedStep(model, method, distributed=_ALONE)
+    gradients: Any = EagerGradients(shared, RECIPE)
     if said is not None:
-        gradients = Replayed(shared, RECIPE, tapes or Tapes(), said.append)
+        gradients = GraphGradients(shared, RECIPE, tapes or Tapes(), said.append)
     optimizer = torch.optim.SGD(shared.parameters(), lr=0.05, momentum=0.9)
     losses: list[float] = []
     images: list[int] = []
@@ -100,7 +100,7 @@ def assert_alike(recorded: Trained, plain: Trained) -> None:
         torch.testing.assert_close(recorded[2][key], tensor, rtol=1e-3, atol=1e-4, msg=key)
 
 
-def toy(*, dropout: bool = False) -> nn.Module:
+def toy(*, dropout: bool = False) -> Backbone:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = ToyTask().build("toy")
@@ -188,10 +188,10 @@ def test_a_loss_that_depends_on_the_host_is_computed(kind: type[Method], why: st
 class Broken:
     """Fails where nothing stood against it."""
 
-    def rehearse(self) -> AbstractContextManager[Callable[[], None]]:
-        return Tapes().rehearse()
+    def check_capturable(self) -> AbstractContextManager[Callable[[], None]]:
+        return Tapes().check_capturable()
 
-    def record(self) -> AbstractContextManager[Callable[[], None]]:
+    def capture(self) -> AbstractContextManager[Callable[[], None]]:
         raise RuntimeError("capture failed")
 
 
@@ -209,7 +209,7 @@ class Thirds(Method):
 
     def mix(self, x: Tensor, step: Step) -> tuple[Tensor, Sources]:  # noqa: ARG002  # the contract
         self.seen += 1
-        number = 2 if self.seen < 2 * (PLAIN_STEPS + COMPARED_STEPS) + 5 else 3
+        number = 2 if self.seen < 2 * (WARMUP_STEPS + VALIDATION_STEPS) + 5 else 3
         index = torch.arange(len(x))[:, None].expand(-1, number)
         return x, Sources(index, torch.full(index.shape, 1 / number))
 

@@ -19,9 +19,9 @@ from mixbench.train.loading import batches
 from mixbench.vision.images.augment import Augmentation, CropFlip, ResizedCropFlip, centre, grey
 from mixbench.vision.images.decode import read_image
 from mixbench.vision.images.folders import class_folders, list_images, unreadable
-from mixbench.vision.images.splits import Pixels, ResidentSplit, StreamedSplit, read_all
+from mixbench.vision.images.splits import Normalization, ResidentSplit, StreamedSplit, read_all
 
-PIXELS = Pixels((0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
+PIXELS = Normalization((0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def test_colours_change_as_torchvision_changes_them(rng: torch.Generator) -> Non
     augment = ResizedCropFlip(6, jitter=0.4)
     draws = augment.draw(5, rng)
 
-    tinted = augment.tint(images, draws)
+    tinted = augment.color_jitter(images, draws)
 
     for image, row, ours in zip(images, draws[:, 41:44].tolist(), tinted, strict=True):
         brightness, contrast, saturation = (1 + 0.4 * (2 * draw - 1) for draw in row)
@@ -156,7 +156,7 @@ def test_lighting_shifts_all_pixels_of_an_image_alike(rng: torch.Generator) -> N
     images = torch.rand(2000, 3, 2, 2, generator=rng)
     augment = ResizedCropFlip(2, lighting=0.1)
 
-    shift = augment.tint(images, augment.draw(2000, rng)) - images
+    shift = augment.color_jitter(images, augment.draw(2000, rng)) - images
 
     assert float(shift.std((2, 3)).max()) < 1e-6
     deviation = shift[:, :, 0, 0].T.cov().trace().sqrt()
@@ -171,7 +171,7 @@ def test_pixels_are_normalised(images: Tensor) -> None:
     read = in_memory(images).read(torch.tensor([3, 1]), None)
 
     for channel in range(3):
-        theirs = (images[[3, 1], channel] / 255 - PIXELS.mean[channel]) / PIXELS.deviation[channel]
+        theirs = (images[[3, 1], channel] / 255 - PIXELS.mean[channel]) / PIXELS.std[channel]
         torch.testing.assert_close(read[:, channel], theirs)
 
 

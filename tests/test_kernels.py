@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mixbench.contract import Method, Step
+from mixbench.contract import Backbone, Method, Step
 from mixbench.contract.loading import load_method
 from mixbench.kernels import (
     Box,
@@ -162,7 +162,7 @@ def test_beta_of_a_tiny_alpha_is_a_coin(rng: torch.Generator) -> None:
 def own_shares(method: Method, size: int, draws: int) -> Tensor:
     """Return the share of the own image in many mixes of square images."""
     x, task = torch.zeros(2, 1, size, size), ToyTask()
-    model = torch.nn.Identity()
+    model = Backbone()
     shares = []
     for seed in range(draws):
         step = Step(x, torch.arange(2), rng=generator(seed, "mix"), task=task, model=model)
@@ -200,9 +200,7 @@ def test_random_patchmix_has_its_law(cells: str, deviation: float) -> None:
     two = x.expand(50, -1, -1, -1)
     shares = []
     for seed in range(4000):
-        step = Step(
-            two, torch.arange(50), rng=generator(seed, "mix"), task=task, model=torch.nn.Identity()
-        )
+        step = Step(two, torch.arange(50), rng=generator(seed, "mix"), task=task, model=Backbone())
         index, weight = unit(cells=cells).mix(two, step)[1]
         # An item that is its own partner says nothing about the mask; some item is not.
         own = (weight * (index == torch.arange(50)[:, None])).sum(1)

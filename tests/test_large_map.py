@@ -90,8 +90,8 @@ def test_its_own_convolutions_and_norms_start_afresh() -> None:
 def test_what_learns_fast_is_there(name: str) -> None:
     net: LargeMapNet = LARGE_MAP[name](5, large=True)
 
-    assert all(net.get_submodule(part) for part in (*net.fast, *net.blocks))
-    assert ("trunk.layer4" in net.fast) == (name == "resnet50")
+    assert all(net.get_submodule(part) for part in (*net.head_modules, *net.blocks))
+    assert ("trunk.layer4" in net.head_modules) == (name == "resnet50")
 
 
 def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:

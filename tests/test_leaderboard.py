@@ -28,7 +28,7 @@ def test_rows_are_ordered_by_the_mean_at_the_last_epoch(records: list[Record]) -
     assert list(rows["method"]) == ["mixup", "none", "cutmix"]
     assert list(rows["rank"]) == [1, 1, 1]  # three seeds tell none of them apart
     assert list(rows["mean"]) == pytest.approx([92.0333, 91.0, 90.0], abs=1e-4)
-    assert rows["deviation"][1] == pytest.approx(1.0)
+    assert rows["std"][1] == pytest.approx(1.0)
     assert list(rows["n"]) == [3, 3, 3]
 
 
@@ -162,7 +162,7 @@ def test_absent_is_empty_and_null_never_zero(make_record: MakeRecord) -> None:
 
     row = json.loads(to_json(boards))[0]["rows"][0]
     assert row["difference"] is None
-    assert row["deviation"] is None
+    assert row["std"] is None
     assert ",0.0," not in to_csv(boards).splitlines()[1].split("5000")[0]
     assert display(boards[0])["vs none"][0] == ""
 
@@ -170,8 +170,13 @@ def test_absent_is_empty_and_null_never_zero(make_record: MakeRecord) -> None:
 def with_metric(record: Record, name: str, value: float) -> Record:
     """Return a record with one more metric that looks at nothing."""
     content = record.model_dump(by_alias=True)
-    floor = {**content["metrics"][0], "primary": False, "floor": True, "stderr": None}
-    content["metrics"].append({**floor, "name": name, "value": value})
+    trivial_baseline = {
+        **content["metrics"][0],
+        "primary": False,
+        "trivial_baseline": True,
+        "stderr": None,
+    }
+    content["metrics"].append({**trivial_baseline, "name": name, "value": value})
     return Record.model_validate(content)
 
 
@@ -187,7 +192,7 @@ def test_what_looks_at_nothing_stands_beside_and_names_who_is_below(
 
 def test_published_numbers_stand_beside_with_their_sources(records: list[Record]) -> None:
     def reference(value: float, where: str, remark: str = "") -> dict[str, object]:
-        fixed = {"metric": "top1", "deviation": None, "num_seeds": None, "citation": "arXiv:1"}
+        fixed = {"metric": "top1", "std": None, "num_seeds": None, "citation": "arXiv:1"}
         return {**fixed, "value": value, "where": where, "remark": remark}
 
     content = [record.model_dump(by_alias=True) for record in records]

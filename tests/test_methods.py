@@ -13,7 +13,7 @@ from timm.data.mixup import Mixup as TimmMixup
 from torch.nn import functional as F
 from torchvision.transforms.v2.functional import resize
 
-from mixbench.contract import Method, Output, Sources, Step, mixed_loss
+from mixbench.contract import Backbone, Method, Output, Sources, Step, mixed_loss
 from mixbench.contract.loading import load_method
 from mixbench.errors import BadParameter, InvalidUnit
 from mixbench.registry.units import find
@@ -132,7 +132,7 @@ def test_mixed_loss_is_the_loss_of_the_mixed_label() -> None:
 def test_drawn_items_have_the_asked_classes() -> None:
     task = ToyTask()
     split = task.load("train", Path(), 0)
-    model = torch.nn.Identity()
+    model = Backbone()
     step = Step(
         split.read(torch.arange(4), None),
         split.targets[:4],

@@ -7,7 +7,7 @@ import timm
 import torch
 from torch import nn
 
-from mixbench.contract import Output
+from mixbench.contract import Backbone, Output
 from mixbench.errors import UsageError
 from mixbench.registry.timm_names import timm_models
 from mixbench.vision.models.build import SMALL, build
@@ -25,7 +25,7 @@ PUBLISHED = {
 SIZED = {**dict.fromkeys(SMALL, 32), "convnext_atto": 64, "vit_tiny_patch16_224": 64}
 
 
-def small(name: str, size: int = 32) -> nn.Module:
+def small(name: str, size: int = 32) -> Backbone:
     return build(name, classes=10, size=(size, size), small=True)
 
 
@@ -57,8 +57,8 @@ def test_a_model_shows_its_features_blocks_and_classifier(name: str) -> None:
 
     assert isinstance(output, Output)
     assert output.out.shape == (2, 10)
-    assert output.features.shape == (2, model.feature_dim, *model.feature_size)  # type: ignore[misc]
-    assert all(model.get_submodule(block) for block in model.blocks)  # type: ignore[union-attr]
+    assert output.features.shape == (2, model.feature_dim, *model.feature_size)
+    assert all(model.get_submodule(block) for block in model.blocks)
     assert isinstance(model.get_submodule("classifier"), nn.Linear)
 
 

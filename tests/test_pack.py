@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mixbench.train.interleave import in_turns
+from mixbench.train.interleave import run_interleaved
 from tests.support import Run
 
 FEW = ("--set", "digits.epochs=2", "--set", "digits.tail=1")
@@ -43,14 +43,14 @@ def test_runs_take_turns_until_each_has_ended() -> None:
     order: list[str] = []
     working = threading.Lock()
 
-    def work(name: str, steps: int, hand_over: Callable[[], None]) -> None:
+    def work(name: str, steps: int, yield_turn: Callable[[], None]) -> None:
         for _ in range(steps):
             assert working.acquire(blocking=False), "two work at a time"
             order.append(name)
             working.release()
-            hand_over()
+            yield_turn()
 
-    in_turns([partial(work, "a", 3), partial(work, "b", 1), partial(work, "c", 2)])
+    run_interleaved([partial(work, "a", 3), partial(work, "b", 1), partial(work, "c", 2)])
 
     assert "".join(order) == "abcaca"
 

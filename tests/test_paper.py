@@ -17,7 +17,7 @@ from mixbench.figures.patchmix.cycle import SETTINGS, cycle
 from mixbench.figures.patchmix.named import FIGURES
 from mixbench.leaderboard.build import read_answers
 from mixbench.leaderboard.costs import costs
-from mixbench.leaderboard.grouping import at_equal_images, method_label, questions
+from mixbench.leaderboard.grouping import at_equal_images, comparison_groups, method_label
 from mixbench.leaderboard.layout import laid_out
 from mixbench.leaderboard.suite import Suite, read_suite, suite_cells
 from mixbench.records.schema import Record
@@ -144,9 +144,9 @@ def test_records_of_other_epochs_are_compared_at_equal_images(make_record: MakeR
         make_record("guided_patchmix", seed, 91 + seed, recipe={**many[0].recipe, "epochs": 1})
         for seed in range(3)
     ]
-    assert len(questions([*many, *few])) == 2
+    assert len(comparison_groups([*many, *few])) == 2
 
-    (group,) = questions(at_equal_images([*many, *few]))
+    (group,) = comparison_groups(at_equal_images([*many, *few]))
 
     assert {method_label(record) for record in group} == {"none", "guided_patchmix[epochs=1]"}
     answered = read_answers(FOLDER / "digits")

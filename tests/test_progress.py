@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from mixbench.engines.board import Board, StageState
 from mixbench.engines.progress import (
-    Pulse,
+    StallMonitor,
     duration,
     forecast,
-    heard,
     position,
     remaining_s,
+    stall_label,
     summary,
 )
+from mixbench.engines.run_state import RunState, StageState
 from mixbench.plan.graph import plan
 from mixbench.plan.request import Request, cells_of
 from mixbench.storage.notes import Progress
@@ -23,35 +23,35 @@ from mixbench.storage.store import Store
 
 
 @pytest.fixture
-def board(tmp_path: Path) -> Board:
+def board(tmp_path: Path) -> RunState:
     """Four cells of 60 epochs, of which the first two are running in two slots."""
     planned = plan(cells_of(Request(["none"], ["digits"], seeds=range(4))))
     store = Store(tmp_path)
     store.open()
     states = {key: StageState() for key in planned.stages}
-    board = Board(planned, store, 2, states=states)
+    board = RunState(planned, store, 2, states=states)
     for key in trainings(board)[:2]:
         states[key] = StageState("running", started=0.0)
     return board
 
 
-def trainings(board: Board) -> list[str]:
+def trainings(board: RunState) -> list[str]:
     return [key for key, stage in board.plan.stages.items() if stage.kind == "train"]
 
 
-def note(board: Board, key: str, step: int, of: int, speed: float, first: int = 0) -> None:
+def note(board: RunState, key: str, step: int, of: int, speed: float, first: int = 0) -> None:
     path = board.store.work(key) / "progress.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     line = {"step": step, "of": of, "first": first, "steps_per_s": speed, "shown": {}}
     path.write_text(json.dumps(line) + "\n")
 
 
-def test_nothing_is_foretold_before_a_speed_is_measured(board: Board) -> None:
+def test_nothing_is_foretold_before_a_speed_is_measured(board: RunState) -> None:
     assert remaining_s(board) is None
     assert forecast(board) == ""
 
 
-def test_the_time_left_follows_from_the_measured_speed(board: Board) -> None:
+def test_the_time_left_follows_from_the_measured_speed(board: RunState) -> None:
     for key in trainings(board)[:2]:
         note(board, key, 100, 1000, speed=0.5)
 
@@ -62,7 +62,7 @@ def test_the_time_left_follows_from_the_measured_speed(board: Board) -> None:
     assert left == pytest.approx((2 * 900 + 2 * 1000) * 2 / 2 + 4 * 3 / 2)
 
 
-def test_runs_of_one_process_share_its_slot(board: Board) -> None:
+def test_runs_of_one_process_share_its_slot(board: RunState) -> None:
     board.num_slots = 1
     for key in trainings(board)[:2]:
         board.states[key].sharing = 2
@@ -72,14 +72,14 @@ def test_runs_of_one_process_share_its_slot(board: Board) -> None:
     assert remaining_s(board) == pytest.approx(2 * 900 + 2 * 1000 + 4 * 3)
 
 
-def test_a_long_run_is_foretold_with_its_measured_speed(board: Board) -> None:
+def test_a_long_run_is_foretold_with_its_measured_speed(board: RunState) -> None:
     note(board, trainings(board)[0], 100, 1000, speed=0.5)
 
     assert "measured 0.5 steps/s" in forecast(board)
     assert "about 1 h 05 m in 2 slots" in forecast(board)
 
 
-def test_a_short_run_or_a_first_step_is_not(board: Board) -> None:
+def test_a_short_run_or_a_first_step_is_not(board: RunState) -> None:
     note(board, trainings(board)[0], 100, 1000, speed=100)
     assert forecast(board) == ""
 
@@ -87,7 +87,7 @@ def test_a_short_run_or_a_first_step_is_not(board: Board) -> None:
     assert forecast(board) == ""
 
 
-def test_gpu_hours_are_foretold_of_the_nodes_that_train(board: Board) -> None:
+def test_gpu_hours_are_foretold_of_the_nodes_that_train(board: RunState) -> None:
     for state in list(board.states.values())[2:]:
         state.status = "done"
     first = trainings(board)[0]
@@ -99,7 +99,7 @@ def test_gpu_hours_are_foretold_of_the_nodes_that_train(board: Board) -> None:
     assert "0.00 of about 2.00 GPU-hours" in summary(board)
 
 
-def test_one_cell_does_not_use_two_slots(board: Board) -> None:
+def test_one_cell_does_not_use_two_slots(board: RunState) -> None:
     for state in list(board.states.values())[2:]:
         state.status = "done"
     first = trainings(board)[0]
@@ -120,13 +120,13 @@ def test_a_row_tells_step_speed_and_time_left() -> None:
 
 
 def test_a_stage_that_says_nothing_new_is_stalled() -> None:
-    pulse, line = Pulse(), Progress(1, 10)
+    stall_monitor, line = StallMonitor(), Progress(1, 10)
 
-    ages = [pulse.age_s("a", line, now) for now in (1000.0, 1001.0, 1200.0)]
-    again = pulse.age_s("a", Progress(2, 10), 1201.0)
+    ages = [stall_monitor.age_s("a", line, now) for now in (1000.0, 1001.0, 1200.0)]
+    again = stall_monitor.age_s("a", Progress(2, 10), 1201.0)
 
     assert ages == [0, 1, 200]
     assert again == 0
-    assert heard(0.0, started=False) == "starting"
-    assert heard(1.0, started=True) == ""
-    assert heard(200.0, started=True) == "stalled: silent for 3 m 20 s"
+    assert stall_label(0.0, started=False) == "starting"
+    assert stall_label(1.0, started=True) == ""
+    assert stall_label(200.0, started=True) == "stalled: silent for 3 m 20 s"

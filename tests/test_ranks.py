@@ -12,24 +12,24 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mixbench.train.distributed import ALONE, Ranks
+from mixbench.train.distributed import SINGLE_PROCESS, Distributed
 from tests.support import Run, reached, until
 
 
 def test_one_process_is_the_whole() -> None:
     x = torch.arange(5.0)
 
-    assert ALONE.leads
-    assert torch.equal(x[ALONE.rows], x)
-    assert ALONE.gather(x) is x
-    assert ALONE.mean(x) is x
-    assert ALONE.agree(True)
+    assert SINGLE_PROCESS.is_main
+    assert torch.equal(x[SINGLE_PROCESS.rows], x)
+    assert SINGLE_PROCESS.gather(x) is x
+    assert SINGLE_PROCESS.mean(x) is x
+    assert SINGLE_PROCESS.broadcast_flag(True)
 
 
 def test_ranks_take_turns_in_a_batch() -> None:
     x = torch.arange(6)
 
-    rows = [x[Ranks(rank, 3).rows].tolist() for rank in range(3)]
+    rows = [x[Distributed(rank, 3).rows].tolist() for rank in range(3)]
 
     assert rows == [[0, 3], [1, 4], [2, 5]]
 

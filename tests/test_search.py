@@ -19,7 +19,7 @@ from mixbench.search.direct import solve
 from mixbench.search.evolve import STATE, evolve
 from mixbench.search.fitness import HeldOut, Scorer
 from mixbench.search.genetic import Draws, Genetic, Settings, first_population
-from mixbench.search.result import Found, from_file, to_json
+from mixbench.search.result import SearchResult, from_file, to_json
 from mixbench.search.space import Space
 from mixbench.search.strategies import random_pairs
 from mixbench.streams import generator
@@ -395,7 +395,7 @@ def test_a_damaged_state_starts_over(
 NAMES = ("cat", "dog", "ship", "truck")
 
 
-def written(folder: Path, found: Found, space: Space = SPACE) -> Path:
+def written(folder: Path, found: SearchResult, space: Space = SPACE) -> Path:
     path = folder / "search.json"
     path.write_text(to_json(found, space, NAMES, {"search": "genetic"}))
     return path
@@ -411,7 +411,7 @@ def test_a_result_file_is_read_back(tmp_path: Path) -> None:
 
 
 def test_a_result_file_is_readable(tmp_path: Path) -> None:
-    found = Found(np.array([1], np.int32), np.array([0b0000_0000_0000_0011], np.uint16))
+    found = SearchResult(np.array([1], np.int32), np.array([0b0000_0000_0000_0011], np.uint16))
 
     content = json.loads(written(tmp_path, found).read_text())
 

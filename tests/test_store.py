@@ -62,7 +62,7 @@ def test_a_damaged_stage_can_be_put_aside(store: Store) -> None:
     with pytest.raises(DamagedStage) as caught:
         store.checked(KEY, "deep/file.txt")
     assert store.finished(KEY)  # reading moves nothing
-    store.put_aside(caught.value.key)
+    store.quarantine(caught.value.key)
 
     assert not store.finished(KEY)
     assert len(list((store.root / "damaged").iterdir())) == 1

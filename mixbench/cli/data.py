@@ -33,17 +33,17 @@ data.add_command(make)
 @as_json
 def list_data(*, as_json: bool) -> None:
     """List the data sets, and where they are."""
-    from mixbench.datasets.locate import sets_by_name, whereabouts
+    from mixbench.datasets.locate import data_dir, data_sets_by_name
 
     rows = [
         {
             "name": name,
             "tasks": [one.task.name for one in alike],
-            "folder": str(whereabouts(alike[0].data)),
-            "here": not missing(alike[0].data, whereabouts(alike[0].data)),
+            "folder": str(data_dir(alike[0].data)),
+            "here": not missing(alike[0].data, data_dir(alike[0].data)),
             "licence": alike[0].data.licence,
         }
-        for name, alike in sets_by_name().items()
+        for name, alike in data_sets_by_name().items()
     ]
     if as_json:
         click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
@@ -73,8 +73,10 @@ def get(name: str, source: Path | None, folder: Path | None) -> int:
     declared = chosen.data
     click.echo(f"{declared.name}, {declared.version}\nlicence  {declared.licence}")
     click.echo(f"page     {declared.url}")
-    if declared.by_hand:
-        click.echo(click.wrap_text(f"by hand  {declared.by_hand}", 98, subsequent_indent=" " * 9))
+    if declared.manual_steps:
+        click.echo(
+            click.wrap_text(f"by hand  {declared.manual_steps}", 98, subsequent_indent=" " * 9)
+        )
     if declared.package:
         click.echo(f"It comes with the installed package {declared.package}: nothing to fetch.")
         return 0
@@ -109,9 +111,9 @@ def _get_weights(chosen: "DataSet", source: Path | None) -> None:
 
 def published_weights(chosen: "DataSet") -> list[Archive]:
     """Return the weights from which the tasks on some data start."""
-    from mixbench.datasets.locate import alike
+    from mixbench.datasets.locate import datasets_sharing_files
 
-    published = (one.task.declared.published for one in alike(chosen))
+    published = (one.task.declared.published for one in datasets_sharing_files(chosen))
     return [archive for by_model in published for archive in by_model.values()]
 
 
@@ -145,28 +147,28 @@ def verify(*, name: str, folder: Path | None, images: bool, as_json: bool) -> in
 
     Generated data is compared with what was written.
     """
-    from mixbench.datasets.locate import whereabouts
+    from mixbench.datasets.locate import data_dir
 
     chosen = data_set(name)
-    place = folder.expanduser().resolve() if folder else whereabouts(chosen.data)
+    place = folder.expanduser().resolve() if folder else data_dir(chosen.data)
     return _verified(chosen, place, images=images, as_json=as_json)
 
 
 def _verified(chosen: "DataSet", folder: Path, *, images: bool, as_json: bool) -> int:
     """Print what is found in a data set's folder; return the exit code."""
     from mixbench.contract.loading import make_task
-    from mixbench.datasets.locate import MARK, alike
+    from mixbench.datasets.locate import MARK, datasets_sharing_files
     from mixbench.datasets.verify import compare
 
     declared = chosen.data
     findings = list(compare(declared, folder))
     generated = (folder / MARK).exists()
     if not generated and all(finding.ok for finding in findings):
-        for one in alike(chosen):
+        for one in datasets_sharing_files(chosen):
             if "verify" in one.task.defines:
                 findings += make_task(one.task, one.parameters).verify(folder)
     if images:
-        findings += _opened([folder / tree for tree in declared.trees])
+        findings += _opened([folder / tree for tree in declared.file_counts])
     wrong = [finding for finding in findings if not finding.ok]
     if as_json:
         rows = [finding._asdict() for finding in findings]
@@ -183,14 +185,14 @@ def _verified(chosen: "DataSet", folder: Path, *, images: bool, as_json: bool) -
     return 0
 
 
-def _opened(trees: list[Path]) -> list["Finding"]:
+def _opened(file_counts: list[Path]) -> list["Finding"]:
     """Open the image files, if there are any; return how many can be read, and who cannot."""
     from mixbench.datasets.archives import Finding
     from mixbench.vision.images.folders import unreadable
 
-    if not trees:
+    if not file_counts:
         return []
     with bar("opening images", unit="images") as tell:
-        number, faults = unreadable(trees, tell)
+        number, faults = unreadable(file_counts, tell)
     text = " ".join([f"{number - len(faults)} of {number} can be read.", *faults[:FEW]])
     return [Finding("images", not faults, text)]

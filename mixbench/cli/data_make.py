@@ -110,7 +110,9 @@ def _make(
             task=UnitIdentity(card.name, card.version, values),
             amount=amount,
             files={path: sha256(made / path) for path in declared.files},
-            trees={path: survey(made / path, declared.counted) for path in declared.trees},
+            file_counts={
+                path: survey(made / path, declared.suffix) for path in declared.file_counts
+            },
         )
         MARKS.write(made / MARK, mark)
         if folder.exists():

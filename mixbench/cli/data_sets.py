@@ -14,21 +14,23 @@ if TYPE_CHECKING:
 
 def data_set(name: str) -> "DataSet":
     """Return a data set by its name, by that of a task that reads it, or by the task's file."""
-    from mixbench.datasets.locate import sets_by_name, sets_of
+    from mixbench.datasets.locate import data_sets_by_name, data_sets_of
     from mixbench.registry.units import available, find
 
     if name.endswith(".py"):
-        return sets_of(find("task", name))[0]
-    known = sets_by_name()
+        return data_sets_of(find("task", name))[0]
+    known = data_sets_by_name()
     tasks = set(available("task"))
     if name not in known and name not in tasks:
         raise UnknownName("data set", name, {*known, *tasks})
-    return sets_of(find("task", name))[0] if name in tasks else known[name][0]
+    return data_sets_of(find("task", name))[0] if name in tasks else known[name][0]
 
 
 def missing(declared: Data, folder: Path) -> list[str]:
     """Return the files and folders that a data set's folder lacks."""
-    return [path for path in (*declared.files, *declared.trees) if not (folder / path).exists()]
+    return [
+        path for path in (*declared.files, *declared.file_counts) if not (folder / path).exists()
+    ]
 
 
 @contextmanager

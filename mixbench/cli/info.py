@@ -65,7 +65,9 @@ def _task_lines(card: "TaskCard") -> Iterator[str]:
     yield f"\nmodels: {', '.join(declared.models)}{timm}"
     for metric in declared.metrics:
         better = "higher" if metric.higher_is_better else "lower"
-        ranked = ", ranked" if metric.primary else ", of no method" if metric.floor else ""
+        ranked = (
+            ", ranked" if metric.primary else ", of no method" if metric.trivial_baseline else ""
+        )
         yield f"metric {metric.name} in {metric.unit}, {better} is better{ranked}"
     yield from _published(declared.references)
 
@@ -84,8 +86,8 @@ def _published(references: Sequence["Reference"]) -> Iterator[str]:
     rows: dict[tuple[str, ...], list[str]] = {}
     for ref in references:
         row = (ref.citation, ref.where, ref.metric, ref.model, ref.remark)
-        deviation = f" ± {ref.deviation:g}" if ref.deviation is not None else ""
-        rows.setdefault(row, []).append(f"{ref.method} {ref.value:g}{deviation}")
+        std = f" ± {ref.std:g}" if ref.std is not None else ""
+        rows.setdefault(row, []).append(f"{ref.method} {ref.value:g}{std}")
     for (citation, where, metric, model, remark), numbers in rows.items():
         yield f"\npublished {metric} of {model}: {citation}, {where}"
         yield f"  {', '.join(numbers)}" + (f"  ({remark})" if remark else "")

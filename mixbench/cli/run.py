@@ -11,16 +11,16 @@ import click
 
 from mixbench.cli.engine_options import engine_of, engine_options
 from mixbench.cli.options import as_json, asked_cells, request_options, store_option
+from mixbench.cli.plan import counted, show_plan
 from mixbench.errors import UsageError, naming_full_disk
 
 if TYPE_CHECKING:
     from mixbench.cli.engine_options import Run
-    from mixbench.engines.board import Board
+    from mixbench.engines.run_state import RunState
     from mixbench.plan.graph import Plan
     from mixbench.records.schema import Record
     from mixbench.storage.notes import RunNote
     from mixbench.storage.store import Store
-from mixbench.cli.plan import counted, show_plan
 
 INTERRUPTED = 130
 
@@ -103,8 +103,8 @@ def _run(plan: "Plan", store: "Store", how: "Run", *, as_json: bool) -> int:
     """Run the plan, write the records, print the leaderboards; return the exit code."""
     from rich.console import Console
 
-    from mixbench.engines.board import Board, survey
     from mixbench.engines.progress import Show
+    from mixbench.engines.run_state import RunState, mark_cached
     from mixbench.engines.scheduler import Scheduler
     from mixbench.records.writer import SettledCell, write_record
 
@@ -113,24 +113,24 @@ def _run(plan: "Plan", store: "Store", how: "Run", *, as_json: bool) -> int:
     records: list[Record] = []
     with Show(Console(stderr=True)) as show:
         engine = how.engine(store)
-        board = Board(plan, store, engine.num_slots, engine.gpus, how.nodes)
-        survey(board, show.notice)
-        show.notice(_headline(plan, board))
+        state = RunState(plan, store, engine.num_slots, engine.gpus, how.nodes)
+        mark_cached(state, show.notice)
+        show.notice(_headline(plan, state))
         note = store.note_run(_noted(plan, command, how.name))
 
         def on_cell(number: int) -> None:
-            outcomes, ran = board.outcomes(number), board.ran_for(number)
+            outcomes, ran = state.outcomes(number), state.ran_for(number)
             settled = SettledCell(plan, store, number, outcomes, ran)
             records.append(write_record(settled, _as_recorded(command)))
 
         try:
             with store.launcher_lease(note).held(lambda: None):
-                Scheduler(board, engine, show, on_cell, how.options, how.limits).run()
+                Scheduler(state, engine, show, on_cell, how.options, how.limits).run()
         except KeyboardInterrupt:
-            finished = board.count("done", "cached")
+            finished = state.count("done", "cached")
             left = "goes on" if engine.outlives else "has left checkpoints"
             show.notice(
-                f"Stopped: {finished} of {len(board.states)} stages are finished, what was running "
+                f"Stopped: {finished} of {len(state.states)} stages are finished, what was running "
                 f"{left}. Continue with:\n  {shlex.join(command)}"
             )
             return INTERRUPTED
@@ -167,7 +167,7 @@ def _conclude(records: list["Record"], store: "Store", *, as_json: bool) -> int:
     return 1 if failed else 0
 
 
-def _headline(plan: "Plan", board: "Board") -> str:
+def _headline(plan: "Plan", state: "RunState") -> str:
     """Return one line about what is asked and what there is to do."""
     cells = plan.cells
     product = " x ".join((
@@ -175,11 +175,11 @@ def _headline(plan: "Plan", board: "Board") -> str:
         counted("task", len({cell.task.label for cell in cells})),
         counted("seed", len({cell.seed for cell in cells})),
     ))
-    todo = board.count("waiting")
-    cached = len(board.states) - todo
+    todo = state.count("waiting")
+    cached = len(state.states) - todo
     return (
         f"{product} = {counted('cell', len(cells))}, {len(plan.stages)} stages: {cached} cached, "
-        f"{todo} to run in {board.num_slots} slots   store {board.store.root}"
+        f"{todo} to run in {state.num_slots} slots   store {state.store.root}"
     )
 
 

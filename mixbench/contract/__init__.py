@@ -4,12 +4,14 @@ Axes, everywhere: batch (B), channel (C), height (H), width (W), class (K) and, 
 the parts that a mixed item is made of (K as well). Images are (B, C, H, W).
 """
 
+from mixbench.contract.backbone import Backbone, Output
 from mixbench.contract.evaluation import Evaluation
 from mixbench.contract.method import Method, Preparation, Trained, mixed_loss
 from mixbench.contract.step import Sources, Step
-from mixbench.contract.task import ClassIndex, Output, Part, Predictions, Score, Split, Task
+from mixbench.contract.task import ClassIndex, Part, Predictions, Score, Split, Task
 
 __all__ = [
+    "Backbone",
     "ClassIndex",
     "Evaluation",
     "Method",

@@ -6,6 +6,7 @@ from typing import ClassVar, Self
 
 from torch import Tensor, nn
 
+from mixbench.contract.backbone import Backbone
 from mixbench.contract.task import Part, Split, Task
 from mixbench.declare import Synthetic
 from mixbench.declare.facts import OF_THE_BASE_TASK, ParameterValue
@@ -66,7 +67,7 @@ class Evaluation(Task):
         """Return what the classes are called."""
         return self.base_task.class_names(folder)
 
-    def build(self, model: str) -> nn.Module:
+    def build(self, model: str) -> Backbone:
         """Return a freshly initialised model."""
         return self.base_task.build(model)
 

@@ -16,6 +16,7 @@ from mixbench.contract.method import Method
 from mixbench.contract.task import Task
 from mixbench.declare.facts import OF_THE_BASE_TASK
 from mixbench.errors import InvalidUnit
+from mixbench.registry.ancestry import CONTRACT
 from mixbench.registry.cards import Card
 from mixbench.registry.units import find
 
@@ -60,9 +61,10 @@ def _subclass(card: Card, base: type[Base]) -> type[Base]:
 
 def differences(card: Card, unit: type) -> Iterator[str]:
     """Yield where a loaded class has other declarations or parameters than its file shows."""
-    shared = OF_THE_BASE_TASK if "evaluates" in card.attributes else ()
+    own = {name for one in unit.__mro__ if not _is_contract(one) for name in vars(one)}
+    taken_over = OF_THE_BASE_TASK if "evaluates" in card.attributes else ()
     for name, value in card.attributes.items():
-        found = getattr(unit, name, value if name in shared else None)
+        found = getattr(unit, name, None) if name in own or name not in taken_over else value
         if found != value:
             yield f"{name} is {value!r} in the file, and {found!r} in the class {unit.__name__}"
     declared = {parameter.name: parameter.default for parameter in card.parameters}
@@ -80,6 +82,10 @@ def differences(card: Card, unit: type) -> Iterator[str]:
     for parameter in card.parameters:
         if hints.get(parameter.name) != parameter.type:
             yield f"the parameter {parameter.name} has another type in the class"
+
+
+def _is_contract(one: type) -> bool:
+    return f"{one.__module__}.".startswith(f"{CONTRACT}.")
 
 
 def _listed(parameters: Mapping[str, object]) -> str:

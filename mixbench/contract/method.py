@@ -8,8 +8,9 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mixbench.contract.backbone import Backbone, Output
 from mixbench.contract.step import Sources, Step
-from mixbench.contract.task import Output, Split, Task
+from mixbench.contract.task import Split, Task
 from mixbench.declare import Need, Recipe
 
 
@@ -58,7 +59,7 @@ class Method(nn.Module):
         A class that defines it has a stage of its own, whose cost is the method's.
         """
 
-    def bind(self, model: nn.Module, task: Task) -> None:
+    def bind(self, model: Backbone, task: Task) -> None:
         """Make the heads that the method adds to `model`; called once per model."""
 
     def mix(self, x: Tensor, step: Step) -> tuple[Tensor, Sources]:
@@ -97,7 +98,7 @@ class Method(nn.Module):
 class Trained(NamedTuple):
     """A finished cell's model with its method, in evaluation mode."""
 
-    model: nn.Module
+    model: Backbone
     method: Method
 
 

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from mixbench.contract.backbone import Backbone
 from mixbench.contract.task import Split, Task
 from mixbench.errors import MixbenchError
 
@@ -63,7 +64,7 @@ class Step:
         Opaque: class indices, multi-hot vectors, captions. Grows with `images`.
     rng
         The method's only source of randomness, on the CPU.
-    num_looked_at
+    num_saliency_images
         Images that the model was run on, and differentiated by, to find where they are salient.
     site
         Where the mixing happens in this step: ``"input"`` or ``"block1"``, ``"block2"``, ...
@@ -81,7 +82,7 @@ class Step:
         *,
         rng: torch.Generator,
         task: Task,
-        model: nn.Module,
+        model: Backbone,
         split: Split | None = None,
         overwritable: bool = False,
     ) -> None:
@@ -91,7 +92,7 @@ class Step:
         self.task = task
         self.model = model
         self.site = "input"
-        self.num_looked_at = 0
+        self.num_saliency_images = 0
         self._overwritable = overwritable
         self._split = split
 
@@ -141,5 +142,5 @@ class Step:
             loss = self.loss(self.model(images).out, self.targets).sum()
             (gradient,) = torch.autograd.grad(loss, images)
         self.model.train(training)
-        self.num_looked_at += len(images)
+        self.num_saliency_images += len(images)
         return gradient.pow(2).mean(1).sqrt()

@@ -7,27 +7,13 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from mixbench.contract.backbone import Backbone, Output
 from mixbench.datasets.archives import Finding, unpack
 from mixbench.declare import Archive, Data, Metric, Need, Recipe, Reference, Synthetic
 from mixbench.errors import MixbenchError
 
 Part = Literal["train", "validation", "test"]
 Predictions: TypeAlias = Mapping[str, Tensor]  # by name, one row for each item
-
-
-class Output(NamedTuple):
-    """What a backbone returns.
-
-    Attributes
-    ----------
-    out
-        The prediction in the form that the task's loss takes, (B, classes) for classification.
-    features : (B, D, h, w)
-        The last feature map.
-    """
-
-    out: Tensor
-    features: Tensor
 
 
 class Score(NamedTuple):
@@ -189,18 +175,11 @@ class Task:
         """Yield what is found where more is known of the data than its files' digests."""
         yield from ()
 
-    def build(self, model: str) -> nn.Module:
-        """Return a freshly initialised model that returns `Output`.
-
-        It has ``feature_dim`` and ``feature_size``, the depth, height and width of its features,
-        ``blocks``, the names of the submodules at which a method may mix, and ``classifier``. It
-        may have ``fast``, the names of the submodules that learn at the recipe's `fast_lr`; without
-        it, the classifier does. It may have ``loss``, as the task's, where its own parameters take
-        part in the loss: a decoder's of captions, or a detector's; the task's is then not asked.
-        """
+    def build(self, model: str) -> Backbone:
+        """Return a freshly initialised model."""
         raise NotImplementedError
 
-    def start(self, model: nn.Module, trained: Mapping[str, nn.Module]) -> None:
+    def start(self, model: Backbone, trained: Mapping[str, Backbone]) -> None:
         """Give a freshly built model the weights that its training starts from.
 
         Parameters
@@ -214,7 +193,7 @@ class Task:
             If they cannot be read, or are another model's.
         """
 
-    def precompute_frozen(self, model: nn.Module, split: Split) -> Split:  # noqa: ARG002  # for tasks to define
+    def precompute_frozen(self, model: Backbone, split: Split) -> Split:  # noqa: ARG002  # for tasks to define
         """Return a part with what the model never changes computed once: by default, the part."""
         return split
 
@@ -234,7 +213,7 @@ class Task:
 
     def predict(
         self,
-        model: nn.Module,
+        model: Backbone,
         read: Callable[[Output], Tensor],
         images: Tensor,
         targets: Tensor,  # noqa: ARG002  # for tasks that look closer

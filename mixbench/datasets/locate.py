@@ -32,14 +32,14 @@ class SyntheticMark:
     ----------
     files
         The SHA-256 of single files.
-    trees
+    file_counts
         The number of files in each folder, and a digest of their names and sizes.
     """
 
     task: UnitIdentity
     amount: Synthetic
     files: Mapping[str, str]
-    trees: Mapping[str, tuple[int, str]]
+    file_counts: Mapping[str, tuple[int, str]]
 
 
 MARKS = Typed(SyntheticMark)
@@ -67,7 +67,7 @@ class DataSource:
 
 def home(data: Data) -> Path:
     """Return where a data set lies unless the user says otherwise."""
-    return _root() / (data.lies_with or data.name)
+    return _root() / (data.shares_folder_with or data.name)
 
 
 def weights_home() -> Path:
@@ -95,7 +95,7 @@ def data_of(task: TaskCard, parameters: Mapping[str, ParameterValue]) -> Data:
     return task.declared.variants.get(str(variant), task.declared.data)
 
 
-def sets_of(task: TaskCard) -> list[DataSet]:
+def data_sets_of(task: TaskCard) -> list[DataSet]:
     """Return a task's data, variant by variant, that of its default first.
 
     An evaluation without data of its own reads that of the task whose models it evaluates.
@@ -103,25 +103,25 @@ def sets_of(task: TaskCard) -> list[DataSet]:
     if task.declared.evaluates:
         subject = find("task", task.declared.evaluates)
         if task.declared.data == subject.declared.data:
-            return sets_of(subject)
+            return data_sets_of(subject)
     data, variants = task.declared.data, task.declared.variants
     found = [DataSet(other, task, {"variant": name}) for name, other in variants.items()]
     return sorted(found, key=lambda one: one.data != data) or [DataSet(data, task)]
 
 
-def sets_by_name() -> dict[str, list[DataSet]]:
+def data_sets_by_name() -> dict[str, list[DataSet]]:
     """Return every data set by its name, once for every task that reads it."""
     known: dict[str, list[DataSet]] = {}
     for name in paths("task"):
-        for one in sets_of(find("task", name)):
+        for one in data_sets_of(find("task", name)):
             if one.task.name == name:
                 known.setdefault(one.data.name, []).append(one)
     return known
 
 
-def alike(one: DataSet) -> list[DataSet]:
+def datasets_sharing_files(one: DataSet) -> list[DataSet]:
     """Return a task's data, and the same data of other tasks."""
-    others = sets_by_name().get(one.data.name, [])
+    others = data_sets_by_name().get(one.data.name, [])
     return [one, *(other for other in others if other.task.name != one.task.name)]
 
 
@@ -150,20 +150,20 @@ def locate(
     if asked is None:
         return _source(data, _installed(task, data))
     folder = Path(asked).expanduser().resolve()
-    inside = next(iter((*data.files, *data.trees))).split("/")[0]
+    inside = next(iter((*data.files, *data.file_counts))).split("/")[0]
     if folder.name == inside and not (folder / inside).exists():
         folder = folder.parent  # the data's own folder was named instead of the one that holds it
     try:
         return _source(data, folder)
     except DataError as error:
-        names = ", ".join((*data.files, *data.trees))
+        names = ", ".join((*data.files, *data.file_counts))
         raise DataError(
             f"The task {task.name}: {error} Give the folder that holds {names} with --data PATH, "
             f"or generated images with --data {SYNTHETIC}."
         ) from error
 
 
-def whereabouts(data: Data) -> Path:
+def data_dir(data: Data) -> Path:
     """Return where data is looked for: an installed distribution, or its home."""
     spec = importlib.util.find_spec(data.package) if data.package else None
     if spec is not None and spec.submodule_search_locations:
@@ -173,8 +173,8 @@ def whereabouts(data: Data) -> Path:
 
 def _installed(task: TaskCard, data: Data) -> Path:
     """Return where the data lies."""
-    place = whereabouts(data)
-    if all((place / name).exists() for name in (*data.files, *data.trees)):
+    place = data_dir(data)
+    if all((place / name).exists() for name in (*data.files, *data.file_counts)):
         return place
     ways = [f"--protocol {protocol}" for protocol in task.declared.synthetic.protocols]
     raise DataError(
@@ -189,9 +189,11 @@ def _source(data: Data, folder: Path) -> DataSource:
     found = {name: _digest(folder / name, official) for name, official in data.files.items()}
     same = all(found[name] == official for name, official in data.files.items() if official)
     counts = {}
-    for name in data.trees:
-        counts[name], found[name] = survey(folder / name, data.counted)
-    same = same and all(counts[name] == number for name, number in data.trees.items() if number)
+    for name in data.file_counts:
+        counts[name], found[name] = survey(folder / name, data.suffix)
+    same = same and all(
+        counts[name] == number for name, number in data.file_counts.items() if number
+    )
     origin: Origin = "official" if same else "modified"
     if (folder / MARK).exists():
         origin = SYNTHETIC

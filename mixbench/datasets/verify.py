@@ -19,14 +19,16 @@ def compare(data: Data, folder: Path) -> Iterator[Finding]:
         which are compared with what was written.
     """
     files: Mapping[str, str] = data.files
-    trees: Mapping[str, tuple[int, str]] = {n: (number, "") for n, number in data.trees.items()}
+    file_counts: Mapping[str, tuple[int, str]] = {
+        n: (number, "") for n, number in data.file_counts.items()
+    }
     if (folder / MARK).exists():
         mark = MARKS.read(folder / MARK)
-        files, trees = mark.files, mark.trees
+        files, file_counts = mark.files, mark.file_counts
     for name, digest in files.items():
         yield _file(name, folder / name, digest)
-    for name, (number, digest) in trees.items():
-        yield _tree(name, folder / name, number, digest, data.counted)
+    for name, (number, digest) in file_counts.items():
+        yield _tree(name, folder / name, number, digest, data.suffix)
 
 
 def _file(name: str, path: Path, digest: str) -> Finding:

@@ -40,7 +40,7 @@ class Metric:
         ``"%"`` for shares in percent, otherwise the unit's name.
     primary
         Whether leaderboards rank by it; exactly one metric of a task does.
-    floor
+    trivial_baseline
         Whether it is what the primary metric would be without looking at the data: a fact of the
         task, not a merit of a method.
     detail
@@ -51,7 +51,7 @@ class Metric:
     unit: str
     higher_is_better: bool
     primary: bool = False
-    floor: bool = False
+    trivial_baseline: bool = False
     detail: bool = False
 
 
@@ -64,7 +64,7 @@ class Reference:
     where
         Table, row and column in the publication.
     num_seeds
-        Runs behind `value` and `deviation`; None where the publication does not say.
+        Runs behind `value` and `std`; None where the publication does not say.
     protocol
         The one that follows the publication.
     remark
@@ -77,7 +77,7 @@ class Reference:
     value: float
     citation: str
     where: str
-    deviation: float | None = None
+    std: float | None = None
     num_seeds: int | None = None
     protocol: str = "paper"
     remark: str = ""
@@ -95,11 +95,9 @@ def table_row(  # noqa: PLR0913  # all that tables say of a row
 ) -> tuple[Reference, ...]:
     """Return a table's row of published numbers: by method, a value or a value and deviation."""
     return tuple(
-        Reference(
-            *(metric, method, model, value, citation, where, deviation, num_seeds), remark=remark
-        )
+        Reference(*(metric, method, model, value, citation, where, std, num_seeds), remark=remark)
         for method, number in numbers.items()
-        for value, deviation in [number if isinstance(number, tuple) else (number, None)]
+        for value, std in [number if isinstance(number, tuple) else (number, None)]
     )
 
 
@@ -113,7 +111,7 @@ class Recipe:
         The protocol's model when the user names none.
     lr
         At the first step.
-    fast_lr
+    head_lr_mult
         Of the model's classifier, or what else it calls fast, and of the method's heads, in parts
         of `lr`.
     optimizer
@@ -138,7 +136,7 @@ class Recipe:
     epochs: Count
     batch_size: Count = 100
     lr: Positive = 0.1
-    fast_lr: Positive = 1.0
+    head_lr_mult: Positive = 1.0
     momentum: Fraction = 0.9
     nesterov: bool = True
     weight_decay: NonNegative = 5e-4
@@ -178,18 +176,18 @@ class Data:
     files
         The MD5 or SHA-256 of official files by their paths under the data's folder; empty where
         none is published.
-    trees
+    file_counts
         Official numbers of files, by the paths of the folders that hold them; 0 where none is
         published.
-    counted
-        How the names of the files end that `trees` counts; every file, if it is empty.
+    suffix
+        How the names of the files end that `file_counts` counts; every file, if it is empty.
     archives
-        What `files` and `trees` are unpacked from.
-    by_hand
+        What `files` and `file_counts` are unpacked from.
+    manual_steps
         What must be done before, or instead of, a download.
     package
         An installed distribution whose folder `folder` ships the files; empty if none does.
-    lies_with
+    shares_folder_with
         Another data set in whose folder it lies, because they share files.
     """
 
@@ -198,13 +196,13 @@ class Data:
     licence: str
     url: str
     files: Mapping[str, str] = field(default_factory=dict)
-    trees: Mapping[str, int] = field(default_factory=dict)
-    counted: str = ""
+    file_counts: Mapping[str, int] = field(default_factory=dict)
+    suffix: str = ""
     archives: tuple[Archive, ...] = ()
-    by_hand: str = ""
+    manual_steps: str = ""
     package: str = ""
     folder: str = "."
-    lies_with: str = ""
+    shares_folder_with: str = ""
 
 
 @dataclass(frozen=True)

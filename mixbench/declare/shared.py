@@ -62,9 +62,9 @@ SMALL_NETS = (
 
 FINE_TUNING = {
     "paper": Recipe(
-        model="resnet50", epochs=50, batch_size=64, lr=0.01, fast_lr=10, weight_decay=1e-4
+        model="resnet50", epochs=50, batch_size=64, lr=0.01, head_lr_mult=10, weight_decay=1e-4
     ),
-    "quick": Recipe(model="resnet8", epochs=8, batch_size=50, lr=0.02, fast_lr=5, tail=3),
+    "quick": Recipe(model="resnet8", epochs=8, batch_size=50, lr=0.02, head_lr_mult=5, tail=3),
 }
 MULTI_LABEL_FINE_TUNING = {
     "paper": Recipe(
@@ -72,11 +72,11 @@ MULTI_LABEL_FINE_TUNING = {
         epochs=30,
         batch_size=32,
         lr=0.001,
-        fast_lr=10,
+        head_lr_mult=10,
         nesterov=False,
         weight_decay=1e-4,
     ),
-    "quick": Recipe(model="resnet8", epochs=10, batch_size=40, lr=0.05, fast_lr=4, tail=3),
+    "quick": Recipe(model="resnet8", epochs=10, batch_size=40, lr=0.05, head_lr_mult=4, tail=3),
 }
 
 # Data of several tasks.
@@ -93,7 +93,7 @@ CUB = Data(
         "CUB_200_2011/bounding_boxes.txt": "",
         "CUB_200_2011/classes.txt": "",
     },
-    trees={"CUB_200_2011/images": 11788},
+    file_counts={"CUB_200_2011/images": 11788},
     archives=(
         Archive(
             "CUB_200_2011.tgz",
@@ -111,7 +111,7 @@ VOC_2007 = Data(
         "VOCdevkit/VOC2007/ImageSets/Main/trainval.txt": "",
         "VOCdevkit/VOC2007/ImageSets/Main/test.txt": "",
     },
-    trees={
+    file_counts={
         "VOCdevkit/VOC2007/Annotations": 9963,
         "VOCdevkit/VOC2007/JPEGImages": 9963,
     },
@@ -134,8 +134,8 @@ VOC_2007_AND_2012 = Data(
     licence="of the photographs' authors (Flickr)",
     url="http://host.robots.ox.ac.uk/pascal/VOC/",
     files={**VOC_2007.files, "VOCdevkit/VOC2012/ImageSets/Main/trainval.txt": ""},
-    trees={
-        **VOC_2007.trees,
+    file_counts={
+        **VOC_2007.file_counts,
         "VOCdevkit/VOC2012/Annotations": 17125,
         "VOCdevkit/VOC2012/JPEGImages": 17125,
     },
@@ -147,7 +147,7 @@ VOC_2007_AND_2012 = Data(
             "https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
         ),
     ),
-    lies_with="voc2007",
+    shares_folder_with="voc2007",
 )
 COCO_2014_IMAGE_ARCHIVES = (
     Archive(

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from mixbench.engines.board import Board
 from mixbench.engines.engine import Engine
+from mixbench.engines.run_state import RunState
 from mixbench.engines.scheduler import gpu_hours
 from mixbench.plan.status import Status
 from mixbench.storage.notes import Progress
@@ -36,7 +36,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} m {rest:02d} s" if minutes else f"{rest} s"
 
 
-def remaining_s(board: Board) -> float | None:
+def remaining_s(board: RunState) -> float | None:
     """Estimate the seconds until everything is settled; None as long as no training has begun.
 
     A cell's stages run one after the other.
@@ -45,13 +45,13 @@ def remaining_s(board: Board) -> float | None:
     return None if left is None else _in_slots(board, left)
 
 
-def _in_slots(board: Board, left: Mapping[str, float]) -> float:
+def _in_slots(board: RunState, left: Mapping[str, float]) -> float:
     """Return the seconds that so much work takes in the slots that are used."""
     unsettled = sum(not board.settled(number) for number in range(len(board.plan.cells)))
     return sum(left.values()) / max(min(board.num_slots, unsettled), 1)
 
 
-def left_s(board: Board) -> dict[str, float] | None:
+def left_s(board: RunState) -> dict[str, float] | None:
     """Estimate the seconds of work that are left, by kind of stage; None before any training.
 
     Stages of one kind are taken to cost the same per epoch; a running one counts with the part
@@ -75,7 +75,7 @@ def left_s(board: Board) -> dict[str, float] | None:
     return {kind: costs.get(kind, SHORT_S) * size for kind, size in left.items()}
 
 
-def _done(board: Board, key: str) -> tuple[float, float]:
+def _done(board: RunState, key: str) -> tuple[float, float]:
     """Return how much of a stage is done, in [0, 1], and the seconds that it took, start-up apart.
 
     The seconds are its part of those of its process, and 0 as long as they are not known.
@@ -89,7 +89,7 @@ def _done(board: Board, key: str) -> tuple[float, float]:
     return share, seconds / state.sharing
 
 
-def forecast(board: Board) -> str:
+def forecast(board: RunState) -> str:
     """Return how long it all takes at the speed that was measured; empty if that is short."""
     running = (key for key, state in board.states.items() if state.status == "running")
     training = (key for key in running if board.plan.stages[key].kind == "train")
@@ -105,7 +105,7 @@ def forecast(board: Board) -> str:
     )
 
 
-def summary(board: Board) -> str:
+def summary(board: RunState) -> str:
     """Return one line: how many stages are where, and the time that is left."""
     counts = {
         "cached": board.count("cached"),
@@ -121,7 +121,7 @@ def summary(board: Board) -> str:
     )
 
 
-def _gpu_hours(board: Board, left: Mapping[str, float] | None) -> str:
+def _gpu_hours(board: RunState, left: Mapping[str, float] | None) -> str:
     """Say what GPU-hours are spent, and how many it will be in all as far as can be told."""
     if not board.gpus:
         return ""
@@ -142,22 +142,22 @@ def position(line: Progress | None) -> tuple[str, str, str, str]:
     return f"{line.step}/{line.of}", f"{speed:.1f}/s", left, shown
 
 
-class Pulse:
+class StallMonitor:
     """When each stage was last heard of, by the launcher's own clock."""
 
     def __init__(self) -> None:
-        self._heard: dict[str, tuple[Progress | None, float]] = {}
+        self._last_change: dict[str, tuple[Progress | None, float]] = {}
 
     def age_s(self, key: str, line: Progress | None, now: float) -> float:
         """Return for how long a stage's progress has been what it is."""
-        before, since = self._heard.get(key, (None, now))
-        if key not in self._heard or before != line:
-            self._heard[key] = line, now
+        before, since = self._last_change.get(key, (None, now))
+        if key not in self._last_change or before != line:
+            self._last_change[key] = line, now
             return 0.0
         return now - since
 
 
-def heard(age_s: float, started: bool) -> str:  # noqa: FBT001  # a fact of the line
+def stall_label(age_s: float, started: bool) -> str:  # noqa: FBT001  # a fact of the line
     """Return what the age of a stage's last line means."""
     if age_s < STALLED_S:
         return "" if started else "starting"
@@ -175,8 +175,8 @@ class Show:
         self._console = console
         self._live = Live(console=console, transient=True) if console.is_terminal else None
         self._told: set[str] = set()
-        self._pulse = Pulse()
-        self._foretold = False
+        self._stall_monitor = StallMonitor()
+        self._estimate_shown = False
         self._last = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -192,7 +192,7 @@ class Show:
         """Print a line."""
         self._console.print(text, highlight=False, soft_wrap=True, markup=False)
 
-    def update(self, board: Board, engine: Engine) -> None:
+    def update(self, board: RunState, engine: Engine) -> None:
         """Say what is new since the last call."""
         for key, state in board.states.items():
             if state.status in ENDINGS and key not in self._told:
@@ -202,16 +202,16 @@ class Show:
         if time.monotonic() - self._last < (LIVE_EVERY_S if self._live else PLAIN_EVERY_S):
             return
         self._last = time.monotonic()
-        if not self._foretold and (text := forecast(board)):
-            self._foretold = True
+        if not self._estimate_shown and (text := forecast(board)):
+            self._estimate_shown = True
             self.notice(text)
         if self._live:
-            self._live.update(_table(board, engine, self._pulse))
+            self._live.update(_table(board, engine, self._stall_monitor))
         else:
             self.notice(summary(board))
 
 
-def _ending(board: Board, key: str) -> str:
+def _ending(board: RunState, key: str) -> str:
     """Return the line about a stage that ended."""
     stage, state = board.plan.stages[key], board.states[key]
     took = f" in {duration(state.duration_s)}" if state.duration_s else ""
@@ -219,7 +219,7 @@ def _ending(board: Board, key: str) -> str:
     return f"{ENDINGS[state.status]:8} {stage.kind:8} {stage.label}{took}{why}"
 
 
-def _table(board: Board, engine: Engine, pulse: Pulse) -> Table:
+def _table(board: RunState, engine: Engine, stall_monitor: StallMonitor) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("cell", "stage", "where", "step", "speed", "left", "so far", ""):
         table.add_column(name, no_wrap=True)
@@ -228,7 +228,7 @@ def _table(board: Board, engine: Engine, pulse: Pulse) -> Table:
         if state.status == "running":
             stage = board.plan.stages[key]
             line = board.store.progress(key)
-            said = heard(pulse.age_s(key, line, now), started=bool(line))
+            said = stall_label(stall_monitor.age_s(key, line, now), started=bool(line))
             table.add_row(stage.label, stage.kind, engine.place(key), *position(line), said)
     table.caption = summary(board)
     table.caption_justify = "left"

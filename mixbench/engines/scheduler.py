@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from mixbench.engines.board import Board, StageState
 from mixbench.engines.engine import Ended, Engine
+from mixbench.engines.run_state import RunState, StageState
 from mixbench.errors import StoreFull
 from mixbench.storage.spec import ExecutionOptions, StageSpec
 from mixbench.worker.protocol import FULL, INPUT_DAMAGED, STOPPED
@@ -40,7 +40,7 @@ class Limits:
 class Show(Protocol):
     """What tells the user how far the work is."""
 
-    def update(self, board: Board, engine: Engine) -> None:
+    def update(self, board: RunState, engine: Engine) -> None:
         """Show the board as it is now."""
 
     def notice(self, text: str) -> None:
@@ -58,7 +58,7 @@ class Scheduler:
 
     def __init__(  # all that a run is made of
         self,
-        board: Board,
+        board: RunState,
         engine: Engine,
         show: Show,
         on_cell: Callable[[int], None],
@@ -194,7 +194,7 @@ class Scheduler:
             state.reason = _end_of(code, ended.how)
 
 
-def gpu_hours(board: Board) -> float:
+def gpu_hours(board: RunState) -> float:
     """Return the GPU-hours that the run has cost so far, of running stages too."""
     now = time.monotonic()
     held = sum(
@@ -205,21 +205,21 @@ def gpu_hours(board: Board) -> float:
     return (board.gpu_s + held) / 3600
 
 
-def _named(board: Board, key: str) -> str:
+def _named(board: RunState, key: str) -> str:
     """Return what people call a stage."""
     stage = board.plan.stages[key]
     return f"{stage.kind:8} {stage.label}"
 
 
-def _damaged_inputs(board: Board, key: str) -> list[str]:
+def _damaged_inputs(board: RunState, key: str) -> list[str]:
     """Return the inputs of a stage that its process put aside."""
     return [i for i in board.plan.stages[key].inputs.values() if not board.store.finished(i)]
 
 
-def _skip_hopeless(board: Board) -> None:
+def _skip_hopeless(board: RunState) -> None:
     """Skip what rests on a stage that has no result."""
     for key, state in board.states.items():
-        if state.status == "waiting" and (broken := board.wanting(key)):
+        if state.status == "waiting" and (broken := board.failed_inputs(key)):
             kind, before = board.plan.stages[broken[0]].kind, board.states[broken[0]]
             state.status = "skipped"
             state.reason = f"its stage {kind} {before.status}: {before.reason}"

@@ -22,7 +22,7 @@ from mixbench.figures.robustness import (
     under_attacks,
     under_corruptions,
 )
-from mixbench.leaderboard.grouping import method_label, question_name
+from mixbench.leaderboard.grouping import group_name, method_label
 from mixbench.records.schema import Record
 from mixbench.storage.store import Store
 
@@ -44,8 +44,8 @@ def draw_cells(
     path
         Of every file, when it is written.
     """
-    for question, methods in first_runs(records).items():
-        folder = (out or store.root / "figures") / question
+    for search_config, methods in first_runs(records).items():
+        folder = (out or store.root / "figures") / search_config
         for method, record in methods.items():
             for name, figure in _pictures(store, record):
                 yield _write(figure, folder / method.replace("/", "_") / f"{name}.png", dpi)
@@ -58,7 +58,7 @@ def first_runs(records: Iterable[Record]) -> dict[str, dict[str, Record]]:
     chosen: dict[str, dict[str, Record]] = defaultdict(dict)
     for record in sorted(records, key=lambda r: r.seed):
         if record.status == "ok":
-            chosen[question_name(record)].setdefault(method_label(record), record)
+            chosen[group_name(record)].setdefault(method_label(record), record)
     return chosen
 
 

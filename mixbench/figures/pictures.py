@@ -6,9 +6,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from torch import nn
 
-from mixbench.contract import ClassIndex, Part, Split
+from mixbench.contract import Backbone, ClassIndex, Part, Split
 from mixbench.errors import UsageError
 from mixbench.vision.images.augment import central
 from mixbench.vision.images.decode import read_image
@@ -49,13 +48,13 @@ class Pictures(Classification):
         fit = central(SIDE)
         images = torch.stack([fit(read_image(path)) for path in self.paths])
         classes = torch.arange(len(images))
-        return ResidentSplit(images, classes, ClassIndex(classes, len(images)), self.pixels)
+        return ResidentSplit(images, classes, ClassIndex(classes, len(images)), self.normalization)
 
     def class_names(self, folder: Path) -> Sequence[str]:  # noqa: ARG002  # known without it
         """Return what the pictures are called."""
         return self.names
 
-    def build(self, model: str) -> nn.Module:  # noqa: ARG002  # there is one
+    def build(self, model: str) -> Backbone:  # noqa: ARG002  # there is one
         """Return a small residual net with a last map of 16x16."""
         net = ResidualNet(8, channels=3, classes=self.num_classes, strides=(2, 2, 2))
         return sized(net, 3, self.image_size)

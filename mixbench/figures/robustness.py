@@ -18,7 +18,7 @@ from mixbench.vision.robustness.attacks import PixelModel, attacked, open_to_att
 from mixbench.vision.robustness.corruptions import SEVERITIES, error_rates
 from mixbench.worker.job import data_folder, give_weights, make_task, revive
 
-Found = Mapping[str, Mapping[str, Tensor]]  # by method, its predictions with the targets
+SearchResult = Mapping[str, Mapping[str, Tensor]]  # by method, its predictions with the targets
 RIGHT, MISTAKEN = "#2f855a", "#c05621"  # of names on white
 PANELS = (
     ("pixel", "accuracy", "FGSM in pixels: all images"),
@@ -27,7 +27,7 @@ PANELS = (
 )
 
 
-def under_attacks(record: Record, found: Found) -> pd.DataFrame:
+def under_attacks(record: Record, found: SearchResult) -> pd.DataFrame:
     """Return the accuracies of all methods under all attacks, and without one (eps 0).
 
     Parameters
@@ -99,7 +99,7 @@ def _finish(axes: Axes, label: str, title: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def under_corruptions(found: Found) -> pd.DataFrame:
+def under_corruptions(found: SearchResult) -> pd.DataFrame:
     """Return the accuracies of all methods: method, corruption, severity and accuracy (%)."""
     rows = []
     for method, tensors in found.items():
@@ -152,7 +152,7 @@ def adversaries(store: Store, record: Record) -> Figure:
     images, classes = split.read(index, None), split.targets[index]
     model, method = revive(stage, torch.device("cpu"))
     give_weights(stage, store, (model, method))
-    seen = PixelModel(model.eval(), method.eval().predict, task.pixels)
+    seen = PixelModel(model.eval(), method.eval().predict, task.normalization)
     made = {"clean": images}
     with open_to_attacks(model):
         for attack in sorted(task.attacks, key=lambda a: a.eps):

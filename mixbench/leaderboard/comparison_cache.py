@@ -15,7 +15,7 @@ from mixbench.registry.fingerprint import digest
 
 
 @contextmanager
-def remembered(path: Path) -> Iterator[Compare]:
+def cached_comparisons(path: Path) -> Iterator[Compare]:
     """Yield what compares as `compared` does, but computes only what is new.
 
     Parameters

@@ -8,7 +8,12 @@ from typing import Any
 import pandas as pd
 
 from mixbench.declare import BASELINE
-from mixbench.leaderboard.grouping import answer_of, method_label, question_name, questions
+from mixbench.leaderboard.grouping import (
+    comparison_groups,
+    group_name,
+    method_label,
+    representative,
+)
 from mixbench.records.schema import Record
 
 
@@ -18,14 +23,14 @@ def costs(records: Iterable[Record]) -> pd.DataFrame:
     Times are of whatever machine ran them: compare rows of one question, run side by side.
     """
     rows = []
-    for group in questions(records):
+    for group in comparison_groups(records):
         runs: dict[str, list[Record]] = defaultdict(list)
         for record in group:
             if record.status == "ok":
                 runs[method_label(record)].append(record)
         plain = mean(map(_total, runs[BASELINE])) if BASELINE in runs else None
         rows += [
-            {"question": question_name(answer_of(group)), "method": name, **_row(own, plain)}
+            {"question": group_name(representative(group)), "method": name, **_row(own, plain)}
             for name, own in runs.items()
         ]
     return pd.DataFrame(rows)

@@ -39,7 +39,7 @@ def display(board: Leaderboard) -> pd.DataFrame:
         "#": [f"{r}{'=' * s}" for r, s in zip(rows["rank"], shared, strict=True)],
         "method": list(rows["method"]),
         f"{board.metric} ({board.unit})": [
-            plus_minus(m, d) for m, d in zip(rows["mean"], rows["deviation"], strict=True)
+            plus_minus(m, d) for m, d in zip(rows["mean"], rows["std"], strict=True)
         ],
         f"vs {BASELINE}": [_difference(*v) for v in pairs],
         "p": [_p_value(p) for p in rows["p"]],
@@ -200,9 +200,9 @@ def text_of(frame: pd.DataFrame, form: str) -> str:
     return f"{text}\n" if len(flat) else "No finished cell yet; see: mixbench status.\n"
 
 
-def plus_minus(mean: float, deviation: float) -> str:
+def plus_minus(mean: float, std: float) -> str:
     """Return a mean with its deviation, if there is one (it is NaN for a single run)."""
-    return f"{mean:.2f}" if math.isnan(deviation) else f"{mean:.2f} ± {deviation:.2f}"
+    return f"{mean:.2f}" if math.isnan(std) else f"{mean:.2f} ± {std:.2f}"
 
 
 def _difference(mean: float | None, low: float | None, high: float | None) -> str:

@@ -15,22 +15,22 @@ def method_label(record: Record) -> str:
     return f"{method.name}[{changed}]{mark}" if changed else f"{method.name}{mark}"
 
 
-def questions(records: Iterable[Record]) -> list[list[Record]]:
+def comparison_groups(records: Iterable[Record]) -> list[list[Record]]:
     """Return the current records of every question that is answered, in the leaderboards' order."""
     groups: dict[str, list[Record]] = defaultdict(list)
     for record in records:
-        groups[question_of(record)].append(record)
+        groups[group_key(record)].append(record)
     current = [_current(group) for group in groups.values()]
     answered = [group for group in current if any(r.status == "ok" for r in group)]
-    return sorted(answered, key=lambda group: question_name(answer_of(group)))
+    return sorted(answered, key=lambda group: group_name(representative(group)))
 
 
-def answer_of(group: Iterable[Record]) -> Record:
+def representative(group: Iterable[Record]) -> Record:
     """Return the first record with a result, which stands for its question."""
     return next(record for record in group if record.status == "ok")
 
 
-def question_of(record: Record) -> str:
+def group_key(record: Record) -> str:
     """Return what must agree for two records to be compared."""
     task = record.task
     parts = [task.name, task.version, task.parameters, record.model, record.protocol]
@@ -85,7 +85,7 @@ def changes(record: Record) -> list[str]:
     return [*changed, *(["tuned"] if record.tuning else [])]
 
 
-def question_name(record: Record) -> str:
+def group_name(record: Record) -> str:
     """Return what a record's question is called, fit for a file."""
     task = record.task.name
     parts = [task, record.model, record.protocol, *origin(record), *changes(record)]

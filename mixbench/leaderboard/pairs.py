@@ -6,7 +6,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mixbench.errors import UnknownName
-from mixbench.leaderboard.grouping import answer_of, method_label, question_name, questions
+from mixbench.leaderboard.grouping import (
+    comparison_groups,
+    group_name,
+    method_label,
+    representative,
+)
 from mixbench.leaderboard.ranks import compared, runs_by_method
 from mixbench.leaderboard.rows import verdict
 from mixbench.leaderboard.statistics import Comparison, holm
@@ -53,11 +58,11 @@ def compare_methods(records: Iterable[Record], first: str, second: str) -> Pairs
     good = [record for record in records if record.status == "ok"]
     first, second = _label(first, good), _label(second, good)
     found = []
-    for group in questions(good):
+    for group in comparison_groups(good):
         runs = runs_by_method((method_label(record), record) for record in group)
         if first in runs and second in runs and (c := compared(runs[first], runs[second])):
-            record = answer_of(group)
-            found.append((question_name(record), record.primary, c))
+            record = representative(group)
+            found.append((group_name(record), record.primary, c))
     if not found:
         others = {method_label(record) for record in good} - {first, second}
         raise UnknownName(f"method on a task of {first}", second, others)

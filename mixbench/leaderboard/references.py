@@ -59,7 +59,7 @@ def _off(values: Sequence[float], ref: ReferenceRecord) -> str:
     """Return how far the mean of some runs is from a published number, and what that means."""
     off = sum(values) / len(values) - ref.value
     own = stdev(values) if len(values) > 1 else 0.0
-    theirs = own if ref.deviation is None else ref.deviation
+    theirs = own if ref.std is None else ref.std
     error = (own**2 / len(values) + theirs**2 / (ref.num_seeds or 1)) ** 0.5
     verdict = "ok" if abs(off) <= max(2 * error, LEAST) else "high" if off > 0 else "low"
     return f"{off:+.2f} {verdict}"

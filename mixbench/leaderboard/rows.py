@@ -58,7 +58,7 @@ def verdict(
 
 def is_shown(metric: MetricRecord) -> bool:
     """Tell whether a metric has a column."""
-    return metric.at == "last" and not (metric.floor or metric.detail)
+    return metric.at == "last" and not (metric.trivial_baseline or metric.detail)
 
 
 def ranked_rows(
@@ -67,7 +67,7 @@ def ranked_rows(
     """Return one row per method, best first."""
     means = runs.drop(columns=["method", "seed", "value"]).astype(float)
     means = means.groupby(runs["method"]).mean()
-    summary = runs.groupby("method")["value"].agg(n="count", mean="mean", deviation="std")
+    summary = runs.groupby("method")["value"].agg(n="count", mean="mean", std="std")
     empty = {"difference": None, "low": None, "high": None, "p": None}
     told = {
         m: dict(zip(empty, (*v.comparison[:3], v.corrected), strict=True))

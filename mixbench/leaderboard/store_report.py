@@ -4,7 +4,7 @@ import gc
 from collections.abc import Iterable
 from pathlib import Path
 
-from mixbench.leaderboard.comparison_cache import remembered
+from mixbench.leaderboard.comparison_cache import cached_comparisons
 from mixbench.leaderboard.formats import to_csv, to_json, to_markdown
 from mixbench.leaderboard.table import Leaderboard, leaderboards
 from mixbench.records.schema import Record, parse
@@ -37,7 +37,7 @@ def read_records(store: Store, *, artifacts: bool = True) -> list[Record]:
 
 def boards_of(store: Store, records: Iterable[Record]) -> list[Leaderboard]:
     """Return the leaderboards of some of the store's records."""
-    with remembered(store.root / "comparisons.jsonl") as compare:
+    with cached_comparisons(store.root / "comparisons.jsonl") as compare:
         return leaderboards(records, compare=compare)
 
 

@@ -60,7 +60,7 @@ class Published(StrictModel):
     ----------
     task, model, metric
         Of what.
-    value, deviation
+    value, std
         In the metric's unit.
     method
         With its changed parameters, as tables name it.
@@ -73,13 +73,13 @@ class Published(StrictModel):
     method: str
     metric: str
     value: float
-    deviation: float | None = None
+    std: float | None = None
     where: str = ""
 
     @property
     def text(self) -> str:
         """The value, with its deviation if the publication has one."""
-        spread = "" if self.deviation is None else f" ± {self.deviation:g}"
+        spread = "" if self.std is None else f" ± {self.std:g}"
         return f"{self.value:g}{spread}"
 
 
@@ -239,7 +239,7 @@ class Suite(StrictModel):
                 method=reference.method,
                 metric=reference.metric,
                 value=reference.value,
-                deviation=reference.deviation,
+                std=reference.std,
                 where=f"{reference.citation}, {reference.where}",
             )
             for ask in self.ask

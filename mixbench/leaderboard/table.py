@@ -14,7 +14,13 @@ from types import MappingProxyType
 import pandas as pd
 
 from mixbench.declare import BASELINE
-from mixbench.leaderboard.grouping import changes, method_label, origin, question_name, questions
+from mixbench.leaderboard.grouping import (
+    changes,
+    comparison_groups,
+    group_name,
+    method_label,
+    origin,
+)
 from mixbench.leaderboard.ranks import (
     Compare,
     Verdict,
@@ -82,7 +88,7 @@ def leaderboards(
     compare
         Compares two methods' runs.
     """
-    return [_leaderboard(group, tiers, compare) for group in questions(records)]
+    return [_leaderboard(group, tiers, compare) for group in comparison_groups(records)]
 
 
 def _leaderboard(group: Sequence[Record], tiers: Tiers, compare: Compare) -> Leaderboard:
@@ -103,16 +109,18 @@ def _leaderboard(group: Sequence[Record], tiers: Tiers, compare: Compare) -> Lea
     if first.tuning:
         rows["tuned_to"] = rows["method"].map(_chosen(good))
     rows["verified"] = [_tier(runs[method].values(), tiers) for method in rows["method"]]
-    floors = {m.name: m.value for m in first.metrics if m.at == "last" and m.floor}
+    trivial_baselines = {
+        m.name: m.value for m in first.metrics if m.at == "last" and m.trivial_baseline
+    }
     notes = [*_notes(group, rows, verdicts), power_note(runs, primary.unit)]
-    notes += [*_floor_notes(first, rows, floors), *source_notes(sources)]
+    notes += [*_trivial_baseline_notes(first, rows, trivial_baselines), *source_notes(sources)]
     return Leaderboard(
-        name=question_name(first),
+        name=group_name(first),
         task=first.task.name,
         model=first.model,
         comparable=first.data.origin == "official" and first.protocol == "paper",
         title=f"{first.task.name} v{first.task.version}, {first.model}, protocol {first.protocol}",
-        facts=tuple(_facts(good, floors)),
+        facts=tuple(_facts(good, trivial_baselines)),
         rows=rows,
         notes=tuple(filter(None, notes)),
         metric=primary.name,
@@ -122,14 +130,14 @@ def _leaderboard(group: Sequence[Record], tiers: Tiers, compare: Compare) -> Lea
     )
 
 
-def _facts(good: Sequence[Record], floors: Mapping[str, float]) -> Iterator[str]:
+def _facts(good: Sequence[Record], trivial_baselines: Mapping[str, float]) -> Iterator[str]:
     """Yield what all rows have in common, and on what they were trained."""
     first = good[0]
     data, primary = first.data, first.primary
     yield ", ".join([" ".join([*origin(first), "data:", data.name]), data.version, *changes(first)])
     yield f"{primary.name} in {primary.unit}, last epoch, {primary.n} test items"
     yield from _budget(first)
-    for name, value in floors.items():
+    for name, value in trivial_baselines.items():
         yield f"{name} {value:.2f} without looking at the images"
     if machines := {r.hardware.gpu or r.hardware.cpu for r in good if r.hardware}:
         yield f"trained on {', '.join(sorted(machines))}"
@@ -203,10 +211,12 @@ def _how_compared(verdicts: Mapping[str, Verdict]) -> str:
     )
 
 
-def _floor_notes(first: Record, rows: pd.DataFrame, floors: Mapping[str, float]) -> Iterator[str]:
+def _trivial_baseline_notes(
+    first: Record, rows: pd.DataFrame, trivial_baselines: Mapping[str, float]
+) -> Iterator[str]:
     """Name the methods that are worse than what looks at nothing."""
     sign = 1 if first.primary.higher_is_better else -1
-    for name, value in floors.items():
+    for name, value in trivial_baselines.items():
         worse = rows["method"][sign * rows["mean"] < sign * value]
         if len(worse):
             yield f"Worse than {name}, which looks at nothing: {', '.join(worse)}."

@@ -21,7 +21,7 @@ from mixbench.leaderboard.build import (
     read_tiers,
     record_files,
 )
-from mixbench.leaderboard.grouping import method_label, question_of
+from mixbench.leaderboard.grouping import group_key, method_label
 from mixbench.leaderboard.rescoring import predictions_of, read_predictions, scored, true_targets
 from mixbench.leaderboard.suite import Suite, read_suite
 from mixbench.leaderboard.table import SELF_REPORTED, TIERS
@@ -112,7 +112,7 @@ def note_tiers(folder: Path, tiers: Mapping[str, str]) -> None:
 
 def _run(record: Record) -> Run:
     """Return which run of which question a record is of."""
-    return question_of(record), method_label(record), record.seed
+    return group_key(record), method_label(record), record.seed
 
 
 def _objections(suite: Suite, record: Record, path: Path, text: str) -> Iterator[Wrong]:
@@ -126,7 +126,7 @@ def _objections(suite: Suite, record: Record, path: Path, text: str) -> Iterator
     yield from _versions(record)
     for number, metric in enumerate(record.metrics):
         field = f"metrics.{number}.value"
-        if metric.unit == PERCENT and not 0 <= metric.value <= 100 and not metric.floor:
+        if metric.unit == PERCENT and not 0 <= metric.value <= 100 and not metric.trivial_baseline:
             yield field, f"{metric.name} must be a percentage (got {metric.value:g})"
         if metric.items is not None:
             yield from _item_objections(metric.items.scores, metric.value, metric.n, field)

@@ -14,7 +14,7 @@ Grid = Mapping[str, tuple[Any, ...]]  # values of a recipe by their names
 # What a recipe's own values are multiplied with, unless the user names values.
 FACTORS: Mapping[str, tuple[float, ...]] = {"lr": (0.3, 1, 3), "weight_decay": (0.1, 1, 10)}
 # What may be tuned: it changes no training's cost.
-TUNABLE = ("lr", "fast_lr", "momentum", "nesterov", "weight_decay")
+TUNABLE = ("lr", "head_lr_mult", "momentum", "nesterov", "weight_decay")
 
 
 def read_grid(texts: Sequence[str]) -> dict[str, list[str]]:

@@ -115,7 +115,7 @@ class MetricRecord(StrictModel):
     at
         ``last`` is after the last epoch, which leaderboards rank; ``best_validation`` is at the
         epoch with the best validation result; ``median_tail`` is over the last epochs.
-    floor
+    trivial_baseline
         Whether it is what the primary metric would be without looking at the data.
     detail
         Whether tables leave it out.
@@ -135,7 +135,7 @@ class MetricRecord(StrictModel):
     unit: str
     higher_is_better: bool
     primary: bool
-    floor: bool = False
+    trivial_baseline: bool = False
     detail: bool = False
     at: Literal["last", "best_validation", "median_tail"]
     n: int = Field(ge=1)
@@ -174,7 +174,7 @@ class ReferenceRecord(StrictModel):
     ----------
     metric, value
         Which, in the metric's unit.
-    deviation, num_seeds
+    std, num_seeds
         Over how many runs; null where it is not said.
     citation, where, remark
         The publication, the place in it, and what to know.
@@ -182,7 +182,7 @@ class ReferenceRecord(StrictModel):
 
     metric: Name
     value: Finite
-    deviation: NonNegative | None
+    std: NonNegative | None
     num_seeds: int | None
     citation: str
     where: str

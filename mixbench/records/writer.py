@@ -217,7 +217,7 @@ def _metrics(store: Store, key: str) -> Iterator[MetricRecord]:
 
 def declaration(metric: Metric | MetricRecord) -> dict[str, Any]:
     """Return what a task declares of a metric, as records hold it."""
-    names = ("name", "unit", "higher_is_better", "primary", "floor", "detail")
+    names = ("name", "unit", "higher_is_better", "primary", "trivial_baseline", "detail")
     return {name: getattr(metric, name) for name in names}
 
 
@@ -237,7 +237,7 @@ def _references(cell: Cell) -> Iterator[ReferenceRecord]:
             yield ReferenceRecord(
                 metric=ref.metric,
                 value=ref.value,
-                deviation=ref.deviation,
+                std=ref.std,
                 num_seeds=ref.num_seeds,
                 citation=ref.citation,
                 where=ref.where,

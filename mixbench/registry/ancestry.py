@@ -83,7 +83,9 @@ def _bases(source: ClassSource) -> Iterator[ClassSource]:
 def _found(name: str) -> ClassSource | None:
     """Return a class by its full name, also where a module only passes it on."""
     module, _, name_of_class = name.rpartition(".")
-    if f"{module}.".startswith(f"{CONTRACT}.") or (path := module_file(module)) is None:
+    if not module or f"{module}.".startswith(f"{CONTRACT}."):
+        return None
+    if (path := module_file(module)) is None:
         return None
     tree = parse(path)
     node = _class_in(tree, name_of_class)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mixbench.search.result import Found
+from mixbench.search.result import SearchResult
 from mixbench.search.space import Ids, Masks, Space
 
 Score = Callable[[Ids, Masks], NDArray[np.float64]]
@@ -28,7 +28,7 @@ def solve(
     *,
     maximise: bool,
     report: Callable[[int, int, dict[str, float]], None],
-) -> Found:
+) -> SearchResult:
     """Return the best pairs with the best masks that were found for them.
 
     Parameters
@@ -53,7 +53,7 @@ def solve(
     best, scores = masks[rows] ^ flips, lowest[rows]
     order = np.argsort(scores[: space.num_cross], kind="stable")[: space.num_pairs]
     chosen = np.concatenate([order, np.arange(space.num_cross, len(ids))])
-    return Found(ids[chosen], best[chosen], sign * scores[chosen])
+    return SearchResult(ids[chosen], best[chosen], sign * scores[chosen])
 
 
 def lowest_masks(

@@ -12,7 +12,7 @@ import numpy as np
 
 from mixbench.search.fitness import Scorer
 from mixbench.search.genetic import Genetic, Settings
-from mixbench.search.result import Found
+from mixbench.search.result import SearchResult
 from mixbench.search.space import Space
 from mixbench.storage.files import write_bytes
 
@@ -23,7 +23,7 @@ STATE = "search.npz"
 
 def evolve(
     space: Space, settings: Settings, scorer: Scorer, seed: int, scratch: Path, report: Report
-) -> Found:
+) -> SearchResult:
     """Return the best solution of all generations.
 
     Parameters
@@ -53,7 +53,9 @@ def evolve(
     winner = search.best[0]
     ids = winner.ids(space)
     search.snapshots[search.generation] = [int(i) for i in ids]
-    return Found(ids, winner.masks, scorer(ids, winner.masks), search.history, search.snapshots)
+    return SearchResult(
+        ids, winner.masks, scorer(ids, winner.masks), search.history, search.snapshots
+    )
 
 
 def _save(search: Genetic, scorer: Scorer, path: Path) -> None:

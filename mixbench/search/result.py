@@ -16,7 +16,7 @@ SCHEMA = "mixbench/search@1"
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """Pairs of classes with their masks.
 
     Attributes
@@ -36,7 +36,7 @@ class Found:
     snapshots: dict[int, list[int]] = field(default_factory=dict)
 
 
-def to_json(found: Found, space: Space, names: Sequence[str], facts: dict[str, Any]) -> str:
+def to_json(found: SearchResult, space: Space, names: Sequence[str], facts: dict[str, Any]) -> str:
     """Return the text of a result file.
 
     Parameters
@@ -66,17 +66,19 @@ def to_json(found: Found, space: Space, names: Sequence[str], facts: dict[str, A
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
-def found_of(content: Mapping[str, Any]) -> Found:
+def result_of(content: Mapping[str, Any]) -> SearchResult:
     """Return the pairs and masks that a result file holds."""
     names, pairs, grid = list(content["classes"]), content["pairs"], content["grid"]
     position = {name: i for i, name in enumerate(names)}
     ids = [position[p["first"]] * len(names) + position[p["second"]] for p in pairs]
     cells = np.array([[list(map(int, row)) for row in p["mask"]] for p in pairs], dtype=bool)
     space = Space(len(names), grid, len(ids))
-    return Found(np.array(ids, np.int32), space.pack(cells.reshape(len(ids), grid * grid)))
+    return SearchResult(np.array(ids, np.int32), space.pack(cells.reshape(len(ids), grid * grid)))
 
 
-def from_file(path: Path, grid: int, num_classes: int, names: Sequence[str] | None = None) -> Found:
+def from_file(
+    path: Path, grid: int, num_classes: int, names: Sequence[str] | None = None
+) -> SearchResult:
     """Return the pairs and masks of a result file.
 
     Raises
@@ -86,7 +88,7 @@ def from_file(path: Path, grid: int, num_classes: int, names: Sequence[str] | No
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        found, known = found_of(content), list(content["classes"])
+        found, known = result_of(content), list(content["classes"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path} must be the result of a search ({error!r}).") from error
     if content["grid"] != grid:

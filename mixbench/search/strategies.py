@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from mixbench.contract import Method, Preparation
+from mixbench.contract import Backbone, Method, Preparation
 from mixbench.errors import UsageError
 from mixbench.search.direct import solve
 from mixbench.search.evolve import evolve
 from mixbench.search.fitness import HeldOut, Scorer
 from mixbench.search.genetic import Settings
-from mixbench.search.result import Found, from_file, to_json
+from mixbench.search.result import SearchResult, from_file, to_json
 from mixbench.search.space import Space
 from mixbench.storage.files import write_bytes
 from mixbench.streams import stream_seed
@@ -24,7 +24,7 @@ RESULT = "search.json"
 
 
 @dataclass(frozen=True)
-class Question:
+class SearchConfig:
     """How to look for pairs and masks.
 
     Attributes
@@ -48,28 +48,32 @@ class Question:
     settings: Settings
 
 
-def answer(question: Question, space: Space, preparation: Preparation) -> Found:
+def run_search(search_config: SearchConfig, space: Space, preparation: Preparation) -> SearchResult:
     """Return pairs and masks, and publish them as search.json beside the stage's other files."""
     names = preparation.task.class_names(preparation.folder)
     seed = stream_seed(preparation.seed, "search")
-    facts: dict[str, Any] = {"search": question.strategy}
-    if question.strategy == "fixed":
-        found = from_file(question.file, space.grid, space.num_classes, names)
-    elif question.strategy == "random":
+    facts: dict[str, Any] = {"search": search_config.strategy}
+    if search_config.strategy == "fixed":
+        found = from_file(search_config.file, space.grid, space.num_classes, names)
+    elif search_config.strategy == "random":
         found = random_pairs(space, seed)
     else:
-        scorer = make_scorer(question, space, preparation)
-        if question.strategy == "genetic":
+        scorer = make_scorer(search_config, space, preparation)
+        if search_config.strategy == "genetic":
             found = evolve(
-                space, question.settings, scorer, seed, preparation.scratch, preparation.report
+                space, search_config.settings, scorer, seed, preparation.scratch, preparation.report
             )
         else:
             found = solve(
-                space, scorer, seed, maximise=question.settings.maximise, report=preparation.report
+                space,
+                scorer,
+                seed,
+                maximise=search_config.settings.maximise,
+                report=preparation.report,
             )
         facts |= {
-            "score": "patch loss" if question.by_loss else "patch accuracy",
-            "goal": "max" if question.settings.maximise else "min",
+            "score": "patch loss" if search_config.by_loss else "patch accuracy",
+            "goal": "max" if search_config.settings.maximise else "min",
             "requests": scorer.num_requests,
             "distinct": scorer.num_items,
             "forwards": scorer.num_forwards,
@@ -79,15 +83,17 @@ def answer(question: Question, space: Space, preparation: Preparation) -> Found:
     return found
 
 
-def random_pairs(space: Space, seed: int) -> Found:
+def random_pairs(space: Space, seed: int) -> SearchResult:
     """Return random pairs with random masks: the control that shows what guidance adds."""
     rng = np.random.default_rng([seed])
     ranks = rng.choice(space.num_cross, space.num_pairs, replace=False)
     ids = np.concatenate([space.cross(ranks), space.same])
-    return Found(ids, rng.integers(space.full, size=len(ids), dtype=space.dtype, endpoint=True))
+    return SearchResult(
+        ids, rng.integers(space.full, size=len(ids), dtype=space.dtype, endpoint=True)
+    )
 
 
-def make_scorer(question: Question, space: Space, preparation: Preparation) -> Scorer:
+def make_scorer(search_config: SearchConfig, space: Space, preparation: Preparation) -> Scorer:
     """Return the scores of the phase-1 model on images held out of its training."""
     model, method = preparation.trained["scorer"]
     task, device = preparation.task, preparation.device
@@ -95,11 +101,11 @@ def make_scorer(question: Question, space: Space, preparation: Preparation) -> S
     if split.by_class is None:
         raise UsageError("The search composes images by class: this task has no classes.")
     images = split.read(torch.arange(len(split)), None).to(device)
-    held_out = HeldOut(images, split.by_class, question.image_pairs, preparation.seed)
-    return Scorer(space, held_out, patch_logits(model, method), by_loss=question.by_loss)
+    held_out = HeldOut(images, split.by_class, search_config.image_pairs, preparation.seed)
+    return Scorer(space, held_out, patch_logits(model, method), by_loss=search_config.by_loss)
 
 
-def patch_logits(model: nn.Module, method: Method) -> Callable[[Tensor], Tensor]:
+def patch_logits(model: Backbone, method: Method) -> Callable[[Tensor], Tensor]:
     """Return a function from images to the logits of their patches, in the fastest memory layout.
 
     Parameters

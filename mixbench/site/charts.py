@@ -66,7 +66,7 @@ def cost(board: Leaderboard) -> str:
         figure, axes = _axes(4.8, 3)
         for row in rows.to_dict("records"):
             colour = colours(rows["method"])[row["method"]]
-            spread = None if pd.isna(row["deviation"]) else row["deviation"]
+            spread = None if pd.isna(row["std"]) else row["std"]
             axes.errorbar(row[name], row["mean"], yerr=spread, fmt="o", color=colour, ms=6, lw=1.2)
             axes.annotate(
                 row["method"], (row[name], row["mean"]), (7, 5), textcoords="offset points",

@@ -22,7 +22,12 @@ from mixbench.leaderboard.build import (
     read_answers,
 )
 from mixbench.leaderboard.formats import display
-from mixbench.leaderboard.grouping import answer_of, method_label, question_name, questions
+from mixbench.leaderboard.grouping import (
+    comparison_groups,
+    group_name,
+    method_label,
+    representative,
+)
 from mixbench.leaderboard.overall import overall
 from mixbench.leaderboard.table import SELF_REPORTED, Leaderboard
 from mixbench.records.schema import Record
@@ -111,7 +116,7 @@ class Site:
 
     def _boards(self, name: str) -> list[Board]:
         answered = self.answered[name]
-        groups = questions(answered.compared)
+        groups = comparison_groups(answered.compared)
         return [self._board(name, *both) for both in zip(answered.boards, groups, strict=True)]
 
     def _board(self, name: str, board: Leaderboard, records: list[Record]) -> Board:
@@ -126,7 +131,7 @@ class Site:
             board=board,
             texts=display(board),
             charts=[(title, Markup(svg)) for title, svg in drawn.items() if svg],  # our own
-            pictures=self._pictures(name, question_name(answer_of(records))),
+            pictures=self._pictures(name, group_name(representative(records))),
             records=[self.answered[name].as_recorded[record.digest]
                      for record in sorted(records, key=lambda r: (method_label(r), r.seed))],
         )  # fmt: skip

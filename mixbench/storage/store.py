@@ -150,7 +150,7 @@ class Store:
                 return f"{path} is damaged"
         return ""
 
-    def put_aside(self, key: str) -> Path:
+    def quarantine(self, key: str) -> Path:
         """Move a finished stage away, so that it counts as not finished; return where it lies."""
         aside = self.root / "damaged" / f"{key}.{uuid.uuid4().hex[:8]}"
         aside.parent.mkdir(exist_ok=True)

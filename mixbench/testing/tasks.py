@@ -111,14 +111,14 @@ def declarations_fit_together(subject: TaskSubject) -> str:
 def generated_data_has_the_layout(subject: TaskSubject) -> str:
     """What `synthesize` writes is exactly what `data` declares.
 
-    Else: declare every file in `Data.files`, or the folder it lies in, in `Data.trees`.
+    Else: declare every file in `Data.files`, or the folder it lies in, in `Data.file_counts`.
     """
     task, folder = subject.task, subject.folder
     written = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
     lost = set(task.data.files) - written
     assert not lost, f"{', '.join(sorted(lost))} was not written"
-    trees = tuple(f"{tree}/" for tree in task.data.trees)
-    loose = [p for p in written if p not in task.data.files and not p.startswith(trees)]
+    file_counts = tuple(f"{tree}/" for tree in task.data.file_counts)
+    loose = [p for p in written if p not in task.data.files and not p.startswith(file_counts)]
     assert not loose, f"{loose[0]} was written and is not declared" if loose else ""
     gone = [finding.path for finding in compare(task.data, folder) if finding.text == "missing"]
     assert not gone, f"{gone[0]} is missing" if gone else ""
@@ -219,8 +219,8 @@ def models_predict_and_are_scored(subject: TaskSubject) -> str:
         if not hasattr(model, "loss"):
             shape = tuple(task.loss(predictions["outputs"], split.targets).shape)
             assert shape == (len(split),), f"the loss of predictions has the shape {shape}"
-        for block in model.blocks:  # type: ignore[union-attr]
-            model.get_submodule(str(block))  # raises what it lacks
+        for block in model.blocks:
+            model.get_submodule(block)  # raises what it lacks
     return f"{', '.join(task.models[:2])}: {', '.join(sorted(declared))}"
 
 
@@ -233,7 +233,7 @@ def features_have_the_declared_size(subject: TaskSubject) -> str:
     model = task.build(task.models[0])
     images = task.load("test", subject.folder, 0).read(torch.arange(3), None)
     found = tuple(model(images).features.shape)
-    said = (3, model.feature_dim, *model.feature_size)  # type: ignore[misc]
+    said = (3, model.feature_dim, *model.feature_size)
     assert found == said, f"features are {found}, the model says {said}"
     return f"{'x'.join(map(str, found[1:]))}"
 

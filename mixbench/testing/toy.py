@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mixbench.contract import (
+    Backbone,
     ClassIndex,
     Method,
     Part,
@@ -84,7 +85,7 @@ class ToyTask(Task):
         images = colours[targets] + 0.3 * noise
         return ToySplit(images, targets)
 
-    def build(self, model: str) -> nn.Module:  # noqa: ARG002  # there is one
+    def build(self, model: str) -> Backbone:  # noqa: ARG002  # there is one
         """Return a small residual net with a last map of 8x6."""
         net = ResidualNet(8, channels=self.channels, classes=CLASSES, strides=(1, 2, 1))
         return sized(net, self.channels, self.image_size)
@@ -134,7 +135,7 @@ class Subject:
         method.load_state_dict(self.prepared)
         return method
 
-    def bound(self, channels: int = 3) -> tuple[Method, nn.Module, Task]:
+    def bound(self, channels: int = 3) -> tuple[Method, Backbone, Task]:
         """Return a fresh, prepared method with the toy task's model, always the same weights."""
         method, task = self.fresh(), ToyTask(channels)
         return method, bound(method, task, "toy"), task
@@ -209,7 +210,7 @@ def mixes(subject: Subject, number: int = 6) -> Iterator[tuple[str, Mixed]]:
                 yield where, mix(subject, images[:number], seed, site, pool=images[number:])
 
 
-def toy_step(split: Split, task: Task, model: nn.Module, number: int) -> Step:
+def toy_step(split: Split, task: Task, model: Backbone, number: int) -> Step:
     """Return a step on some training images."""
     index = torch.arange(number, number + 32) % len(split)
     images, targets = split.read(index, None), split.targets[index]

@@ -17,7 +17,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from mixbench.storage.files import write_bytes
-from mixbench.train.distributed import ALONE, Ranks
+from mixbench.train.distributed import SINGLE_PROCESS, Distributed
 
 State = dict[str, Any]
 REPORT_EVERY_S = 0.5
@@ -39,9 +39,9 @@ class DiskJournal:
     checkpoint_every : steps
     notify
         Told of anything that a reader of the log should know.
-    ranks
+    distributed
         Of several processes only the first writes; all stop when it does.
-    hand_over
+    yield_turn
         Lets other runs of this process do a step.
     """
 
@@ -50,43 +50,43 @@ class DiskJournal:
         work: Path,
         checkpoint_every: int,
         notify: Callable[[str], None],
-        ranks: Ranks = ALONE,
-        hand_over: Callable[[], None] = lambda: None,
+        distributed: Distributed = SINGLE_PROCESS,
+        yield_turn: Callable[[], None] = lambda: None,
     ) -> None:
-        self._ranks = ranks
-        self._hand_over = hand_over
+        self._ranks = distributed
+        self._hand_over = yield_turn
         self.work = work
         self.kept = work / "kept"
         self.stop = False
         self.resumed_at: list[int] = []
         self._every = checkpoint_every
-        self.say = notify
+        self.log = notify
         self._reported = 0.0
         self._start = (0, perf_counter())
         self._shown: Mapping[str, float] = {}
 
     def restore(self) -> State | None:
         """Return the newest sound checkpoint; name and remove the damaged ones."""
-        if not self._ranks.leads:
-            self._ranks.agree(True)  # noqa: FBT003  # the first has removed what is damaged
+        if not self._ranks.is_main:
+            self._ranks.broadcast_flag(True)  # noqa: FBT003  # the first has removed what is damaged
         state = self._newest()
-        if self._ranks.leads:
-            self._ranks.agree(True)  # noqa: FBT003
+        if self._ranks.is_main:
+            self._ranks.broadcast_flag(True)  # noqa: FBT003
         return state
 
     def _newest(self) -> State | None:
         for path in sorted(self.work.glob("checkpoint-*.pt"), reverse=True):
             content = path.read_bytes()
             if _name(_step(path), content) != path.name:
-                self.say(f"{path} is damaged and not used; the run goes on from before it.")
+                self.log(f"{path} is damaged and not used; the run goes on from before it.")
                 path.unlink()
                 continue
             state: State = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
             self.resumed_at = [*state["resumed_at"], int(state["step"])]
             self._start = (int(state["step"]), perf_counter())
-            self.say(f"goes on at step {state['step']}")
+            self.log(f"goes on at step {state['step']}")
             return state
-        if self._ranks.leads:
+        if self._ranks.is_main:
             shutil.rmtree(self.kept, ignore_errors=True)
         return None
 
@@ -98,13 +98,13 @@ class DiskJournal:
         Stopped
             If the run was told to stop.
         """
-        stop = self._ranks.agree(self.stop) and step < num_steps
-        if self._ranks.leads:
+        stop = self._ranks.broadcast_flag(self.stop) and step < num_steps
+        if self._ranks.is_main:
             self._note(step, num_steps, self._shown)
             if stop or (step < num_steps and step % self._every == 0):
                 self._checkpoint(step, state())
         if stop:
-            self._ranks.agree(True)  # noqa: FBT003  # the checkpoint is written before anyone ends
+            self._ranks.broadcast_flag(True)  # noqa: FBT003  # the checkpoint is written before anyone ends
             raise Stopped
         self._hand_over()
 
@@ -154,7 +154,7 @@ class DiskJournal:
         """Note an epoch's numbers and keep its weights under every given name."""
         first = next(name for name in row if name.startswith("validation_"))
         self._shown = {first.removeprefix("validation_"): row[first]}
-        if names and self._ranks.leads:
+        if names and self._ranks.is_main:
             content = save({k: v.detach().cpu().contiguous() for k, v in weights().items()})
             for name in names:
                 write_bytes(self.kept / f"{name}.safetensors", content)
@@ -169,7 +169,7 @@ class DiskJournal:
 
 
 @dataclass(frozen=True)
-class DiskTrail:
+class DiskPredictionCache:
     """The predictions of an evaluation that is under way.
 
     Attributes

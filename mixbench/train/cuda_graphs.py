@@ -18,19 +18,21 @@ from mixbench.contract import Sources, Step
 from mixbench.errors import MixbenchError
 from mixbench.train.mixing import SharedStep, hooked
 
-Again = Callable[[], None]
-Record = Callable[[], AbstractContextManager[Again]]
-Found = list[Tensor | None]  # the loss, and its gradients; None where it does not depend on one
+ReplayFn = Callable[[], None]
+Capture = Callable[[], AbstractContextManager[ReplayFn]]
+LossAndGrads = list[
+    Tensor | None
+]  # the loss, and its gradients; None where it does not depend on one
 
 
-class Recorder(Protocol):
+class GraphBackend(Protocol):
     """Records what is done, so that it can be done again with the same tensors."""
 
-    def rehearse(self) -> AbstractContextManager[Again]:
+    def check_capturable(self) -> AbstractContextManager[ReplayFn]:
         """Let work be done as ever; raise a `RuntimeError` if it could not be recorded."""
         ...
 
-    def record(self) -> AbstractContextManager[Again]:
+    def capture(self) -> AbstractContextManager[ReplayFn]:
         """Record work; yield what does it again."""
         ...
 
@@ -47,7 +49,7 @@ class CudaGraphs:
         self._graphs: list[torch.cuda.CUDAGraph] = []  # with the last of them the pool would go
 
     @contextmanager
-    def rehearse(self) -> Iterator[Again]:
+    def check_capturable(self) -> Iterator[ReplayFn]:
         """Do the work, and see whether the host waits for the device, which ends a capture.
 
         A failed capture leaves the device's memory in disorder, so it is not tried.
@@ -70,7 +72,7 @@ class CudaGraphs:
                 raise RuntimeError(f"{warning.message} ({warning.filename}:{warning.lineno})")
 
     @contextmanager
-    def record(self) -> Iterator[Again]:
+    def capture(self) -> Iterator[ReplayFn]:
         """Record work as a graph."""
         graph = torch.cuda.CUDAGraph()
         self._graphs.append(graph)
@@ -80,7 +82,7 @@ class CudaGraphs:
             yield graph.replay
 
 
-class Work:
+class StepComputation:
     """What all steps of a run have in common.
 
     Parameters
@@ -99,7 +101,7 @@ class Work:
         # A cast that is remembered would be done once, and not again in a replay.
         return torch.autocast(device.type, torch.bfloat16, self._half, cache_enabled=False)
 
-    def at_input(self, step: Step, inputs: Sequence[Tensor]) -> Found:
+    def at_input(self, step: Step, inputs: Sequence[Tensor]) -> LossAndGrads:
         """Return the loss of a mixed batch, given with its sources and targets, and gradients."""
         mixed, index, weight, targets = inputs
         with self.precision(mixed.device):
@@ -108,7 +110,7 @@ class Work:
         return [loss.detach(), *torch.autograd.grad(loss, self.parameters, allow_unused=True)]
 
 
-class AtInput:
+class InputMixGraph:
     """A recorded step that mixes at the input.
 
     Parameters
@@ -117,19 +119,21 @@ class AtInput:
         The mixed batch, its sources and the targets.
     """
 
-    def __init__(self, work: Work, record: Record, step: Step, inputs: Sequence[Tensor]) -> None:
+    def __init__(
+        self, work: StepComputation, capture: Capture, step: Step, inputs: Sequence[Tensor]
+    ) -> None:
         self._inputs = [tensor.clone() for tensor in inputs]
-        with record() as self._again:
-            self._found = work.at_input(step, self._inputs)
+        with capture() as self._replay:
+            self._loss_and_grads = work.at_input(step, self._inputs)
 
-    def replay(self, step: Step, inputs: Sequence[Tensor]) -> Found:  # noqa: ARG002  # as inside
+    def replay(self, step: Step, inputs: Sequence[Tensor]) -> LossAndGrads:  # noqa: ARG002  # as inside
         """Return loss and gradients of other inputs; they are valid until the next replay."""
         _fill(self._inputs, inputs)
-        self._again()
-        return self._found
+        self._replay()
+        return self._loss_and_grads
 
 
-class Inside:
+class HiddenMixGraph:
     """A recorded step that mixes inside the model.
 
     Parameters
@@ -138,7 +142,9 @@ class Inside:
         The batch and the targets.
     """
 
-    def __init__(self, work: Work, record: Record, step: Step, inputs: Sequence[Tensor]) -> None:
+    def __init__(
+        self, work: StepComputation, capture: Capture, step: Step, inputs: Sequence[Tensor]
+    ) -> None:
         self._work = work
         self._inputs = [tensor.clone() for tensor in inputs]
         images, targets = self._inputs
@@ -152,11 +158,11 @@ class Inside:
             mixed, sources = work.method.mix(torch.zeros_like(found), step)
             self._mixed = mixed.detach().clone().requires_grad_()
             self._sources = Sources(*(tensor.clone() for tensor in _two(sources)))
-            self._onward = parts.enter_context(record())
+            self._onward = parts.enter_context(capture())
             return self._mixed
 
         with work.precision(images.device), ExitStack() as parts:
-            self._to_the_mix = parts.enter_context(record())
+            self._to_the_mix = parts.enter_context(capture())
             with hooked(work.model, step.site, cut):
                 output = work.model.forward(images)
             loss = work.method.loss(output, self._sources, _fixed(step, images, targets))
@@ -164,12 +170,12 @@ class Inside:
             wanted = (self._mixed, *work.parameters)
             self._of_mixed, *self._after = torch.autograd.grad(loss, wanted, allow_unused=True)
         self._activations, self._of_own = activations.detach(), torch.zeros_like(activations)
-        with record() as self._back:
+        with capture() as self._back:
             self._before = torch.autograd.grad(
                 activations, work.parameters, self._of_own, allow_unused=True
             )
 
-    def replay(self, step: Step, inputs: Sequence[Tensor]) -> Found:
+    def replay(self, step: Step, inputs: Sequence[Tensor]) -> LossAndGrads:
         """Return loss and gradients of another batch; they are valid until the next replay.
 
         Raises

@@ -29,59 +29,59 @@ from mixbench.errors import UsageError
 
 
 @dataclass(frozen=True)
-class Ranks:
+class Distributed:
     """One process among those that train one model.
 
     Attributes
     ----------
     rank
         Its number; 0 for the one that writes.
-    number
-        Of processes.
+    world_size
+        The number of processes.
     """
 
     rank: int = 0
-    number: int = 1
+    world_size: int = 1
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the process that writes."""
         return self.rank == 0
 
     @property
     def rows(self) -> slice:
         """Return which rows of a batch are its own."""
-        return slice(self.rank, None, self.number)
+        return slice(self.rank, None, self.world_size)
 
     def gather(self, x: Tensor) -> Tensor:
         """Return the whole batch from every process's rows; gradients flow back to theirs."""
-        if self.number == 1:
+        if self.world_size == 1:
             return x
         whole: Tensor = _Gather.apply(x, self)
         return whole
 
     def mean(self, x: Tensor) -> Tensor:
         """Return the mean over the processes."""
-        if self.number == 1:
+        if self.world_size == 1:
             return x
         total = x.clone()
         dist.all_reduce(total)
-        return total / self.number
+        return total / self.world_size
 
-    def agree(self, flag: bool) -> bool:  # noqa: FBT001  # the answer of each process
+    def broadcast_flag(self, flag: bool) -> bool:  # noqa: FBT001  # the answer of each process
         """Return whether the first process says so."""
-        if self.number == 1:
+        if self.world_size == 1:
             return flag
         said = torch.tensor(int(flag))
         dist.broadcast(said, 0, group=_control())
         return bool(said)
 
-    def share(self, module: nn.Module, device: torch.device) -> nn.Module:
+    def wrap_ddp(self, module: nn.Module, device: torch.device) -> nn.Module:
         """Return the module with its gradients averaged over the processes.
 
         Batch norms take their statistics over the whole batch, too.
         """
-        if self.number == 1:
+        if self.world_size == 1:
             return module
         if device.type == "cuda":
             from timm import layers
@@ -107,15 +107,15 @@ class Ranks:
                 norm.register_forward_hook(own)
 
 
-ALONE = Ranks()
+SINGLE_PROCESS = Distributed()
 
 
 class _Gather(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, ranks: Ranks) -> Tensor:
-        ctx.ranks = ranks
+    def forward(ctx: Any, x: Tensor, distributed: Distributed) -> Tensor:
+        ctx.distributed = distributed
         x = x.contiguous()
-        parts = [torch.empty_like(x) for _ in range(ranks.number)]
+        parts = [torch.empty_like(x) for _ in range(distributed.world_size)]
         dist.all_gather(parts, x)
         return torch.stack(parts, 1).flatten(0, 1)  # row r of process p is row r * number + p
 
@@ -124,7 +124,7 @@ class _Gather(torch.autograd.Function):
         (gradient,) = gradients
         gradient = gradient.contiguous().clone()  # the one that came is not ours to change
         dist.all_reduce(gradient)
-        return gradient[ctx.ranks.rows], None
+        return gradient[ctx.distributed.rows], None
 
 
 _groups: list[Any] = []
@@ -138,14 +138,16 @@ def _control() -> Any:
 
 
 @contextmanager
-def joined(number: int, arguments: Sequence[str], peaceful: Container[int]) -> Iterator[Ranks]:
+def process_group(
+    number: int, arguments: Sequence[str], ok_exit_codes: Container[int]
+) -> Iterator[Distributed]:
     """Start the other processes if this is the first, and meet them; part at the end.
 
     Parameters
     ----------
     arguments
         Of ``python -m mixbench.worker``.
-    peaceful
+    ok_exit_codes
         Exit codes of the others with which this process goes on.
 
     Raises
@@ -154,7 +156,7 @@ def joined(number: int, arguments: Sequence[str], peaceful: Container[int]) -> I
         If torchrun started another number of processes.
     """
     if number == 1 and "RANK" not in os.environ:
-        yield ALONE
+        yield SINGLE_PROCESS
         return
     if "RANK" in os.environ and os.environ.get("WORLD_SIZE") != str(number):
         raise UsageError(
@@ -165,19 +167,19 @@ def joined(number: int, arguments: Sequence[str], peaceful: Container[int]) -> I
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
         os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": str(number)}
         for rank in range(1, number):
-            _start(rank, arguments, peaceful)
+            _start(rank, arguments, ok_exit_codes)
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     try:
-        yield Ranks(dist.get_rank(), dist.get_world_size())
+        yield Distributed(dist.get_rank(), dist.get_world_size())
     finally:
         _groups.clear()
         with suppress(RuntimeError):
             dist.destroy_process_group()
 
 
-def _start(rank: int, arguments: Sequence[str], peaceful: Container[int]) -> None:
+def _start(rank: int, arguments: Sequence[str], ok_exit_codes: Container[int]) -> None:
     """Start another process; if it ends with another code than these, this one does too."""
     process = subprocess.Popen(
         [sys.executable, "-m", "mixbench.worker", *arguments],
@@ -188,7 +190,7 @@ def _start(rank: int, arguments: Sequence[str], peaceful: Container[int]) -> Non
         code = process.wait()
         if code < 0:
             os.kill(os.getpid(), -code)
-        if code not in peaceful:
+        if code not in ok_exit_codes:
             os._exit(code)  # the others wait for it in a collective, for ever
 
     threading.Thread(target=watch, daemon=True).start()

@@ -7,17 +7,17 @@ from time import perf_counter
 from typing import Literal, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from mixbench.contract import Method, Score, Split, Task
+from mixbench.contract import Backbone, Method, Score, Split, Task
 from mixbench.streams import stream_seed
-from mixbench.train.distributed import ALONE, Ranks
+from mixbench.train.distributed import SINGLE_PROCESS, Distributed
 from mixbench.train.loading import batches
 
 Point = Literal["last", "best_validation", "median_tail"]
 
 
-class Trail(Protocol):
+class PredictionCache(Protocol):
     """Where a prediction leaves its batches, so that another attempt goes on after the last."""
 
     def kept(self, device: torch.device) -> dict[int, dict[str, Tensor]]:
@@ -33,12 +33,12 @@ class Trail(Protocol):
 @torch.no_grad()
 def predict(  # noqa: PLR0913  # all that a prediction depends on
     task: Task,
-    model: nn.Module,
+    model: Backbone,
     method: Method,
     split: Split,
     workers: int = 0,
-    ranks: Ranks = ALONE,
-    trail: Trail | None = None,
+    distributed: Distributed = SINGLE_PROCESS,
+    cache: PredictionCache | None = None,
 ) -> dict[str, Tensor]:
     """Return the predictions for every item of a split, in order, on the CPU.
 
@@ -48,17 +48,19 @@ def predict(  # noqa: PLR0913  # all that a prediction depends on
 
     Parameters
     ----------
-    trail
+    cache
         Of one process alone.
     """
     modes = model.training, method.training
     model.eval()
     method.eval()
     number = len(split)
-    even = -(-number // ranks.number) * ranks.number  # every rank predicts as many
-    own = torch.arange(even).clamp_max(number - 1)[ranks.rows]
+    even = (
+        -(-number // distributed.world_size) * distributed.world_size
+    )  # every rank predicts as many
+    own = torch.arange(even).clamp_max(number - 1)[distributed.rows]
     chunks = own.split(task.evaluation_batch)
-    parts = trail.kept(next(model.parameters()).device) if trail else {}
+    parts = cache.kept(next(model.parameters()).device) if cache else {}
     todo = [n for n in range(len(chunks)) if n not in parts]
     asked = ((chunks[n], None) for n in todo)
     with closing(batches(split, asked, workers)) as images, torch.random.fork_rng():
@@ -67,14 +69,14 @@ def predict(  # noqa: PLR0913  # all that a prediction depends on
             clock = perf_counter()
             targets = split.targets[chunks[n]].to(batch.device)
             parts[n] = task.predict(model, method.predict, batch, targets)
-            if trail:
-                trail.note(n, parts[n], clock)
-                trail.tell(len(parts), len(chunks))
+            if cache:
+                cache.note(n, parts[n], clock)
+                cache.tell(len(parts), len(chunks))
     model.train(modes[0])
     method.train(modes[1])
     ordered = [parts[n] for n in range(len(chunks))]
     return {
-        name: ranks.gather(torch.cat([part[name] for part in ordered]))[:number].cpu()
+        name: distributed.gather(torch.cat([part[name] for part in ordered]))[:number].cpu()
         for name in ordered[0]
     }
 

@@ -19,11 +19,21 @@ from torch import Tensor, nn
 from mixbench.contract import Step
 from mixbench.declare import Recipe
 from mixbench.errors import MixbenchError
-from mixbench.train.cuda_graphs import AtInput, Found, Inside, Recorder, Work
+from mixbench.train.cuda_graphs import (
+    GraphBackend,
+    HiddenMixGraph,
+    InputMixGraph,
+    LossAndGrads,
+    StepComputation,
+)
 from mixbench.train.mixing import SharedStep, StepResult, choose_site
 
-PLAIN_STEPS, COMPARED_STEPS = 2, 8  # of each shape: before the recording, and beside it
-TOLERANCE, HALF_TOLERANCE, TINY = 1e-3, 2e-2, 1e-5  # of what was recorded: other orders of sums
+WARMUP_STEPS, VALIDATION_STEPS = 2, 8  # of each shape: before the recording, and beside it
+TOLERANCE, BFLOAT16_TOLERANCE, ABSOLUTE_TOLERANCE = (
+    1e-3,
+    2e-2,
+    1e-5,
+)  # of what was recorded: other orders of sums
 Key = tuple[str | torch.Size | torch.dtype, ...]
 
 
@@ -35,7 +45,7 @@ class Gradients(Protocol):
         ...
 
 
-class Computed:
+class EagerGradients:
     """Gradients computed anew in every step.
 
     Parameters
@@ -58,7 +68,7 @@ class Computed:
         return StepResult(loss.detach(), num_images)
 
 
-class Replayed:
+class GraphGradients:
     """Gradients replayed from a recording, one for every site and every shape of batch.
 
     The first steps of a kind are computed; the next ones are both computed and replayed, and what
@@ -69,73 +79,77 @@ class Replayed:
     ----------
     shared
         Model and method of this process alone.
-    say
+    log
         Told once of every kind of step what became of it.
     """
 
     def __init__(
-        self, shared: SharedStep, recipe: Recipe, recorder: Recorder, say: Callable[[str], None]
+        self, shared: SharedStep, recipe: Recipe, backend: GraphBackend, log: Callable[[str], None]
     ) -> None:
-        self._shared, self._recorder, self._say = shared, recorder, say
+        self._shared, self._backend, self._log = shared, backend, log
         half = recipe.precision == "bfloat16"
-        self._tolerance = HALF_TOLERANCE if half else TOLERANCE
-        self._work = Work(shared, half=half)
-        self._computed = Computed(shared, recipe)
+        self._tolerance = BFLOAT16_TOLERANCE if half else TOLERANCE
+        self._work = StepComputation(shared, half=half)
+        self._eager = EagerGradients(shared, recipe)
         self._seen: Counter[Key] = Counter()
-        self._recorded: dict[Key, AtInput | Inside | None] = {}
+        self._graphs: dict[Key, InputMixGraph | HiddenMixGraph | None] = {}
 
     def __call__(self, step: Step) -> StepResult:
         """Pass a batch forward and backward, mixed on the way."""
         method, drawn = self._shared.method, step.rng.get_state()
         choose_site(method, step)
-        compute: Callable[[], Found]
+        compute: Callable[[], LossAndGrads]
         if step.site == "input":
             mixed, sources = method.mix(step.images, step)
-            inputs = [mixed, *sources, _rounded_up(step.targets)]
+            inputs = [mixed, *sources, _padded(step.targets)]
             compute = partial(self._work.at_input, step, inputs)
         else:
             inputs = [step.images, step.targets]
             compute = partial(self._compute, step, drawn)
-        loss, *gradients = self._found(step, inputs, compute)
+        loss, *gradients = self._loss_and_grads(step, inputs, compute)
         for parameter, gradient in zip(self._work.parameters, gradients, strict=True):
             parameter.grad = gradient
         assert loss is not None
-        return StepResult(loss, len(inputs[0]) + step.num_looked_at)
+        return StepResult(loss, len(inputs[0]) + step.num_saliency_images)
 
-    def _compute(self, step: Step, drawn: Tensor) -> Found:
+    def _compute(self, step: Step, drawn: Tensor) -> LossAndGrads:
         """Compute a step anew that mixes inside the model."""
         step.rng.set_state(drawn)
-        loss = self._computed(step).loss
+        loss = self._eager(step).loss
         return [loss, *(parameter.grad for parameter in self._work.parameters)]
 
-    def _found(self, step: Step, inputs: list[Tensor], compute: Callable[[], Found]) -> Found:
+    def _loss_and_grads(
+        self, step: Step, inputs: list[Tensor], compute: Callable[[], LossAndGrads]
+    ) -> LossAndGrads:
         """Return the step's loss and gradients, by whichever way is due."""
         key = (step.site, *(part for tensor in inputs for part in (tensor.shape, tensor.dtype)))
         self._seen[key] += 1
-        if self._seen[key] > PLAIN_STEPS and key not in self._recorded:
-            self._recorded[key] = self._record(step, inputs)
-        recording = self._recorded.get(key)
-        if recording is None:
+        if self._seen[key] > WARMUP_STEPS and key not in self._graphs:
+            self._graphs[key] = self._capture(step, inputs)
+        graph = self._graphs.get(key)
+        if graph is None:
             return compute()
-        if self._seen[key] > PLAIN_STEPS + COMPARED_STEPS:
-            return recording.replay(step, inputs)
-        with self._left_alone(step):
-            replayed = [t if t is None else t.clone() for t in recording.replay(step, inputs)]
+        if self._seen[key] > WARMUP_STEPS + VALIDATION_STEPS:
+            return graph.replay(step, inputs)
+        with self._without_side_effects(step):
+            replayed = [t if t is None else t.clone() for t in graph.replay(step, inputs)]
             replayed += [buffer.clone() for buffer in self._shared.buffers()]
         computed = compute()
-        alike = partial(_alike, tolerance=self._tolerance)
+        alike = partial(_close, tolerance=self._tolerance)
         if not all(map(alike, replayed, [*computed, *self._shared.buffers()])):
-            self._recorded[key] = None
-            self._say(
+            self._graphs[key] = None
+            self._log(
                 "the step is not recorded: replayed, it has other gradients. Its loss depends on "
                 "numbers of the host; see the contract of methods."
             )
-        elif self._seen[key] == PLAIN_STEPS + COMPARED_STEPS:
+        elif self._seen[key] == WARMUP_STEPS + VALIDATION_STEPS:
             shape = tuple(inputs[0].shape)
-            self._say(f"the step is recorded, mixed at {step.site}, for batches of {shape}")
+            self._log(f"the step is recorded, mixed at {step.site}, for batches of {shape}")
         return computed
 
-    def _record(self, step: Step, inputs: Sequence[Tensor]) -> AtInput | Inside | None:
+    def _capture(
+        self, step: Step, inputs: Sequence[Tensor]
+    ) -> InputMixGraph | HiddenMixGraph | None:
         """Record a step, or say why that cannot be.
 
         Raises
@@ -143,17 +157,17 @@ class Replayed:
         MixbenchError
             If it fails, although nothing stood against it.
         """
-        kind = AtInput if step.site == "input" else Inside
+        kind = InputMixGraph if step.site == "input" else HiddenMixGraph
         try:
-            with self._left_alone(step):
-                kind(self._work, self._recorder.rehearse, step, inputs)
+            with self._without_side_effects(step):
+                kind(self._work, self._backend.check_capturable, step, inputs)
         except RuntimeError as error:
-            self._say(f"the step is not recorded, mixed at {step.site}: {_line(error)}")
+            self._log(f"the step is not recorded, mixed at {step.site}: {_line(error)}")
             return None
         gc.collect()  # what is left of earlier steps may belong to other streams
         try:
-            with self._left_alone(step):
-                return kind(self._work, self._recorder.record, step, inputs)
+            with self._without_side_effects(step):
+                return kind(self._work, self._backend.capture, step, inputs)
         except RuntimeError as error:  # torch is in no state to go on
             raise MixbenchError(
                 f"The step could not be recorded, mixed at {step.site} ({_line(error)}): train it "
@@ -161,22 +175,22 @@ class Replayed:
             ) from error
 
     @contextmanager
-    def _left_alone(self, step: Step) -> Iterator[None]:
+    def _without_side_effects(self, step: Step) -> Iterator[None]:
         """Undo what work does to buffers, streams and counters."""
         buffers, device = [*self._shared.buffers()], step.images.device
         before = [buffer.clone() for buffer in buffers]
-        drawn, looked_at = step.rng.get_state(), step.num_looked_at
+        drawn, looked_at = step.rng.get_state(), step.num_saliency_images
         try:
             with torch.random.fork_rng([device] if device.type == "cuda" else []):
                 yield
         finally:
             step.rng.set_state(drawn)
-            step.num_looked_at = looked_at
+            step.num_saliency_images = looked_at
             for buffer, old in zip(buffers, before, strict=True):
                 buffer.copy_(old)
 
 
-def _rounded_up(targets: Tensor) -> Tensor:
+def _padded(targets: Tensor) -> Tensor:
     """Return targets with more of them, which nothing names: a power of two.
 
     Methods that draw more images draw as many as it happens; every number would be a shape.
@@ -190,9 +204,9 @@ def _line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _alike(one: Tensor | None, other: Tensor | None, *, tolerance: float) -> bool:
+def _close(one: Tensor | None, other: Tensor | None, *, tolerance: float) -> bool:
     """Tell whether tensors differ by rounding alone: as wholes, since single sums may cancel."""
     if one is None or other is None:
         return one is other
     far = (one.double() - other.double()).norm()
-    return bool(far <= tolerance * other.double().norm() + TINY)
+    return bool(far <= tolerance * other.double().norm() + ABSOLUTE_TOLERANCE)

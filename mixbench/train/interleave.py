@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 
-class Turns:
+class Interleaver:
     """Whose turn it is, of numbered runs."""
 
     def __init__(self, number: int) -> None:
@@ -28,7 +28,7 @@ class Turns:
                 self._waiting.remove(run)
                 self._changed.notify_all()
 
-    def hand_over(self, run: int) -> None:
+    def yield_turn(self, run: int) -> None:
         """Let each of the others do a step."""
         with self._changed:
             self._waiting.append(self._waiting.pop(0))
@@ -40,16 +40,16 @@ class Turns:
             self._changed.wait_for(lambda: self._waiting[0] == run)
 
 
-def in_turns(works: Sequence[Callable[[Callable[[], None]], None]]) -> None:
+def run_interleaved(works: Sequence[Callable[[Callable[[], None]], None]]) -> None:
     """Do several works, each of which is given what hands over to the next; wait for all.
 
     What one of them raises is its own matter: a work must not raise.
     """
-    turns = Turns(len(works))
+    turns = Interleaver(len(works))
 
     def one(run: int) -> None:
         with turns.taken(run), _own_stream():
-            works[run](lambda: turns.hand_over(run))
+            works[run](lambda: turns.yield_turn(run))
 
     threads = [threading.Thread(target=one, args=(run,)) for run in range(len(works))]
     for thread in threads:

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mixbench.contract import Split
 from mixbench.errors import DataError
-from mixbench.train.distributed import ALONE, Ranks
+from mixbench.train.distributed import SINGLE_PROCESS, Distributed
 from mixbench.vision.images.splits import StreamedSplit
 
 Request = tuple[Tensor, torch.Generator | None]  # which items, and what augments them
@@ -18,7 +18,10 @@ Work = tuple[Tensor, Tensor | None]
 
 
 def batches(
-    split: Split, requests: Iterable[Request], workers: int, ranks: Ranks = ALONE
+    split: Split,
+    requests: Iterable[Request],
+    workers: int,
+    distributed: Distributed = SINGLE_PROCESS,
 ) -> Generator[Tensor, None, None]:
     """Yield the images of every request, normalised, on the split's device.
 
@@ -30,7 +33,7 @@ def batches(
     workers
         Processes that read files ahead; with none, this process reads. What lies in memory needs
         none.
-    ranks
+    distributed
         Each of them reads its rows from files, and has those of the others sent.
 
     Raises
@@ -48,7 +51,7 @@ def batches(
         for index, rng in requests:
             draws = split.draw(len(index), rng)
             asked.append(draws)
-            yield index[ranks.rows], None if draws is None else draws[ranks.rows]
+            yield index[distributed.rows], None if draws is None else draws[distributed.rows]
 
     fetch = Fetch(split)
     fetched: Iterable[Tensor | DataError] = map(fetch.__getitem__, work())
@@ -63,7 +66,7 @@ def batches(
         for images in fetched:
             if isinstance(images, DataError):
                 raise images
-            whole = ranks.gather(images.to(split.device, non_blocking=True))
+            whole = distributed.gather(images.to(split.device, non_blocking=True))
             yield split.finish(whole, asked.pop(0))
     finally:
         del fetched  # which ends the readers; an exception's traceback would keep it and them

@@ -51,7 +51,7 @@ def train(setup: Setup, journal: Journal) -> Run:
     start = _restore(run, journal.restore())
     ahead: deque[Tensor] = deque()  # which items the batches consist of that are being read
     asked = _requests(run, start, ahead)
-    reading = batches(run.train, asked, setup.workers, setup.ranks)
+    reading = batches(run.train, asked, setup.workers, setup.distributed)
     with closing(reading) as images:
         for step, batch in enumerate(images, start):
             _train_on(run, step, batch, run.train.targets[ahead.popleft()].to(setup.device))
@@ -65,7 +65,7 @@ def _train_on(run: Run, step: int, batch: Tensor, targets: Tensor) -> None:
     """Mix a batch, and take a step of the optimiser."""
     setup = run.setup
     # Dropout, and what is like it, draws from the generator of the process.
-    torch.manual_seed(stream_seed(setup.seed, "layer", step) + setup.ranks.rank)
+    torch.manual_seed(stream_seed(setup.seed, "layer", step) + setup.distributed.rank)
     state = Step(
         batch,
         targets,
@@ -79,7 +79,7 @@ def _train_on(run: Run, step: int, batch: Tensor, targets: Tensor) -> None:
     for group in run.optimizer.param_groups:
         group["lr"] = group["speed"] * learning_rate(setup.recipe, step, run.num_steps)
     run.optimizer.step()
-    run.losses[step % run.steps_per_epoch] = setup.ranks.mean(loss)
+    run.losses[step % run.steps_per_epoch] = setup.distributed.mean(loss)
     run.counters.images += num_images
 
 
@@ -109,7 +109,7 @@ def _end_epoch(run: Run, epoch: int, journal: Journal) -> None:
     _tick(run, "train_s")
     setup = run.setup
     predictions = predict(
-        setup.task, run.model, setup.method, run.validation, setup.workers, setup.ranks
+        setup.task, run.model, setup.method, run.validation, setup.workers, setup.distributed
     )
     scores = setup.task.score(predictions, run.validation.targets)
     row = {"epoch": epoch, "loss": float(run.losses.mean())}

@@ -3,9 +3,8 @@
 from typing import Any
 
 import torch
-from torch import nn
 
-from mixbench.contract import Method
+from mixbench.contract import Backbone, Method
 from mixbench.declare import Recipe
 
 
@@ -23,12 +22,12 @@ def make_optimizer(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.
     )
 
 
-def parameter_groups(model: nn.Module, method: Method, recipe: Recipe) -> list[dict[str, Any]]:
+def parameter_groups(model: Backbone, method: Method, recipe: Recipe) -> list[dict[str, Any]]:
     """Return what is optimised, by how fast it learns, in parts of the recipe's rate."""
-    fast = [model.get_submodule(name) for name in getattr(model, "fast", ("classifier",))]
-    chosen = {id(p) for module in (*fast, method) for p in module.parameters()}
+    head_modules = [model.get_submodule(name) for name in model.head_modules]
+    chosen = {id(p) for module in (*head_modules, method) for p in module.parameters()}
     parameters = [*model.parameters(), *method.parameters()]
     return [
         {"params": [p for p in parameters if (id(p) in chosen) == is_fast], "speed": speed}
-        for is_fast, speed in ((False, 1.0), (True, recipe.fast_lr))
+        for is_fast, speed in ((False, 1.0), (True, recipe.head_lr_mult))
     ]

@@ -7,15 +7,15 @@ from time import perf_counter
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from mixbench.contract import Method, Part, Split, Task
+from mixbench.contract import Backbone, Method, Part, Split, Task
 from mixbench.declare import Recipe
 from mixbench.errors import BadParameter
 from mixbench.streams import stream_seed
 from mixbench.train.cuda_graphs import CudaGraphs
-from mixbench.train.distributed import ALONE, Ranks
-from mixbench.train.gradients import Computed, Gradients, Replayed
+from mixbench.train.distributed import SINGLE_PROCESS, Distributed
+from mixbench.train.gradients import EagerGradients, Gradients, GraphGradients
 from mixbench.train.mixing import SharedStep
 from mixbench.train.optimizer import make_optimizer, parameter_groups
 
@@ -37,7 +37,7 @@ class Setup:
         Its name.
     workers
         Processes that read images ahead.
-    ranks
+    distributed
         The processes that train the model together.
     trained
         The models that the task starts from, by role.
@@ -45,7 +45,7 @@ class Setup:
         Of the data, which this run finds, or leaves for others.
     cuda_graphs
         Whether training steps are captured as CUDA graphs.
-    say
+    log
         Tells whoever reads the log.
     """
 
@@ -57,11 +57,11 @@ class Setup:
     folder: Path
     device: torch.device
     workers: int = 0
-    ranks: Ranks = ALONE
-    trained: Mapping[str, nn.Module] = field(default_factory=dict)
+    distributed: Distributed = SINGLE_PROCESS
+    trained: Mapping[str, Backbone] = field(default_factory=dict)
     parts: Parts = field(default_factory=dict)
     cuda_graphs: bool = False
-    say: Callable[[str], None] = lambda _: None
+    log: Callable[[str], None] = lambda _: None
 
 
 @dataclass
@@ -86,7 +86,7 @@ class Run:
     """A run in progress."""
 
     setup: Setup
-    model: nn.Module
+    model: Backbone
     gradients: Gradients
     optimizer: torch.optim.Optimizer
     train: Split
@@ -126,7 +126,7 @@ def begin(setup: Setup) -> Run:
     setup.task.start(model, setup.trained)
     model.to(device).to(memory_format=MEMORY[recipe.memory_format])
     setup.method.to(device)
-    shared = SharedStep(model.train(), setup.method, setup.ranks)
+    shared = SharedStep(model.train(), setup.method, setup.distributed)
     gradients = _gradients(setup, shared)
     if recipe.compile:
         model.compile()
@@ -152,20 +152,20 @@ def _part(setup: Setup, name: Part) -> Split:
 
 def _gradients(setup: Setup, shared: SharedStep) -> Gradients:
     """Return how a step's gradients come about."""
-    if setup.cuda_graphs and setup.device.type == "cuda" and setup.ranks.number == 1:
-        return Replayed(shared, setup.recipe, CudaGraphs(), setup.say)
+    if setup.cuda_graphs and setup.device.type == "cuda" and setup.distributed.world_size == 1:
+        return GraphGradients(shared, setup.recipe, CudaGraphs(), setup.log)
     if setup.cuda_graphs:
-        setup.say("steps are not recorded: that needs one process, on a GPU.")
-    return Computed(setup.ranks.share(shared, setup.device), setup.recipe)
+        setup.log("steps are not recorded: that needs one process, on a GPU.")
+    return EagerGradients(setup.distributed.wrap_ddp(shared, setup.device), setup.recipe)
 
 
-def weights(model: nn.Module, method: Method) -> State:
+def weights(model: Backbone, method: Method) -> State:
     """Return everything that evaluation needs: the model's and the method's tensors."""
     parts = {"model": model.state_dict(), "method": method.state_dict()}
     return {f"{part}.{name}": t for part, state in parts.items() for name, t in state.items()}
 
 
-def load_weights(model: nn.Module, method: Method, state: Mapping[str, Tensor]) -> None:
+def load_weights(model: Backbone, method: Method, state: Mapping[str, Tensor]) -> None:
     """Put back what `weights` returned."""
     parts = {
         part: {n.removeprefix(part): t for n, t in state.items() if n.startswith(part)}

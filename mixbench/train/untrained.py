@@ -5,15 +5,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from torch import nn
 
-from mixbench.contract import Method, Preparation, Task, Trained
+from mixbench.contract import Backbone, Method, Preparation, Task, Trained
 from mixbench.declare import Recipe
 
 Make = Callable[[], Method]
 
 
-def bound(method: Method, task: Task, model: str) -> nn.Module:
+def bound(method: Method, task: Task, model: str) -> Backbone:
     """Return a model of the task, always the same weights, with the method bound to it."""
     with torch.random.fork_rng():
         torch.manual_seed(0)

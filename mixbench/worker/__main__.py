@@ -26,7 +26,7 @@ from mixbench.storage.store import Store
 from mixbench.worker.protocol import DONE, FAILED, FULL, INPUT_DAMAGED, LIFELINE, STOPPED
 
 if TYPE_CHECKING:
-    from mixbench.train.distributed import Ranks
+    from mixbench.train.distributed import Distributed
     from mixbench.train.setup import Parts
 
 
@@ -37,7 +37,7 @@ def main() -> int:
     store = Store(Path(root))
     if len(keys) > 1:
         return _pack(store, keys)
-    if not _leads():  # the first process holds the lease for all
+    if not _is_main():  # the first process holds the lease for all
         return DONE if store.finished(keys[0]) else _guarded(store, keys[0], Shared())
     return _leased(store, keys[0], Shared())
 
@@ -47,7 +47,7 @@ class Shared:
     """What runs of one process have in common, and how one hands over to the next."""
 
     number: int = 1
-    hand_over: Callable[[], None] = lambda: None
+    yield_turn: Callable[[], None] = lambda: None
     parts: "Parts" = field(default_factory=dict)
     stop: list[Callable[[], None]] = field(default_factory=list)
     stopped: threading.Event = field(default_factory=threading.Event)
@@ -69,15 +69,15 @@ class Shared:
 
 def _pack(store: Store, keys: Sequence[str]) -> int:
     """Run several trainings in turns; each leaves a word of its own for the launcher."""
-    from mixbench.train.interleave import in_turns
+    from mixbench.train.interleave import run_interleaved
 
     shared = Shared(len(keys))
     signal.signal(signal.SIGTERM, shared.end)
 
-    def work(key: str, hand_over: Callable[[], None]) -> None:
-        _leased(store, key, replace(shared, hand_over=hand_over))
+    def work(key: str, yield_turn: Callable[[], None]) -> None:
+        _leased(store, key, replace(shared, yield_turn=yield_turn))
 
-    in_turns([partial(work, key) for key in keys])
+    run_interleaved([partial(work, key) for key in keys])
     return DONE if all(store.finished(key) for key in keys) else FAILED
 
 
@@ -102,7 +102,7 @@ def _guarded(store: Store, key: str, shared: Shared) -> int:
     except StoreFull as error:
         code = _say(error, FULL)
     except DamagedStage as error:
-        store.put_aside(error.key)
+        store.quarantine(error.key)
         code = _say(error, INPUT_DAMAGED)
     except Diverged as error:
         code = _fail(store, key, Failure("diverged", str(error)))
@@ -119,32 +119,34 @@ def _guarded(store: Store, key: str, shared: Shared) -> int:
 def _run(store: Store, key: str, shared: Shared) -> int:
     """Do the work and publish it."""
     from mixbench.train.checkpoints import Stopped
-    from mixbench.train.distributed import ALONE, joined
+    from mixbench.train.distributed import SINGLE_PROCESS, process_group
     from mixbench.worker.stages import check_code
 
     spec = store.spec(key)
     _log(f"{now()} {spec.stage.kind} {spec.stage.label} {key}")
     check_code(spec.stage)
-    if _leads():
+    if _is_main():
         (store.work(key) / "failure.json").unlink(missing_ok=True)
     try:
         if spec.stage.kind != "train":
-            if _leads():
-                _work(store, key, spec, ALONE, shared)
+            if _is_main():
+                _work(store, key, spec, SINGLE_PROCESS, shared)
             return DONE
-        with joined(spec.options.processes, sys.argv[1:], {DONE, STOPPED}) as ranks:
-            _work(store, key, spec, ranks, shared)
+        with process_group(spec.options.processes, sys.argv[1:], {DONE, STOPPED}) as distributed:
+            _work(store, key, spec, distributed, shared)
     except Stopped:
         return STOPPED
     return DONE
 
 
-def _leads() -> bool:
+def _is_main() -> bool:
     """Return whether this is the stage's first process."""
     return os.environ.get("RANK", "0") == "0"
 
 
-def _work(store: Store, key: str, spec: StageSpec, ranks: "Ranks", shared: Shared) -> None:
+def _work(
+    store: Store, key: str, spec: StageSpec, distributed: "Distributed", shared: Shared
+) -> None:
     """Do the work with the other processes of the stage; the first one publishes it."""
     from mixbench.train.checkpoints import DiskJournal
     from mixbench.worker import environment
@@ -156,22 +158,22 @@ def _work(store: Store, key: str, spec: StageSpec, ranks: "Ranks", shared: Share
     device = environment.device()
     environment.configure_torch(stage.identity.run.recipe if stage.identity.run else None)
     every = spec.options.checkpoint_every
-    journal = DiskJournal(work, every, _log, ranks, shared.hand_over)
+    journal = DiskJournal(work, every, _log, distributed, shared.yield_turn)
     shared.on_stop(lambda: setattr(journal, "stop", True))
-    if ranks.leads:
+    if distributed.is_main:
         shutil.rmtree(built, ignore_errors=True)
         built.mkdir()
     started = now()
-    uuids = environment.gpu_uuids(device) if ranks.leads else []
+    uuids = environment.gpu_uuids(device) if distributed.is_main else []
     before_mj = environment.gpu_energy_mj(uuids)
-    job = Job(stage, spec.options, store, journal, built, device, ranks, shared.parts)
+    job = Job(stage, spec.options, store, journal, built, device, distributed, shared.parts)
     done = WORK[stage.kind](job)
     if done is None:
         return
     host, gpu = environment.peak_memory_gib(device)
-    gpus = ranks.number if device.type == "cuda" else 0
+    gpus = distributed.world_size if device.type == "cuda" else 0
     # What earlier attempts used was not noted, nor what GPUs of other machines do.
-    known = not journal.resumed_at and ranks.number <= max(len(uuids), 1)
+    known = not journal.resumed_at and distributed.world_size <= max(len(uuids), 1)
     after_mj = environment.gpu_energy_mj(uuids) if known else None
     manifest = Manifest(
         key=key,

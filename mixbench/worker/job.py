@@ -7,9 +7,8 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from torch import nn
 
-from mixbench.contract import Method, Task, Trained
+from mixbench.contract import Backbone, Method, Task, Trained
 from mixbench.contract.loading import load_method
 from mixbench.contract.loading import make_task as registered_task
 from mixbench.declare.facts import ParameterValue
@@ -20,7 +19,7 @@ from mixbench.storage.manifest import TrainingResult
 from mixbench.storage.spec import ExecutionOptions, Role, Stage
 from mixbench.storage.store import Store
 from mixbench.train.checkpoints import DiskJournal
-from mixbench.train.distributed import ALONE, Ranks
+from mixbench.train.distributed import SINGLE_PROCESS, Distributed
 from mixbench.train.setup import MEMORY, Parts, Setup, load_weights
 
 
@@ -42,7 +41,7 @@ class Job:
     journal: DiskJournal
     built: Path
     device: torch.device
-    ranks: Ranks = ALONE
+    distributed: Distributed = SINGLE_PROCESS
     parts: Parts = field(default_factory=dict)
 
     @cached_property
@@ -69,12 +68,12 @@ class Job:
             seed=run.seed,
             folder=self.data,
             device=self.device,
-            workers=-(-self.options.workers // self.ranks.number),
-            ranks=self.ranks,
+            workers=-(-self.options.workers // self.distributed.world_size),
+            distributed=self.distributed,
             trained={r: self.trained(r).model for r in inputs if r in self.task.needs},
             parts=self.parts,
             cuda_graphs=self.options.cuda_graphs,
-            say=self.journal.say,
+            log=self.journal.log,
         )
 
     def trained(self, role: str) -> Trained:
@@ -122,7 +121,7 @@ def make_method(stage: Stage) -> Method:
     return load_method(card)(**parameters_of(stage, "method"))
 
 
-def revive(stage: Stage, device: torch.device) -> tuple[nn.Module, Method]:
+def revive(stage: Stage, device: torch.device) -> tuple[Backbone, Method]:
     """Return a stage's model and method, bound, on the device, with weights to be loaded."""
     task, method = make_task(stage), make_method(stage)
     model = task.build(stage.run.model)
@@ -132,7 +131,7 @@ def revive(stage: Stage, device: torch.device) -> tuple[nn.Module, Method]:
 
 
 def give_weights(
-    stage: Stage, store: Store, trained: tuple[nn.Module, Method], name: str = ""
+    stage: Stage, store: Store, trained: tuple[Backbone, Method], name: str = ""
 ) -> None:
     """Give an evaluated model and its method the weights that training kept, or given ones.
 
@@ -147,7 +146,7 @@ def give_weights(
         make_task(stage).start(trained[0], {})
 
 
-def take_weights(key: str, store: Store, trained: tuple[nn.Module, Method], name: str = "") -> None:
+def take_weights(key: str, store: Store, trained: tuple[Backbone, Method], name: str = "") -> None:
     """Give a model and its method the weights that a training stage kept: of its last epoch."""
     model, method = trained
     name = name or f"epoch-{training_result(key, store).tail[-1]}"

@@ -21,7 +21,7 @@ from mixbench.records.stage_metrics import METRICS, ScoreFacts, StageMetrics
 from mixbench.storage.files import write_json
 from mixbench.storage.manifest import StageCost, TrainingResult
 from mixbench.storage.spec import Stage, StageKind
-from mixbench.train.checkpoints import DiskTrail
+from mixbench.train.checkpoints import DiskPredictionCache
 from mixbench.train.evaluation import at_points, predict
 from mixbench.train.loop import train
 from mixbench.worker.job import Job, card_of, give_weights, revive, training_result
@@ -91,7 +91,7 @@ def train_stage(job: Job) -> Work | None:
     """Train, and keep the weights of the best and of the last epochs and the learning curve."""
     setup = job.setup()
     run = train(setup, job.journal)
-    if not job.ranks.leads:
+    if not job.distributed.is_main:
         return None
     # Links: an attempt that fails from here on must still find the weights of the last epochs.
     shutil.copytree(job.journal.kept, job.built / "weights", copy_function=os.link)
@@ -124,8 +124,8 @@ def evaluate(job: Job) -> Work:
         if number == 0:
             test = job.task.precompute_frozen(model, test)
         folder = job.journal.work / "predictions" / str(epoch)
-        trail = DiskTrail(folder, job.journal.report, number, len(epochs))
-        predictions = predict(job.task, model, method, test, job.options.workers, trail=trail)
+        cache = DiskPredictionCache(folder, job.journal.report, number, len(epochs))
+        predictions = predict(job.task, model, method, test, job.options.workers, cache=cache)
         scores[epoch] = job.task.score(predictions, test.targets)
     save_file({**predictions, "targets": test.targets}, job.built / "predictions.safetensors")
     metrics = StageMetrics(

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from mixbench.contract import Output, Part, Predictions, Score, Split, Task
+from mixbench.contract import Backbone, Output, Part, Predictions, Score, Split, Task
 from mixbench.declare import (
     COCO_2014_ARCHIVES,
     COCO_2014_IMAGE_ARCHIVES,
@@ -96,11 +96,11 @@ class CocoCaptions(Task):
         licence="annotations CC BY 4.0; photographs of their authors (Flickr)",
         url="https://cs.stanford.edu/people/karpathy/deepimagesent/",
         files={"dataset_coco.json": ""},
-        trees={"train2014": 82783, "val2014": 40504},
+        file_counts={"train2014": 82783, "val2014": 40504},
         archives=COCO_2014_IMAGE_ARCHIVES,
-        by_hand="Put dataset_coco.json, of caption_datasets.zip, into the data's folder. Its "
+        manual_steps="Put dataset_coco.json, of caption_datasets.zip, into the data's folder. Its "
         "page no longer has it; copies are widely used, and no checksum is published.",
-        lies_with="coco2014",
+        shares_folder_with="coco2014",
     )
     variants = {
         "karpathy": data,
@@ -113,9 +113,9 @@ class CocoCaptions(Task):
                 "annotations/captions_train2014.json": "",
                 "annotations/captions_val2014.json": "",
             },
-            trees={"train2014": 82783, "val2014": 40504},
+            file_counts={"train2014": 82783, "val2014": 40504},
             archives=COCO_2014_ARCHIVES,
-            lies_with="coco2014",
+            shares_folder_with="coco2014",
         ),
     }
     synthetic = Synthetic(train=60, test=20, protocols=("quick",))
@@ -130,7 +130,7 @@ class CocoCaptions(Task):
         Metric("bleu3", "%", higher_is_better=True),
         Metric("rouge_l", "%", higher_is_better=True),
         Metric("cider_d", "points", higher_is_better=True),
-        Metric("blind_bleu4", "%", higher_is_better=True, floor=True),
+        Metric("blind_bleu4", "%", higher_is_better=True, trivial_baseline=True),
     )
     models = SMALL_NETS
     takes_timm = True
@@ -188,17 +188,17 @@ class CocoCaptions(Task):
         self._said: dict[tuple[Path, Part], list[Told]] = {}
         self._vocabularies: dict[Path, Vocabulary] = {}
 
-    def build(self, model: str) -> nn.Module:
+    def build(self, model: str) -> Backbone:
         """Return a backbone with a decoder of its pooled features."""
         encoder = build(model, classes=1, size=self.image_size)
         encoder.classifier.requires_grad_(False)  # noqa: FBT003  # it takes no part
         return Captioner(encoder, **self._decoder, dropout=self._dropout, frozen=self.frozen)
 
-    def start(self, model: nn.Module, trained: Mapping[str, nn.Module]) -> None:
+    def start(self, model: Backbone, trained: Mapping[str, Backbone]) -> None:
         """Start the encoder from the weights that `weights` names."""
         start_from(model.get_submodule("encoder"), self.weights, trained)
 
-    def precompute_frozen(self, model: nn.Module, split: Split) -> Split:
+    def precompute_frozen(self, model: Backbone, split: Split) -> Split:
         """Return the features of a part's images, if they never change."""
         if not (self.frozen and self.plain and isinstance(split, CaptionSplit)):
             return split
@@ -257,7 +257,7 @@ class CocoCaptions(Task):
 
     def predict(
         self,
-        model: nn.Module,
+        model: Backbone,
         read: Callable[[Output], Tensor],
         images: Tensor,
         targets: Tensor,  # noqa: ARG002  # captions are told without them

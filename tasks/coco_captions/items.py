@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mixbench.vision.images.splits import IMAGENET_PIXELS, StreamedSplit
+from mixbench.vision.images.splits import IMAGENET_NORMALIZATION, StreamedSplit
 
 
 class Told(NamedTuple):
@@ -31,7 +31,7 @@ class CaptionSplit(StreamedSplit):
     def __init__(
         self, paths: Sequence[Path], image: Tensor, targets: Tensor, fit: Callable[[Tensor], Tensor]
     ) -> None:
-        super().__init__(paths, targets, None, IMAGENET_PIXELS, fit=fit)
+        super().__init__(paths, targets, None, IMAGENET_NORMALIZATION, fit=fit)
         self.image = image
 
     def path(self, item: int) -> Path:
@@ -41,5 +41,7 @@ class CaptionSplit(StreamedSplit):
     def images(self) -> StreamedSplit:
         """Return the images, each once."""
         paths = [super(CaptionSplit, self).path(i) for i in range(len(self._paths))]
-        whole = StreamedSplit(paths, torch.arange(len(paths)), None, IMAGENET_PIXELS, fit=self._fit)
+        whole = StreamedSplit(
+            paths, torch.arange(len(paths)), None, IMAGENET_NORMALIZATION, fit=self._fit
+        )
         return whole.to(self.device)

@@ -61,15 +61,15 @@ class NusWide(MultiLabel):
             "ImageList/TrainImagelist.txt": "",
             "ImageList/TestImagelist.txt": "",
         },
-        trees={"Groundtruth/TrainTestLabels": 162, "Flickr": 269648},
+        file_counts={"Groundtruth/TrainTestLabels": 162, "Flickr": 269648},
         archives=(
             Archive("ConceptsList.zip", ""),
             Archive("ImageList.zip", ""),
             Archive("Groundtruth.zip", ""),
             Archive("Flickr.zip", ""),
         ),
-        by_hand="Fetch ConceptsList.zip, ImageList.zip and Groundtruth.zip from that page, and "
-        "ask there for the photographs, Flickr.zip. No checksums are published.",
+        manual_steps="Fetch ConceptsList.zip, ImageList.zip and Groundtruth.zip from that page, "
+        "and ask there for the photographs, Flickr.zip. No checksums are published.",
     )
     variants = {
         "official": data,
@@ -79,9 +79,9 @@ class NusWide(MultiLabel):
             licence="of the photographs' authors (Flickr)",
             url="https://github.com/Alibaba-MIIL/ASL/blob/main/MODEL_ZOO.md",
             files={"nus_wid_data.csv": ""},
-            trees={"images": 0},
-            by_hand="Fetch the split, nus_wid_data.csv, and the photographs that its page links "
-            "to; unpack those to images/. Neither checksums nor numbers are published.",
+            file_counts={"images": 0},
+            manual_steps="Fetch the split, nus_wid_data.csv, and the photographs that its page "
+            "links to; unpack those to images/. Neither checksums nor numbers are published.",
         ),
         "spml": Data(
             name="nus_wide_spml",
@@ -94,10 +94,11 @@ class NusWide(MultiLabel):
                 "formatted_val_images.npy": "",
                 "formatted_val_labels.npy": "",
             },
-            trees={"Flickr": 269648},
+            file_counts={"Flickr": 269648},
             archives=(Archive("Flickr.zip", ""),),
-            by_hand="Fetch NUS-WIDE's four arrays from that page into the data's folder, and ask "
-            "at https://lms.comp.nus.edu.sg/research/NUS-WIDE.htm for the photographs, Flickr.zip.",
+            manual_steps="Fetch NUS-WIDE's four arrays from that page into the data's folder, and "
+            "ask for the photographs, Flickr.zip, at "
+            "https://lms.comp.nus.edu.sg/research/NUS-WIDE.htm.",
         ),
     }
     references = table_row(

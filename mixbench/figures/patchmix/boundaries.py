@@ -18,7 +18,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from mixbench.contract import ClassIndex, Method, Output, Part, Split, Step, Trained
+from mixbench.contract import Backbone, ClassIndex, Method, Output, Part, Split, Step, Trained
 from mixbench.contract.loading import load_method
 from mixbench.declare import TOP1, Need
 from mixbench.errors import UsageError
@@ -76,7 +76,7 @@ def _points_of(images: Tensor) -> Tensor:
     return halves.mean((1, 2, 4))
 
 
-class TwoLayers(nn.Module):
+class TwoLayers(Backbone):
     """A hidden layer and a classifier of points."""
 
     feature_dim, feature_size, blocks = HIDDEN // 2, (2, 2), ()
@@ -112,7 +112,7 @@ class Plane(Classification):
         points = torch.tensor(CENTRES)[targets] + noise
         return Points(_images_of(points), targets)
 
-    def build(self, model: str) -> nn.Module:  # noqa: ARG002  # there is one
+    def build(self, model: str) -> Backbone:  # noqa: ARG002  # there is one
         """Return the net of two layers."""
         return TwoLayers()
 
@@ -179,7 +179,7 @@ def _trained(
     return Trained(model.eval(), method.eval())
 
 
-def _step(plane: Plane, model: nn.Module, seed: int, number: int) -> Step:
+def _step(plane: Plane, model: Backbone, seed: int, number: int) -> Step:
     """Return one step's batch, the same for every method."""
     split = plane.load("train", Path(), seed)
     index = torch.randperm(len(split), generator=generator(seed, "order", number))[:BATCH]
@@ -189,7 +189,7 @@ def _step(plane: Plane, model: nn.Module, seed: int, number: int) -> Step:
 
 
 def _seen(
-    method: Method, model: nn.Module, plane: Plane, seed: int
+    method: Method, model: Backbone, plane: Plane, seed: int
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Return some mixed points, (n, 2), with the colours of their labels, (n, 3)."""
     points, colours = [], []
@@ -205,7 +205,7 @@ def _seen(
 
 
 @torch.no_grad()
-def _regions(model: nn.Module) -> np.ndarray[Any, Any]:
+def _regions(model: Backbone) -> np.ndarray[Any, Any]:
     """Return the classes' colours, blended by their probabilities, over the plane."""
     lines = (torch.linspace(-reach, reach, n) for reach, n in zip(REACH, (240, 180), strict=True))
     grid = torch.stack(torch.meshgrid(*lines, indexing="xy"), -1)

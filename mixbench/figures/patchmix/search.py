@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mixbench.search.genetic import Draws, Fitness, Individual, Settings, mutate
-from mixbench.search.result import found_of
+from mixbench.search.result import result_of
 from mixbench.search.space import Space
 
 INK, QUIET, KEPT, DROPPED = "#1f2933", "#9aa5b1", "#2f855a", "#c05621"
@@ -96,7 +96,7 @@ def combinations(result: Result) -> Figure:
 
 def mutations(result: Result, seed: int) -> Figure:
     """Return the first found masks beside what the search's four mutations make of them."""
-    found = found_of(result)
+    found = result_of(result)
     space = Space(len(result["classes"]), result["grid"], len(found.ids))
     settings = Settings(1, 1, 0.0, 1.0, 1, 0, maximise=False)
     draws = Draws(seed, 1, space, settings)

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixbench.contract import Output
+from mixbench.contract import Backbone, Output
 from mixbench.vision.captions.tokenizer import END, START, UNKNOWN
 
 DEPTHS = 2  # dimensions of features that were pooled before: (B, D)
 
 
-class Captioner(nn.Module):
+class Captioner(Backbone):
     """An image encoder and a decoder of words.
 
     Parameters
@@ -36,11 +36,13 @@ class Captioner(nn.Module):
         Whether the encoder stays as it is, its norms included.
     """
 
-    fast = ("image", "words", "decoder", "classifier")
+    classifier: nn.Linear
+
+    head_modules = ("image", "words", "decoder", "classifier")
 
     def __init__(  # noqa: PLR0913  # what users set
         self,
-        encoder: nn.Module,
+        encoder: Backbone,
         *,
         words: int,
         width: int,
@@ -51,9 +53,9 @@ class Captioner(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder = encoder.requires_grad_(not frozen)
-        self.feature_dim = int(encoder.feature_dim)  # type: ignore[arg-type]
-        self.feature_size: tuple[int, int] = encoder.feature_size  # type: ignore[assignment]
-        self.blocks = tuple(f"encoder.{name}" for name in encoder.blocks)  # type: ignore[union-attr]
+        self.feature_dim = encoder.feature_dim
+        self.feature_size = encoder.feature_size
+        self.blocks = tuple(f"encoder.{name}" for name in encoder.blocks)
         self.image = nn.Sequential(nn.Linear(self.feature_dim, width), nn.BatchNorm1d(width))
         self.words = nn.Embedding(words, width)
         self.decoder = nn.LSTM(width, width, batch_first=True)

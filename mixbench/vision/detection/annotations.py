@@ -17,12 +17,12 @@ CLASSES = (
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
-class Thing(NamedTuple):
+class ObjectAnnotation(NamedTuple):
     """An object on an image.
 
     Attributes
     ----------
-    name
+    class_id
         Its position in `CLASSES`.
     box
         Columns and rows of its first and last pixel, from 1, as annotated.
@@ -30,7 +30,7 @@ class Thing(NamedTuple):
         Whether it is hard to see.
     """
 
-    name: int
+    class_id: int
     box: tuple[float, ...]
     difficult: bool
 
@@ -39,7 +39,7 @@ class Annotated(NamedTuple):
     """What an annotation says of an image: its width and height, and its objects."""
 
     size: tuple[int, int]
-    things: list[Thing]
+    things: list[ObjectAnnotation]
 
 
 def listed(root: Path, name: str) -> list[tuple[Path, Path]]:
@@ -70,12 +70,14 @@ def read_annotation(path: Path) -> Annotated:
     return Annotated((width, height), [_thing(path, item) for item in root.findall("object")])
 
 
-def _thing(path: Path, item: ElementTree.Element) -> Thing:
+def _thing(path: Path, item: ElementTree.Element) -> ObjectAnnotation:
     name = item.findtext("name", "").strip()
     if name not in CLASSES:
         raise DataError(f"{path} names an object of VOC's 20 classes each (got {name!r}).")
     box = tuple(_number(path, item, f"bndbox/{corner}") for corner in CORNERS)
-    return Thing(CLASSES.index(name), box, item.findtext("difficult", "0").strip() == "1")
+    return ObjectAnnotation(
+        CLASSES.index(name), box, item.findtext("difficult", "0").strip() == "1"
+    )
 
 
 def _number(path: Path, item: ElementTree.Element, name: str) -> float:
@@ -89,7 +91,7 @@ def _number(path: Path, item: ElementTree.Element, name: str) -> float:
     return value
 
 
-def write_annotation(path: Path, size: tuple[int, int], things: Iterable[Thing]) -> None:
+def write_annotation(path: Path, size: tuple[int, int], things: Iterable[ObjectAnnotation]) -> None:
     """Write what `read_annotation` reads."""
     lines = [f"<annotation>\n<filename>{path.stem}.jpg</filename>"]
     lines += [f"<size><width>{size[0]}</width><height>{size[1]}</height><depth>3</depth></size>"]
@@ -98,7 +100,7 @@ def write_annotation(path: Path, size: tuple[int, int], things: Iterable[Thing])
             f"<{name}>{value:g}</{name}>" for name, value in zip(CORNERS, thing.box, strict=True)
         )
         lines += [
-            f"<object><name>{CLASSES[thing.name]}</name>"
+            f"<object><name>{CLASSES[thing.class_id]}</name>"
             f"<difficult>{int(thing.difficult)}</difficult>"
             f"<bndbox>{''.join(corners)}</bndbox></object>"
         ]

@@ -37,7 +37,7 @@ def _target(image: Annotated) -> Tensor:
         left, top = (max(value, 1.0) for value in thing.box[:2])
         right, bottom = min(thing.box[2], width), min(thing.box[3], height)
         if left <= right and top <= bottom:
-            rows.append((left, top, right, bottom, thing.name, int(thing.difficult)))
+            rows.append((left, top, right, bottom, thing.class_id, int(thing.difficult)))
     return torch.tensor(rows)
 
 
@@ -98,7 +98,7 @@ def fitted(target: Tensor, side: int) -> Fitted:
     return Fitted(size, target.new_tensor([size[1] / width, size[0] / height] * 2))
 
 
-def lessons(target: Tensor, side: int) -> dict[str, Tensor]:
+def to_torchvision_targets(target: Tensor, side: int) -> dict[str, Tensor]:
     """Return what a detector learns of an image, without difficult objects, as torchvision has it.
 
     Returns

@@ -16,9 +16,9 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from mixbench.contract import Output
+from mixbench.contract import Backbone, Output
 from mixbench.errors import UsageError
-from mixbench.vision.detection.boxes import detections, fitted, lessons
+from mixbench.vision.detection.boxes import detections, fitted, to_torchvision_targets
 
 ANCHOR = 8  # sides of anchors, in strides of their level
 RATIOS = (0.5, 1.0, 2.0)
@@ -27,7 +27,7 @@ LEARNING = 3  # blocks of a trained encoder that go on learning
 FOUND = 100  # boxes of an image, at the most
 
 
-class Detector(nn.Module):
+class Detector(Backbone):
     """A backbone with a feature pyramid, a net that proposes regions, and one that judges them.
 
     Parameters
@@ -47,11 +47,11 @@ class Detector(nn.Module):
         Whether the encoder will start from weights that were trained before.
     """
 
-    fast = ("pyramid", "rpn", "roi_heads")
+    head_modules = ("pyramid", "rpn", "roi_heads")
 
     def __init__(  # noqa: PLR0913  # what users set
         self,
-        encoder: nn.Module,
+        encoder: Backbone,
         *,
         classes: int,
         side: int,
@@ -63,10 +63,13 @@ class Detector(nn.Module):
         super().__init__()
         self.side = side
         self.encoder = encoder
-        self.blocks = tuple(f"encoder.{name}" for name in encoder.blocks)  # type: ignore[union-attr]
+        self.blocks = tuple(f"encoder.{name}" for name in encoder.blocks)
         encoder.classifier.requires_grad_(False)  # noqa: FBT003  # it takes no part
         maps = blank_maps(encoder, side)
-        self.feature_dim, self.feature_size = maps[-1].shape[1], tuple(maps[-1].shape[2:])
+        self.feature_dim, self.feature_size = (
+            maps[-1].shape[1],
+            (maps[-1].shape[2], maps[-1].shape[3]),
+        )
         self._levels = len(maps)
         depths = [features.shape[1] for features in maps]
         self.pyramid = FeaturePyramidNetwork(depths, width, LastLevelMaxPool())
@@ -81,7 +84,7 @@ class Detector(nn.Module):
             _freeze_beginning(encoder)
 
     @property
-    def classifier(self) -> nn.Module:
+    def classifier(self) -> nn.Module:  # type: ignore[override]  # torchvision's own
         """What tells the classes of regions."""
         layer: nn.Module = self.roi_heads.box_predictor.cls_score
         return layer
@@ -95,7 +98,7 @@ class Detector(nn.Module):
 
     def forward(self, x: Tensor) -> Output:
         """Return the pyramid's maps, (B, width, positions of all levels), and the last features."""
-        maps = self.encoder.maps(x)[-self._levels :]  # type: ignore[operator]
+        maps = self.encoder.maps(x)[-self._levels :]
         levels = self.pyramid({str(i): features for i, features in enumerate(maps)})
         return Output(torch.cat([level.flatten(2) for level in levels.values()], 2), maps[-1])
 
@@ -110,7 +113,7 @@ class Detector(nn.Module):
         targets : (B, M, 6)
         """
         levels, canvas = self._levels_of(out), self._canvas(out, targets)
-        taught = [lessons(target, self.side) for target in targets]
+        taught = [to_torchvision_targets(target, self.side) for target in targets]
         regions, losses = self.rpn(canvas, levels, taught)
         _, more = self.roi_heads(levels, regions, canvas.image_sizes, taught)
         return torch.stack([*losses.values(), *more.values()]).sum().expand(len(out))
@@ -160,7 +163,7 @@ def _faster_rcnn(width: int, classes: int, strides: list[float]) -> Any:
     )
 
 
-def blank_maps(encoder: nn.Module, side: int) -> list[Tensor]:
+def blank_maps(encoder: Backbone, side: int) -> list[Tensor]:
     """Return a backbone's maps of a blank image, but those as large as the image.
 
     Raises
@@ -172,7 +175,7 @@ def blank_maps(encoder: nn.Module, side: int) -> list[Tensor]:
     training = encoder.training
     encoder.eval()
     with torch.no_grad():
-        maps = encoder.maps(torch.zeros(1, 3, side, side)) if hasattr(encoder, "maps") else []  # type: ignore[operator]
+        maps = encoder.maps(torch.zeros(1, 3, side, side))
     encoder.train(training)
     maps = [features for features in maps if features.shape[2] < side]
     sizes = [features.shape[2] for features in maps]
@@ -184,10 +187,10 @@ def blank_maps(encoder: nn.Module, side: int) -> list[Tensor]:
     return maps
 
 
-def _freeze_beginning(encoder: nn.Module) -> None:
+def _freeze_beginning(encoder: Backbone) -> None:
     """Keep an encoder's norms, and all before its last blocks, as they are."""
     layers.freeze_batch_norm_2d(encoder)  # type: ignore[attr-defined, no-untyped-call]
-    first_learning = list(encoder.blocks)[-LEARNING:][0]  # type: ignore[arg-type]
+    first_learning = encoder.blocks[-LEARNING:][0]
     for name, parameter in encoder.named_parameters():
         if name.startswith(f"{first_learning}."):
             break

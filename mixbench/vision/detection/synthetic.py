@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from mixbench.vision.detection.annotations import Thing, write_annotation
+from mixbench.vision.detection.annotations import ObjectAnnotation, write_annotation
 from mixbench.vision.images.lists import write_lines
 from mixbench.vision.images.scenes import Look, several_things, write_images
 
@@ -37,10 +37,10 @@ def write_scenes(
     write_lines(root / f"ImageSets/Main/{part}.txt", names)
 
 
-def _seen(looks: list[int], boxes: list[list[float]], hard: list[bool]) -> list[Thing]:
+def _seen(looks: list[int], boxes: list[list[float]], hard: list[bool]) -> list[ObjectAnnotation]:
     """Return the things of which something can be seen, their boxes counted from 1."""
     return [
-        Thing(look, (left + 1, top + 1, left + width, top + height), difficult)
+        ObjectAnnotation(look, (left + 1, top + 1, left + width, top + height), difficult)
         for look, (left, top, width, height), difficult in zip(looks, boxes, hard, strict=True)
         if look >= 0 and width > 0
     ]

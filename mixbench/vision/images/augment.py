@@ -29,7 +29,7 @@ class Augmentation(Protocol):
         """Return what is cut out of one image, uint8 (C, h, w), with its own draws, (n,)."""
         ...
 
-    def tint(self, images: Tensor, draws: Tensor) -> Tensor:
+    def color_jitter(self, images: Tensor, draws: Tensor) -> Tensor:
         """Return a batch with changed colours; float32 (B, C, h, w) in [0, 1]."""
         ...
 
@@ -83,7 +83,7 @@ class CropFlip:
         starts = (first[:, None] + inside.flatten()).flatten()
         return pieces.index_select(0, starts).view(images.shape)
 
-    def tint(self, images: Tensor, draws: Tensor) -> Tensor:  # noqa: ARG002  # the protocol
+    def color_jitter(self, images: Tensor, draws: Tensor) -> Tensor:  # noqa: ARG002  # the protocol
         """Return the images: colours stay."""
         return images
 
@@ -112,7 +112,7 @@ class WindowFlip:
         cut = square[:, top : top + self.size, left : left + self.size]
         return cut.flip(-1) if draws[2] < 0.5 else cut  # half of them
 
-    def tint(self, images: Tensor, draws: Tensor) -> Tensor:  # noqa: ARG002  # the protocol
+    def color_jitter(self, images: Tensor, draws: Tensor) -> Tensor:  # noqa: ARG002  # the protocol
         """Return the images: colours stay."""
         return images
 
@@ -177,7 +177,7 @@ class ResizedCropFlip:
         cut = resize(image[:, top : top + h, left : left + w], (self.size, self.size))
         return cut.flip(-1) if draws[4 * TRIES] < 0.5 else cut  # half of them
 
-    def tint(self, images: Tensor, draws: Tensor) -> Tensor:
+    def color_jitter(self, images: Tensor, draws: Tensor) -> Tensor:
         """Return the batch with other brightness, contrast, saturation and lighting."""
         draws = draws.to(images.device)[:, 4 * TRIES + 1 :, None, None, None]
         if self.jitter:

@@ -20,14 +20,14 @@ from mixbench.vision.images.decode import read_image
 THREADS = 8  # for items that are read outside the loader's processes
 
 
-class Pixels(NamedTuple):
+class Normalization(NamedTuple):
     """How pixels in [0, 1] are normalised, by channel."""
 
     mean: Sequence[float]
-    deviation: Sequence[float]
+    std: Sequence[float]
 
 
-IMAGENET_PIXELS = Pixels((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+IMAGENET_NORMALIZATION = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 class ImageSplit:
@@ -35,7 +35,7 @@ class ImageSplit:
 
     Parameters
     ----------
-    white
+    max_value
         The stored value that is 1 after scaling.
     augment
         Of training batches.
@@ -45,17 +45,17 @@ class ImageSplit:
         self,
         targets: Tensor,
         by_class: ClassIndex | None,
-        pixels: Pixels,
+        normalization: Normalization,
         augment: Augmentation | None = None,
         *,
-        white: float = 255.0,
+        max_value: float = 255.0,
     ) -> None:
         self.targets = targets
         self.by_class = by_class
         self.augment = augment
         self.device = torch.device("cpu")
-        self._pixels = pixels
-        self._white = white
+        self._normalization = normalization
+        self._max_value = max_value
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -65,10 +65,10 @@ class ImageSplit:
         self.device = device
         return self
 
-    def in_pixels(self) -> Self:
+    def unnormalized(self) -> Self:
         """Return the same part with images that are not normalised: pixels in [0, 1]."""
-        plain, channels = copy(self), len(self._pixels.mean)
-        plain._pixels = Pixels((0.0,) * channels, (1.0,) * channels)
+        plain, channels = copy(self), len(self._normalization.mean)
+        plain._normalization = Normalization((0.0,) * channels, (1.0,) * channels)
         return plain
 
     def draw(self, number: int, rng: torch.Generator | None) -> Tensor | None:
@@ -76,18 +76,18 @@ class ImageSplit:
         return self.augment.draw(number, rng) if self.augment and rng is not None else None
 
     def fetch(self, index: Tensor, draws: Tensor | None) -> Tensor:
-        """Return the items' stored pixels, cropped, uint8 (B, C, h, w)."""
+        """Return the items' stored normalization, cropped, uint8 (B, C, h, w)."""
         raise NotImplementedError
 
     def finish(self, images: Tensor, draws: Tensor | None) -> Tensor:
         """Return fetched items as a model takes them, float32 on the split's device."""
         images = images.to(self.device, non_blocking=True).to(torch.float32)
-        mean, deviation = (images.new_tensor(values)[:, None, None] for values in self._pixels)
+        mean, std = (images.new_tensor(values)[:, None, None] for values in self._normalization)
         if self.augment and draws is not None:
-            images, scale = self.augment.tint(images.div_(self._white), draws), 1 / deviation
+            images, scale = self.augment.color_jitter(images.div_(self._max_value), draws), 1 / std
         else:
-            scale = 1 / (self._white * deviation)
-        return images.mul_(scale).sub_(mean / deviation)
+            scale = 1 / (self._max_value * std)
+        return images.mul_(scale).sub_(mean / std)
 
     def read(self, index: Tensor, rng: torch.Generator | None) -> Tensor:
         """Return the items' images, normalised; augmented from `rng` unless it is None."""
@@ -108,12 +108,12 @@ class ResidentSplit(ImageSplit):
         images: Tensor,
         targets: Tensor,
         by_class: ClassIndex | None,
-        pixels: Pixels,
+        normalization: Normalization,
         augment: CropFlip | None = None,
         *,
-        white: float = 255.0,
+        max_value: float = 255.0,
     ) -> None:
-        super().__init__(targets, by_class, pixels, augment, white=white)
+        super().__init__(targets, by_class, normalization, augment, max_value=max_value)
         self.images = images
         self._augment = augment
 
@@ -123,7 +123,7 @@ class ResidentSplit(ImageSplit):
         return super().to(device)
 
     def fetch(self, index: Tensor, draws: Tensor | None) -> Tensor:
-        """Return the items' stored pixels, cropped, uint8 (B, C, H, W)."""
+        """Return the items' stored normalization, cropped, uint8 (B, C, H, W)."""
         images = self.images.index_select(0, index.to(self.device))
         if self._augment is None or draws is None:
             return images
@@ -147,12 +147,12 @@ class StreamedSplit(ImageSplit):
         paths: Sequence[Path],
         targets: Tensor,
         by_class: ClassIndex | None,
-        pixels: Pixels,
+        normalization: Normalization,
         augment: Augmentation | None = None,
         *,
         fit: Callable[[Tensor], Tensor],
     ) -> None:
-        super().__init__(targets, by_class, pixels, augment)
+        super().__init__(targets, by_class, normalization, augment)
         self._paths = np.array([os.fsencode(path) for path in paths])
         self._fit = fit
 

@@ -7,13 +7,14 @@ and normalises them.
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from mixbench.contract import Backbone
 from mixbench.errors import Diverged, UsageError
 
 
-def check_maps(model: nn.Module, name: str) -> None:
+def check_maps(model: Backbone, name: str) -> None:
     """Refuse a model of which no maps can be drawn.
 
     Raises
@@ -21,7 +22,7 @@ def check_maps(model: nn.Module, name: str) -> None:
     UsageError
         If its last features are one point, or its classifier does not take their mean.
     """
-    height, width = model.feature_size  # type: ignore[misc]  # two numbers
+    height, width = model.feature_size
     if height * width < 4:  # two points along each axis
         raise UsageError(
             f"{name} has no map of where a class is: its last features are {height} x {width}. "
@@ -35,13 +36,13 @@ def check_maps(model: nn.Module, name: str) -> None:
         )
 
 
-def class_weights(model: nn.Module) -> Tensor:
+def class_weights(model: Backbone) -> Tensor:
     """Return what the model's classifier gives every feature for every class, (K, D)."""
     weight = getattr(model.get_submodule("classifier"), "weight", torch.empty(0, 0))
     return weight.flatten(1)  # a classifier may be a convolution of 1x1
 
 
-def class_maps(model: nn.Module, features: Tensor, classes: Tensor) -> Tensor:
+def class_maps(model: Backbone, features: Tensor, classes: Tensor) -> Tensor:
     """Return one map for each item: what every point of its features says for its class.
 
     Parameters

@@ -2,25 +2,27 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
 import torch
-from torch import nn
 
+from mixbench.contract import Backbone
 from mixbench.errors import UsageError
 from mixbench.registry.timm_names import timm_models
 from mixbench.vision.models.residual import PreActNet, ResidualNet
 
 
-def _of_timm(name: str, channels: int, classes: int) -> nn.Module:
+def _of_timm(name: str, channels: int, classes: int) -> Backbone:
     """Return one of timm's nets, changed for small images; only who wants one imports timm."""
     from mixbench.vision.models.timm_models import SMALL as OF_TIMM
 
     return OF_TIMM[name](channels, classes)
 
 
+Sized = TypeVar("Sized", bound=Backbone)
 SMALL_SIDE = 64  # pixels
 # For images of 32 or 64 pixels; each takes channels and classes.
-SMALL: dict[str, Callable[..., nn.Module]] = {
+SMALL: dict[str, Callable[..., Backbone]] = {
     **{f"resnet{depth}": partial(ResidualNet, depth) for depth in (8, 14, 20, 32, 44, 56)},
     **{name: partial(_of_timm, name) for name in ("mobilenet_v2", "resnet50")},
     "preact_resnet56": partial(PreActNet, 56, bottleneck=False),
@@ -35,7 +37,7 @@ def build(
     size: tuple[int, int],
     channels: int = 3,
     small: bool | None = None,
-) -> nn.Module:
+) -> Backbone:
     """Return a freshly initialised backbone.
 
     Parameters
@@ -61,7 +63,7 @@ def build(
     return sized(timm_net(name, classes, channels, size), channels, size)
 
 
-def sized(model: nn.Module, channels: int, size: tuple[int, int]) -> nn.Module:
+def sized(model: Sized, channels: int, size: tuple[int, int]) -> Sized:
     """Give a model the depth and size of its feature map: ``feature_dim``, ``feature_size``.
 
     Raises
@@ -75,5 +77,5 @@ def sized(model: nn.Module, channels: int, size: tuple[int, int]) -> nn.Module:
     if features.dim() != 4:  # (1, D, h, w)
         raise UsageError(f"{type(model).__name__} has no map of features for images of {size}.")
     model.feature_dim = features.shape[1]
-    model.feature_size = tuple(features.shape[2:])  # type: ignore[assignment]  # not a tensor
+    model.feature_size = (features.shape[2], features.shape[3])
     return model.train()

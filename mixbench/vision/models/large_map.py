@@ -15,29 +15,36 @@ from timm.models.inception_v3 import InceptionB
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixbench.contract import Output
+from mixbench.contract import Backbone, Output
 from mixbench.vision.models.weights import State, adopt
 
 
-class LargeMapNet(nn.Module):
+class LargeMapNet(Backbone):
     """A trunk, convolutions of its own, and a classifier of their mean.
 
     Attributes
     ----------
-    fast
-        The submodules that learn at the recipe's `fast_lr`.
+    head_modules
+        The submodules that learn at the recipe's `head_lr_mult`.
     """
 
+    classifier: nn.Linear
+
     def __init__(
-        self, trunk: nn.Module, top: nn.Module, dim: int, classes: int, fast: tuple[str, ...]
+        self,
+        trunk: nn.Module,
+        top: nn.Module,
+        dim: int,
+        classes: int,
+        head_modules: tuple[str, ...],
     ) -> None:
         super().__init__()
         self.trunk = trunk
         self.top = top
         self.dropout = nn.Dropout(0.0)
         self.classifier = nn.Linear(dim, classes)
-        self.blocks: tuple[str, ...] = ()
-        self.fast = fast
+        self.blocks = ()
+        self.head_modules = head_modules
 
     def forward(self, x: Tensor) -> Output:
         """Return the logits, (B, classes), and the last feature map."""

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixbench.contract import Output
+from mixbench.contract import Backbone, Output
 from mixbench.vision.models.weights import State, adopt
 
 
@@ -61,7 +61,7 @@ class PreActBlock(nn.Module):
         return y + (self.shortcut(active) if self.shortcut else x)
 
 
-class ResidualNet(nn.Module):
+class ResidualNet(Backbone):
     """A residual net in three stages of widths 16, 32 and 64 (He et al., arXiv:1512.03385, §4.2).
 
     Parameters
@@ -72,7 +72,9 @@ class ResidualNet(nn.Module):
         Of the three stages.
     """
 
-    blocks = ("layer1", "layer2", "layer3")
+    classifier: nn.Linear
+
+    blocks: tuple[str, ...] = ("layer1", "layer2", "layer3")
 
     def __init__(
         self, depth: int, channels: int, classes: int, strides: tuple[int, int, int] = (1, 2, 2)
@@ -110,7 +112,7 @@ class ResidualNet(nn.Module):
         return [first, second, self.layer3(second)]
 
 
-class PreActNet(nn.Module):
+class PreActNet(Backbone):
     """A residual net with activations first, in three stages (He et al., arXiv:1603.05027).
 
     Parameters
@@ -121,7 +123,9 @@ class PreActNet(nn.Module):
         Whether a block is a bottleneck four times as wide outside as inside.
     """
 
-    blocks = ("layer1", "layer2", "layer3")
+    classifier: nn.Linear
+
+    blocks: tuple[str, ...] = ("layer1", "layer2", "layer3")
 
     def __init__(self, depth: int, channels: int, classes: int, *, bottleneck: bool) -> None:
         super().__init__()
@@ -156,7 +160,7 @@ class PreActNet(nn.Module):
         return [first, second, F.relu(self.norm(self.layer3(second)))]
 
 
-def initialise(model: nn.Module) -> None:
+def initialise(model: Backbone) -> None:
     """Draw the convolutions' weights from He's normal law (arXiv:1502.01852), by their outputs."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d):

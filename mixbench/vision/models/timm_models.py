@@ -1,20 +1,20 @@
 """Any model of timm as a backbone: its classifier's output and its last map of features."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Self
 
 import timm
 import torch
 from torch import Tensor, nn
 
-from mixbench.contract import Output
+from mixbench.contract import Backbone, Output
 from mixbench.errors import UsageError
 from mixbench.vision.models.weights import State, adopt
 
 MAPS = 4  # of strides of 4 to 32, as a rule
 
 
-class TimmNet(nn.Module):
+class TimmNet(Backbone):
     """A timm model, seen through timm's own interface to features.
 
     Where the features that the classifier pools are a map, they are the feature map. Where they
@@ -35,7 +35,7 @@ class TimmNet(nn.Module):
             raise UsageError(
                 f"The timm model {name} does not offer its feature maps: take another."
             )
-        self.net = net
+        self.net: Any = net
         self.name = name
         self.direct = False  # whether the pooled features are the map
         infos: Any = net.feature_info
@@ -43,12 +43,12 @@ class TimmNet(nn.Module):
         known = dict(net.named_modules())
         # timm counts some stems as a level; what is mixed there is hardly hidden.
         deep = [m for m in modules if m in known and not m.startswith(("act", "bn", "stem"))]
-        self.blocks: Sequence[str] = tuple(f"net.{module}" for module in deep)
+        self.blocks = tuple(f"net.{module}" for module in deep)
 
     @property
-    def classifier(self) -> nn.Module:
+    def classifier(self) -> nn.Module:  # type: ignore[override]  # timm's name for it differs by model
         """The last layer."""
-        layer: nn.Module = self.net.get_classifier()  # type: ignore[operator]
+        layer: nn.Module = self.net.get_classifier()
         return layer
 
     def adopt(self, state: State) -> None:
@@ -69,7 +69,7 @@ class TimmNet(nn.Module):
         self.eval()
         try:
             with torch.no_grad():
-                last = self.net.forward_features(blank)  # type: ignore[operator]
+                last = self.net.forward_features(blank)
                 if not isinstance(last, Tensor):
                     raise UsageError(f"{self.name} has no single map of features: take another.")
                 self.direct = last.dim() == 4 and last.shape[1] == self.net.num_features
@@ -90,15 +90,15 @@ class TimmNet(nn.Module):
     def forward(self, x: Tensor) -> Output:
         """Return the logits, (B, classes), and the last feature map."""
         if self.direct:
-            features = last = self.net.forward_features(x)  # type: ignore[operator]
+            features = last = self.net.forward_features(x)
         else:
-            last, maps = self.net.forward_intermediates(x, indices=1, output_fmt="NCHW")  # type: ignore[operator]
+            last, maps = self.net.forward_intermediates(x, indices=1, output_fmt="NCHW")
             features = maps[-1]
-        return Output(self.net.forward_head(last), features)  # type: ignore[operator]
+        return Output(self.net.forward_head(last), features)
 
     def maps(self, x: Tensor) -> list[Tensor]:
         """Return the last feature maps, up to four, the last of which may not be what is pooled."""
-        maps: list[Tensor] = self.net.forward_intermediates(  # type: ignore[operator]
+        maps: list[Tensor] = self.net.forward_intermediates(
             x, indices=min(len(self.blocks), MAPS), output_fmt="NCHW", intermediates_only=True
         )
         return maps

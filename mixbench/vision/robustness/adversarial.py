@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from mixbench.contract import Output, Part, Predictions, Score, Split
+from mixbench.contract import Backbone, Output, Part, Predictions, Score, Split
 from mixbench.declare import (
     EPS_8_255,
     EPSILONS,
@@ -73,11 +73,11 @@ class Attacked(ChangedImages):
 
     def load(self, part: Part, folder: Path, seed: int) -> Split:
         """Read a part of the data, with images in [0, 1]."""
-        return stored(super().load(part, folder, seed)).in_pixels()
+        return stored(super().load(part, folder, seed)).unnormalized()
 
     def predict(
         self,
-        model: nn.Module,
+        model: Backbone,
         read: Callable[[Output], Tensor],
         images: Tensor,
         targets: Tensor,
@@ -89,7 +89,7 @@ class Attacked(ChangedImages):
         predictions
             ``attacked``, (B, 1 + attacks) int32.
         """
-        pixel_model = PixelModel(model, read, self.pixels)
+        pixel_model = PixelModel(model, read, self.normalization)
         with open_to_attacks(model):
             check_attackable(pixel_model, images, targets)
             every = [images, *(attacked(pixel_model, images, targets, a) for a in self.attacks)]

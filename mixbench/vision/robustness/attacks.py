@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from mixbench.contract import Output
 from mixbench.declare.attacks import Attack
 from mixbench.errors import MixbenchError
-from mixbench.vision.images.splits import Pixels
+from mixbench.vision.images.splits import Normalization
 
 STEP = 1 / 4  # of PGD, in parts of its eps: 2/255 for 8/255
 PROBED = 2  # images of a batch whose gradient is looked at before an attack
@@ -33,17 +33,19 @@ class PixelModel(nn.Module):
         The method's reading of what the model returns.
     """
 
-    def __init__(self, model: nn.Module, read: Callable[[Output], Tensor], pixels: Pixels) -> None:
+    def __init__(
+        self, model: nn.Module, read: Callable[[Output], Tensor], pixels: Normalization
+    ) -> None:
         super().__init__()
         self.model = model
         self.read = read
         like = next(model.parameters())
-        self.mean, self.deviation = (like.new_tensor(v)[:, None, None] for v in pixels)
+        self.mean, self.std = (like.new_tensor(v)[:, None, None] for v in pixels)
         self.training = False  # otherwise an attack ends by training mode, for the model as well
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits, (B, classes)."""
-        return self.read(self.model((images - self.mean) / self.deviation))
+        return self.read(self.model((images - self.mean) / self.std))
 
 
 def attacked(model: PixelModel, images: Tensor, classes: Tensor, attack: Attack) -> Tensor:
@@ -56,7 +58,7 @@ def attacked(model: PixelModel, images: Tensor, classes: Tensor, attack: Attack)
     classes : (B,)
         The true ones.
     """
-    eps = attack.eps if attack.space == "pixel" else attack.eps * model.deviation
+    eps = attack.eps if attack.space == "pixel" else attack.eps * model.std
     made = (
         torchattacks.FGSM(model, eps)
         if attack.kind == "fgsm"

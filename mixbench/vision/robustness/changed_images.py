@@ -2,11 +2,9 @@
 
 from collections.abc import Mapping
 
-from torch import nn
-
-from mixbench.contract import Evaluation, Split, Task
+from mixbench.contract import Backbone, Evaluation, Split, Task
 from mixbench.errors import UsageError
-from mixbench.vision.images.splits import ImageSplit, Pixels
+from mixbench.vision.images.splits import ImageSplit, Normalization
 from mixbench.vision.models.weights import start_whole
 from mixbench.vision.tasks.classification import Classification
 
@@ -14,7 +12,7 @@ from mixbench.vision.tasks.classification import Classification
 class ChangedImages(Evaluation):
     """An evaluation of classifiers on images that were changed."""
 
-    pixels: Pixels
+    normalization: Normalization
 
     def inherit(self, base_task: Task) -> None:
         """Take over from the base task what this task does not declare itself.
@@ -29,9 +27,9 @@ class ChangedImages(Evaluation):
             raise UsageError(
                 f"{type(self).__name__} evaluates classifiers; {self.evaluates} has none."
             )
-        self.pixels = base_task.pixels
+        self.normalization = base_task.normalization
 
-    def start(self, model: nn.Module, trained: Mapping[str, nn.Module]) -> None:  # noqa: ARG002  # nothing else is trained
+    def start(self, model: Backbone, trained: Mapping[str, Backbone]) -> None:  # noqa: ARG002  # nothing else is trained
         """Give a model the weights in a file or of timm's, its classifier's too."""
         start_whole(model, self.weights, f"{self.num_classes} classes of {self.evaluates}")
 

@@ -10,10 +10,10 @@ from tempfile import TemporaryDirectory
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from mixbench.contract import Output, Predictions, Score
+from mixbench.contract import Backbone, Output, Predictions, Score
 from mixbench.declare import CORRUPTED, CORRUPTIONS, Synthetic, Weights
 from mixbench.vision.metrics import calibration_gap, mean_of
 from mixbench.vision.robustness.changed_images import ChangedImages, stored
@@ -47,7 +47,7 @@ class Corrupted(ChangedImages):
 
     def predict(
         self,
-        model: nn.Module,
+        model: Backbone,
         read: Callable[[Output], Tensor],
         images: Tensor,
         targets: Tensor,

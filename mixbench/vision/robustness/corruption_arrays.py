@@ -57,7 +57,7 @@ class CorruptionArrays(Corrupted):
         classes = torch.from_numpy(labels[chosen].astype(np.int64)).repeat(len(CORRUPTIONS))
         under = conditions(len(chosen) // SEVERITIES)
         targets = torch.cat([classes[:, None], under], 1)
-        return ResidentSplit(images.flatten(0, 1), targets, None, self.pixels)
+        return ResidentSplit(images.flatten(0, 1), targets, None, self.normalization)
 
     def verify(self, folder: Path) -> Iterator[Finding]:
         """Yield whether each array is the official one."""

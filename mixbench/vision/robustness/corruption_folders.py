@@ -42,7 +42,7 @@ class CorruptionFolders(Corrupted):
             classes.append(listing.classes)
         targets = torch.cat([torch.cat(classes)[:, None], conditions(len(classes[0]))], 1)
         fit = partial(square, side=self.image_size[0])
-        return StreamedSplit(paths, targets, None, self.pixels, fit=fit)
+        return StreamedSplit(paths, targets, None, self.normalization, fit=fit)
 
     def synthesize(self, folder: Path, amount: Synthetic) -> None:
         """Write the base task's generated test images, corrupted, in the same folders."""

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixbench.contract import Part, Predictions, Score, Task
+from mixbench.contract import Backbone, Part, Predictions, Score, Task
 from mixbench.errors import DataError
 from mixbench.streams import generator
 from mixbench.vision.images.lists import first_names
-from mixbench.vision.images.splits import IMAGENET_PIXELS, Pixels, stratified_holdout
+from mixbench.vision.images.splits import IMAGENET_NORMALIZATION, Normalization, stratified_holdout
 from mixbench.vision.metrics import calibration_error, cross_entropy, top1, top5
 from mixbench.vision.models.build import build
 
@@ -32,20 +32,20 @@ class Classification(Task):
         How many: the first ones, where the data has more.
     size : pixels
         Height and width of what the model sees.
-    pixels
+    normalization
         How images are normalised.
     """
 
     channels = 3
 
     def __init__(
-        self, classes: int, size: tuple[int, int], pixels: Pixels = IMAGENET_PIXELS
+        self, classes: int, size: tuple[int, int], pixels: Normalization = IMAGENET_NORMALIZATION
     ) -> None:
         self.num_classes = classes
         self.image_size = size
-        self.pixels = pixels
+        self.normalization = pixels
 
-    def build(self, model: str) -> nn.Module:
+    def build(self, model: str) -> Backbone:
         """Return a backbone; up to 64 pixels, the nets for small images come before timm's."""
         return build(model, classes=self.num_classes, size=self.image_size, channels=self.channels)
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixbench.contract import Part, Predictions, Score, Task
+from mixbench.contract import Backbone, Part, Predictions, Score, Task
 from mixbench.declare import (
     MEAN_AVERAGE_PRECISION,
     MULTI_LABEL_FINE_TUNING,
@@ -39,7 +39,7 @@ from mixbench.vision.average_precision import (
 from mixbench.vision.images.augment import WindowFlip, resize
 from mixbench.vision.images.lists import first_names
 from mixbench.vision.images.scenes import Layout, Look, looks, several_things, write_images
-from mixbench.vision.images.splits import IMAGENET_PIXELS, StreamedSplit, held_out_share
+from mixbench.vision.images.splits import IMAGENET_NORMALIZATION, StreamedSplit, held_out_share
 from mixbench.vision.models.build import build
 from mixbench.vision.models.weights import start_from
 
@@ -113,11 +113,11 @@ class MultiLabel(Task):
         self._augment = WindowFlip(side, side)
         self._fit = partial(resize, size=self.image_size)
 
-    def build(self, model: str) -> nn.Module:
+    def build(self, model: str) -> Backbone:
         """Return a backbone with one output for every label."""
         return build(model, classes=self.labels, size=self.image_size)
 
-    def start(self, model: nn.Module, trained: Mapping[str, nn.Module]) -> None:
+    def start(self, model: Backbone, trained: Mapping[str, Backbone]) -> None:
         """Start from the weights that `weights` names."""
         start_from(model, self.weights, trained)
 
@@ -165,7 +165,7 @@ class MultiLabel(Task):
             kept = kept & self.side_of_holdout(part, len(kept), seed)
         chosen = [paths[i] for i in torch.nonzero(kept).flatten().tolist()]
         return StreamedSplit(
-            *(chosen, targets[kept], None, IMAGENET_PIXELS, self._augment), fit=self._fit
+            *(chosen, targets[kept], None, IMAGENET_NORMALIZATION, self._augment), fit=self._fit
         )
 
     def scenes(self, amount: Synthetic, part: Literal["train", "test"]) -> "Scenes":

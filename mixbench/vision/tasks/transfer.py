@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
-from torch import nn
 
-from mixbench.contract import ClassIndex, Part, Split
+from mixbench.contract import Backbone, ClassIndex, Part, Split
 from mixbench.declare import (
     FINE_TUNING,
     PRETRAINED_ON_IMAGENET,
@@ -87,7 +86,7 @@ class Transfer(Classification):
         self._augment = ResizedCropFlip(side, area=AREA)
         self._fit = central(side)
 
-    def start(self, model: nn.Module, trained: Mapping[str, nn.Module]) -> None:
+    def start(self, model: Backbone, trained: Mapping[str, Backbone]) -> None:
         """Start from the weights that `weights` names."""
         start_from(model, self.weights, trained)
 
@@ -98,7 +97,8 @@ class Transfer(Classification):
             listing = listing.only(held_out(part, listing.classes, self.holdout, seed))
         index = ClassIndex(listing.classes, self.num_classes)
         return StreamedSplit(
-            *(listing.paths, listing.classes, index, self.pixels, self._augment), fit=self._fit
+            *(listing.paths, listing.classes, index, self.normalization, self._augment),
+            fit=self._fit,
         )
 
     def listing(self, folder: Path, *, test: bool) -> Listing:

@@ -34,7 +34,7 @@ class StageState:
 
 
 @dataclass
-class Board:
+class RunState:
     """A plan, with how far each of its wanted stages is.
 
     Attributes
@@ -102,7 +102,7 @@ class Board:
             for key, state in self.states.items()
             if state.status == "waiting"
             and all(self.status(i) in OVER for i in self.plan.stages[key].inputs.values())
-            and not self.wanting(key)
+            and not self.failed_inputs(key)
         ]
         return sorted(found, key=lambda key: -self.dependents[key])
 
@@ -132,7 +132,7 @@ class Board:
                 above[other] |= {key, *above[key]}
         return {key: len(keys) for key, keys in above.items()}
 
-    def wanting(self, key: str) -> list[str]:
+    def failed_inputs(self, key: str) -> list[str]:
         """Return the inputs for want of which a stage cannot run.
 
         Candidates that diverged are none, as long as there are others to choose from.
@@ -145,7 +145,7 @@ class Board:
         return broken
 
 
-def survey(board: Board, notice: Callable[[str], None]) -> None:
+def mark_cached(board: RunState, notice: Callable[[str], None]) -> None:
     """Note what is there before anything runs: what is cached, and what is wanted.
 
     A stage is wanted if it is not finished and a cell's evaluation rests on it. Finished stages
@@ -160,7 +160,7 @@ def survey(board: Board, notice: Callable[[str], None]) -> None:
                 chosen_from |= set(board.plan.stages[key].inputs.values())
 
 
-def _want(board: Board, key: str, notice: Callable[[str], None]) -> None:
+def _want(board: RunState, key: str, notice: Callable[[str], None]) -> None:
     """Put a stage on the board, and first what it rests on, unless it is there already."""
     if key in board.states:
         return
@@ -169,7 +169,7 @@ def _want(board: Board, key: str, notice: Callable[[str], None]) -> None:
         if not damage:
             board.states[key] = StageState("cached")
             return
-        aside = board.store.put_aside(key)
+        aside = board.store.quarantine(key)
         notice(f"{damage}: it is computed again (what was found lies in {aside}).")
     for other in board.plan.stages[key].inputs.values():
         _want(board, other, notice)
