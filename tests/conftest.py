@@ -79,7 +79,7 @@ def make_record() -> MakeRecord:
         unit["code"] = "0" * 32
         failed = changes.get("status", "ok") != "ok"
         facts: dict[str, Any] = {
-            "schema": "mixbench/record@1",
+            "schema": "mixbench/record@2",
             "cell": f"toy/{method}/net/s{seed}/01234567",
             "created": "2026-01-01T00:00:00Z",
             "status": "ok",

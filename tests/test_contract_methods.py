@@ -47,7 +47,7 @@ OPTIONS: dict[str, list[dict[str, object]]] = {
     "cutmix_patch": [{"prob": 0.5, "grid": 2}],
     "cutout": [{"side_frac": 1.0}, {"side_frac": 0.1}],
     "fmix": [{"alpha": 0.2}, {"decay": 1.0}],
-    "gridmix": [{"cells": "bernoulli"}, {"grid": 2, "local_weight": 0.2}],
+    "patchmix_local_loss": [{"cells": "bernoulli"}, {"grid": 2, "local_weight": 0.2}],
     "mixup": [{"alpha": 0.1}, {"alpha": 1e-3}],
     "one_of": [{"switch_prob": 0.0}, {"switch_prob": 1.0, "cutmix_alpha": 0.3}],
     "patchup": [{"mode": "hard", "gamma": 0.5, "prob": 0.7}, {"block": 3}],

@@ -264,7 +264,7 @@ def test_smoothmix_blends_through_a_gaussian_of_height_1() -> None:
 @pytest.mark.parametrize("weight", [0.0, 0.3])
 def test_gridmix_adds_the_local_loss_to_the_global_one(weight: float) -> None:
     step, method = step_for(
-        load_method(find("method", "gridmix"))(grid=2, local_weight=weight),
+        load_method(find("method", "patchmix_local_loss"))(grid=2, local_weight=weight),
         torch.randn(6, 3, 16, 12, generator=generator(1, "synthetic")),
     )
     mixed, sources = method.mix(step.images, step)
@@ -298,7 +298,7 @@ def test_cutmix_patch_gives_a_patch_the_labels_of_what_is_in_it() -> None:
 
 def test_gridmix_fills_any_number_of_cells_equally_often() -> None:
     """Cells kept with a probability that is uniform itself: 0..16 of them, each as likely."""
-    method: Any = load_method(find("method", "gridmix"))()
+    method: Any = load_method(find("method", "patchmix_local_loss"))()
     rng = generator(0, "mix")
 
     counts = torch.bincount(torch.stack([method.random_cells(rng).sum() for _ in range(3400)]))

@@ -10,6 +10,7 @@ import pytest
 from mixbench.cli.run import _as_recorded
 from mixbench.errors import Damaged
 from mixbench.records import writer as evidence
+from mixbench.records.schema import SCHEMA as SCHEMA_NAME
 from mixbench.records.schema import Record, parse, schema_text, to_json
 from mixbench.storage.manifest import StageCost
 from mixbench.worker import environment
@@ -132,3 +133,43 @@ def test_where_the_store_lies_is_not_recorded() -> None:
     ]
 
     assert _as_recorded(words) == ["mixbench", "run", "-m", "none", "-t", "digits"]
+
+
+def first_schema(record: Record) -> str:
+    """Return a record as the first schema had it."""
+    content = json.loads(to_json(record))
+    content["schema"] = "mixbench/record@1"
+    content["recipe"] = {"fast_lr": 1.0, "lr": 0.1}
+    for metric in content["metrics"]:
+        metric["floor"] = metric.pop("trivial_baseline")
+    content["references"] = [
+        {
+            "metric": "top1", "value": 90.0, "deviation": 0.1, "num_seeds": 3, "citation": "c",
+            "where": "Table 1", "remark": "",
+        }
+    ]  # fmt: skip
+    return json.dumps(content, indent=1) + "\n"
+
+
+def test_a_record_of_the_first_schema_is_read_with_the_present_names(
+    make_record: MakeRecord,
+) -> None:
+    cell = "toy/gridmix[grid=2]/net/s0/01234567"
+    old = make_record("gridmix", cell=cell, command=["run", "-m", "none,gridmix", "gridmix.grid=2"])
+
+    record = parse(first_schema(old), "old.json")
+
+    assert record.schema_ == SCHEMA_NAME
+    assert record.recipe == {"head_lr_mult": 1.0, "lr": 0.1}
+    assert (record.references[0].std, record.metrics[0].trivial_baseline) == (0.1, False)
+    assert record.method.name == "patchmix_local_loss"
+    assert record.cell == "toy/patchmix_local_loss[grid=2]/net/s0/01234567"
+    assert record.command[2:] == ["none,patchmix_local_loss", "patchmix_local_loss.grid=2"]
+    assert parse(record.written, "new.json") == record
+
+
+def test_a_record_that_only_claims_the_first_schema_is_damaged(make_record: MakeRecord) -> None:
+    text = to_json(make_record()).replace("record@2", "record@1").replace('"metrics": [', '"m": [')
+
+    with pytest.raises(Damaged, match="old.json is not a valid record"):
+        parse(text, "old.json")

@@ -226,6 +226,25 @@ def test_known_records_are_neither_changed_nor_removed(mixbench: Run, digits: Pa
     assert "--base nowhere" in mixbench("verify", "digits", "--base", "nowhere").stderr
 
 
+def test_a_record_that_was_only_migrated_counts_as_unchanged(digits: Path) -> None:
+    present = {path: path.read_text() for path in (digits / "records").rglob("*.json")}
+    for path, text in present.items():
+        old = text.replace("record@2", "record@1").replace('"head_lr_mult"', '"fast_lr"')
+        path.write_text(old.replace('"trivial_baseline"', '"floor"'))
+    git(digits.parent, "init", "-q")
+    git(digits.parent, "add", "-A")
+    git(digits.parent, "commit", "-qm", "x")
+    for path, text in present.items():
+        path.write_text(text)
+    tampered = one(digits)
+
+    assert verify(digits, base="HEAD").findings == []
+    changed(tampered, created="2027-01-01T00:00:00Z")
+    (found,) = [f for f in verify(digits, base="HEAD").findings if f.path == tampered]
+
+    assert found.what.startswith("was changed since HEAD")
+
+
 def test_a_rerun_that_agrees_raises_the_tier_and_one_that_does_not_is_named(
     digits: Path,
 ) -> None:

@@ -45,7 +45,7 @@ def test_equal_candidates_are_one() -> None:
 @pytest.mark.parametrize(
     ("option", "said"),
     [
-        ("epochs=3,4", "takes the values of one of lr, fast_lr"),  # it would not cost the same
+        ("epochs=3,4", "takes the values of one of lr, head_lr_mult"),  # it would not cost the same
         ("lr", "takes the values of one of lr"),
         ("lr=0.1,fast", r"digits.lr .*valid number.*got 'fast'"),
         ("momentum=0.9,1.2", r"digits.momentum must be less than or equal to 1 \(got '1.2'\)"),

@@ -25,6 +25,7 @@ from mixbench.leaderboard.grouping import group_key, method_label
 from mixbench.leaderboard.rescoring import predictions_of, read_predictions, scored, true_targets
 from mixbench.leaderboard.suite import Suite, read_suite
 from mixbench.leaderboard.table import SELF_REPORTED, TIERS
+from mixbench.records.migration import digest_of, migrated, migrated_path
 from mixbench.records.schema import Record, UnitRecord, parse
 from mixbench.registry.modules import Kind
 from mixbench.registry.units import find
@@ -76,10 +77,10 @@ def verify(folder: Path, *, base: str | None = None, reruns: Iterable[Record] = 
         If the suite is none, or the commit is unknown.
     """
     suite = read_suite(folder)
-    findings: list[Finding] = list(_edited(folder, base)) if base else []
+    history = _history(folder, base) if base else History([], read_tiers(folder))
+    findings = list(history.findings)
     seen: dict[Run, Path] = {}
     tiers: dict[str, str] = {}
-    known = _tiers_at(folder, base) if base else read_tiers(folder)
     again = {_run(record): record for record in reruns if record.status == "ok"}
     for path in record_files(folder):
         try:
@@ -92,7 +93,9 @@ def verify(folder: Path, *, base: str | None = None, reruns: Iterable[Record] = 
         if (first := seen.setdefault(_run(record), path)) != path:
             wrong.append(("the whole", f"answers the same cell as {first}"))
         if not wrong:
-            tier, wrong = _tier(folder, record, again, known.get(record.digest, SELF_REPORTED))
+            tier, wrong = _tier(
+                folder, record, again, history.tiers.get(record.digest, SELF_REPORTED)
+            )
             tiers[record.digest] = tier
         findings += [Finding(path, field, what) for field, what in wrong]
     findings += [
@@ -222,25 +225,60 @@ def _other_numbers(
     ]
 
 
-def _tiers_at(folder: Path, base: str) -> dict[str, str]:
-    """Return who had verified which record at a commit."""
-    command = ["git", "-C", str(folder), "show", f"{base}:./{TIERS_FILE}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return dict(json.loads(done.stdout)) if done.returncode == 0 else {}
+class History(NamedTuple):
+    """What a commit says about a suite's records, compared with what is here.
+
+    Attributes
+    ----------
+    findings
+        Records that are gone or changed, otherwise than by the migration to the present schema.
+    tiers
+        How far the records were verified, by their present digests.
+    """
+
+    findings: list[Finding]
+    tiers: dict[str, str]
 
 
-def _edited(folder: Path, base: str) -> Iterator[Finding]:
-    """Yield the records that a commit has, and that are changed or gone."""
-    command = ["git", "-C", str(folder), "diff", "--name-status", "--relative", base, "--", RECORDS]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def _history(folder: Path, base: str) -> History:
+    """Return what a commit says about a suite's records.
+
+    Raises
+    ------
+    UsageError
+        If the commit is unknown.
+    """
+    done = _git(folder, "diff", "--no-renames", "--name-status", "--relative", base, "--", RECORDS)
     if done.returncode:
         raise UsageError(f"--base {base}: {' '.join(done.stderr.split())}")
+    findings: list[Finding] = []
+    digests: dict[str, str] = {}
     for line in done.stdout.splitlines():
         status, _, name = line.partition("\t")
-        if not status.startswith("A"):
-            word = "is gone" if status.startswith("D") else "was changed"
-            yield Finding(
-                folder / name.split("\t")[0],
-                "the whole",
-                f"{word} since {base}: records are kept, and corrected by new ones",
-            )
+        if status == "A":
+            continue
+        path, before = folder / name, _git(folder, "show", f"{base}:./{name}").stdout
+        after = _migration(before, path)
+        here = migrated_path(path)
+        if after and here.exists() and here.read_text(encoding="utf-8") == after:
+            digests[digest_of(before)] = digest_of(after)
+            continue
+        word = "is gone" if status == "D" else "was changed"
+        text = f"{word} since {base}: records are kept, and corrected by new ones"
+        findings.append(Finding(path, "the whole", text))
+    shown = _git(folder, "show", f"{base}:./{TIERS_FILE}")
+    tiers = dict(json.loads(shown.stdout)) if shown.returncode == 0 else {}
+    return History(findings, {digests.get(old, old): tier for old, tier in tiers.items()})
+
+
+def _migration(before: str, path: Path) -> str:
+    """Return the text of a record of an older schema in the present one; empty if it is none."""
+    try:
+        return parse(before, str(path)).written if migrated(before, str(path)) != before else ""
+    except Damaged:
+        return ""
+
+
+def _git(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)

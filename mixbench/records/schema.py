@@ -1,9 +1,8 @@
-"""The record of a cell: what ran, on what, with which numbers, at what cost. Schema 1.
+"""The record of a cell: what ran, on what, with which numbers, at what cost. Schema 2.
 
 Unknown and missing fields are refused; what could not be measured is null, never 0.
 """
 
-import hashlib
 import json
 from typing import Annotated, Any, Literal, Self
 
@@ -11,10 +10,11 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from mixbench.errors import Damaged
 from mixbench.records.items import Items
+from mixbench.records.migration import digest_of, migrated
 from mixbench.storage.manifest import Hardware, Software
 from mixbench.storage.model import StrictModel
 
-SCHEMA = "mixbench/record@1"
+SCHEMA = "mixbench/record@2"
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32,64}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_]*$")]
@@ -290,7 +290,7 @@ class Record(StrictModel):
         The digest of the record whose predictions were scored again; null of others.
     """
 
-    schema_: Literal["mixbench/record@1"] = Field(alias="schema")
+    schema_: Literal["mixbench/record@2"] = Field(alias="schema")
     cell: str = Field(min_length=1)
     created: str
     status: Literal["ok", "failed", "diverged", "skipped"]
@@ -331,7 +331,7 @@ class Record(StrictModel):
     @property
     def digest(self) -> str:
         """SHA-256 of the text of the file that the record was read from."""
-        return hashlib.sha256(self.written.encode()).hexdigest()
+        return digest_of(self.written)
 
     @property
     def written(self) -> str:
@@ -340,7 +340,7 @@ class Record(StrictModel):
 
 
 def parse(text: str, name: str) -> Record:
-    """Return the record that a JSON text holds.
+    """Return the record that a JSON text holds, one of an older schema with the present names.
 
     Parameters
     ----------
@@ -353,7 +353,7 @@ def parse(text: str, name: str) -> Record:
         If it is not a valid record; the message names the first wrong field.
     """
     try:
-        return Record.model_validate_json(text)
+        return Record.model_validate_json(migrated(text, name))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the whole"

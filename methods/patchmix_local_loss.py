@@ -1,14 +1,14 @@
-"""GridMix, after its abstract: a grid of two images, and a second head for each cell's class.
+"""PatchMix with a local loss: a grid of two images; the cells' loss is added, not averaged.
 
-Paper    Baek, Bang & Shim, GridMix: Strong Regularization Through Local Context Mapping, Pattern
-         Recognition 109, 2021, doi:10.1016/j.patcog.2020.107594
+Paper    none: a variant of Random PatchMix (Cascante-Bonilla et al., arXiv:2106.09011, §3.1-3.3)
+         with the two terms that the abstract of GridMix (Baek, Bang & Shim, Pattern Recognition
+         109, 2021) names: a loss of the mixed label, and a loss of each cell's class by a second
+         head
 Source   none published; IlyaDobrynin/GridMixup, and openmixup's `gridmix` after it, are another
          method: a lattice of holes, without the cells' loss
-Differs  not known for certain: the article was not at hand, but its abstract and the authors' page,
-         which say that cells are mixed, that the global and the local head share all layers but the
-         last, and that each cell's class is learnt by cross-entropy. The size of the grid, the law
-         of its cells and the weight of the local loss are therefore parameters: do not read a row
-         of this method as the article's
+Differs  from GridMix in ways that are not known, since its article was not read: do not compare a
+         row of this method with the article's. The size of the grid, the distribution of its cells
+         and the weight of the local loss are parameters
 """
 
 from typing import Literal
@@ -21,7 +21,7 @@ from mixbench.declare import Count, NonNegative, Positive
 from .random_patchmix import RandomPatchMix
 
 
-class GridMix(RandomPatchMix):
+class PatchMixLocalLoss(RandomPatchMix):
     """Compose a grid from every image and a partner; add the local loss to the global one.
 
     Parameters

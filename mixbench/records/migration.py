@@ -1,0 +1,122 @@
+"""Bring records of older schemas to the present one: new names, everything else unchanged.
+
+``python -m mixbench.records.migration leaderboards/*`` rewrites the records of suites and the
+digests in their ``verified.json``.
+"""
+
+import hashlib
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from mixbench.errors import Damaged
+from mixbench.storage.files import write_bytes, write_json
+
+Content = dict[str, Any]  # a record's JSON
+
+HEAD: Final = 100  # characters: the schema is a record's first field
+FIRST: Final = "mixbench/record@1"
+SECOND: Final = "mixbench/record@2"
+METHODS: Final[Mapping[str, str]] = {"gridmix": "patchmix_local_loss"}
+RECIPE: Final[Mapping[str, str]] = {"fast_lr": "head_lr_mult"}
+METRIC: Final[Mapping[str, str]] = {"floor": "trivial_baseline"}
+REFERENCE: Final[Mapping[str, str]] = {"deviation": "std"}
+
+
+def migrated(text: str, name: str) -> str:
+    """Return a record's text in the present schema; any other text as it is.
+
+    Parameters
+    ----------
+    name
+        What to call the text in an error: its file.
+
+    Raises
+    ------
+    Damaged
+        If it is not JSON, or says that it is of an older schema and is not.
+    """
+    if f'"{FIRST}"' not in text[:HEAD]:  # no JSON is parsed twice for nothing
+        return text
+    try:
+        content = json.loads(text)
+        return json.dumps(_second(content), ensure_ascii=False)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Damaged(f"{name} is not a valid record: {error!r}.") from error
+
+
+def migrated_path(path: Path) -> Path:
+    """Return where the migrated record of a file lies: in the folder of its method's name."""
+    method = METHODS.get(path.parent.name, path.parent.name)
+    return path.parent.parent / method / path.name
+
+
+def _second(first: Content) -> Content:
+    """Return a record of the first schema in the second."""
+    method = METHODS.get(first["method"]["name"], first["method"]["name"])
+    task, _, *rest = first["cell"].split("/", 2)
+    tuning = first.get("tuning")
+    if tuning:
+        tuning = {
+            **tuning,
+            "grid": _renamed(tuning["grid"], RECIPE),
+            "chosen": _renamed(tuning["chosen"], RECIPE),
+        }
+    second = {
+        **first,
+        "schema": SECOND,
+        "recipe": _renamed(first["recipe"], RECIPE),
+        "metrics": [_renamed(metric, METRIC) for metric in first["metrics"]],
+        "references": [_renamed(reference, REFERENCE) for reference in first["references"]],
+        "command": [_command(word) for word in first["command"]],
+    }
+    if method != first["method"]["name"]:
+        label = first["cell"].split("/", 2)[1].replace(first["method"]["name"], method, 1)
+        second["cell"] = "/".join((task, label, *rest))
+        second["method"] = {**first["method"], "name": method}
+    if "tuning" in first:
+        second["tuning"] = tuning
+    return second
+
+
+def _renamed(content: Content, names: Mapping[str, str]) -> Content:
+    return {names.get(name, name): value for name, value in content.items()}
+
+
+def _command(word: str) -> str:
+    """Return a word of a command with the present names of methods and recipe fields."""
+    for old, new in {**METHODS, **RECIPE}.items():
+        word = ",".join(new if part == old else part for part in word.split(","))
+        word = word.replace(f"{old}.", f"{new}.").replace(f".{old}=", f".{new}=")
+    return word
+
+
+def main() -> None:
+    """Rewrite the records of the suites whose folders are named."""
+    from mixbench.records.schema import parse
+
+    for folder in map(Path, sys.argv[1:]):
+        digests = {}
+        for path in sorted((folder / "records").rglob("*.json")):
+            text = path.read_text(encoding="utf-8")
+            record = parse(text, str(path))
+            target = migrated_path(path)
+            write_bytes(target, record.written.encode())
+            digests[digest_of(text)] = record.digest
+            if target != path:
+                path.unlink()
+        verified = folder / "verified.json"
+        if verified.exists():
+            tiers = json.loads(verified.read_text(encoding="utf-8"))
+            write_json(verified, dict(sorted((digests[old], t) for old, t in tiers.items())))
+
+
+def digest_of(text: str) -> str:
+    """Return the digest of a record's text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+if __name__ == "__main__":
+    main()
