@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from benchmarks.measuring import publish, settle
 from mixbench.streams import generator
-from mixbench.vision.localization.box_accuracy import GRID, SIDE, Floats, best_overlaps, overlaps
+from mixbench.vision.box_iou import box_iou
+from mixbench.vision.localization.box_accuracy import GRID, SIDE, Floats, best_overlaps
 from mixbench.vision.localization.cam import score_maps
 from mixbench.vision.localization.components import LEVELS, Ints
 
@@ -52,7 +53,7 @@ def by_contours(scores: Floats, truth: Ints, thresholds: Floats) -> Floats:
     """Return the largest overlaps, a threshold at a time."""
     image = (scores * LEVELS).astype(np.uint8)
     levels = (thresholds * image.max()).astype(int)
-    return np.array([overlaps(contours_at(image, level), truth).max() for level in levels.tolist()])
+    return np.array([box_iou(contours_at(image, level), truth).max() for level in levels.tolist()])
 
 
 def main() -> None:

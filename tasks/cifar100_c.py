@@ -15,7 +15,7 @@ from mixbench.vision.robustness.corruption_arrays import CorruptionArrays
 class Cifar100C(CorruptionArrays):
     """Score classifiers of CIFAR-100 on corrupted images."""
 
-    version = 1
+    version = 2
     evaluates = "cifar100"
     data = Data(
         name="cifar100_c",

@@ -15,7 +15,7 @@ from mixbench.vision.robustness.corruption_arrays import CorruptionArrays
 class Cifar10C(CorruptionArrays):
     """Score classifiers of CIFAR-10 on corrupted images."""
 
-    version = 1
+    version = 2
     evaluates = "cifar10"
     data = Data(
         name="cifar10_c",

@@ -18,7 +18,7 @@ from mixbench.vision.robustness.corruption_folders import CorruptionFolders
 class ImagenetC(CorruptionFolders):
     """Score classifiers of ImageNet on corrupted images."""
 
-    version = 1
+    version = 2
     evaluates = "imagenet"
     data = Data(
         name="imagenet_c",

@@ -9,12 +9,21 @@ from sklearn.metrics import average_precision_score, f1_score, precision_score, 
 from torchmetrics.functional.classification import multilabel_average_precision
 
 from mixbench.vision.average_precision import (
-    average_precisions,
+    Interpolation,
+    average_precision,
+    curves,
     f1_scores,
     micro_average_precision,
 )
 
 Answers = tuple[torch.Tensor, torch.Tensor]
+
+
+def average_precisions(
+    logits: torch.Tensor, targets: torch.Tensor, interpolation: Interpolation = "none"
+) -> list[float | None]:
+    found = curves(logits, targets)
+    return [None if c is None else average_precision(c, interpolation) for c in found]
 
 
 @pytest.fixture(params=[0, 1], ids=["distinct", "tied"])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from mixbench.vision.box_iou import box_iou
 from mixbench.vision.localization.box_accuracy import (
     GRID,
     SIDE,
@@ -11,7 +12,6 @@ from mixbench.vision.localization.box_accuracy import (
     box_accuracy,
     centre_baseline,
     fitting_box,
-    overlaps,
     resized,
 )
 
@@ -70,7 +70,7 @@ def test_the_centre_baseline_is_the_references() -> None:
 def test_pixels_at_both_ends_count() -> None:
     boxes = np.array([[1, 2, 5, 6], [3, 1, 4, 5], [9, 9, 9, 9]])
 
-    found = overlaps(boxes, boxes[:2])
+    found = box_iou(boxes, boxes[:2])
 
     assert found.tolist() == [[1, 8 / 27], [8 / 27, 1], [0, 0]]
 
@@ -117,4 +117,4 @@ def test_the_box_that_is_drawn_is_the_one_that_counts() -> None:
         best = best_overlaps(scores, truth)
         for place in (100, 450, 800):
             box = fitting_box(scores, truth, float(GRID[place]))
-            assert overlaps(box[None], truth).max() == best[place]
+            assert box_iou(box[None], truth).max() == best[place]

@@ -171,5 +171,5 @@ def test_a_record_of_the_first_schema_is_read_with_the_present_names(
 def test_a_record_that_only_claims_the_first_schema_is_damaged(make_record: MakeRecord) -> None:
     text = to_json(make_record()).replace("record@2", "record@1").replace('"metrics": [', '"m": [')
 
-    with pytest.raises(Damaged, match="old.json is not a valid record"):
+    with pytest.raises(Damaged, match=r"old\.json is not a valid record"):
         parse(text, "old.json")

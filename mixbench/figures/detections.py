@@ -21,8 +21,9 @@ from mixbench.figures.predictions import (
 )
 from mixbench.records.schema import Record
 from mixbench.storage.store import Store
+from mixbench.vision.box_iou import box_iou
 from mixbench.vision.detection.boxes import CLASS, DIFFICULT, NOTHING, SCORE, fitted_size
-from mixbench.vision.detection.voc_ap import OVERLAP, overlaps
+from mixbench.vision.detection.voc_ap import OVERLAP
 
 SURE = 0.5  # the score from which a box is shown
 
@@ -76,7 +77,7 @@ def _draw_found(
     _show(axes, picture, target)
     sure = found[(found[:, CLASS] != NOTHING) & (found[:, SCORE] >= SURE)]
     same = sure[:, None, CLASS] == target[None, :, CLASS]
-    (shares,) = overlaps(sure[None, :, :4], target[None, :, :4])
+    shares = torch.from_numpy(box_iou(sure[:, :4].numpy(), target[:, :4].numpy()))
     right = (torch.where(same, shares, 0) > OVERLAP).any(1)
     for row, is_right in reversed(list(zip(sure, right.tolist(), strict=True))):
         text = f"{names[int(row[CLASS])]} {100 * row[SCORE]:.0f} %"

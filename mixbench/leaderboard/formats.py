@@ -129,30 +129,27 @@ def _latex(board: Leaderboard) -> str:
     texts = display(board)
     first = texts.columns[:5]
     kept = [*first, *(name for name in ("published", "seeds") if name in texts)]
-    body = [[_escaped(text) for text in row] for row in texts[kept].itertuples(index=False)]
-    best = list(board.rows["rank"])
-    for row, rank in zip(body, best, strict=True):
-        if rank == 1:
-            row[2] = rf"\textbf{{{row[2]}}}"
-    lines = [" & ".join(row) + r" \\" for row in body]
-    heads = " & ".join(_escaped(name) for name in kept) + r" \\"
+    table = texts[kept].map(_escaped)
+    best = [rank == 1 for rank in board.rows["rank"]]
+    table.iloc[best, 2] = table.iloc[best, 2].map(lambda text: rf"\textbf{{{text}}}")
     caption = _escaped(". ".join([board.title, *(fact for fact in board.facts if fact)]) + ".")
     notes = _escaped(" ".join(board.notes))
     return "\n".join([
         r"\begin{table}",
         rf"\caption{{{caption}}}",
         r"\centering",
-        rf"\begin{{tabular}}{{rl{'r' * (len(kept) - 2)}}}",
-        r"\toprule",
-        heads,
-        r"\midrule",
-        *lines,
-        r"\bottomrule",
-        r"\end{tabular}",
+        _tabular(table, f"rl{'r' * (len(kept) - 2)}"),
         rf"\par\smallskip\footnotesize {notes}",
         r"\end{table}",
         "",
     ])
+
+
+def _tabular(escaped: pd.DataFrame, columns: str | None = None) -> str:
+    """Return the LaTeX of a table of escaped texts, with a column format of LaTeX."""
+    heads = [_escaped(str(name)) for name in escaped.columns]
+    table = escaped.set_axis(heads, axis=1).to_latex(index=False, column_format=columns)
+    return str(table).rstrip()
 
 
 def _escaped(text: str) -> str:
@@ -193,8 +190,7 @@ def text_of(frame: pd.DataFrame, form: str) -> str:
     if form == "csv":
         return str(flat.to_csv(index=False))
     if form == "latex":
-        heads = [_escaped(str(name)) for name in flat.columns]
-        return str(flat.map(_escaped).set_axis(heads, axis=1).to_latex(index=False))
+        return f"{_tabular(flat.map(_escaped))}\n"
     style = "github" if form == "markdown" else "simple"
     text = flat.to_markdown(index=False, tablefmt=style, disable_numparse=True)
     return f"{text}\n" if len(flat) else "No finished cell yet; see: mixbench status.\n"

@@ -98,19 +98,15 @@ def mcnemar_p(first: Floats, second: Floats) -> float:
     first, second : (items,)
         Of two values, the larger of which is right.
     """
-    from statsmodels.stats.contingency_tables import mcnemar
+    from scipy.stats import binomtest
 
     only_first, only_second = int((first > second).sum()), int((second > first).sum())
-    table = [[0, only_first], [only_second, 0]]
-    return float(mcnemar(table, exact=True).pvalue)
+    discordant = only_first + only_second
+    return float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Return p-values corrected for their number by Holm's method; absent ones do not count.
-
-    Five lines of our own: statsmodels' collects all garbage of the process at each call, which
-    takes seconds where thousands of records are read.
-    """
+    """Return p-values corrected for their number by Holm's method; absent ones do not count."""
     rising = sorted((p, number) for number, p in enumerate(p_values) if p is not None)
     corrected: list[float | None] = [None] * len(p_values)
     least = 0.0

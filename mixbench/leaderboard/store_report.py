@@ -1,6 +1,5 @@
 """Leaderboards of a store: read its records, write its tables."""
 
-import gc
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -26,13 +25,8 @@ def read_records(store: Store, *, artifacts: bool = True) -> list[Record]:
         If one is not valid; the message names its file and the field.
     """
     files = store.record_files()
-    gc.disable()  # nothing of what is read is garbage, and looking for it takes longer than reading
-    try:
-        found = (parse(p.read_text(encoding="utf-8", errors="replace"), str(p)) for p in files)
-        return [r if artifacts else r.model_copy(update={"artifacts": []}) for r in found]
-    finally:
-        gc.enable()
-        gc.freeze()
+    found = (parse(p.read_text(encoding="utf-8", errors="replace"), str(p)) for p in files)
+    return [r if artifacts else r.model_copy(update={"artifacts": []}) for r in found]
 
 
 def boards_of(store: Store, records: Iterable[Record]) -> list[Leaderboard]:

@@ -267,7 +267,7 @@ def _history(folder: Path, base: str) -> History:
         text = f"{word} since {base}: records are kept, and corrected by new ones"
         findings.append(Finding(path, "the whole", text))
     shown = _git(folder, "show", f"{base}:./{TIERS_FILE}")
-    tiers = dict(json.loads(shown.stdout)) if shown.returncode == 0 else {}
+    tiers: dict[str, str] = json.loads(shown.stdout) if shown.returncode == 0 else {}
     return History(findings, {digests.get(old, old): tier for old, tier in tiers.items()})
 
 

@@ -1,99 +1,88 @@
-"""Average precision of many labels, from logits (N, K) and targets (N, K): 1, 0, or -1 for neither.
+"""Average precision and F1 of many labels, from logits (N, K) and targets (N, K): 1, 0 or -1.
 
-Pairs of an image and a label that are neither are left out of the label's ranking: objects that
-VOC calls difficult. Equal logits share a rank. Logits are compared, not probabilities, of which
-the largest are all 1.
+A target of -1 means that the image counts neither as positive nor as negative for the label, as the
+objects that VOC marks difficult; it is left out. Logits are ranked, not probabilities, of which the
+largest all round to 1.
 """
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import f1_score, precision_recall_curve, precision_recall_fscore_support
 from torch import Tensor
 
 from mixbench.contract import Score
 
+Floats = NDArray[np.float64]
 Interpolation = Literal["none", "voc07", "voc10"]
 
 
 class Curve(NamedTuple):
-    """Precision and recall at every rank at which the logit changes, the highest logit first."""
+    """Precision and recall at falling thresholds, (M,) each."""
 
-    precision: Tensor
-    recall: Tensor
+    precision: Floats
+    recall: Floats
 
 
 def curve(logits: Tensor, targets: Tensor) -> Curve | None:
-    """Return the curve of one label, (N,) each; None without a positive."""
+    """Return the precision-recall curve of one label, (N,) each; None if it has no positives."""
     known = targets >= 0
-    logits, positive = logits[known].double(), targets[known].double()
-    number = positive.sum()
-    if number == 0:
+    positive = targets[known].numpy() == 1
+    if not positive.any():
         return None
-    logits, order = logits.sort(descending=True, stable=True)
-    right = positive[order].cumsum(0)
-    last = torch.ones_like(logits, dtype=torch.bool)
-    last[:-1] = logits[1:] != logits[:-1]  # of those with an equal logit
-    ranks = torch.arange(1, len(logits) + 1, dtype=torch.float64)
-    return Curve((right / ranks)[last], (right / number)[last])
+    precision, recall, _ = precision_recall_curve(positive, logits[known].double().numpy())
+    return Curve(precision[-2::-1], recall[-2::-1])  # scikit-learn ends with a point at recall 0
 
 
 def average_precision(found: Curve, interpolation: Interpolation = "none") -> float:
-    """Return the area under a curve, in [0, 1].
+    """Return the area under a precision-recall curve, in [0, 1].
 
     Parameters
     ----------
     interpolation
-        ``none``: the mean of the precisions at the positives. ``voc07``: the mean, over recalls of
-        0, 0.1, ..., 1, of the largest precision at such a recall or a higher one, as VOC counted
-        until 2009. ``voc10``: the area under that largest precision, as it counts since.
+        ``none``: the mean precision at the positives, as scikit-learn's average_precision_score.
+        ``voc07``: the mean, over recalls of 0, 0.1, ..., 1, of the largest precision at that
+        recall or a higher one, as VOC 2007 does. ``voc10``: the area under that largest precision,
+        as VOC does since 2010.
     """
     precision, recall = found
-    highest = precision.flip(0).cummax(0).values.flip(0)
+    highest = np.maximum.accumulate(precision[::-1])[::-1]
     if interpolation == "voc07":
-        levels = torch.arange(11, dtype=torch.float64) / 10
-        places = torch.searchsorted(recall, levels - 1e-12)
-        reached = torch.cat([highest, highest.new_zeros(1)])[places]
-        return float(reached.mean())
-    gained = recall.diff(prepend=recall.new_zeros(1))
-    return float((gained * (precision if interpolation == "none" else highest)).sum())
+        places = np.searchsorted(recall, np.arange(11) / 10 - 1e-12)
+        return float(np.append(highest, 0.0)[places].mean())
+    heights = precision if interpolation == "none" else highest
+    return float(np.diff(recall, prepend=0.0) @ heights)
 
 
 def curves(logits: Tensor, targets: Tensor) -> list[Curve | None]:
-    """Return the curve of every label."""
+    """Return the precision-recall curve of every label."""
     return [curve(logits[:, k], targets[:, k]) for k in range(logits.shape[1])]
 
 
-def average_precisions(
-    logits: Tensor, targets: Tensor, interpolation: Interpolation = "none"
-) -> list[float | None]:
-    """Return the average precision of every label, in [0, 1]; None for one without positives."""
-    found = curves(logits, targets)
-    return [None if c is None else average_precision(c, interpolation) for c in found]
-
-
 def mean_average_precision(found: Sequence[Curve | None], interpolation: Interpolation) -> Score:
-    """Return the mean of the average precisions over the labels that have a curve, in percent."""
+    """Return the mean average precision over the labels that have positives, in percent."""
     percents = [None if c is None else 100 * average_precision(c, interpolation) for c in found]
     there = [percent for percent in percents if percent is not None]
     return Score(sum(there) / len(there) if there else 0.0, by_class=percents)
 
 
 def micro_average_precision(logits: Tensor, targets: Tensor) -> float:
-    """Return the average precision of all pairs of an image and a label in one ranking."""
+    """Return the average precision of all pairs of an image and a label, ranked together."""
     found = curve(logits.flatten(), targets.flatten())
     return 0.0 if found is None else average_precision(found)
 
 
 class F1(NamedTuple):
-    """Harmonic means of precision and recall, in [0, 1].
+    """F1 in [0, 1]: the harmonic mean of precision and recall.
 
     Attributes
     ----------
     overall
-        Of all pairs of an image and a label.
+        OF1: over all pairs of an image and a label.
     by_class
-        Of the means over the labels.
+        CF1: of the precision and the recall averaged over the labels.
     """
 
     overall: float
@@ -101,23 +90,16 @@ class F1(NamedTuple):
 
 
 def f1_scores(logits: Tensor, targets: Tensor) -> F1:
-    """Return OF1 and CF1 of the labels with a probability of one half or more.
+    """Return OF1 and CF1 where a label is predicted if its probability is at least one half.
 
     A label that is never predicted has a precision of 0, as in
     megvii-research/ML-GCN@5517d6f, util.py:271-289; labels without positives are left out.
     """
-    said, true = (logits >= 0) & (targets >= 0), targets == 1
-    right = (said & true).sum(0).double()
-    number_said, number_true = said.sum(0).double(), true.sum(0).double()
-    there = number_true > 0
-    precisions = (right / number_said.clamp_min(1))[there]
-    recalls = (right / number_true.clamp_min(1))[there]
-    overall = _harmonic(
-        right.sum() / number_said.sum().clamp_min(1), right.sum() / number_true.sum()
+    predicted, positive = ((logits >= 0) & (targets >= 0)).numpy(), (targets == 1).numpy()
+    overall = f1_score(positive, predicted, average="micro", zero_division=0)
+    labels = np.flatnonzero(positive.any(0))
+    precision, recall, *_ = precision_recall_fscore_support(
+        positive, predicted, labels=labels, average="macro", zero_division=0
     )
-    return F1(overall, _harmonic(precisions.mean(), recalls.mean()))
-
-
-def _harmonic(precision: Tensor, recall: Tensor) -> float:
     both = precision + recall
-    return float(2 * precision * recall / both) if both > 0 else 0.0
+    return F1(float(overall), float(2 * precision * recall / both) if both else 0.0)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mixbench.vision.average_precision import Curve
+from mixbench.vision.box_iou import box_iou
 from mixbench.vision.detection.boxes import CLASS, DIFFICULT, NOTHING, SCORE
 
 OVERLAP = 0.5  # more is enough
@@ -68,9 +69,8 @@ def judged(
 
 
 def _curve(right: NDArray[np.bool_], number: int) -> Curve:
-    so_far = torch.from_numpy(right.cumsum()).double()
-    ranks = torch.arange(1, len(right) + 1, dtype=torch.float64)
-    return Curve(so_far / ranks, so_far / number)
+    so_far = right.cumsum()
+    return Curve(so_far / np.arange(1, len(right) + 1), so_far / number)
 
 
 def _most_overlapping(found: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,21 +78,6 @@ def _most_overlapping(found: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     parts = []
     for boxes, objects in zip(found.split(CHUNK), targets.split(CHUNK), strict=True):
         same = boxes[:, :, None, CLASS] == objects[:, None, :, CLASS]
-        shares = overlaps(boxes[..., :4].double(), objects[..., :4].double())
-        parts.append(shares.masked_fill(~same, -1).max(2))
+        shares = box_iou(boxes[..., :4].double().numpy(), objects[..., :4].double().numpy())
+        parts.append(torch.from_numpy(shares).masked_fill(~same, -1).max(2))
     return torch.cat([part.values for part in parts]), torch.cat([part.indices for part in parts])
-
-
-def overlaps(one: Tensor, other: Tensor) -> Tensor:
-    """Return the intersection over union of every two boxes, (N, D, M); both ends count.
-
-    Parameters
-    ----------
-    one : (N, D, 4)
-    other : (N, M, 4)
-    """
-    first = torch.maximum(one[:, :, None, :2], other[:, None, :, :2])
-    last = torch.minimum(one[:, :, None, 2:], other[:, None, :, 2:])
-    common = (last - first + 1).clamp_min(0).prod(-1)
-    areas, others = ((boxes[..., 2:] - boxes[..., :2] + 1).prod(-1) for boxes in (one, other))
-    return common / (areas[:, :, None] + others[:, None] - common)

@@ -1,6 +1,7 @@
 """A part of which a frozen encoder has seen every image once."""
 
 from collections.abc import Callable
+from copy import copy
 from typing import Self
 
 import torch
@@ -33,9 +34,10 @@ class FeatureSplit:
         return len(self.targets)
 
     def to(self, device: torch.device) -> Self:
-        """Move the features to a device."""
-        self._features = self._features.to(device)
-        return self
+        """Return the same split with its features on a device; this one stays as it is."""
+        moved = copy(self)
+        moved._features = self._features.to(device)
+        return moved
 
     def read(self, index: Tensor, rng: torch.Generator | None) -> Tensor:  # noqa: ARG002  # nothing is augmented
         """Return the items' features, (B, D)."""

@@ -61,9 +61,10 @@ class ImageSplit:
         return len(self.targets)
 
     def to(self, device: torch.device) -> Self:
-        """Return the same part for a device."""
-        self.device = device
-        return self
+        """Return the same split with its batches on a device; this one stays as it is."""
+        moved = copy(self)
+        moved.device = device
+        return moved
 
     def unnormalized(self) -> Self:
         """Return the same part with images that are not normalised: pixels in [0, 1]."""
@@ -118,9 +119,10 @@ class ResidentSplit(ImageSplit):
         self._augment = augment
 
     def to(self, device: torch.device) -> Self:
-        """Move the images to a device."""
-        self.images = self.images.to(device)
-        return super().to(device)
+        """Return the same split with its images on a device; this one stays as it is."""
+        moved = super().to(device)
+        moved.images = self.images.to(device)
+        return moved
 
     def fetch(self, index: Tensor, draws: Tensor | None) -> Tensor:
         """Return the items' stored normalization, cropped, uint8 (B, C, H, W)."""

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mixbench.vision.box_iou import box_iou
 from mixbench.vision.localization.components import LEVELS, Boxes, Ints, boxes_of
 
 Floats = NDArray[np.float64]
@@ -63,17 +64,6 @@ def resized(boxes: NDArray[np.int64], sizes: NDArray[np.int64], side: int = SIDE
     return scaled
 
 
-def overlaps(boxes: Ints, truth: Ints) -> Floats:
-    """Return the intersection over union of every two boxes, (A, n); pixels at both ends count."""
-    first = np.maximum(boxes[:, None, :2], truth[None, :, :2])
-    last = np.minimum(boxes[:, None, 2:], truth[None, :, 2:])
-    common = np.maximum(0, last - first + 1).prod(2)
-    areas, true_areas = ((b[:, 2:] - b[:, :2] + 1).prod(1) for b in (boxes, truth))
-    either = areas[:, None] + true_areas[None] - common
-    shares: Floats = np.where(either > 0, common / np.maximum(either, 1), 0.0)
-    return shares
-
-
 def best_overlaps(scores: Floats, truth: Ints) -> Floats:
     """Return a map's largest overlap with true boxes, at every threshold of `GRID`, (1000,).
 
@@ -85,14 +75,14 @@ def best_overlaps(scores: Floats, truth: Ints) -> Floats:
     """
     peak = int(scores.max() * LEVELS)
     if peak == 0:  # nothing is above any threshold: the reference's box of one pixel
-        return np.full(len(GRID), overlaps(np.zeros((1, 4), np.int64), truth).max())
+        return np.full(len(GRID), box_iou(np.zeros((1, 4), np.int64), truth).max())
     return _best(boxes_of(scores), truth, peak)
 
 
 def _best(found: Boxes, truth: Ints, peak: int) -> Floats:
     """Return the boxes' largest overlaps at every threshold of `GRID`, in parts of a peak."""
     best = np.zeros(peak)
-    np.maximum.at(best, found.threshold, overlaps(found.corners, truth).max(1))
+    np.maximum.at(best, found.threshold, box_iou(found.corners, truth).max(1))
     at_grid: Floats = best[(GRID * peak).astype(np.int64)]
     return at_grid
 
@@ -110,7 +100,7 @@ def fitting_box(scores: Floats, truth: Ints, threshold: float) -> Ints:
     there = found.corners[found.threshold == level]
     if len(there) == 0:
         return np.zeros(4, np.int64)
-    chosen: Ints = there[overlaps(there, truth).max(1).argmax()]
+    chosen: Ints = there[box_iou(there, truth).max(1).argmax()]
     return chosen
 
 
