@@ -30,12 +30,13 @@ from mixbench.registry.units import find, paths
 from mixbench.testing import METHOD_CHECKS, TASK_CHECKS
 
 FOLDER = Path(__file__).parent
+ROOT = FOLDER.parent
 BLOCK = re.compile(r"<!-- begin ([a-z-]+) -->\n.*?<!-- end -->", re.DOTALL)
 
 
 def pages() -> list[Path]:
-    """Return the pages, sorted."""
-    return sorted(FOLDER.glob("*.md"))
+    """Return the pages, the README first."""
+    return [ROOT / "README.md", *sorted(FOLDER.glob("*.md"))]
 
 
 def built(page: str) -> str:
@@ -46,6 +47,16 @@ def built(page: str) -> str:
         return f"<!-- begin {match[1]} -->\n\n{text}\n\n<!-- end -->"
 
     return BLOCK.sub(block, page)
+
+
+def digits_table() -> Iterator[str]:
+    """Yield the leaderboard of the suite `digits` without its columns of costs."""
+    page = (ROOT / "leaderboards/digits/README.md").read_text(encoding="utf-8")
+    board = re.search(r"^\| +# \|.*?(?=^Generated)", page, re.DOTALL | re.MULTILINE)
+    assert board is not None
+    for line in board[0].rstrip().splitlines():
+        columns = line.split("|")
+        yield "|".join([*columns[:9], ""]) if line.startswith("|") else line
 
 
 def commands() -> Iterator[str]:
@@ -242,6 +253,7 @@ def _checks(checks: Sequence[Callable[..., str]]) -> str:
 
 
 BLOCKS: dict[str, Callable[[], Iterator[str]]] = {
+    "digits-table": digits_table,
     "commands": commands,
     "record": record,
     "settings": settings,
