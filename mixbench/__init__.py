@@ -1,3 +1,3 @@
-"""Measure what a mixing augmentation gains, on what, and at what cost."""
+"""mixbench: a benchmark of mixing augmentations, their gains and their costs."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""The program's entry: run a command, and turn what went wrong into a sentence and a code."""
+"""Entry point: run a command and convert exceptions to error messages and exit codes."""
 
 import sys
 
@@ -11,7 +11,7 @@ INTERRUPTED = 130
 
 
 def main() -> None:
-    """Run the command line and leave with its exit code."""
+    """Run the command line and exit with its exit code."""
     sys.exit(_run())
 
 
@@ -26,7 +26,7 @@ def _run() -> int:
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         code = INTERRUPTED
-    except BrokenPipeError:  # the reader of our output has left
+    except BrokenPipeError:  # the process that reads our output has closed the pipe
         sys.stderr.close()
         code = 0
     return code if isinstance(code, int) else 0

@@ -1,16 +1,16 @@
-"""What can go wrong that the user can put right.
+"""Exceptions for errors that the user can fix.
 
-* MixbenchError        one sentence: which input, what it must be, what it got, what to do
-  - UsageError         the command asks for what does not exist or may not be
-      - UnknownName    a method, task, model, protocol or parameter that nothing defines
-      - BadParameter   a value of the wrong type or out of range
-      - InvalidUnit    a method or task file that breaks its contract
-  - DataError          data that is missing, corrupt or not what the task reads
-      - DataFull       no room left for it
-  - Damaged            a file of the store that is not what was written
-      - DamagedStage   the same, of a finished stage, which must be computed again
-  - StoreFull          no room left on the store's disk
-  - Diverged           a loss that is not finite: a result of the method, not a crash
+* MixbenchError        base; the message says what was given, what it must be, and what to do next
+  - UsageError         the command is invalid or names something that does not exist
+      - UnknownName    no method, task, model, protocol or parameter has this name
+      - BadParameter   a parameter value has the wrong type or is out of range
+      - InvalidUnit    a method or task file violates its contract
+  - DataError          data is missing, corrupt or in the wrong format for the task
+      - DataFull       the disk of a data set is full
+  - Damaged            a file in the store is corrupt
+      - DamagedStage   a file of a finished stage is corrupt; the stage must be recomputed
+  - StoreFull          the disk of the store is full
+  - Diverged           the loss is not finite: a result of the method, not a crash
 """
 
 import difflib
@@ -21,19 +21,31 @@ from pathlib import Path
 
 
 class MixbenchError(Exception):
-    """Base of every error that mixbench raises on purpose."""
+    """Base class of all errors that mixbench raises deliberately."""
 
     exit_code = 1
 
 
 class UsageError(MixbenchError):
-    """The command asks for what does not exist or may not be."""
+    """The command is invalid or names something that does not exist."""
 
     exit_code = 2
 
 
 class UnknownName(UsageError):
-    """Nothing of the given kind has this name; the message lists the known ones, or some."""
+    """No object of the given kind has this name; the message suggests known names.
+
+    Parameters
+    ----------
+    kind
+        Kind of the object, as in "method" or "data set".
+    name
+        Name that the user gave.
+    known
+        All valid names.
+    shown
+        Names that the message lists, in this order; by default, all of `known`, sorted.
+    """
 
     def __init__(
         self, kind: str, name: str, known: Iterable[str], shown: Iterable[str] | None = None
@@ -51,43 +63,63 @@ class BadParameter(UsageError):
 
 
 class InvalidUnit(UsageError):
-    """A method or task file breaks its contract."""
+    """A method or task file violates its contract."""
 
 
 class DataError(MixbenchError):
-    """Data is missing, corrupt, or not what the task reads."""
+    """Data is missing, corrupt, or in the wrong format for the task."""
 
 
 class Damaged(MixbenchError):
-    """A file of the store is not what was written."""
+    """A file in the store is corrupt: its content differs from what was written."""
 
 
 class DamagedStage(Damaged):
-    """A file of a finished stage is not what was written."""
+    """A file of a finished stage is corrupt.
+
+    Parameters
+    ----------
+    key
+        Key of the stage that the file belongs to.
+    path
+        Path of the corrupt or missing file.
+    """
 
     def __init__(self, key: str, path: Path) -> None:
         self.key = key
-        super().__init__(f"{path} is not what was written; its stage must be computed again.")
+        super().__init__(f"{path} is corrupt or missing; its stage must be recomputed.")
 
 
 class StoreFull(MixbenchError):
-    """The disk under the store has no room left."""
+    """The disk of the store is full.
+
+    Parameters
+    ----------
+    root
+        Folder of the store.
+    """
 
     def __init__(self, root: Path) -> None:
         super().__init__(
-            f"The disk under the store {root} is full. What was finished is safe: free some room "
-            "(mixbench cache gc) or choose another place (--store), then give the same command "
+            f"The disk of the store {root} is full. Finished stages are safe. Free some space "
+            "(mixbench cache gc) or choose another folder (--store), then run the same command "
             "again."
         )
 
 
 class DataFull(DataError):
-    """The disk under a data set has no room left."""
+    """The disk of a data set is full.
+
+    Parameters
+    ----------
+    folder
+        Folder of the data set.
+    """
 
     def __init__(self, folder: Path) -> None:
         super().__init__(
-            f"The disk under {folder} is full: free some room, or choose another place (--to), "
-            "then give the same command again."
+            f"The disk of {folder} is full: free some space, or choose another folder (--to), "
+            "then run the same command again."
         )
 
 
@@ -99,7 +131,22 @@ class Diverged(MixbenchError):
 def naming_full_disk(
     root: Path, refusal: Callable[[Path], MixbenchError] = StoreFull
 ) -> Iterator[None]:
-    """Turn the operating system's "no space left" into a sentence about a folder."""
+    """Convert the operating system's "no space left" error into a MixbenchError.
+
+    Parameters
+    ----------
+    root
+        Folder whose disk the message names.
+    refusal
+        Exception class to raise, called with `root`.
+
+    Raises
+    ------
+    MixbenchError
+        If the disk or the quota is full.
+    OSError
+        If the block fails for another reason.
+    """
     try:
         yield
     except OSError as error:

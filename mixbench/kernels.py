@@ -1,7 +1,7 @@
-"""The arithmetic of mixing: pure batched functions, no randomness, no loop over items.
+"""Mixing kernels: pure batched functions, without randomness of their own or loops over items.
 
-Axes: batch (B), channel (C), height (H), width (W). Images may be float32, bfloat16 or bytes. The
-first argument is modified only where a function's name ends in an underscore.
+Axes: batch (B), channel (C), height (H), width (W). Images are float32, bfloat16 or uint8. The
+first argument is modified only if the name of the function ends in an underscore.
 """
 
 from functools import cache
@@ -12,7 +12,19 @@ from torch import Tensor
 
 
 class Box(NamedTuple):
-    """Half-open pixel ranges: rows ``top:bottom``, columns ``left:right``."""
+    """A box of pixels: rows ``top:bottom`` and columns ``left:right``, both half-open.
+
+    Attributes
+    ----------
+    top
+        First row inside the box.
+    bottom
+        First row below the box.
+    left
+        First column inside the box.
+    right
+        First column to the right of the box.
+    """
 
     top: int
     bottom: int
@@ -21,15 +33,15 @@ class Box(NamedTuple):
 
     @property
     def area(self) -> int:
-        """Pixels inside."""
+        """Number of pixels inside the box."""
         return (self.bottom - self.top) * (self.right - self.left)
 
 
 def beta(alpha: float, rng: torch.Generator, size: int = 1) -> Tensor:
     """Draw from Beta(α, α), (size,), in float64 on the CPU, for every α > 0.
 
-    Beta is the share of one of two Gamma(α) draws. For a small α both are too small for a float, so
-    they are drawn as Gamma(α + 1) · U^(1/α), by their logarithms.
+    A Beta sample is X / (X + Y) for two Gamma(α) samples X and Y. For small α both underflow, so
+    their logarithms are computed, from Gamma(α + 1) · U^(1/α).
     """
     shape = torch.full((size, 2), alpha + 1, dtype=torch.float64)
     uniform = 1 - torch.rand(size, 2, generator=rng, dtype=torch.float64)  # in (0, 1]
@@ -38,29 +50,29 @@ def beta(alpha: float, rng: torch.Generator, size: int = 1) -> Tensor:
 
 
 def permutation(size: int, rng: torch.Generator, device: torch.device) -> Tensor:
-    """Draw a partner for every item of a batch, (size,) int64 on `device`."""
+    """Draw a random partner for every item of a batch, (size,) int64 on `device`."""
     order = torch.randperm(size, generator=rng)
-    if device.type == "cuda":  # without waiting for what the device does
+    if device.type == "cuda":  # without synchronizing with the device
         return order.pin_memory().to(device, non_blocking=True)
     return order.to(device)
 
 
 def blend(x: Tensor, partner: Tensor, lam: float) -> Tensor:
-    """Return ``lam * x + (1 - lam) * x[partner]``; bytes are rounded."""
+    """Return ``lam * x + (1 - lam) * x[partner]``; integer images are rounded."""
     if not x.is_floating_point():
         return blend(x.to(torch.float32), partner, lam).round_().to(x.dtype)
     return x.index_select(0, partner).lerp_(x, lam)
 
 
 def rolled(size: int, device: torch.device) -> Tensor:
-    """Return every item's predecessor in the batch, the last for the first, (size,) int64."""
+    """Return the index of each item's predecessor, (size,) int64; the first item gets the last."""
     return torch.arange(size, device=device).roll(1)
 
 
 def blend_rolled(x: Tensor, lam: float) -> Tensor:
     """Return ``lam * x + (1 - lam) * x.roll(1, 0)`` in one pass over the memory.
 
-    It gathers nothing, so it is twice as fast as `blend`. No gradient passes through it.
+    It needs no gather, so it is twice as fast as `blend`. It does not propagate gradients.
     """
     mixed = torch.empty_like(x)
     torch.lerp(x[:-1], x[1:], lam, out=mixed[1:])
@@ -69,7 +81,17 @@ def blend_rolled(x: Tensor, lam: float) -> Tensor:
 
 
 def clipped_box(centre: tuple[int, int], half: tuple[int, int], size: tuple[int, int]) -> Box:
-    """Return the box around a pixel, clipped at the image's edges; pairs are (rows, columns)."""
+    """Return the box around a pixel, clipped to the image.
+
+    Parameters
+    ----------
+    centre : (row, column)
+        Centre of the box, in pixels.
+    half : (rows, columns)
+        Half the height and half the width of the box, in pixels.
+    size : (height, width)
+        Size of the image, in pixels.
+    """
     (row, column), (half_h, half_w), (height, width) = centre, half, size
     return Box(
         top=max(row - half_h, 0),
@@ -80,12 +102,16 @@ def clipped_box(centre: tuple[int, int], half: tuple[int, int], size: tuple[int,
 
 
 def around(centre: tuple[Tensor, Tensor], half: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """Return which pixels lie in each item's own box, clipped at the edges, (B, H, W) bool.
+    """Return a mask of the pixels in each item's own box, clipped to the image, (B, H, W) bool.
 
     Parameters
     ----------
     centre : (B,) int64 each
-        The rows and the columns of the boxes' centres.
+        Rows and columns of the boxes' centres.
+    half : (rows, columns)
+        Half the height and half the width of every box, in pixels.
+    size : (height, width)
+        Size of the images, in pixels.
     """
     inside = []
     for place, reach, length in zip(centre, half, size, strict=True):
@@ -95,31 +121,31 @@ def around(centre: tuple[Tensor, Tensor], half: tuple[int, int], size: tuple[int
 
 
 def paste_box(x: Tensor, partner: Tensor, box: Box) -> Tensor:
-    """Return `x` with the same box of every item taken from its partner."""
+    """Return a copy of `x` in which the box of every item comes from its partner."""
     return paste_box_(x.clone(), partner, box)
 
 
 def paste_box_(x: Tensor, partner: Tensor, box: Box) -> Tensor:
-    """Paste in place, which moves no more memory than the box has; return `x`."""
+    """Paste the box of every item's partner in place, copying only the box; return `x`."""
     inside = x[:, :, box.top : box.bottom, box.left : box.right]
     inside.copy_(inside.index_select(0, partner))
     return x
 
 
 def cell_edges(length: int, grid: int) -> list[int]:
-    """Return where the cells of a grid begin along an axis, and the end: grid + 1 pixels.
+    """Return the first pixel of every cell along an axis, and the length: grid + 1 integers.
 
-    Pixel y lies in cell ``y * grid // length``, for every length; where `grid` divides it, all
-    cells are equal.
+    Pixel y lies in cell ``y * grid // length``, for every length. If `grid` divides the length, all
+    cells have the same size.
     """
     return [-(-cell * length // grid) for cell in range(grid + 1)]
 
 
 @cache
 def cell_areas(size: tuple[int, int], grid: int) -> Tensor:
-    """Return the share of the image that each cell covers, (grid * grid,) float32, rows first.
+    """Return the fraction of the image that each cell covers, (grid * grid,) float32, row-major.
 
-    It is made once for each size, and must not be modified.
+    The result is cached and must not be modified.
     """
     heights, widths = (torch.tensor(cell_edges(n, grid)).diff() for n in size)
     return (heights[:, None] * widths / (size[0] * size[1])).flatten()
@@ -127,27 +153,38 @@ def cell_areas(size: tuple[int, int], grid: int) -> Tensor:
 
 @cache
 def cell_of_pixels(size: tuple[int, int], grid: int, device: torch.device) -> Tensor:
-    """Return in which cell every pixel lies, (H, W) int64. It must not be modified, either."""
+    """Return the cell that every pixel lies in, (H, W) int64.
+
+    The result is cached and must not be modified.
+    """
     rows, columns = (torch.arange(n) * grid // n for n in size)
-    return (rows[:, None] * grid + columns).to(device)  # there before any stream reads it
+    return (rows[:, None] * grid + columns).to(device)  # synchronous: any stream may read it
 
 
 def compose_grid(x: Tensor, index: Tensor, grid: int) -> Tensor:
-    """Return images whose every cell is taken from an item of the batch.
+    """Return images in which every cell comes from an item of the batch.
 
     Parameters
     ----------
     x : (N, C, H, W)
+        The images to take cells from.
     index : (B, grid * grid) int64
-        The item that fills each cell, rows of cells first.
+        The item that fills each cell, in row-major order of the cells.
+    grid
+        Number of cells along each axis.
+
+    Returns
+    -------
+    composed : (B, C, H, W)
+        The composed images.
     """
     channels, height, width = x.shape[1:]
-    # Every row of pixels is cut where cells meet, or at every pixel if cells differ in width; the
-    # pieces of all items are one table, from which one call takes what is wanted.
+    # Split each pixel row at the cell edges, or at every pixel if cells differ in width. The pieces
+    # of all items form one table, from which one index_select takes the composed images.
     pieces = grid if width % grid == 0 else width
     cells = cell_of_pixels((height, pieces), grid, x.device).flatten()
     number = channels * height * pieces
-    first = index.int().index_select(1, cells) * number  # half the bytes of int64 are enough
+    first = index.int().index_select(1, cells) * number  # int32 halves the memory traffic
     places = torch.arange(number, dtype=torch.int32, device=x.device).view(channels, -1)
     places = (first[:, None] + places).flatten()
     taken = x.reshape(-1, width // pieces).index_select(0, places)

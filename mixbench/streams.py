@@ -1,8 +1,8 @@
-"""Random streams that depend on a seed and a purpose only.
+"""Random streams that depend only on a seed and a purpose.
 
-Every draw of a run is a function of (seed, purpose, counter). So all methods of a seed see the
-same initial weights, batches and augmentations, a new draw in one place never shifts another, and
-a run that continues at step n draws what an uninterrupted run draws there.
+Every draw of a run is a function of (seed, purpose, counter). All methods of a seed therefore see
+the same initial weights, batches and augmentations. A new draw in one place never shifts another
+one. A run that resumes at step n draws the same numbers as an uninterrupted run.
 """
 
 import hashlib
@@ -30,11 +30,11 @@ def stream_seed(seed: int, purpose: Purpose, counter: int = 0) -> int:
     Parameters
     ----------
     seed
-        The run's.
+        Seed of the run.
     purpose
-        What is drawn. Method and task names are no part of it.
+        What the numbers are drawn for. It contains no method or task names.
     counter
-        The step or epoch at which the draw is made; 0 for a draw made once.
+        Step or epoch of the draw; 0 for a single draw.
     """
     text = f"{seed}/{purpose}/{counter}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

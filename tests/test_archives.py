@@ -113,14 +113,14 @@ def test_other_content_is_refused_and_not_kept(server: Server, tmp_path: Path) -
 def test_a_missing_file_is_named(server: Server, tmp_path: Path) -> None:
     server.behaviour[0] = "gone"
 
-    with pytest.raises(DataError, match=r"a\.bin answers: 404"):
+    with pytest.raises(DataError, match=r"a\.bin returned 404"):
         fetch(server, tmp_path)
 
 
 def test_no_server_is_named(tmp_path: Path) -> None:
     archive = Archive("a.bin", SHA256, "http://127.0.0.1:9/a.bin", 1)
 
-    with pytest.raises(DataError, match="cannot be fetched"):
+    with pytest.raises(DataError, match="cannot be downloaded"):
         download(archive, tmp_path, lambda _done, _of: None)
 
 

@@ -288,7 +288,7 @@ def test_weights_of_other_classes_are_refused(task: Any, tmp_path: Path) -> None
     torch.save(other.state_dict(), tmp_path / "seven.pth")
     task.weights = str(tmp_path / "seven.pth")
 
-    with pytest.raises(DataError, match=r"tell other classes: classifier.weight must .*10 classes"):
+    with pytest.raises(DataError, match=r"have other classes: classifier.weight must .*10 classes"):
         task.start(task.build("resnet8"), {})
 
 

@@ -119,7 +119,7 @@ def test_a_method_that_raises_fails_alone(
     assert "ValueError: a bad day (mine.py, line 15)" in done.stderr
     assert "log: " in done.stderr
     assert " none " in done.stdout
-    assert "Without a number: mine (file) s0 (failed)." in done.stdout
+    assert "Runs without a result: mine (file) s0 (failed)." in done.stdout
     (record,) = (tmp_path / "store" / "records" / "digits" / "mine").glob("*.json")
     assert '"status": "failed"' in record.read_text()
     assert "skipped   evaluate digits" in mixbench("status").stdout
@@ -241,7 +241,7 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(
     again = mixbench("run", "-m", "none,mixup", "-t", "digits", *fast, *store)
 
     assert full.returncode == 1
-    assert f"The disk under the store {small_disk / 'store'} is full" in full.stderr
+    assert f"The disk of the store {small_disk / 'store'} is full" in full.stderr
     assert "Traceback" not in full.stderr
     assert all(path.exists() for path in records)
     assert again.returncode == 0, again.stderr

@@ -67,7 +67,7 @@ def test_a_map_that_is_not_finite_is_no_silent_0(value: float) -> None:
     maps = torch.zeros(3, 2, 5)
     maps[1, 0, 4] = value
 
-    with pytest.raises(Diverged, match=r"map of image 1 is not finite \(of 1 of 3\)"):
+    with pytest.raises(Diverged, match=r"map of image 1 is not finite \(1 of 3 maps\)"):
         score_maps(maps, 10)
 
 
@@ -81,9 +81,9 @@ def test_any_net_with_a_map_will_do(name: str) -> None:
 
 def test_a_net_without_a_map_says_so() -> None:
     one_point = build("resnet18", classes=3, size=(32, 32), small=False)
-    with pytest.raises(UsageError, match=r"resnet18 has no map.* last features are 1 x 1"):
+    with pytest.raises(UsageError, match=r"resnet18 gives no class.* last features are 1 x 1"):
         check_maps(one_point, "resnet18")
 
     between = build("mobilenetv3_small_050", classes=3, size=(64, 64), small=False)
-    with pytest.raises(UsageError, match=r"its classifier takes 1024 numbers.* has 288"):
+    with pytest.raises(UsageError, match=r"its classifier takes 1024 features.* has 288"):
         check_maps(between, "mobilenetv3_small_050")

@@ -87,7 +87,7 @@ def test_several_classes_need_one_named_like_the_file(tmp_path: Path) -> None:
 def test_a_declaration_cannot_reach_builtins(tmp_path: Path) -> None:
     path = write(tmp_path, SOUND.replace("version = 2", "version = open('/etc/passwd')"))
 
-    with pytest.raises(InvalidUnit, match=r"open\('/etc/passwd'\) is neither"):
+    with pytest.raises(InvalidUnit, match=r"open\('/etc/passwd'\) is not allowed"):
         read_card(path, "method")
 
 

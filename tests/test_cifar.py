@@ -146,9 +146,9 @@ def first_label(value: int) -> Callable[[dict[str, Any]], object]:
         (lambda c: c[key(c)].pop(), "a whole number for each of its"),
         (lambda c: c[key(c)].__setitem__(0, "a"), "a whole number for each of its"),
         (lambda c: c.update({key(c): [x / 3 for x in c[key(c)]]}), "a whole number for each of"),
-        (lambda c: c.update(data=c["data"] / 2), "must be of u1"),
+        (lambda c: c.update(data=c["data"] / 2), "must have dtype u1"),
         (lambda c: c.update(data=5), "must hold 'data' in rows of 3072"),
-        (lambda c: c.update(evil=Evil()), "mkdir, which has no place in data"),
+        (lambda c: c.update(evil=Evil()), "mkdir, which is not allowed"),
     ],
     ids=[
         "label too high",
@@ -194,7 +194,7 @@ def test_a_file_that_is_no_table_is_named(
 ) -> None:
     harm(folder / BATCH[name])
 
-    with pytest.raises(DataError, match="must be a pickled table") as caught:
+    with pytest.raises(DataError, match="must be a pickled dict") as caught:
         task.load("train", folder, 0)
 
     assert str(folder / BATCH[name]) in str(caught.value)
@@ -203,7 +203,7 @@ def test_a_file_that_is_no_table_is_named(
 def test_more_classes_than_the_data_has_is_refused(folder: Path, name: str) -> None:
     many = with_classes(name, 101)
 
-    with pytest.raises(DataError, match="and 101 are asked for"):
+    with pytest.raises(DataError, match="but the task needs 101"):
         many.load("train", folder, 0)
 
 

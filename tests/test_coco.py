@@ -108,5 +108,5 @@ def test_a_missing_image_is_named(folder: Path) -> None:
 
 
 def test_more_categories_than_there_are_are_refused(folder: Path) -> None:
-    with pytest.raises(DataError, match=r"has 5 classes, and 9 are asked for"):
+    with pytest.raises(DataError, match=r"has 5 classes, but the task needs 9"):
         make_task(classes=9).load("test", folder, 0)

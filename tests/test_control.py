@@ -64,7 +64,7 @@ def test_all_cells_are_cancelled_and_the_launcher_ends(
     _, said = launcher.communicate(timeout=60)
 
     assert launcher.returncode == 1
-    assert said.count("it was cancelled; the same command goes on from its checkpoint") >= 2
+    assert said.count("it was cancelled; run the same command again to resume") >= 2
     assert len([*tmp_path.glob("store/work/*/checkpoint-*.pt")]) >= 2
 
 

@@ -143,7 +143,7 @@ def test_images_of_224_pixels_are_resized_for_smaller_models(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("damage", "said"),
-    [(lambda f: (f / "fog.npy").unlink(), r"fog.npy must be an array as numpy writes it"),
+    [(lambda f: (f / "fog.npy").unlink(), r"fog.npy must be an array written by numpy.save"),
      (lambda f: (f / "fog.npy").write_bytes(b"no"), r"fog.npy must be an array"),
      (lambda f: np.save(f / "fog.npy", np.zeros((15, 32, 32, 3), np.uint8)), r"hold 20 images"),
      (lambda f: np.save(f / "fog.npy", np.zeros((20, 32, 32, 3), np.float32)), r"must hold bytes"),

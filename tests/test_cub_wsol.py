@@ -333,7 +333,7 @@ def test_a_run_reports_boxes_beside_the_centre_and_draws_them(
 
     assert done.returncode == 0, done.stderr
     assert "centre_baseline" in done.stdout
-    assert "without looking" in done.stdout
+    assert "trivial baseline" in done.stdout
     (path,) = (tmp_path / "store").glob("records/cub_wsol/none/*.json")
     metrics = {m["name"]: m for m in json.loads(path.read_text())["metrics"] if m["at"] == "last"}
     assert metrics["max_box_acc_v2"]["primary"]
@@ -377,7 +377,7 @@ def test_without_weights_it_says_the_ways_to_go_on(
 
     assert "vgg16-397923af.pth, which are not in" in missing.stderr
     assert "`mixbench data get cub`" in missing.stderr
-    assert "knows those of resnet50, vgg16, inception_v3: for convnext_atto name" in unknown.stderr
+    assert "only for resnet50, vgg16, inception_v3 (got convnext_atto): give" in unknown.stderr
     assert random.returncode == 0
 
 
@@ -411,7 +411,7 @@ def test_weights_that_do_not_fit_are_named_before_anything_runs(
     done = mixbench("run", "-m", "none", "-t", "cub_wsol", *options, "--set", "cub_wsol.side=64")
 
     assert done.returncode != 0
-    assert "weights.pth are not this model's: conv1.weight must have the shape" in done.stderr
+    assert "weights.pth do not fit this model: conv1.weight must have the shape" in done.stderr
     assert not list((tmp_path / "store").glob("records/**/*.json"))
 
 

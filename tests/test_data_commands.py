@@ -84,7 +84,7 @@ def test_get_fetches_checks_unpacks_and_verifies(mixbench: Run, task: str, home:
     assert done.returncode == 0, done.stderr
     assert (home / "published/inside/numbers.txt").read_text() == "1 2\n"
     assert "licence  do as you like" in done.stdout
-    assert "by hand  Ask nicely." in done.stdout
+    assert "manual   Ask nicely." in done.stdout
     assert "ok   inside/numbers.txt" in done.stdout
     assert "is complete" in done.stdout
 
@@ -133,7 +133,7 @@ def test_what_is_installed_is_not_fetched(mixbench: Run) -> None:
     done = mixbench("data", "get", "digits")
 
     assert done.returncode == 0
-    assert "nothing to fetch" in done.stdout
+    assert "nothing to download" in done.stdout
 
 
 MAKE = ("data", "make", "cifar10", "--classes", "3", "--train", "40", "--test", "10")
@@ -180,7 +180,7 @@ def test_more_classes_than_can_be_painted_is_refused(mixbench: Run) -> None:
     done = mixbench("data", "make", "cifar100", "--classes", "1201", "--to", "shapes")
 
     assert done.returncode == 2
-    assert "1200 kinds of generated things (got classes=1201)" in done.stderr
+    assert "classes must be in 1..1200 for generated images (got 1201)" in done.stderr
 
 
 @pytest.fixture
@@ -194,7 +194,7 @@ def tiny(mixbench: Run, tmp_path: Path) -> Path:
     ("harm", "found"),
     [
         (Path.unlink, "3 of 4 files"),
-        (lambda path: path.write_bytes(b"x"), "4 of 4 files, others than were written"),
+        (lambda path: path.write_bytes(b"x"), "4 of 4 files, which differ from the generated ones"),
     ],
     ids=["missing", "other"],
 )

@@ -154,7 +154,7 @@ WRONG = {
     ),
     "no image": (
         ("<height>50</height>", "<height>0</height>"),
-        r"must say how large the image is \(got 60 x 0 pixels\)",
+        r"must give a positive image size \(got 60 x 0 pixels\)",
     ),
 }
 
@@ -403,7 +403,7 @@ def test_a_trained_encoder_keeps_its_norms_and_its_beginning(pair: tuple[Any, An
 def test_a_model_without_a_pyramid_is_refused(name: str) -> None:
     encoder = build(name, classes=1, size=(224, 224))
 
-    with pytest.raises(UsageError, match=f"{name} has no maps of features of several sizes"):
+    with pytest.raises(UsageError, match=f"{name} has no feature maps of several sizes"):
         Detector(
             encoder, classes=2, side=224, width=8, proposals=8, regions=8, trained=False
         )  # fmt: skip
@@ -490,7 +490,7 @@ def test_mixing_where_boxes_are_trained_is_refused_with_the_reason(
     assert refused.returncode == 2
     assert "voc_detection.mix_in must be 'pretrain' (got 'finetune')" in refused.stderr
     assert nowhere.returncode == 2
-    assert "would mix nowhere" in nowhere.stderr
+    assert "would have no effect" in nowhere.stderr
     assert "mix_in=finetune" not in nowhere.stderr
     assert planned.returncode == 0, planned.stderr  # pre-training carries the method
 

@@ -179,10 +179,10 @@ def test_gpus_are_shared_after_they_are_spread_over(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize(
     ("there", "asked", "said"),
-    [("0,1", {"gpus": ["0", "5"]}, "there is no GPU 5 here"),
+    [("0,1", {"gpus": ["0", "5"]}, "no GPU 5 on this machine"),
      ("0,1", {"size": 3}, "must be at most the 2 GPUs"),
-     ("0,1", {"size": 2, "per_gpu": 2}, "a cell has 2 of them whole"),
-     ("", {"per_gpu": 2}, "there is none here"), ("", {"gpus": ["0"]}, "there are: none")],
+     ("0,1", {"size": 2, "per_gpu": 2}, "a cell uses 2 whole GPUs"),
+     ("", {"per_gpu": 2}, "this machine has no GPU"), ("", {"gpus": ["0"]}, "it has: none")],
 )  # fmt: skip
 def test_slots_that_cannot_be_are_refused(
     monkeypatch: pytest.MonkeyPatch, there: str, asked: dict[str, Any], said: str
@@ -325,7 +325,7 @@ def test_no_stage_starts_past_the_budget(tmp_path: Path) -> None:
     assert statuses(board) == ["done", "skipped"]
     assert len(engine.started) == 1
     assert gpu_hours(board) > 1e-9
-    assert "No stage is started any more" in told[0]
+    assert "No further stages are started" in told[0]
 
 
 def test_trainings_that_are_alike_share_a_process(tmp_path: Path) -> None:
@@ -432,9 +432,9 @@ def test_settings_are_found_where_the_command_is_given(
     ("options", "said"),
     [(["--timeout", "soon"], "--timeout must be a time span"),
      (["--max-gpu-hours", "1"], "there are no GPUs here"),
-     (["--engine", "slurm"], "there is no sbatch on this machine"),
+     (["--engine", "slurm"], "sbatch is not installed on this machine"),
      (["--detach"], "--detach needs --engine slurm, whose jobs outlive this shell (got local)"),
-     (["--gpus", "7"], "there is no GPU 7 here"),
+     (["--gpus", "7"], "no GPU 7 on this machine"),
      (["--settings", "none.toml"], "settings none.toml cannot be read")],
 )  # fmt: skip
 def test_means_that_are_not_there_are_refused(

@@ -287,7 +287,7 @@ def test_an_empty_class_folder_is_named(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     saved(tmp_path / "a" / "image.png", "RGB")
 
-    with pytest.raises(DataError, match=r"class folder .*b must hold images"):
+    with pytest.raises(DataError, match=r"class folder .*b must contain images"):
         list_images(tmp_path, class_folders(tmp_path))
 
 

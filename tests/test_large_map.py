@@ -98,7 +98,7 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     save_file(build("resnet18", classes=3, size=(64, 64), small=False).state_dict(), path)
 
-    with pytest.raises(DataError, match=r"other.safetensors are not this model's: .* must have"):
+    with pytest.raises(DataError, match=r"other.safetensors do not fit this model: .* must have"):
         start_from(LARGE_MAP["resnet50"](5, large=True), str(path), {})
 
 
@@ -109,7 +109,7 @@ def test_a_file_that_holds_no_weights_is_refused(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"weights.pth cannot be read"):
             start_from(LARGE_MAP["vgg16"](5, large=True), str(path), {})
     torch.save([1, 2], path)
-    with pytest.raises(DataError, match="must be tensors by their names"):
+    with pytest.raises(DataError, match="must be a dict of named tensors"):
         start_from(LARGE_MAP["vgg16"](5, large=True), str(path), {})
 
 

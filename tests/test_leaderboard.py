@@ -108,7 +108,7 @@ def test_a_failed_cell_is_named_and_not_a_zero(make_record: MakeRecord) -> None:
     board = only([make_record(), make_record("mixup", status="diverged", reason="nan")])
 
     assert list(board.rows["method"]) == ["none"]
-    assert board.notes[0] == "Without a number: mixup s0 (diverged)."
+    assert board.notes[0] == "Runs without a result: mixup s0 (diverged)."
 
 
 def test_a_failure_that_was_mended_is_not_held_against_the_method(make_record: MakeRecord) -> None:
@@ -116,7 +116,7 @@ def test_a_failure_that_was_mended_is_not_held_against_the_method(make_record: M
 
     board = only([make_record(), *mended])
 
-    assert not any("Without a number" in note for note in board.notes)
+    assert not any("Runs without a result" in note for note in board.notes)
 
 
 def test_nothing_but_failures_makes_no_leaderboard(make_record: MakeRecord) -> None:
@@ -164,7 +164,7 @@ def test_absent_is_empty_and_null_never_zero(make_record: MakeRecord) -> None:
     assert row["difference"] is None
     assert row["std"] is None
     assert ",0.0," not in to_csv(boards).splitlines()[1].split("5000")[0]
-    assert display(boards[0])["vs none"][0] == ""
+    assert display(boards[0])["vs none (95% CI)"][0] == ""
 
 
 def with_metric(record: Record, name: str, value: float) -> Record:
@@ -185,9 +185,9 @@ def test_what_looks_at_nothing_stands_beside_and_names_who_is_below(
 ) -> None:
     board = only([with_metric(record, "chance", 90.5) for record in records])
 
-    assert "chance 90.50 without looking at the images" in board.facts
+    assert "chance 90.50 (trivial baseline that does not use the images)" in board.facts
     assert "chance" not in board.rows
-    assert "Worse than chance, which looks at nothing: cutmix." in board.notes
+    assert "Worse than the trivial baseline chance: cutmix." in board.notes
 
 
 def test_published_numbers_stand_beside_with_their_sources(records: list[Record]) -> None:

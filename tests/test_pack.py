@@ -75,7 +75,7 @@ def test_a_packed_run_is_the_run_alone(mixbench: Run, stores: tuple[Path, Path])
     assert len(alone) == 6
     assert alone == packed
     logs = [path.read_text() for path in (stores[1] / "logs").iterdir()]
-    assert sum("runs in one process with others" in log for log in logs) == 2
+    assert sum("Runs in one process with others" in log for log in logs) == 2
 
 
 def test_one_that_fails_leaves_the_others_alone(mixbench: Run, stores: tuple[Path, Path]) -> None:
@@ -96,7 +96,7 @@ def test_one_that_fails_leaves_the_others_alone(mixbench: Run, stores: tuple[Pat
     ("options", "said"),
     [
         (["--gpus-per-cell", "2"], "--pack trains several models on one GPU"),
-        (["--engine", "slurm"], "--pack shares slots of this machine (got --engine slurm)"),
+        (["--engine", "slurm"], "--pack needs --engine local (got --engine slurm)"),
     ],
 )
 def test_what_cannot_be_packed_is_one_sentence(

@@ -131,11 +131,11 @@ def test_costs_are_told_from_records() -> None:
 
     guided, random = table.loc["guided_patchmix"], table.loc["random_patchmix"]
     assert (random["extra parameters"], guided["extra parameters"]) == ("650", "0")
-    assert float(str(guided["preparation, s"])) > 0
-    assert (random["preparation, s"], random["first models, s"]) == ("", "")
+    assert float(str(guided["preparation (s)"])) > 0
+    assert (random["preparation (s)"], random["base models (s)"]) == ("", "")
     assert guided["images"] == "120,000"
-    assert float(str(guided["of none"]).removesuffix(" x")) > 1.5
-    assert (table["runs"] == "5").all()
+    assert float(str(guided["time vs none"]).removesuffix(" x")) > 1.5
+    assert (table["seeds"] == "5").all()
 
 
 def test_records_of_other_epochs_are_compared_at_equal_images(make_record: MakeRecord) -> None:
@@ -178,7 +178,7 @@ def test_boundaries_are_those_of_trained_nets(monkeypatch: pytest.MonkeyPatch) -
 def test_boundaries_refuse_methods_that_mix_inside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plane, "STEPS", 1)
 
-    with pytest.raises(UsageError, match="manifold_mixup mixes inside a net"):
+    with pytest.raises(UsageError, match="manifold_mixup mixes inside the network"):
         plane.boundaries([find("method", "manifold_mixup")])
 
 

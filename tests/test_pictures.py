@@ -65,9 +65,9 @@ def test_captions_stand_beside_what_people_said(store: Store, make_record: Any) 
     figure = of_captions.captions(store, make_record(), told)
 
     lines = [texts(axes) for axes in figure.axes if axes.texts]
-    people = ["people", "a cat", "people", "cat"]
+    people = ["reference", "a cat", "reference", "cat"]
     assert lines[0] == [*people, "none", "a cat", "cutmix", "dog"]
-    assert lines[1] == ["people", "a dog", "none", "cat", "cutmix", ""]
+    assert lines[1] == ["reference", "a dog", "none", "cat", "cutmix", ""]
 
 
 @pytest.fixture

@@ -157,7 +157,7 @@ def test_unknown_names_are_errors(change: dict[str, Any], complaint: str) -> Non
 
 
 def test_a_setting_for_an_absent_unit_is_an_error() -> None:
-    with pytest.raises(UsageError, match=r"'mixup' takes no part here\. Taking part: digits, none"):
+    with pytest.raises(UsageError, match=r"'mixup' is not part of this run\. .*: digits, none"):
         planned("none", "mixup.alpha=1")
 
 

@@ -129,4 +129,4 @@ def test_a_stage_that_says_nothing_new_is_stalled() -> None:
     assert again == 0
     assert stall_label(0.0, started=False) == "starting"
     assert stall_label(1.0, started=True) == ""
-    assert stall_label(200.0, started=True) == "stalled: silent for 3 m 20 s"
+    assert stall_label(200.0, started=True) == "stalled: no progress for 3 m 20 s"

@@ -93,7 +93,7 @@ def test_a_batch_that_cannot_be_shared_evenly_is_refused(mixbench: Run, images: 
     )  # fmt: skip
 
     assert done.returncode == 2
-    assert "--gpus-per-cell must divide the batch of imagenet, 21 (got 2)" in done.stderr
+    assert "must divide the batch size of imagenet, 21 (got 2)" in done.stderr
 
 
 def test_more_processes_than_the_machine_has_are_refused(mixbench: Run) -> None:
@@ -130,6 +130,6 @@ def test_a_stop_leaves_a_checkpoint_from_which_the_run_goes_on(
     assert 0 < step < 600
     again = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     log = next(tmp_path.glob("store/logs/*"))
-    until(lambda: f"goes on at step {step}" in log.read_text())
+    until(lambda: f"resumed from the checkpoint of step {step}" in log.read_text())
     again.send_signal(signal.SIGINT)
     again.communicate(timeout=60)

@@ -157,7 +157,7 @@ def test_a_stage_that_takes_too_long_is_ended(store: Store, address: str, script
 @pytest.mark.parametrize(
     ("changes", "options", "said"),
     [("", ["--gpus-per-cell", "4"], "at most the 2 GPUs of the Ray cluster (got 4)"),
-     ("127.0.0.1:9", [], "the cluster at '127.0.0.1:9' cannot be joined"),
+     ("127.0.0.1:9", [], "cannot connect to the cluster at '127.0.0.1:9'"),
      ("nodes", [], "ray.nodes must be at most the 2 nodes of the cluster")],
 )  # fmt: skip
 def test_a_cluster_that_cannot_serve_is_one_sentence(

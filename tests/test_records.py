@@ -52,8 +52,8 @@ def broken(make_record: MakeRecord, change: Callable[[dict[str, Any]], object]) 
         (lambda r: r["metrics"][0].update(value=float("nan")), "value: Input should be a finite"),
         (lambda r: r["metrics"][0].update(at="first"), "metrics.0.at: Input should be"),
         (lambda r: r.update(metrics=[]), "exactly one primary metric at 'last'"),
-        (lambda r: r.update(cost=None), "needs its cost"),
-        (lambda r: r.update(status="failed"), "a record that is not ok needs a reason"),
+        (lambda r: r.update(cost=None), "needs a cost"),
+        (lambda r: r.update(status="failed"), "a record whose status is not 'ok' needs a reason"),
     ],
 )
 def test_a_wrong_record_is_refused_with_file_and_field(
@@ -67,7 +67,7 @@ def test_a_wrong_record_is_refused_with_file_and_field(
 
 
 def test_text_that_is_no_json_is_refused() -> None:
-    with pytest.raises(Damaged, match=r"x\.json is not a valid record: the whole: Invalid JSON"):
+    with pytest.raises(Damaged, match=r"x\.json is not a valid record: top level: Invalid JSON"):
         parse('{"schema": "mixb', "x.json")
 
 

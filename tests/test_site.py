@@ -170,8 +170,8 @@ addEventListener("load", () => {
   const by = (head) => buttons.find((button) => button.textContent === head).click();
   const found = {first: names()};
   by("method"); found.method = names();
-  by("minutes"); by("minutes"); found.minutes = names();
-  by("vs none"); found.vs = names();
+  by("time (min)"); by("time (min)"); found.minutes = names();
+  by("vs none (95% CI)"); found.vs = names();
   const input = document.querySelector(".filter input");
   input.value = "cut"; input.dispatchEvent(new Event("input"));
   found.filtered = [...table.tBodies[0].rows].filter((row) => !row.hidden).length;

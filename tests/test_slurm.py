@@ -260,8 +260,8 @@ def test_killed_and_preempted_jobs_go_on(tmp_path: Path) -> None:
     assert launcher.returncode == 0, said
     assert [record["status"] for record in records(tmp_path)] == ["ok", "ok"]
     assert said.count("attempt 2 of 3") == 2
-    assert "its process is gone, and left no word" in said
-    assert "its process was told to stop" in said
+    assert "its process exited without a status" in said
+    assert "its process was asked to stop" in said
 
 
 def test_a_launcher_that_is_a_job_itself(

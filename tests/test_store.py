@@ -51,7 +51,7 @@ def test_damage_is_seen_and_named(store: Store, content: str | None) -> None:
     path.unlink() if content is None else path.write_text(content)
 
     assert str(path) in store.damage(KEY)
-    with pytest.raises(Damaged, match=r"file\.txt is not what was written"):
+    with pytest.raises(Damaged, match=r"file\.txt is corrupt or missing"):
         store.checked(KEY, "deep/file.txt")
 
 

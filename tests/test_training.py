@@ -245,7 +245,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path: Path
 
     assert newest.name in notes[0]
     assert "damaged" in notes[0]
-    assert notes[1] == "goes on at step 4"
+    assert notes[1] == "resumed from the checkpoint of step 4"
     assert_equal(final(whole), final(resumed))
 
 

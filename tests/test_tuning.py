@@ -108,7 +108,7 @@ def test_the_best_on_held_out_images_is_kept_and_told(mixbench: Run, tmp_path: P
         assert record["cost"]["images"] == sum(s["steps"] for s in train) * 200
     (board,) = json.loads(mixbench("report", "--format", "json").stdout)
     assert board["name"].endswith("tuned")
-    assert "the best of 3 trainings by top1 on images held out of training" in board["facts"][2]
+    assert "the best of 3 trainings by top1 on the validation split" in board["facts"][2]
     assert {row["tuned_to"] for row in board["rows"]} == {"lr=0.05 (1 diverged)"}
     assert "0 to run" in again.stderr
     (one,) = (parse(json.dumps(record), "tuned") for record in records.values())

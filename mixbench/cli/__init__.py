@@ -1,4 +1,7 @@
-"""The command line. Each command is a module; what is slow to import is imported when it runs."""
+"""The command line: one module per command.
+
+Slow imports happen inside the commands, so that `mixbench --help` is fast.
+"""
 
 import click
 
@@ -29,14 +32,14 @@ from mixbench.cli.verify import verify
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(mixbench.__version__, prog_name="mixbench")
 def main() -> None:
-    """Measure what a mixing augmentation gains, on what, and at what cost.
+    """Benchmark mixing augmentations: measure their gain on each task, and their cost.
 
     \b
-    mixbench run -m none,mixup -t digits --seeds 3    train, evaluate, rank
-    mixbench list methods                             what there is
-    mixbench report                                   the leaderboards of the store
-    mixbench data get cifar10                         the data of a task
-    """  # noqa: D301  # click's mark for lines that stay as they are
+    mixbench run -m none,mixup -t digits --seeds 3    train, evaluate and rank methods
+    mixbench list methods                             list the available methods
+    mixbench report                                   print the leaderboards of the store
+    mixbench data get cifar10                         download the data of a task
+    """  # noqa: D301  # click's marker: do not rewrap these lines
 
 
 COMMANDS = (

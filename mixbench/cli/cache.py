@@ -1,4 +1,4 @@
-"""``mixbench cache``: what is stored, why a stage would run again, what may go."""
+"""``mixbench cache``: list stored stages, explain cache misses, remove unused stages."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def cache() -> None:
-    """Look after what is stored."""
+    """Inspect and clean up the store."""
 
 
 @cache.command("ls")
@@ -57,7 +57,7 @@ def list_stages(*, as_json: bool, store_path: Path) -> None:
 @as_json
 @store_option
 def why(*, as_json: bool, store_path: Path, **options: Any) -> None:
-    """Say why each stage of the given cells would run again, or would not."""
+    """Explain for each stage of the given cells whether it is cached, and if not, why."""
     from mixbench.plan.graph import plan
     from mixbench.plan.request import cells_of
 
@@ -79,7 +79,7 @@ def why(*, as_json: bool, store_path: Path, **options: Any) -> None:
 
 
 def _reasons(stage: "Stage", store: "Store") -> list[str]:
-    """Return what keeps a stage from being taken from the store; empty if it is stored."""
+    """Return the reasons why a stage is not cached; empty if it is cached."""
     from mixbench.plan.why import differences
 
     if store.finished(stage.key):
@@ -93,10 +93,13 @@ def _reasons(stage: "Stage", store: "Store") -> list[str]:
 
 
 @cache.command()
-@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@click.option("--dry-run", is_flag=True, help="Only report what would be removed.")
 @store_option
 def gc(*, dry_run: bool, store_path: Path) -> None:
-    """Remove what neither a record nor the newest or a running command rests on."""
+    """Remove all stages except those of records, of active runs and of the newest run.
+
+    Checkpoints of removed stages and corrupt files are removed, too.
+    """
     from mixbench.leaderboard.store_report import read_records
 
     store = existing_store(store_path)
@@ -115,11 +118,11 @@ def gc(*, dry_run: bool, store_path: Path) -> None:
         if not dry_run:
             shutil.rmtree(folder)
     verb = "would be removed" if dry_run else "removed"
-    click.echo(f"{len(gone)} folders {verb}, {size / 2**20:.1f} MiB; {len(kept)} stages stay")
+    click.echo(f"{len(gone)} folders {verb}, {size / 2**20:.1f} MiB; {len(kept)} stages are kept")
 
 
 def _wanted(store: "Store") -> set[str]:
-    """Return the stages of the newest run, and of every run whose launcher is alive."""
+    """Return the keys of the stages of the newest run and of all active runs."""
     from mixbench.storage.notes import RUNS
 
     paths = store.noted_runs()

@@ -1,4 +1,4 @@
-"""``mixbench cancel``: end cells of the newest run."""
+"""``mixbench cancel``: cancel cells of the newest run."""
 
 from pathlib import Path
 
@@ -11,16 +11,17 @@ from mixbench.errors import UsageError
 
 @click.command()
 @click.argument("cells", nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="Every cell of the newest run.")
+@click.option("--all", "everything", is_flag=True, help="Cancel every cell of the newest run.")
 @store_option
 def cancel(cells: tuple[str, ...], *, everything: bool, store_path: Path) -> None:
-    """End cells of the newest run, from any shell; parts between the slashes are enough.
+    """Cancel cells of the newest run; works from any shell.
 
-    What runs leaves a checkpoint. Stages that other cells need go on.
-    """  # noqa: DOC501  # commands tell their users
+    Name a cell, or one or more components of its name between slashes. Running stages write a
+    checkpoint before they stop. Stages that other cells need continue.
+    """  # noqa: DOC501  # commands report errors to the user
     store = existing_store(store_path)
     if bool(cells) == everything:
-        raise UsageError("Name the cells to cancel, or give --all.")
+        raise UsageError("Name the cells to cancel, or give --all, not both.")
     run = newest_run(store)
     chosen = run.cells if everything else chosen_cells(run, cells)
     kept = {s.key for note in run.cells if note not in chosen for s in note.stages}
@@ -28,7 +29,7 @@ def cancel(cells: tuple[str, ...], *, everything: bool, store_path: Path) -> Non
     ended = [key for key in keys if key not in kept and not store.finished(key)]
     for key in ended:
         store.cancel(key)
-    if run.engine == "slurm":  # whose jobs may run without a launcher
+    if run.engine == "slurm":  # its jobs run without a launcher
         from mixbench.engines.slurm_queue import cancel_jobs
 
         cancel_jobs(store, ended)

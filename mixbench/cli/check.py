@@ -1,4 +1,4 @@
-"""``mixbench check``: whether a method or a task keeps its contract."""
+"""``mixbench check``: check whether a method or task satisfies its contract."""
 
 import json
 from collections import Counter
@@ -19,7 +19,7 @@ REFUSED = 3
 @click.argument("unit")
 @as_json
 def check(unit: str, *, as_json: bool) -> int:
-    """Check whether a method or a task, by its name or its file, keeps the contract."""
+    """Check whether a method or task, given by name or file, satisfies the contract."""
     from mixbench.contract.loading import load_method, load_task
     from mixbench.registry.cards import TaskCard
     from mixbench.registry.units import find, kind_of

@@ -1,4 +1,4 @@
-"""``mixbench compare``: two methods, on every task that both have run on."""
+"""``mixbench compare``: compare two methods on every task that both have results for."""
 
 from pathlib import Path
 
@@ -11,8 +11,8 @@ from mixbench.cli.report import recorded
 @click.command()
 @click.argument("first")
 @click.argument("second")
-@click.option("-t", "--task", "tasks", multiple=True, help="Only these tasks.")
-@click.option("--suite", metavar="NAME", help="The records of a suite, instead of the store's.")
+@click.option("-t", "--task", "tasks", multiple=True, help="Compare only on these tasks.")
+@click.option("--suite", metavar="NAME", help="Use a suite's records instead of the store's.")
 @as_json
 @store_option
 def compare(
@@ -24,7 +24,7 @@ def compare(
     as_json: bool,
     store_path: Path,
 ) -> None:
-    """Compare two methods, on every task that both have run on, and over all of them."""
+    """Compare two methods on each task that both have results for, and over all these tasks."""
     from mixbench.leaderboard.pairs import compare_methods, to_json, to_lines
     from mixbench.leaderboard.store_report import read_records
 

@@ -1,4 +1,4 @@
-"""``mixbench data``: fetch what is published, make what resembles it, check what is there."""
+"""``mixbench data``: download, generate and verify data sets."""
 
 import json
 import shutil
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from mixbench.datasets.archives import Finding
     from mixbench.datasets.locate import DataSet
 
-FEW = 10  # wrong files that are named
+FEW = 10  # unreadable files that are listed
 
 
 @click.group()
 def data() -> None:
-    """Fetch, make and check the data of tasks."""
+    """Download, generate and verify the data of tasks."""
 
 
 data.add_command(make)
@@ -32,7 +32,7 @@ data.add_command(make)
 @data.command("ls")
 @as_json
 def list_data(*, as_json: bool) -> None:
-    """List the data sets, and where they are."""
+    """List the data sets and their folders."""
     from mixbench.datasets.locate import data_dir, data_sets_by_name
 
     rows = [
@@ -50,7 +50,7 @@ def list_data(*, as_json: bool) -> None:
         return
     width = max(len(str(row["name"])) for row in rows)
     for row in rows:
-        where = row["folder"] if row["here"] else f"not here; mixbench data get {row['name']}"
+        where = row["folder"] if row["here"] else f"missing; mixbench data get {row['name']}"
         click.echo(f"{row['name']:{width}}  {where}\n{'':{width}}  licence: {row['licence']}")
 
 
@@ -58,13 +58,15 @@ def list_data(*, as_json: bool) -> None:
 @click.argument("name")
 @click.option(
     "--from", "source", type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder with the archives, where they were fetched by hand.",
+    help="Folder with archives that you downloaded manually.",
 )  # fmt: skip
-@click.option("--to", "folder", type=click.Path(file_okay=False, path_type=Path), help="Where to.")
+@click.option(
+    "--to", "folder", type=click.Path(file_okay=False, path_type=Path), help="Target folder."
+)
 def get(name: str, source: Path | None, folder: Path | None) -> int:
-    """Fetch a data set's archives, check and unpack them.
+    """Download the archives of a data set, verify and unpack them.
 
-    The same command again continues where the last one stopped.
+    Run the same command again to continue an interrupted download.
     """
     from mixbench.contract.loading import make_task
     from mixbench.datasets.locate import home
@@ -75,10 +77,10 @@ def get(name: str, source: Path | None, folder: Path | None) -> int:
     click.echo(f"page     {declared.url}")
     if declared.manual_steps:
         click.echo(
-            click.wrap_text(f"by hand  {declared.manual_steps}", 98, subsequent_indent=" " * 9)
+            click.wrap_text(f"manual   {declared.manual_steps}", 98, subsequent_indent=" " * 9)
         )
     if declared.package:
-        click.echo(f"It comes with the installed package {declared.package}: nothing to fetch.")
+        click.echo(f"It is part of the installed package {declared.package}: nothing to download.")
         return 0
     folder = (folder or home(declared)).expanduser().resolve()
     with filling(folder):
@@ -86,7 +88,8 @@ def get(name: str, source: Path | None, folder: Path | None) -> int:
         task = make_task(chosen.task, chosen.parameters)
         marks = {archive: folder / f".unpacked-{archive.name}" for archive in declared.archives}
         new = [archive for archive, mark in marks.items() if not mark.exists()]
-        # Another data set may have unpacked some of them here; what was unpacked may be gone.
+        # Another data set may have unpacked some archives in this folder. If unpacked files were
+        # deleted since, unpack all archives again.
         for archive in new or (marks if missing(declared, folder) else ()):
             path = _fetched(archive, source, folder, declared)
             with spinner(f"unpacking {path.name}"):
@@ -97,7 +100,7 @@ def get(name: str, source: Path | None, folder: Path | None) -> int:
 
 
 def _get_weights(chosen: "DataSet", source: Path | None) -> None:
-    """Fetch the published weights that tasks on this data start from."""
+    """Download the published weights that tasks on this data start from."""
     from mixbench.datasets.locate import weights_home
 
     folder = weights_home()
@@ -110,7 +113,7 @@ def _get_weights(chosen: "DataSet", source: Path | None) -> None:
 
 
 def published_weights(chosen: "DataSet") -> list[Archive]:
-    """Return the weights from which the tasks on some data start."""
+    """Return the archives of published weights that the tasks on a data set start from."""
     from mixbench.datasets.locate import datasets_sharing_files
 
     published = (one.task.declared.published for one in datasets_sharing_files(chosen))
@@ -118,7 +121,7 @@ def published_weights(chosen: "DataSet") -> list[Archive]:
 
 
 def _fetched(archive: Archive, source: Path | None, folder: Path, declared: Data) -> Path:
-    """Return the path of an archive that is what was published."""
+    """Return the path of a verified archive, after downloading it if it is missing."""
     from mixbench.datasets.archives import check, download
 
     places = [place / archive.name for place in (source, folder) if place is not None]
@@ -130,22 +133,22 @@ def _fetched(archive: Archive, source: Path | None, folder: Path, declared: Data
     if not archive.url:
         command = f"mixbench data get {declared.name} --from FOLDER"
         raise DataError(
-            f"{archive.name} cannot be fetched without registration: get it as said above, then "
-            f"give its folder with `{command}` (looked for {places[0]})."
+            f"{archive.name} cannot be downloaded without registration: get it as described above, "
+            f"then pass its folder with `{command}` (looked for {places[0]})."
         )
-    with bar(f"fetching {archive.name}") as tell:
+    with bar(f"downloading {archive.name}") as tell:
         return download(archive, folder, tell)
 
 
 @data.command()
 @click.argument("name")
-@click.option("--data", "folder", type=click.Path(path_type=Path), help="Its folder.")
-@click.option("--images", is_flag=True, help="Open every image, too.")
+@click.option("--data", "folder", type=click.Path(path_type=Path), help="Data folder.")
+@click.option("--images", is_flag=True, help="Also open every image.")
 @as_json
 def verify(*, name: str, folder: Path | None, images: bool, as_json: bool) -> int:
-    """Compare a data set's files with what was published: counts and checksums.
+    """Compare the files of a data set with the published file counts and checksums.
 
-    Generated data is compared with what was written.
+    Generated data is compared with the counts and checksums stored when it was generated.
     """
     from mixbench.datasets.locate import data_dir
 
@@ -155,7 +158,7 @@ def verify(*, name: str, folder: Path | None, images: bool, as_json: bool) -> in
 
 
 def _verified(chosen: "DataSet", folder: Path, *, images: bool, as_json: bool) -> int:
-    """Print what is found in a data set's folder; return the exit code."""
+    """Verify the folder of a data set, print the findings, and return the exit code."""
     from mixbench.contract.loading import make_task
     from mixbench.datasets.locate import MARK, datasets_sharing_files
     from mixbench.datasets.verify import compare
@@ -178,7 +181,7 @@ def _verified(chosen: "DataSet", folder: Path, *, images: bool, as_json: bool) -
         click.echo(f"{'ok  ' if finding.ok else 'FAIL'} {finding.path}: {finding.text}")
     if wrong:
         verb = "make" if generated else "get"
-        advice = f"remove it and give `mixbench data {verb} {declared.name}`"
+        advice = f"remove it and run `mixbench data {verb} {declared.name}`"
         click.echo(f"{folder} is not complete: {len(wrong)} wrong; {advice}.", err=True)
         return 1
     click.echo(f"{folder} is complete.")
@@ -186,7 +189,7 @@ def _verified(chosen: "DataSet", folder: Path, *, images: bool, as_json: bool) -
 
 
 def _opened(file_counts: list[Path]) -> list["Finding"]:
-    """Open the image files, if there are any; return how many can be read, and who cannot."""
+    """Open every image; return the number of readable images and the first unreadable ones."""
     from mixbench.datasets.archives import Finding
     from mixbench.vision.images.folders import unreadable
 

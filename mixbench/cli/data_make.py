@@ -1,4 +1,4 @@
-"""``mixbench data make``: generated images in a data set's official layout."""
+"""``mixbench data make``: generate images in the official layout of a data set."""
 
 import tempfile
 from collections.abc import Sequence
@@ -21,28 +21,32 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("name")
-@click.option("--to", "folder", type=click.Path(file_okay=False, path_type=Path), help="Where to.")
-@click.option("--classes", type=click.IntRange(1), help="How many classes.")
-@click.option("--train", type=click.IntRange(1), help="Training images of every class.")
-@click.option("--test", type=click.IntRange(1), help="Test images of every class.")
+@click.option(
+    "--to", "folder", type=click.Path(file_okay=False, path_type=Path), help="Target folder."
+)
+@click.option("--classes", type=click.IntRange(1), help="Number of classes.")
+@click.option("--train", type=click.IntRange(1), help="Number of training images per class.")
+@click.option("--test", type=click.IntRange(1), help="Number of test images per class.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option("--set", "settings", multiple=True, metavar="NAME.PARAM=VALUE", help="Of the task.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="NAME.PARAM=VALUE", help="Set a task parameter."
+)
 def make(*, name: str, folder: Path | None, settings: tuple[str, ...], **given: int | None) -> None:
-    """Write generated images in a data set's official layout.
+    """Generate images in the official layout of a data set.
 
-    They are textured shapes on cluttered grounds: learnable, not trivial, and labelled as
-    synthetic wherever their numbers are shown.
+    The images show textured shapes on cluttered backgrounds. They are learnable but not trivial.
+    Tables label all results on them as synthetic.
 
     \b
     mixbench data make cifar10 --classes 5 --train 50 --test 20 --to shapes
-    """  # noqa: D301  # click's mark for lines that stay as they are
+    """  # noqa: D301  # click's marker: do not rewrap these lines
     from mixbench.datasets.locate import data_of, home
     from mixbench.registry.parameters import Setting, read_settings
     from mixbench.registry.units import find
 
     chosen = data_set(name)
     card, synthetic = chosen.task, chosen.task.declared.synthetic
-    # An evaluation has the classes of the task whose models it evaluates.
+    # An evaluation task has the classes of its base task.
     base = find("task", card.declared.evaluates) if card.declared.evaluates else None
     asked = [Setting(card.name, n, str(v)) for n, v in chosen.parameters.items()]
     asked += read_settings(settings)
@@ -59,28 +63,28 @@ def make(*, name: str, folder: Path | None, settings: tuple[str, ...], **given: 
         test=given["test"] or synthetic.test,
         seed=synthetic.seed if given["seed"] is None else given["seed"],
     )
-    with filling(folder), spinner(f"painting the images of {card.name}"):
+    with filling(folder), spinner(f"generating the images of {card.name}"):
         others = _values(base, protocol, asked) if base else None
         _make(card, values, others, amount, folder)
     changed = "".join(f" --set {s.unit}.{s.parameter}={s.text}" for s in asked)
     under = f" --protocol {protocol}" if protocol else ""
     click.echo(
-        f"{folder}\n{amount.train} training and {amount.test} test images of every class; use it "
+        f"{folder}\n{amount.train} training and {amount.test} test images per class; use them "
         f"with\n  mixbench run -m none -t {card.name}{under}{changed} --data {folder}"
     )
 
 
 def _empty(folder: Path) -> Path:
-    """Refuse a folder that holds something."""
+    """Return the folder; raise an error if it contains anything."""
     if folder.exists() and any(folder.iterdir()):
-        raise UsageError(f"{folder} must be empty: remove what is there, or name another by --to.")
+        raise UsageError(f"{folder} must be empty: remove its contents or choose another --to.")
     return folder
 
 
 def _values(
     card: "TaskCard", protocol: str, asked: Sequence["Setting"]
 ) -> dict[str, ParameterValue]:
-    """Return the values of a task's parameters."""
+    """Return the values of a task's parameters: defaults, protocol, then settings."""
     from mixbench.plan.request import base_values
     from mixbench.registry.parameters import given_to, parameters_of
 
@@ -94,7 +98,7 @@ def _make(
     amount: Synthetic,
     folder: Path,
 ) -> None:
-    """Write generated data, and beside it what was written; all of it or nothing."""
+    """Write generated data and a file that describes it, atomically."""
     from mixbench.contract.loading import make_task
     from mixbench.datasets.locate import MARK, MARKS, SyntheticMark, data_of, survey
     from mixbench.storage.files import sha256

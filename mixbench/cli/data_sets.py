@@ -1,4 +1,4 @@
-"""A data set as commands name it, and the folder that it fills."""
+"""Look up data sets by the names that commands accept, and check their folders."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,13 @@ if TYPE_CHECKING:
 
 
 def data_set(name: str) -> "DataSet":
-    """Return a data set by its name, by that of a task that reads it, or by the task's file."""
+    """Return a data set, given its name, a task that reads it, or the file of such a task.
+
+    Raises
+    ------
+    UnknownName
+        If no data set and no task has this name.
+    """
     from mixbench.datasets.locate import data_sets_by_name, data_sets_of
     from mixbench.registry.units import available, find
 
@@ -27,7 +33,7 @@ def data_set(name: str) -> "DataSet":
 
 
 def missing(declared: Data, folder: Path) -> list[str]:
-    """Return the files and folders that a data set's folder lacks."""
+    """Return the declared files and folders that are missing in a data set's folder."""
     return [
         path for path in (*declared.files, *declared.file_counts) if not (folder / path).exists()
     ]
@@ -35,12 +41,18 @@ def missing(declared: Data, folder: Path) -> list[str]:
 
 @contextmanager
 def filling(folder: Path) -> Iterator[None]:
-    """Name a folder that nothing can be written to."""
+    """Convert write errors inside the block into a `DataError` that names the folder.
+
+    Raises
+    ------
+    DataError
+        If the folder cannot be written to.
+    """
     try:
         with naming_full_disk(folder, DataFull):
             yield
     except OSError as error:
         raise DataError(
-            f"{folder} cannot be written to ({error.strerror or error}): choose another place by "
-            "--to."
+            f"{folder} cannot be written to ({error.strerror or error}): choose another folder "
+            "with --to."
         ) from error

@@ -1,4 +1,4 @@
-"""``mixbench doctor``: whether everything that a run needs is here."""
+"""``mixbench doctor``: check whether the machine has everything that a run needs."""
 
 import json
 import os
@@ -50,7 +50,7 @@ def _torch() -> str:
     import torch
 
     if not torch.cuda.is_available():
-        return f"{torch.__version__}, no GPU: runs use the processor"
+        return f"{torch.__version__}, no GPU: runs use the CPU"
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return f"{torch.__version__}, {', '.join(gpus)}"
 
@@ -63,7 +63,7 @@ def _units() -> str:
 
 
 def _data() -> str:
-    """Check the data of the tasks whose data comes with an installed package."""
+    """Check the data of tasks whose data is part of an installed package."""
     from mixbench.datasets.locate import locate
     from mixbench.registry.units import find, paths
 
@@ -71,7 +71,10 @@ def _data() -> str:
     found = {card.name: locate(card, None).origin for card in cards if card.declared.data.package}
     wrong = [name for name, origin in found.items() if origin != "official"]
     if wrong:
-        raise MixbenchError(f"not the official files: {', '.join(wrong)}")
+        raise MixbenchError(
+            "the installed data differs from the official files; reinstall the packages that "
+            f"contain the data of: {', '.join(wrong)}"
+        )
     return f"official files: {', '.join(found)}"
 
 
@@ -81,5 +84,7 @@ def _store(path: Path) -> str:
     with tempfile.TemporaryFile(dir=place):
         free = shutil.disk_usage(place).free / 2**30
     if free < LOW_GIB:
-        raise MixbenchError(f"{root}: only {free:.2f} GiB free")
+        raise MixbenchError(
+            f"{root}: only {free:.2f} GiB free; free some space, or choose another --store"
+        )
     return f"{root}, {free:.0f} GiB free"

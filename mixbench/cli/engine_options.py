@@ -1,4 +1,4 @@
-"""Which engine runs stages, and what it may use: options, and the settings' file beneath them."""
+"""Options that select the engine and its resources; they override the settings file."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,54 +24,55 @@ Asked = TypeVar("Asked", "SlurmSettings", "RaySettings")
 OPTIONS = (
     click.option(
         "--engine", type=click.Choice(["local", "slurm", "ray"]),
-        help="Where stages run.  [default: that of the settings, or local]",
+        help="Engine that runs the stages.  [default: engine of the settings file, or local]",
     ),
     click.option(
         "--settings", "settings_path", type=click.Path(path_type=Path, dir_okay=False),
-        metavar="FILE", help="Of engines, in TOML.  [default: ./mixbench.toml, if it is there]",
+        metavar="FILE",
+        help="TOML file with engine settings.  [default: $MIXBENCH_SETTINGS, or ./mixbench.toml]",
     ),
-    click.option("--gpus", metavar="0,1", help="The GPUs of this machine to use."),
+    click.option("--gpus", metavar="0,1", help="Indices of the GPUs to use on this machine."),
     click.option(
         "--jobs-per-gpu", type=click.IntRange(1), metavar="N",
-        help="How many stages share one GPU.",
+        help="Number of stages that share one GPU.",
     ),
     click.option(
         "--gpus-per-cell", type=click.IntRange(1), default=1, show_default=True, metavar="N",
-        help="How many GPUs train one model together, on each of its nodes.",
+        help="Number of GPUs per node that train one model together.",
     ),
     click.option(
         "--workers", type=click.IntRange(0), metavar="N",
-        help="Processes that read images ahead, for each cell.  [default: what slots leave]",
+        help="DataLoader workers per cell.  [default: depends on the CPU cores per slot]",
     ),
     click.option(
         "--pack", type=click.IntRange(1), default=1, show_default=True, metavar="N",
-        help="How many trainings of one task share a slot as one process, in turns: with --record, "
-        "small nets fill a GPU so.",
+        help="Train N cells of one task interleaved in one process. Combine it with --cuda-graphs "
+        "to use a GPU fully with small models.",
     ),
     click.option(
         "--cuda-graphs", is_flag=True,
-        help="Record the work of a training step as a CUDA graph, after comparing it with the "
-        "plain step: meant for small nets.",
+        help="Capture the training step as a CUDA graph, after validating it against the eager "
+        "step. Intended for small models.",
     ),
     click.option(
         "--checkpoint-every", type=click.IntRange(1), default=200, show_default=True,
-        metavar="STEPS", help="How much work a crash may cost.",
+        metavar="N", help="Write a checkpoint every N steps.",
     ),
-    click.option("--timeout", metavar="TIME", help="What a stage may take, as 90s or 2h30m."),
+    click.option("--timeout", metavar="TIME", help="Time limit per stage, as in 90s or 2h30m."),
     click.option(
         "--retries", type=click.IntRange(0), metavar="N",
-        help="How often a lost stage is started again; one with an error never is.  "
-        "[default: 2]",
+        help="Number of restarts of a stage whose process was lost. A stage that raised an error "
+        "is not restarted.  [default: 2]",
     ),
     click.option(
         "--max-gpu-hours", type=click.FloatRange(0, min_open=True), metavar="HOURS",
-        help="After which no stage is started any more.",
+        help="GPU-hour budget: no stage starts after it is used up.",
     ),
 )  # fmt: skip
 
 
 def engine_options(command: Command) -> Command:
-    """Add the options that say where and how stages run."""
+    """Add the options that select where and how stages run."""
     for option in reversed(OPTIONS):
         command = option(command)
     return command
@@ -79,14 +80,22 @@ def engine_options(command: Command) -> Command:
 
 @dataclass(frozen=True)
 class Run:
-    """What the options make of a run: an engine once there is a store, options and limits.
+    """How a run executes its stages.
 
     Attributes
     ----------
+    name
+        Name of the engine: local, slurm or ray.
+    options
+        Execution options of every stage.
+    limits
+        Retries per stage and GPU-hour budget of the run.
+    engine
+        Function that creates the engine for a store.
     nodes
-        That train one model together.
+        Number of nodes that train one model together.
     slurm
-        What jobs ask for, where stages are jobs.
+        Resources that each SLURM job requests; None with another engine.
     """
 
     name: str
@@ -98,17 +107,19 @@ class Run:
 
 
 def engine_of(options: dict[str, Any], threads: int) -> Run:
-    """Return how stages will run.
+    """Return the engine, the execution options and the limits that the command line selects.
 
     Parameters
     ----------
+    options
+        Values of the command-line options by name.
     threads
-        Of the plan's recipes, the most.
+        Largest number of CPU threads that a recipe of the plan uses.
 
     Raises
     ------
     UsageError
-        If there is no such machine, GPU or setting.
+        If options exclude each other, a GPU does not exist, or a setting is unknown.
     """
     from mixbench.engines.scheduler import Limits
     from mixbench.engines.settings import read_settings_file
@@ -116,8 +127,8 @@ def engine_of(options: dict[str, Any], threads: int) -> Run:
 
     if options["pack"] > 1 and options["gpus_per_cell"] > 1:
         raise UsageError(
-            "--pack trains several models on one GPU, and --gpus-per-cell one model on several: "
-            "take one of them."
+            "--pack trains several models on one GPU and --gpus-per-cell trains one model on "
+            "several GPUs: use only one of the two options."
         )
     settings = read_settings_file(options["settings_path"])
     name = options["engine"] or settings.engine
@@ -132,7 +143,7 @@ def engine_of(options: dict[str, Any], threads: int) -> Run:
         engine = _ray(options, settings, timeout_s)
         workers, nodes, gpus = max(int(settings.ray.cpus) - 1, 0), settings.ray.nodes, None
     if options["max_gpu_hours"] is not None and gpus == 0:
-        raise UsageError("--max-gpu-hours: there are no GPUs here whose hours could be counted.")
+        raise UsageError("--max-gpu-hours: there are no GPUs here; omit the option.")
     return Run(
         name,
         ExecutionOptions(
@@ -162,14 +173,14 @@ def _timeout(text: str | None, settings: "Settings") -> float | None:
     except ValueError as error:
         raise BadParameter(f"--timeout {error}.") from error
     if seconds <= 0:
-        raise BadParameter(f"--timeout must be more than nothing (got {text!r}).")
+        raise BadParameter(f"--timeout must be positive, as in 90s or 2h30m (got {text!r}).")
     return seconds
 
 
 def _local(
     options: dict[str, Any], settings: "Settings", threads: int, timeout_s: float | None
 ) -> "tuple[Callable[[Store], Engine], int, float]":
-    """Return the engine of this machine, the readers of a stage, and its GPUs."""
+    """Return the local engine, the DataLoader workers per stage, and the GPUs per stage."""
     from mixbench.engines.gpus import readers, slots_of
     from mixbench.engines.local import LocalEngine
 
@@ -182,11 +193,14 @@ def _local(
 
 
 def _asked(options: dict[str, Any], settings: "Asked", name: str) -> "Asked":
-    """Return what a cluster is asked for: its settings, with what the options say instead."""
+    """Return the settings of a cluster, updated with the command-line options."""
     if options["pack"] > 1:
-        raise UsageError(f"--pack shares slots of this machine (got --engine {name}).")
+        raise UsageError(f"--pack needs --engine local (got --engine {name}): omit --pack.")
     if options["gpus"]:
-        raise UsageError(f"--gpus names GPUs of this machine; --engine {name} finds its own.")
+        raise UsageError(
+            f"--gpus selects GPUs of this machine and needs --engine local (got --engine {name}): "
+            "omit --gpus."
+        )
     if options["jobs_per_gpu"] is None:
         return settings
     return settings.model_copy(update={"jobs_per_gpu": options["jobs_per_gpu"]})
@@ -195,7 +209,7 @@ def _asked(options: dict[str, Any], settings: "Asked", name: str) -> "Asked":
 def _ray(
     options: dict[str, Any], settings: "Settings", timeout_s: float | None
 ) -> "Callable[[Store], Engine]":
-    """Return the engine of a Ray cluster, which says what it has when it is joined."""
+    """Return the engine of a Ray cluster; it queries the resources when it connects."""
     from mixbench.engines.ray_cluster import RayEngine
 
     asked = _asked(options, settings.ray, "ray")
@@ -206,7 +220,7 @@ def _ray(
 def _slurm(
     options: dict[str, Any], settings: "Settings", timeout_s: float | None
 ) -> "tuple[Callable[[Store], Engine], float]":
-    """Return the engine of a SLURM cluster, and the GPUs of a stage."""
+    """Return the engine of a SLURM cluster and the number of GPUs per stage."""
     from mixbench.engines.slurm import SlurmEngine, resources_of
 
     asked = _asked(options, settings.slurm, "slurm")

@@ -1,4 +1,4 @@
-"""``mixbench figure``: the pictures of the PatchMix paper, drawn anew."""
+"""``mixbench figure``: reproduce the figures of the PatchMix paper."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,12 +15,12 @@ NAMES = ("mixes", "cycle", "mutations", "boundaries", "boxes", "evolution", "pai
 
 @click.command()
 @click.argument("name", type=click.Choice(NAMES))
-@click.option("-m", "--method", "methods", multiple=True, help="Of these methods; by default, all.")
-@click.option("-t", "--task", "tasks", multiple=True, help="From runs on these tasks.")
-@click.option("--seed", type=click.IntRange(0), default=0, help="Of what is drawn.")
+@click.option("-m", "--method", "methods", multiple=True, help="Methods to show; default: all.")
+@click.option("-t", "--task", "tasks", multiple=True, help="Use only runs on these tasks.")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Seed of the figure.")
 @click.option(
     "--out", type=click.Path(path_type=Path, file_okay=False), default=".", metavar="DIR",
-    help="Where NAME.png and NAME.pdf go; by default, here.",
+    help="Folder for NAME.png and NAME.pdf.  [default: current folder]",
 )  # fmt: skip
 @store_option
 def figure(
@@ -32,19 +32,19 @@ def figure(
     out: Path,
     store_path: Path,
 ) -> None:
-    """Draw a figure of the PatchMix paper, as PNG and PDF, from real results.
+    """Draw a figure of the PatchMix paper from measured results, as PNG and PDF.
 
     \b
-    mixes       1     the same photographs as each method mixes them
+    mixes       1     the same photographs, mixed by each method
     cycle       3     one cycle of the search, run on three classes
-    mutations   4     what the search's mutations do to masks
+    mutations   4     the effect of the search's mutations on masks
     boundaries  5     decision boundaries between points in the plane
-    boxes       6     where models see birds
-    evolution   7, 8  fitness over the generations, and pairs that came and went
-    pairs       9     the class pairs that were found, with their masks
+    boxes       6     localization maps and boxes of birds
+    evolution   7, 8  fitness per generation, and class pairs that appeared or disappeared
+    pairs       9     class pairs found by the search, with their masks
 
-    All but mixes and boundaries are drawn from runs in the store.
-    """  # noqa: D301  # click's mark for lines that stay as they are
+    All figures except mixes and boundaries need finished runs in the store.
+    """  # noqa: D301  # click's marker: do not rewrap these lines
     from mixbench.cli.report import recorded
     from mixbench.figures.patchmix.named import FIGURES, Subjects
     from mixbench.leaderboard.store_report import read_records

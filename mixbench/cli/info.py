@@ -1,4 +1,4 @@
-"""``mixbench info``: what a method or a task declares."""
+"""``mixbench info``: show what a method or task declares."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.argument("name")
 @as_json
 def info(name: str, *, as_json: bool) -> None:
-    """Show what a method or task says of itself."""
+    """Show the description, parameters and protocols of a method or task."""
     card = _find_any(name)
     if as_json:
         click.echo(json.dumps(_facts(card), indent=1, ensure_ascii=False, default=_plain))
@@ -38,7 +38,7 @@ def _head(card: "Card") -> Iterator[str]:
 
 
 def _parameters(card: "Card") -> Iterator[str]:
-    """Yield every parameter with its default, type and description, and what protocols set."""
+    """Yield each parameter's default, type and description, and the values that protocols set."""
     if card.parameters:
         yield "\nparameters (--set NAME.PARAM=VALUE)"
     for parameter in card.parameters:
@@ -50,11 +50,11 @@ def _parameters(card: "Card") -> Iterator[str]:
 
 
 def _task_lines(card: "TaskCard") -> Iterator[str]:
-    """Yield what only tasks have: protocols, models, metrics."""
+    """Yield the lines that only tasks have: protocols, models, metrics, published results."""
     declared = card.declared
-    whose = f"of {declared.evaluates}" if declared.evaluates else "too"
+    whose = f"of {declared.evaluates}" if declared.evaluates else "of the task"
     if declared.evaluates:
-        yield f"\nevaluates the models of {declared.evaluates}, and trains none"
+        yield f"\nevaluates the models of {declared.evaluates}; trains no model"
     for protocol, recipe in declared.protocols.items():
         generated = ", on generated images" if protocol in declared.synthetic.protocols else ""
         yield f"\nprotocol {protocol}{generated} (each field is a parameter {whose})"
@@ -66,14 +66,18 @@ def _task_lines(card: "TaskCard") -> Iterator[str]:
     for metric in declared.metrics:
         better = "higher" if metric.higher_is_better else "lower"
         ranked = (
-            ", ranked" if metric.primary else ", of no method" if metric.trivial_baseline else ""
+            ", used for ranking"
+            if metric.primary
+            else ", trivial baseline"
+            if metric.trivial_baseline
+            else ""
         )
         yield f"metric {metric.name} in {metric.unit}, {better} is better{ranked}"
     yield from _published(declared.references)
 
 
 def _text(default: Any) -> str:
-    """Return a default as it is given: of several numbers, with commas."""
+    """Return a default in the form that --set accepts: several numbers joined by commas."""
     if not isinstance(default, tuple):
         return str(default)
     from mixbench.declare.attacks import eps_text
@@ -82,7 +86,7 @@ def _text(default: Any) -> str:
 
 
 def _published(references: Sequence["Reference"]) -> Iterator[str]:
-    """Yield the rows of published tables."""
+    """Yield the published results, one group per citation, metric and model."""
     rows: dict[tuple[str, ...], list[str]] = {}
     for ref in references:
         row = (ref.citation, ref.where, ref.metric, ref.model, ref.remark)
@@ -124,5 +128,5 @@ def _named(values: Mapping[str, Any]) -> str:
 
 
 def _plain(value: object) -> Any:
-    """Return a declaration as JSON can hold it."""
+    """Convert a declaration to a dictionary that JSON can represent."""
     return dict(vars(value))

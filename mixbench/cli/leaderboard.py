@@ -1,4 +1,4 @@
-"""``mixbench leaderboard``: build the tables of suites from their records."""
+"""``mixbench leaderboard``: build the leaderboard tables of suites from their records."""
 
 from pathlib import Path
 
@@ -16,9 +16,9 @@ def leaderboard() -> None:
 
 @leaderboard.command()
 @click.argument("names", nargs=-1)
-@click.option("--check", is_flag=True, help="Write nothing; fail if a file is out of date.")
+@click.option("--check", is_flag=True, help="Only check whether all files are up to date.")
 def build(names: tuple[str, ...], *, check: bool) -> int:
-    """Write the tables of suites, all by default, from their records alone."""
+    """Write the tables of the named suites (default: all), using only their records."""
     from mixbench.leaderboard import build as builder
 
     folders = chosen_suites(names)
@@ -31,21 +31,21 @@ def build(names: tuple[str, ...], *, check: bool) -> int:
     for path in late:
         click.echo(f"{path} is out of date: run `mixbench leaderboard build`.", err=True)
     if not late:
-        click.echo(f"{len(folders)} leaderboards are what their records say.")
+        click.echo(f"{len(folders)} leaderboards are up to date.")
     return REFUSED if late else 0
 
 
 def chosen_suites(names: tuple[str, ...]) -> list[Path]:
-    """Return the folders of named suites, or of all.
+    """Return the folders of the named suites, or of all suites if none is named.
 
     Raises
     ------
     UsageError
-        If there are none.
+        If no suite is named and the checkout contains none.
     """
     from mixbench.leaderboard.suite import FOLDER, folder_of, suites
 
     folders = [folder_of(name) for name in names] or [*suites().values()]
     if not folders:
-        raise UsageError(f"There are no suites in {FOLDER}/ here: give the command in a checkout.")
+        raise UsageError(f"No suites in {FOLDER}/: run the command in a checkout of mixbench.")
     return folders

@@ -1,4 +1,4 @@
-"""``mixbench list``: the methods, the tasks, or the suites."""
+"""``mixbench list``: list methods, tasks or suites."""
 
 import json
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ KINDS: dict[str, "Kind"] = {"methods": "method", "tasks": "task"}
 @click.argument("what", type=click.Choice((*KINDS, "suites")))
 @as_json
 def list_units(what: str, *, as_json: bool) -> None:
-    """List the methods, the tasks, or the suites of the checkout."""
+    """List the available methods, tasks, or suites of the checkout."""
     lines = _suites() if what == "suites" else _units(KINDS[what])
     if as_json:
         click.echo(json.dumps(lines, indent=1, ensure_ascii=False))
@@ -30,7 +30,7 @@ def list_units(what: str, *, as_json: bool) -> None:
 
 
 def _units(kind: "Kind") -> dict[str, str]:
-    """Return what every unit says of itself in a line."""
+    """Return the one-line summary of every method or task, by name."""
     from mixbench.registry.units import available, find
 
     lines = {}
@@ -44,7 +44,7 @@ def _units(kind: "Kind") -> dict[str, str]:
 
 
 def _suites() -> dict[str, str]:
-    """Return the question of every suite here."""
+    """Return the question of every suite in the checkout, by name."""
     from mixbench.leaderboard.suite import read_suite, suites
 
     return {name: read_suite(folder).question for name, folder in suites().items()}

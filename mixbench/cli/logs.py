@@ -1,4 +1,4 @@
-"""``mixbench logs``: what a cell's processes printed."""
+"""``mixbench logs``: print the log of a cell."""
 
 import time
 from pathlib import Path
@@ -18,10 +18,10 @@ FOLLOW_S = 0.5
 
 @click.command()
 @click.argument("cell")
-@click.option("-f", "--follow", is_flag=True, help="Go on as it prints more, until it has ended.")
+@click.option("-f", "--follow", is_flag=True, help="Print new output until the cell ends.")
 @store_option
 def logs(cell: str, *, follow: bool, store_path: Path) -> None:
-    """Print what a cell's processes printed; part of the cell's name is enough."""
+    """Print the output of a cell's processes; part of the cell's name is enough."""
     store = existing_store(store_path)
     read: dict[str, int] = {}
     while True:
@@ -36,7 +36,7 @@ def logs(cell: str, *, follow: bool, store_path: Path) -> None:
 
 
 def _print_new(store: "Store", cell: str, stage: "StageNote", read: dict[str, int]) -> None:
-    """Print what a stage's log has beyond what was read of it."""
+    """Print the part of a stage's log that was not printed before."""
     path = store.log(stage.key)
     if not path.exists():
         return
@@ -51,6 +51,6 @@ def _print_new(store: "Store", cell: str, stage: "StageNote", read: dict[str, in
 
 
 def _has_ended(store: "Store", entry: "CellNote") -> bool:
-    """Tell whether nothing of a cell runs or will."""
+    """Return whether a cell is finished or failed, so that no stage runs any more."""
     states = [row.state for row in stage_rows(store, entry)]
     return states[-1] == "finished" or bool({"failed", "diverged"} & set(states))

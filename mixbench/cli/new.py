@@ -1,4 +1,4 @@
-"""``mixbench new``: write the beginning of a method or a task."""
+"""``mixbench new``: create a new method or task from a template."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 @click.group()
 def new() -> None:
-    """Write the beginning of a method or a task."""
+    """Create a new method or task from a template."""
 
 
 def _beginning(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of what is written where."""
+    """Add the argument NAME and the options --to and --package to a command."""
     to = click.Path(path_type=Path, file_okay=False)
     for decorate in (
-        click.option("--to", type=to, default=".", metavar="DIR", help="Where; by default, here."),
+        click.option("--to", type=to, default=".", metavar="DIR", help="Target folder."),
         click.option(
-            "--package", is_flag=True, help="As a package of its own, with a test and CI."
+            "--package", is_flag=True, help="Create a Python package with a test and a CI workflow."
         ),
         click.argument("name"),
     ):
@@ -34,9 +34,10 @@ def _beginning(command: Callable[..., None]) -> Callable[..., None]:
 @new.command("method")
 @_beginning
 def new_method(name: str, *, package: bool, to: Path) -> None:
-    """Write a method that works, to be changed into yours.
+    """Create a working example method for you to edit.
 
-    It pastes a band of rows; `mixbench check`, `mixbench info` and `-m ./NAME.py` take it as it is.
+    The example pastes a band of rows from a partner image. It works without changes with
+    `mixbench check`, `mixbench info` and `-m ./NAME.py`.
     """
     _write("method", name, to, package=package)
 
@@ -44,10 +45,10 @@ def new_method(name: str, *, package: bool, to: Path) -> None:
 @new.command("task")
 @_beginning
 def new_task(name: str, *, package: bool, to: Path) -> None:
-    """Write a task that works, to be changed into yours.
+    """Create a working example task for you to edit.
 
-    It classifies images in a folder for each class, and generates some; `mixbench check` and
-    `-t ./NAME.py` take it as it is.
+    The example classifies images stored in one folder per class, and can generate such images. It
+    works without changes with `mixbench check` and `-t ./NAME.py`.
     """
     _write("task", name, to, package=package)
 
@@ -57,12 +58,13 @@ def _write(kind: "Kind", name: str, to: Path, *, package: bool) -> None:
 
     if not name.isidentifier() or name != name.lower():
         raise UsageError(
-            f"A {kind} is named in small letters, digits and underscores, as my_mix (got {name!r})."
+            f"The name of a {kind} must consist of lowercase letters, digits and underscores, as "
+            f"in my_mix (got {name!r})."
         )
     files = package_files(kind, name) if package else {f"{name}.py": unit_file(kind, name)}
     for place in files:
         if (to / place).exists():
-            raise UsageError(f"{to / place} is there already: choose another name or --to DIR.")
+            raise UsageError(f"{to / place} already exists: choose another name or --to DIR.")
     for place, text in files.items():
         (to / place).parent.mkdir(parents=True, exist_ok=True)
         (to / place).write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The newest run of a store: its cells, and how far their stages are."""
+"""The newest run of a store, its cells and the states of their stages."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -18,12 +18,20 @@ State = Literal[
 
 @dataclass
 class StageRow:
-    """A stage of a noted run, and how far it is.
+    """State of one stage of a run.
 
     Attributes
     ----------
+    cell
+        Name of the cell that needs the stage.
+    kind
+        Kind of the stage, as in "train".
+    key
+        Key of the stage in the store.
+    state
+        Current state of the stage.
     detail
-        What else is known: its step, where it runs, or why it failed.
+        Current step, machine or job, or the reason of a failure; empty if unknown.
     """
 
     cell: str
@@ -34,28 +42,30 @@ class StageRow:
 
 
 def newest_run(store: "Store") -> "RunNote":
-    """Return the newest run that the store has noted.
+    """Return the newest run of the store.
 
     Raises
     ------
     UsageError
-        If it has noted none.
+        If the store contains no run.
     """
     from mixbench.storage.notes import RUNS
 
     runs = store.noted_runs()
     if not runs:
-        raise UsageError(f"No run is noted in {store.root}; start one with `mixbench run`.")
+        raise UsageError(f"The store {store.root} contains no run; start one with `mixbench run`.")
     return RUNS.read(runs[-1])
 
 
 def chosen_cells(run: "RunNote", parts: Sequence[str]) -> "list[CellNote]":
-    """Return the run's cells that are meant by whole parts of their names.
+    """Return the run's cells whose names contain one of the given parts.
+
+    A part is one or more complete components of the name between slashes.
 
     Raises
     ------
     UnknownName
-        If a part names no cell.
+        If a part matches no cell.
     """
     known = [note.cell for note in run.cells]
     for part in parts:
@@ -65,25 +75,25 @@ def chosen_cells(run: "RunNote", parts: Sequence[str]) -> "list[CellNote]":
 
 
 def _matches(part: str, cell: str) -> bool:
-    """Tell whether some whole parts of a cell's name, with or without parameters, are meant."""
+    """Return whether a cell's name, with or without parameters, contains the whole part."""
     plain = re.sub(r"\[[^]]*\]", "", cell)
     return any(f"/{part}/" in f"/{name}/" for name in (cell, plain))
 
 
 def stage_rows(store: "Store", note: "CellNote") -> Iterator[StageRow]:
-    """Yield a cell's stages with their states; what depends on a failed one is skipped."""
+    """Yield the stages of a cell with their states; stages after a failed one are skipped."""
     broken = ""
     for stage in note.stages:
         state, detail = _state(store, stage.key)
         if state in {"failed", "diverged"}:
             broken = stage.kind
         elif state == "waiting" and broken:
-            state, detail = "skipped", f"rests on {broken}"
+            state, detail = "skipped", f"depends on the failed stage {broken}"
         yield StageRow(note.cell, stage.kind, stage.key, state, detail)
 
 
 def _state(store: "Store", key: str) -> tuple[State, str]:
-    """Return a stage's state and what else there is to say, as the disk has it."""
+    """Return the state of a stage and its detail, as read from the store."""
     if store.finished(key):
         return "finished", ""
     failure, line = store.failure(key), store.progress(key)

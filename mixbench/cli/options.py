@@ -1,4 +1,4 @@
-"""The options that several commands share, and what they mean."""
+"""Options that several commands share, and functions that interpret them."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -17,47 +17,47 @@ if TYPE_CHECKING:
 Command = Callable[..., Any]
 STORE_VARIABLE = "MIXBENCH_STORE"
 
-QUICK = "quick"  # the protocol under which a suite can be tried on generated data
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+QUICK = "quick"  # protocol that runs a small version of a suite on generated data
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 store_option = click.option(
     "--store",
     "store_path",
     type=click.Path(path_type=Path),
     default=lambda: os.environ.get(STORE_VARIABLE, ".mixbench"),
-    help=f"Folder for everything that is computed.  [default: ${STORE_VARIABLE}, or .mixbench]",
+    help=f"Folder of the store.  [default: ${STORE_VARIABLE}, or .mixbench]",
 )
 
 
 def request_options(command: Command) -> Command:
-    """Add the options that say which cells are meant."""
+    """Add the options that select cells."""
     options = (
-        click.option("-m", "--method", "methods", multiple=True, help="Names, or ./file.py."),
-        click.option("-t", "--task", "tasks", multiple=True, help="Names, or ./file.py."),
+        click.option("-m", "--method", "methods", multiple=True, help="Methods: names, ./file.py."),
+        click.option("-t", "--task", "tasks", multiple=True, help="Tasks: names, ./file.py."),
         click.option(
             "--suite", metavar="NAME",
-            help="The question of a leaderboard; -m, -t and --seeds choose a part of it.",
+            help="A leaderboard suite; -m, -t and --seeds select a part of it.",
         ),
-        click.option("--model", help="The backbone, instead of the protocol's."),
-        click.option("--seeds", type=click.IntRange(1), help="How many seeds: 0, 1, ..."),
-        click.option("--seed", "seed_list", help="Which seeds: 0,1,5."),
+        click.option("--model", help="Backbone to use instead of the protocol's."),
+        click.option("--seeds", type=click.IntRange(1), help="Number of seeds: 0, 1, ..."),
+        click.option("--seed", "seed_list", help="Seeds to run, as in 0,1,5."),
         click.option(
             "--set", "settings", multiple=True, metavar="NAME.PARAM=VALUE",
-            help="A parameter of a method or task; a task's recipe too (digits.epochs=5).",
+            help="Set a parameter of a method or task, or a recipe field (digits.epochs=5).",
         ),
         click.option(
-            "--protocol", help="The recipe: paper, or quick.  [default: the task's first one]"
+            "--protocol", help="Training protocol: paper or quick.  [default: the task's first]"
         ),
-        click.option("--data", help="A folder in the official layout, or: synthetic."),
+        click.option("--data", help="Folder with the official layout, or: synthetic."),
         click.option(
             "--init", metavar="FILE|WORD",
-            help="What training starts from, where a task starts from weights: a file of them, or "
-            "pretrained, synthetic, published, timm, timm:TAG, random.",
+            help="Initial weights: a checkpoint file or one of pretrained, synthetic, published, "
+            "timm, timm:TAG, random. Only for tasks that start from weights.",
         ),
         click.option(
             "--tune", multiple=True, is_flag=False, flag_value="", metavar="[PARAM=V,V]",
-            help="Train every row with every recipe of a small grid, and take what is best on "
-            "held-out images: a third, one and three times lr, a tenth, one and ten times "
-            "weight_decay, or the values named here.",
+            help="Grid-search lr and weight_decay on the validation split, per method and seed. "
+            "Default grid: lr times 0.3, 1 and 3, weight_decay times 0.1, 1 and 10. Give values "
+            "to search another grid.",
         ),
     )  # fmt: skip
     for option in reversed(options):
@@ -66,17 +66,18 @@ def request_options(command: Command) -> Command:
 
 
 def names(texts: Sequence[str]) -> list[str]:
-    """Return the names in repeated options and comma lists."""
+    """Return the names given by repeated options and comma-separated lists."""
     return [name.strip() for text in texts for name in text.split(",") if name.strip()]
 
 
 def asked_cells(options: dict[str, Any]) -> "list[Cell]":
-    """Return the cells that the shared options ask for.
+    """Return the cells that the shared options select.
 
     Raises
     ------
     UsageError
-        If no method or no task is named, and no suite; or if a suite is to be changed.
+        If the options name neither a suite nor both a method and a task, or if they change a
+        setting that the suite fixes.
     """
     from mixbench.plan.request import cells_of
 
@@ -87,14 +88,14 @@ def asked_cells(options: dict[str, Any]) -> "list[Cell]":
     if changed := [name for name in fixed if options[name] and not (name == "protocol" and quick)]:
         option = {"settings": "set"}.get(changed[0], changed[0])
         raise UsageError(
-            f"--suite says what is compared, and how: leave --{option} out. Only --protocol "
-            f"{QUICK} may be, to run a small copy of it."
+            f"--suite fixes --{option}: omit it. The only setting that you can change is "
+            f"--protocol {QUICK}, which runs a small version of the suite."
         )
     return _of_suite(options)
 
 
 def _of_suite(options: dict[str, Any]) -> "list[Cell]":
-    """Return a suite's cells, those of the given methods, tasks and seeds if there are any."""
+    """Return a suite's cells, restricted to the given methods, tasks and seeds if any."""
     from mixbench.leaderboard.suite import folder_of, suite_cells
 
     cells = suite_cells(folder_of(options["suite"]), quick=options["protocol"] == QUICK)
@@ -113,12 +114,12 @@ def _of_suite(options: dict[str, Any]) -> "list[Cell]":
 
 
 def make_request(options: dict[str, Any]) -> "Request":
-    """Return what the shared options ask for.
+    """Return the request that the shared options describe.
 
     Raises
     ------
     UsageError
-        If no method or no task is named.
+        If the options name no method or no task.
     """
     from mixbench.plan.request import Request
     from mixbench.plan.tuning import read_grid
@@ -153,12 +154,12 @@ def _seeds(number: int | None, listed: str | None) -> list[int]:
 
 
 def existing_store(path: Path) -> "Store":
-    """Return a store that a command only reads.
+    """Return an existing store, for commands that do not create one.
 
     Raises
     ------
     UsageError
-        If there is none.
+        If the folder is not a store.
     """
     from mixbench.storage.store import Store
 
@@ -166,6 +167,6 @@ def existing_store(path: Path) -> "Store":
     if not (store.root / "stages").is_dir():
         raise UsageError(
             f"There is no store at {store.root}. "
-            "Make one with `mixbench run`, or name it by --store."
+            "Create one with `mixbench run`, or select another folder with --store."
         )
     return store

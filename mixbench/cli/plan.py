@@ -1,4 +1,4 @@
-"""``mixbench plan``: what a run would do."""
+"""``mixbench plan``: show what a run would do."""
 
 import json
 from collections import Counter
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @store_option
 @as_json
 def plan(*, store_path: Path, as_json: bool, **options: Any) -> int:
-    """Show what a run would do: cells, stages, what is cached or shared (= run --dry-run)."""
+    """Show the cells and stages of a run and which are cached (same as run --dry-run)."""
     from mixbench.plan.graph import plan as make_plan
     from mixbench.storage.store import Store
 
@@ -27,7 +27,7 @@ def plan(*, store_path: Path, as_json: bool, **options: Any) -> int:
 
 
 def show_plan(plan: "Plan", store: "Store", *, as_json: bool) -> int:
-    """Print the stages with what would become of each."""
+    """Print each stage and whether it is cached or would run; return the exit code."""
     uses = Counter(key for chain in plan.chains for key in plan.rests_on(chain[-1]))
     rows = [
         {
@@ -56,12 +56,12 @@ def show_plan(plan: "Plan", store: "Store", *, as_json: bool) -> int:
 
 
 def counted(noun: str, number: int) -> str:
-    """Return a number with its noun, in the plural where that is due."""
+    """Return a number and its noun, in the plural unless the number is 1."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _foreseen(plan: "Plan", store: "Store") -> str:
-    """Say what the stages to run will cost, by what the store has; nothing if it has nothing."""
+    """Return the estimated cost of the stages to run; empty if the store has no similar stage."""
     from mixbench.engines.estimate import estimate
     from mixbench.engines.progress import duration
 
@@ -70,4 +70,4 @@ def _foreseen(plan: "Plan", store: "Store") -> str:
         return ""
     gpus = f", {found.gpu_s / 3600:.3g} GPU-hours" if found.gpu_s else ""
     less = f", and {counted('stage', found.unknown)} of unknown cost" if found.unknown else ""
-    return f"about {duration(found.wall_s)} in one slot{gpus}, by earlier stages of the store{less}"
+    return f"about {duration(found.wall_s)} in one slot{gpus}, estimated from stored stages{less}"

@@ -1,4 +1,4 @@
-"""``mixbench preview``: draw what methods make of the same images."""
+"""``mixbench preview``: draw how methods mix the same images."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("methods", nargs=-1, required=True)
-@click.option("-t", "--task", help="On a task's images; generated, unless --data has them.")
-@click.option("--data", metavar="PATH", help="The task's data.")
+@click.option("-t", "--task", help="Task to take images from; generated if its data is missing.")
+@click.option("--data", metavar="PATH", help="Data folder of the task.")
 @click.option(
     "--images", type=click.Path(path_type=Path, file_okay=False, exists=True), metavar="DIR",
-    help="On the pictures in a folder; without a folder or a task, on three photographs.",
+    help="Folder of images to mix.  [default: three photographs, unless --task is given]",
 )  # fmt: skip
-@click.option("--seed", type=click.IntRange(0), default=0, help="Of the images and the mixing.")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Seed of image choice and mixing.")
 @click.option(
     "--out", type=click.Path(path_type=Path, dir_okay=False), default="preview.png",
-    show_default=True, help="The picture: png, pdf or svg.",
+    show_default=True, help="Output file: png, pdf or svg.",
 )  # fmt: skip
 def preview(
     methods: tuple[str, ...],
@@ -34,10 +34,10 @@ def preview(
     seed: int,
     out: Path,
 ) -> None:
-    """Draw what methods make of the same images, with the shares of their labels.
+    """Draw how methods mix the same images, with the weight of each label.
 
-    A terminal with colours shows it as well.
-    """  # noqa: DOC501  # commands tell their users
+    A terminal with color support also displays the images.
+    """  # noqa: DOC501  # commands report errors to the user
     import tempfile
 
     from rich.console import Console
@@ -50,7 +50,10 @@ def preview(
     from mixbench.registry.units import find
 
     if images is not None and (task or data):
-        raise UsageError("--images takes pictures without a task: leave out --task and --data.")
+        raise UsageError(
+            "--images cannot be combined with --task or --data: leave out --task and --data, or "
+            "leave out --images."
+        )
     cards = [find("method", name) for name in names(methods)]
     with tempfile.TemporaryDirectory() as scratch:
         if task is None:
@@ -69,7 +72,7 @@ def preview(
 
 
 def _images(card: "TaskCard", data: str | None, scratch: Path) -> "tuple[Task, Path]":
-    """Return a task, and the folder of its data: the given one, what it bundles, or generated."""
+    """Return a task and its data folder: the given, installed, bundled or generated data."""
     from dataclasses import replace
 
     from mixbench.contract.loading import make_task
@@ -78,11 +81,11 @@ def _images(card: "TaskCard", data: str | None, scratch: Path) -> "tuple[Task, P
 
     protocol = "quick"
     if protocol not in card.declared.protocols or card.declared.evaluates:
-        raise UsageError(f"The task {card.name} has no images of its own to mix; name another.")
+        raise UsageError(f"The task {card.name} has no training images; choose another --task.")
     shown = make_task(card, base_values(card, protocol))
     place = locate(card, data, protocol, base_values(card, protocol))
     if place.origin != SYNTHETIC and place.folder is not None:
         return shown, place.folder
-    few = replace(shown.synthetic, train=20, test=1)  # enough to hold one of each class out
+    few = replace(shown.synthetic, train=20, test=1)  # enough to hold out one image per class
     shown.synthesize(scratch, few)
     return shown, scratch

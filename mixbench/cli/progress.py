@@ -1,4 +1,4 @@
-"""What is shown while something takes long."""
+"""Progress display of long operations: a spinner and a progress bar."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from mixbench.datasets.archives import Tell
 
 @contextmanager
 def spinner(text: str) -> Iterator[None]:
-    """Show that something goes on; a line where there is no terminal."""
+    """Show a spinner while the block runs; print a line if stderr is not a terminal."""
     from rich.console import Console
 
     console = Console(stderr=True)
@@ -24,7 +24,20 @@ def spinner(text: str) -> Iterator[None]:
 
 @contextmanager
 def bar(text: str, unit: str = "bytes") -> Iterator[Tell]:
-    """Show how far something is, on a terminal."""
+    """Show a progress bar while the block runs; print a line if stderr is not a terminal.
+
+    Parameters
+    ----------
+    text
+        Description shown before the bar.
+    unit
+        Unit of the progress: "bytes" formats sizes; any other unit shows counts.
+
+    Yields
+    ------
+    tell : callable
+        Call it with the amount done and the total (0 if unknown).
+    """
     from rich.console import Console
     from rich.progress import (
         BarColumn,

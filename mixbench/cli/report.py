@@ -1,4 +1,4 @@
-"""``mixbench report``: what came of it."""
+"""``mixbench report``: print leaderboards and costs, or draw figures, from finished cells."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,24 +15,24 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("-m", "--method", "methods", multiple=True, help="Only these methods.")
-@click.option("-t", "--task", "tasks", multiple=True, help="Only these tasks.")
+@click.option("-m", "--method", "methods", multiple=True, help="Show only these methods.")
+@click.option("-t", "--task", "tasks", multiple=True, help="Show only these tasks.")
 @click.option(
     "--format",
     "form",
     default="table",
     type=click.Choice(["table", "markdown", "latex", "csv", "json"]),
 )
-@click.option("--figures", is_flag=True, help="Draw the cells instead, and say where.")
-@click.option("--costs", is_flag=True, help="What each method costs instead, beside its gain.")
-@click.option("--suite", metavar="NAME", help="A suite's table, as its publication lays it out.")
+@click.option("--figures", is_flag=True, help="Draw figures; print only their paths.")
+@click.option("--costs", is_flag=True, help="Print what each method costs instead of its results.")
+@click.option("--suite", metavar="NAME", help="Print a suite's table in the layout of its paper.")
 @click.option(
-    "--protocol", type=click.Choice([QUICK]), help="Of the suite: its small copy, if that was run."
+    "--protocol", type=click.Choice([QUICK]), help="With --suite: show its small version."
 )
 @as_json
 @store_option
 def report(**options: Any) -> None:
-    """Print the leaderboards of the store, or a suite's table; or draw the cells."""
+    """Print the leaderboards of the store or the table of a suite, or draw figures."""
     from mixbench.leaderboard import formats as tables
     from mixbench.leaderboard.costs import costs
     from mixbench.leaderboard.store_report import boards_of, read_records
@@ -66,11 +66,11 @@ def report(**options: Any) -> None:
     for board in boards:
         tables.to_terminal(board)
     if not boards:
-        click.echo(f"No finished cell in {store.root} yet; see: mixbench status.")
+        click.echo(f"No cell in {store.root} is finished yet; see `mixbench status`.")
 
 
 def _of_suite(options: dict[str, Any]) -> "pd.DataFrame":
-    """Return a suite's table, or its costs, of what the store and the suite's folder hold."""
+    """Return a suite's table or costs from the records of the store and the suite's folder."""
     from mixbench.leaderboard.build import read_answers
     from mixbench.leaderboard.costs import costs
     from mixbench.leaderboard.layout import laid_out
@@ -87,7 +87,7 @@ def _of_suite(options: dict[str, Any]) -> "pd.DataFrame":
     newest = {record.cell: record for record in sorted(found, key=lambda record: record.created)}
     records = suite.compared([r for r in newest.values() if not suite.objection(r)])
     if quick:
-        click.echo("Small nets on generated data: it shows that the path works, no more.", err=True)
+        click.echo("Small models on generated data: a pipeline test, no benchmark.", err=True)
     return (
         costs(records) if options["costs"] else laid_out(answered.suite, records, beside=not quick)
     )
@@ -96,12 +96,21 @@ def _of_suite(options: dict[str, Any]) -> "pd.DataFrame":
 def recorded(
     records: "list[Record]", methods: Sequence[str], tasks: Sequence[str]
 ) -> "list[Record]":
-    """Return the records of the given methods and tasks, if there are any.
+    """Return the records of the given methods and tasks.
+
+    Parameters
+    ----------
+    records
+        Records to filter.
+    methods
+        Names of the methods to keep; empty keeps every method.
+    tasks
+        Names of the tasks to keep; empty keeps every task.
 
     Raises
     ------
     UnknownName
-        If there is no record of one of them.
+        If a given method or task has no record.
     """
     for kind, asked, known in (
         ("recorded method", methods, {r.method.name for r in records}),

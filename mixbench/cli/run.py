@@ -1,4 +1,4 @@
-"""``mixbench run``: run what is missing, and rank what is finished."""
+"""``mixbench run``: run the missing stages and rank the finished cells."""
 
 import json
 import shlex
@@ -28,17 +28,17 @@ INTERRUPTED = 130
 @click.command()
 @request_options
 @store_option
-@click.option("--fresh", is_flag=True, help="Compute everything again, whatever is stored.")
-@click.option("--dry-run", is_flag=True, help="Only show the plan.")
-@click.option("--detach", is_flag=True, help="Let a job of SLURM run this command, and return.")
+@click.option("--fresh", is_flag=True, help="Recompute all stages, even if they are stored.")
+@click.option("--dry-run", is_flag=True, help="Show the plan and exit.")
+@click.option("--detach", is_flag=True, help="Submit this command as a SLURM job and return.")
 @engine_options
 @as_json
 def run(
     *, store_path: Path, fresh: bool, dry_run: bool, detach: bool, as_json: bool, **options: Any
 ) -> int:
-    """Run what is missing, and rank what is finished.
+    """Run the missing stages and rank the finished cells.
 
-    The same command again continues where the last one stopped.
+    Run the same command again to continue an interrupted run.
     """
     from mixbench.engines.preflight import preflight
     from mixbench.plan.graph import plan as make_plan
@@ -62,45 +62,46 @@ def run(
 
 
 def _detach(store: "Store", how: "Run") -> int:
-    """Submit the same command as a job, which SLURM may start again: nothing is fresh twice."""
+    """Submit the command as a SLURM job, without --fresh because SLURM may restart the job."""
     from mixbench.engines.slurm import submit_launcher
 
     if how.slurm is None:
         raise UsageError(
-            f"--detach needs --engine slurm, whose jobs outlive this shell (got {how.name}); here, "
-            "`nohup mixbench run ... &` does, or a terminal of tmux."
+            f"--detach needs --engine slurm, whose jobs outlive this shell (got {how.name}). With "
+            "another engine, run `nohup mixbench run ... &`, or use a tmux session."
         )
     arguments = [a for a in sys.argv[1:] if a not in {"--detach", "--fresh"}]
     number = submit_launcher(store, how.slurm, arguments)
     click.echo(
-        f"job {number} runs it; it prints to {store.runs / f'launcher-{number}.txt'}\n"
-        "`mixbench status`, `mixbench logs -f CELL` and `mixbench cancel --all` reach it from here."
+        f"Job {number} is submitted; its log is {store.runs / f'launcher-{number}.txt'}\n"
+        "Follow it with `mixbench status` and `mixbench logs -f CELL`; "
+        "stop it with `mixbench cancel --all`."
     )
     return 0
 
 
 def _check_shares(plan: "Plan", processes: int) -> None:
-    """Refuse batches that the processes of a cell cannot share evenly."""
+    """Check that the processes of each cell can split its batch evenly."""
     for cell in plan.cells:
         if cell.recipe.batch_size % processes:
             name, size = cell.task.card.name, cell.recipe.batch_size
             raise UsageError(
-                f"--gpus-per-cell must divide the batch of {name}, {size} (got {processes}): take "
-                f"another, or set --set {name}.batch_size=N."
+                f"--gpus-per-cell times nodes must divide the batch size of {name}, {size} (got "
+                f"{processes}): choose another number, or give --set {name}.batch_size=N."
             )
 
 
 def _forget(plan: "Plan", store: "Store") -> None:
-    """Remove what is stored of the plan's stages, unless a process works on one of them."""
+    """Remove the plan's stages from the store; raise if a process is running one of them."""
     busy = [plan.stages[key].label for key in plan.stages if store.running(key)]
     if busy:
-        raise UsageError(f"--fresh: another process works on {busy[0]}; stop it first.")
+        raise UsageError(f"--fresh: another process is running {busy[0]}; stop it first.")
     for key in plan.stages:
         store.forget(key)
 
 
 def _run(plan: "Plan", store: "Store", how: "Run", *, as_json: bool) -> int:
-    """Run the plan, write the records, print the leaderboards; return the exit code."""
+    """Run the plan, write the records and print the leaderboards; return the exit code."""
     from rich.console import Console
 
     from mixbench.engines.progress import Show
@@ -108,7 +109,7 @@ def _run(plan: "Plan", store: "Store", how: "Run", *, as_json: bool) -> int:
     from mixbench.engines.scheduler import Scheduler
     from mixbench.records.writer import SettledCell, write_record
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stopped politely, either way
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # handle SIGTERM like Ctrl-C
     command = ["mixbench", *sys.argv[1:]]
     records: list[Record] = []
     with Show(Console(stderr=True)) as show:
@@ -128,17 +129,17 @@ def _run(plan: "Plan", store: "Store", how: "Run", *, as_json: bool) -> int:
                 Scheduler(state, engine, show, on_cell, how.options, how.limits).run()
         except KeyboardInterrupt:
             finished = state.count("done", "cached")
-            left = "goes on" if engine.outlives else "has left checkpoints"
+            left = "continue" if engine.outlives else "have written checkpoints"
             show.notice(
-                f"Stopped: {finished} of {len(state.states)} stages are finished, what was running "
-                f"{left}. Continue with:\n  {shlex.join(command)}"
+                f"Stopped: {finished} of {len(state.states)} stages are finished; the running "
+                f"stages {left}. Continue with:\n  {shlex.join(command)}"
             )
             return INTERRUPTED
     return _conclude(records, store, as_json=as_json)
 
 
 def _as_recorded(command: list[str]) -> list[str]:
-    """Return a command without where its store lies, which is this machine's matter."""
+    """Return a command without --store, whose path is specific to this machine."""
     places = {i for i, word in enumerate(command) if word == "--store"}
     places |= {i + 1 for i in places}
     kept = (word for i, word in enumerate(command) if i not in places)
@@ -146,7 +147,7 @@ def _as_recorded(command: list[str]) -> list[str]:
 
 
 def _conclude(records: list["Record"], store: "Store", *, as_json: bool) -> int:
-    """Print the answer, say where the files lie, name what failed."""
+    """Print the leaderboards, the file locations and the failed cells; return the exit code."""
     from mixbench.leaderboard.formats import to_json, to_terminal
     from mixbench.leaderboard.store_report import boards_about, read_records, write_reports
 
@@ -168,7 +169,7 @@ def _conclude(records: list["Record"], store: "Store", *, as_json: bool) -> int:
 
 
 def _headline(plan: "Plan", state: "RunState") -> str:
-    """Return one line about what is asked and what there is to do."""
+    """Return one line with the numbers of cells, of cached stages and of stages to run."""
     cells = plan.cells
     product = " x ".join((
         counted("method", len({cell.method.label for cell in cells})),
@@ -184,7 +185,7 @@ def _headline(plan: "Plan", state: "RunState") -> str:
 
 
 def _noted(plan: "Plan", command: list[str], engine: str) -> "RunNote":
-    """Return the plan as `status` and `logs` in other shells read it."""
+    """Return the plan in the form that `status` and `logs` read in other shells."""
     from mixbench.storage.files import now
     from mixbench.storage.notes import CellNote, RunNote, StageNote
 

@@ -9,13 +9,14 @@ from mixbench.errors import UsageError
 
 
 @click.command()
-@click.option("-t", "--task", "tasks", multiple=True, help="Only these tasks.")
+@click.option("-t", "--task", "tasks", multiple=True, help="Rescore only these tasks.")
 @store_option
 def score(*, tasks: tuple[str, ...], store_path: Path) -> None:
-    """Recompute metrics from stored predictions, after a metric was changed; trains nothing.
+    """Recompute metrics from stored predictions after a metric changed, without training.
 
-    What differs becomes a new record, which names the old one; tables show the newest.
-    """  # noqa: DOC501  # commands tell their users
+    If the values differ, a new record is written that refers to the old one. Tables show the
+    newest record.
+    """  # noqa: DOC501  # commands report errors to the user
     from rich.console import Console
     from rich.progress import track
 
@@ -33,7 +34,7 @@ def score(*, tasks: tuple[str, ...], store_path: Path) -> None:
         and (not wanted or record.task.name in wanted)
     ]
     if not chosen:
-        raise UsageError(f"No finished cell of {', '.join(wanted) or 'any task'} is recorded.")
+        raise UsageError(f"No record of a finished cell of {', '.join(wanted) or 'any task'}.")
     bar = track(chosen, "score", console=Console(stderr=True))
     written = [path for record in bar if (path := score_again(store, record))]
     for path in written:

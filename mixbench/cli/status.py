@@ -1,4 +1,4 @@
-"""``mixbench status``: how far the newest run is."""
+"""``mixbench status``: show the progress of the newest run."""
 
 import json
 from collections import Counter
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @as_json
 @store_option
 def status(*, as_json: bool, store_path: Path) -> None:
-    """Show how far the newest run is, from any shell."""
+    """Show the progress of the newest run; works from any shell."""
     store = existing_store(store_path)
     run = newest_run(store)
     rows = [row for cell in run.cells for row in stage_rows(store, cell)]
@@ -37,7 +37,7 @@ def status(*, as_json: bool, store_path: Path) -> None:
 
 
 def _add_queue(store: "Store", rows: list[StageRow]) -> None:
-    """Add what SLURM says about the stages' jobs, for which no launcher is needed."""
+    """Add the queue states of the stages' SLURM jobs; works without a running launcher."""
     from mixbench.engines.slurm_queue import places
 
     found = places(store, {row.key for row in rows})

@@ -1,4 +1,4 @@
-"""``mixbench submit``: copy a store's records of a suite into its folder."""
+"""``mixbench submit``: copy the store's records of a suite into the suite's folder."""
 
 from pathlib import Path
 
@@ -12,12 +12,12 @@ FIGURES_DPI = 90  # small enough to be committed
 
 @click.command()
 @click.argument("name")
-@click.option("--predictions", is_flag=True, help="What the models predicted, too.")
+@click.option("--predictions", is_flag=True, help="Also copy the predictions of the models.")
 @store_option
 def submit(name: str, *, predictions: bool, store_path: Path) -> int:
-    """Put the store's records of a suite, with curves and pictures, into its folder.
+    """Copy the store's records of a suite, with learning curves and figures, to its folder.
 
-    The folder is then what a pull request sends.
+    The folder is then ready for a pull request.
     """
     from mixbench.figures.cells import draw_cells
     from mixbench.leaderboard import submission, verification
@@ -36,7 +36,7 @@ def submit(name: str, *, predictions: bool, store_path: Path) -> int:
     for finding in checked.findings:
         click.echo(str(finding), err=True)
     click.echo(
-        f"{len(found.written)} files are new. Next: `mixbench verify {name}`, `mixbench "
+        f"{len(found.written)} new files. Next: `mixbench verify {name}`, `mixbench "
         f"leaderboard build {name}`, commit {folder}/, and open a pull request."
     )
     return REFUSED if checked.findings else 0

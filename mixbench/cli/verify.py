@@ -11,16 +11,16 @@ from mixbench.cli.options import existing_store
 
 @click.command()
 @click.argument("names", nargs=-1)
-@click.option("--base", metavar="COMMIT", help="Records that this commit has may not be changed.")
+@click.option("--base", metavar="COMMIT", help="Fail if a record of this commit was changed.")
 @click.option(
     "--against",
     metavar="STORE",
     type=click.Path(path_type=Path),
-    help="A store where cells were run again: records that it confirms were rerun.",
+    help="Store with rerun cells: records that it confirms are marked as rerun.",
 )
-@click.option("--check", is_flag=True, help="Do not note in verified.json what was checked.")
+@click.option("--check", is_flag=True, help="Do not write the results to verified.json.")
 def verify(names: tuple[str, ...], *, base: str | None, against: Path | None, check: bool) -> int:
-    """Check the records of suites: schema, versions, hashes, numbers, and that none was edited."""
+    """Check the records of suites: schema, versions, hashes, metric values and later edits."""
     from mixbench.leaderboard import verification
     from mixbench.leaderboard.store_report import read_records
 

@@ -1,7 +1,7 @@
-"""What a mixing method and a task owe: the one place that their files import it from.
+"""The interfaces of mixing methods and tasks; method and task files import them from here.
 
-Axes, everywhere: batch (B), channel (C), height (H), width (W), class (K) and, in `Sources`,
-the parts that a mixed item is made of (K as well). Images are (B, C, H, W).
+Shapes use these axes throughout: batch (B), channel (C), height (H), width (W), class (K) and, in
+`Sources`, the sources of a mixed item (also K). Images have the shape (B, C, H, W).
 """
 
 from mixbench.contract.backbone import Backbone, Output

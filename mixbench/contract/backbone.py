@@ -1,4 +1,4 @@
-"""What every model has: a prediction, its last feature map, and names for its parts."""
+"""The interface of models: a prediction, the last feature map, and names of submodules."""
 
 from typing import NamedTuple
 
@@ -6,14 +6,14 @@ from torch import Tensor, nn
 
 
 class Output(NamedTuple):
-    """What a backbone returns.
+    """The output of a backbone.
 
     Attributes
     ----------
     out
-        The prediction in the form that the task's loss takes, (B, classes) for classification.
+        Prediction in the form that the task's loss takes; (B, classes) for classification.
     features : (B, D, h, w)
-        The last feature map.
+        Last feature map.
     """
 
     out: Tensor
@@ -21,24 +21,25 @@ class Output(NamedTuple):
 
 
 class Backbone(nn.Module):
-    """A model as tasks build it. Its ``forward`` returns `Output`.
+    """A model that a task builds. Its ``forward`` returns an `Output`.
 
-    A model may also have a method ``loss``, as the task's, where its own parameters take part in
-    the loss: a captioning decoder's, or a detector's. The task's loss is then not used.
+    A model may define a method ``loss`` with the signature of `Task.loss`, which then replaces the
+    task's loss. Define it if the loss uses parameters of the model, as in a captioning decoder or
+    a detector.
 
     Attributes
     ----------
     feature_dim
-        D, the depth of the last feature map.
+        Number of channels D of the last feature map.
     feature_size
-        Its height and width.
+        Height and width of the last feature map.
     blocks
-        Names of the submodules at which a method may mix, from the input to the output: ``block1``,
-        ``block2``, ... in `Method.sites`.
+        Names of the submodules at which a method may mix, from the input to the output;
+        `Method.sites` calls them ``block1``, ``block2``, ...
     classifier
-        The last layer.
+        Last layer of the model.
     head_modules
-        Names of the submodules that learn at the recipe's `head_lr_mult`.
+        Names of the submodules whose learning rate is multiplied by the recipe's `head_lr_mult`.
     """
 
     feature_dim: int
@@ -48,9 +49,9 @@ class Backbone(nn.Module):
     head_modules: tuple[str, ...] = ("classifier",)
 
     def forward(self, x: Tensor) -> Output:
-        """Return the prediction and the last feature map of images, (B, C, H, W)."""
+        """Return the prediction and the last feature map of images of shape (B, C, H, W)."""
         raise NotImplementedError
 
     def maps(self, x: Tensor) -> list[Tensor]:  # noqa: ARG002  # for models that have several
-        """Return the feature maps of several resolutions, the last one last; empty if unknown."""
+        """Return feature maps of several resolutions, from input to output; empty if unknown."""
         return []

@@ -1,4 +1,4 @@
-"""A task that trains nothing: it evaluates trained models of another task."""
+"""The interface of tasks that train nothing but evaluate the trained models of another task."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,24 +13,25 @@ from mixbench.declare.facts import OF_THE_BASE_TASK, ParameterValue
 
 
 class Evaluation(Task):
-    """A task that evaluates what the training of another task, its base task, ended with.
+    """A task that evaluates models trained on another task, its base task.
 
-    What it does not declare itself, data and models for instance, is taken from its base task. Only
-    the test part of its data is read, and only the last epoch is scored, because an evaluation may
-    cost more than an epoch.
+    The evaluation inherits from its base task what it does not declare itself, for instance data
+    and models. It reads only the test split and scores only the last epoch, because an evaluation
+    may cost more than an epoch.
 
     Parameters
     ----------
     weights
-        Which model is evaluated: ``pretrained``, what the base task's training with the same
-        method and seed ended with; what timm publishes; or that in a file.
+        Weights of the evaluated model: ``pretrained`` for the final weights of the base task's
+        training with the same method and seed, ``timm`` or ``timm:TAG`` for the weights that timm
+        publishes, or the path of a file.
 
     Attributes
     ----------
     evaluates
-        The base task's name.
+        Name of the base task.
     base_task
-        The base task, with its parameters.
+        Base task, constructed with its parameters.
     """
 
     evaluates: ClassVar[str]
@@ -41,14 +42,14 @@ class Evaluation(Task):
 
     @classmethod
     def of(cls, base_task: Task, parameters: Mapping[str, ParameterValue]) -> Self:
-        """Return an evaluation of the models of a task."""
+        """Return an evaluation of the models of `base_task`."""
         task = cls.__new__(cls)
         task.inherit(base_task)
-        task.__init__(**parameters)  # type: ignore[misc]  # complete from its first line on
+        task.__init__(**parameters)  # type: ignore[misc]  # __init__ may already use base_task
         return task
 
     def inherit(self, base_task: Task) -> None:
-        """Take over from the base task what this task does not declare itself."""
+        """Copy the attributes that this task does not declare itself from the base task."""
         self.base_task = base_task
         self.num_classes, self.image_size = base_task.num_classes, base_task.image_size
         for name in OF_THE_BASE_TASK:
@@ -56,25 +57,25 @@ class Evaluation(Task):
                 setattr(self, name, getattr(base_task, name))
 
     def load(self, part: Part, folder: Path, seed: int) -> Split:
-        """Read a part of the data."""
+        """Read one split of the data with the base task."""
         return self.base_task.load(part, folder, seed)
 
     def synthesize(self, folder: Path, amount: Synthetic) -> None:
-        """Write generated data."""
+        """Write generated data with the base task."""
         self.base_task.synthesize(folder, amount)
 
     def class_names(self, folder: Path) -> Sequence[str]:
-        """Return what the classes are called."""
+        """Return the names of the classes in the order of their indices."""
         return self.base_task.class_names(folder)
 
     def build(self, model: str) -> Backbone:
-        """Return a freshly initialised model."""
+        """Return a freshly initialised model of the base task."""
         return self.base_task.build(model)
 
     def new_classifier(self, feature_dim: int) -> nn.Module:
-        """Return a fresh classifier of pooled features."""
+        """Return a new classifier for pooled features."""
         return self.base_task.new_classifier(feature_dim)
 
     def loss(self, out: Tensor, targets: Tensor) -> Tensor:
-        """Return the loss of every item, (B,), not reduced."""
+        """Return the unreduced loss of each item, with shape (B,)."""
         return self.base_task.loss(out, targets)

@@ -1,4 +1,4 @@
-"""Import method and task files: the only place that does."""
+"""Import of method and task files; no other module imports them."""
 
 import importlib
 import importlib.util
@@ -21,7 +21,7 @@ from mixbench.registry.cards import Card
 from mixbench.registry.units import find
 
 Base = TypeVar("Base")
-Parameters = Mapping[str, Any]  # each of the type that its ``__init__`` declares
+Parameters = Mapping[str, Any]  # by name; each value has the type that ``__init__`` declares
 
 
 def load_method(card: Card) -> type[Method]:
@@ -35,12 +35,16 @@ def load_task(card: Card) -> type[Task]:
 
 
 def make_task(card: Card, parameters: Parameters, base: Parameters | None = None) -> Task:
-    """Return a task with its parameters; an evaluation, with the task whose models it evaluates.
+    """Return a task with the given parameters; an evaluation also gets its base task.
 
     Parameters
     ----------
+    card
+        Card of the task.
+    parameters
+        Parameters of the task.
     base
-        That task's parameters; its defaults, if none are given.
+        Parameters of the base task if `card` is an evaluation; None means their defaults.
     """
     kind = load_task(card)
     if not issubclass(kind, Evaluation):
@@ -50,17 +54,17 @@ def make_task(card: Card, parameters: Parameters, base: Parameters | None = None
 
 
 def _subclass(card: Card, base: type[Base]) -> type[Base]:
-    """Return the class that a unit's file defines, if it is what its kind must be."""
+    """Return the class that a unit's file defines; raise if it does not fit `base` or its card."""
     unit = getattr(_module(card), card.class_name)
     if not (isinstance(unit, type) and issubclass(unit, base)):
         raise InvalidUnit(f"{card.path}: {card.class_name} must be a subclass of {base.__name__}.")
     if difference := next(differences(card, unit), ""):
-        raise InvalidUnit(f"{card.path}: {difference}. Declare it in the class itself, literally.")
+        raise InvalidUnit(f"{card.path}: {difference}. Declare it as a literal in the class.")
     return unit
 
 
 def differences(card: Card, unit: type) -> Iterator[str]:
-    """Yield where a loaded class has other declarations or parameters than its file shows."""
+    """Yield each difference between a loaded class and the declarations read from its file."""
     own = {name for one in unit.__mro__ if not _is_contract(one) for name in vars(one)}
     taken_over = OF_THE_BASE_TASK if "evaluates" in card.attributes else ()
     for name, value in card.attributes.items():
@@ -74,14 +78,14 @@ def differences(card: Card, unit: type) -> Iterator[str]:
         if parameter.kind not in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}
     }
     if declared != taken:
-        yield f"the file shows the parameters {_listed(declared)}; the class takes {_listed(taken)}"
+        yield f"the file has the parameters {_listed(declared)}; the class takes {_listed(taken)}"
         return
     hints: Mapping[str, object] = {parameter.name: parameter.type for parameter in card.parameters}
     with suppress(NameError):  # annotations that only a type checker can resolve
         hints = get_type_hints(unit.__init__, include_extras=True)  # type: ignore[misc]
     for parameter in card.parameters:
         if hints.get(parameter.name) != parameter.type:
-            yield f"the parameter {parameter.name} has another type in the class"
+            yield f"the type of the parameter {parameter.name} differs between file and class"
 
 
 def _is_contract(one: type) -> bool:
@@ -93,11 +97,11 @@ def _listed(parameters: Mapping[str, object]) -> str:
 
 
 def _module(card: Card) -> ModuleType:
-    """Import a unit's file; a plugin's file gets a name of its own."""
+    """Import a unit's file; a file outside any package is imported as `card.module`."""
     if card.source != "file":
         try:
             return importlib.import_module(card.module)
-        except Exception as error:  # whatever a package raises
+        except Exception as error:  # a package may raise any exception
             raise InvalidUnit(_why_not(card, error)) from error
     spec = importlib.util.spec_from_file_location(card.module, card.path)
     if spec is None or spec.loader is None:
@@ -106,24 +110,24 @@ def _module(card: Card) -> ModuleType:
     sys.modules[card.module] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # whatever a plugin raises
+    except Exception as error:  # a plugin may raise any exception
         del sys.modules[card.module]
         raise InvalidUnit(_why_not(card, error)) from error
     return module
 
 
 def _why_not(card: Card, error: Exception) -> str:
-    """Say in which line of its file a unit could not be imported, and what to do."""
+    """Return a message that names the line at which an import failed, and what to do."""
     line = line_of(card, error)
     where = f"{card.path}, line {line}" if line else str(card.path)
     what = f"{where}: {type(error).__name__}: {error}"
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"{what}. Install it where mixbench runs: pip install {error.name.partition('.')[0]}"
-    return f"{what}. The file must import without running anything that can fail."
+    return f"{what}. Fix the file: importing it must not raise."
 
 
 def line_of(card: Card, error: Exception) -> int | None:
-    """Return the last line of a unit's own file that an error came through; None if none did."""
+    """Return the last line of the unit's file in the error's traceback; None if there is none."""
     frames = traceback.extract_tb(error.__traceback__)
     inside = [frame.lineno for frame in frames if Path(frame.filename).resolve() == card.path]
     return inside[-1] if inside else None

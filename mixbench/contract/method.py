@@ -1,4 +1,4 @@
-"""What a mixing method owes, and what it works with before training."""
+"""The interface of mixing methods, and the inputs of their preparation before training."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,25 +15,26 @@ from mixbench.declare import Need, Recipe
 
 
 class Method(nn.Module):
-    """A mixing method: one class in one file. Only `mix` has to be written.
+    """Base class of mixing methods: one class in one file. Only `mix` must be implemented.
 
-    Its parameters are the typed, defaulted arguments of ``__init__``. Submodules (a patch head)
-    are trained and kept with the model and are absent at test; buffers (found masks) are kept.
+    The method's parameters are the arguments of ``__init__``; each must have a type and a default.
+    Submodules, for instance a patch head, are trained and saved with the model and are not used at
+    test time. Buffers, for instance masks that a search found, are saved as well.
 
     Attributes
     ----------
     version
-        Bumped by every change that changes results.
+        Version of the method; raise it with every change that changes results.
     sites
-        Where it may mix; one is drawn uniformly in each step.
+        Sites where the method may mix; one is drawn uniformly in each step.
     needs
-        Finished cells of the same task, model and seed that it starts from, by role.
+        Finished cells of the same task, model and seed whose models the method uses, by role.
     by_protocol
-        Values that a protocol gives to parameters which the user does not set: what fits a long
-        recipe may be too much for a quick one.
+        By protocol, values of parameters that the user does not set; a value that suits a long
+        recipe may not suit a quick one.
     exempt
-        Checks of `mixbench.testing` that it fails by its nature, and why: shown by ``mixbench
-        check``, never silent.
+        By name, the checks of `mixbench.testing` that the method cannot pass by design, and the
+        reason, which ``mixbench check`` prints.
     """
 
     version: ClassVar[int]
@@ -43,38 +44,42 @@ class Method(nn.Module):
     exempt: ClassVar[Mapping[str, str]] = {}
 
     def check(self, task: Task, held_out: Split | None) -> None:
-        """Raise a `UsageError` if the parameters do not fit the task, before anything is trained.
+        """Raise a `UsageError` if the parameters do not fit the task; called before training.
 
-        Only a `check` that the class itself defines is called.
+        It is called only if the method's class overrides it.
 
         Parameters
         ----------
+        task
+            Task on which the method will be trained.
         held_out
-            The validation part; None while generated data is not there yet.
+            Validation split; None if the data is to be generated and does not exist yet.
         """
 
     def prepare(self, preparation: "Preparation") -> None:
-        """Do what comes before training, a search for instance, and keep it in buffers.
+        """Compute what training needs, for instance by a search, and save it in buffers.
 
-        A class that defines it has a stage of its own, whose cost is the method's.
+        If a class overrides this, it runs as a separate stage, whose cost counts as the method's.
         """
 
     def bind(self, model: Backbone, task: Task) -> None:
-        """Make the heads that the method adds to `model`; called once per model."""
+        """Create the heads that the method adds to `model`; called once per model."""
 
     def mix(self, x: Tensor, step: Step) -> tuple[Tensor, Sources]:
-        """Return the mixed batch and what it is made of.
+        """Return the mixed batch and its sources.
 
         Parameters
         ----------
         x : (B, C, H, W)
-            The images or, at a site inside the model, its activations. Must not be modified, unless
-            the step spares it (`Step.spares`).
+            Images or, at a site inside the model, activations. Do not modify `x` in place unless
+            `Step.may_overwrite` returns True for it.
+        step
+            Training step: the unmixed batch, the model, the task and the random generator.
         """
         raise NotImplementedError
 
     def loss(self, output: Output, sources: Sources, step: Step) -> Tensor:
-        """Return the training loss, a scalar: by default the task's loss, mixed like the images."""
+        """Return the training loss, a scalar; by default, `mixed_loss` of the step's loss."""
         return mixed_loss(step.loss, output.out, sources, step.targets)
 
     def load_state_dict(
@@ -83,7 +88,7 @@ class Method(nn.Module):
         strict: bool = True,  # noqa: FBT001, FBT002  # torch's signature
         assign: bool = False,  # noqa: FBT001, FBT002
     ) -> Any:
-        """Load parameters and buffers, with the buffers that only `prepare` registers."""
+        """Load parameters and buffers, including buffers that only `prepare` registers."""
         known = {name for name, _ in self.named_parameters(recurse=False)}
         for name, tensor in state_dict.items():
             if "." not in name and name not in known:
@@ -91,12 +96,20 @@ class Method(nn.Module):
         return super().load_state_dict(state_dict, strict, assign)
 
     def predict(self, output: Output) -> Tensor:
-        """Return the prediction at test, in the form of `Output.out`."""
+        """Return the prediction at test time, in the form of `Output.out`."""
         return output.out
 
 
 class Trained(NamedTuple):
-    """A finished cell's model with its method, in evaluation mode."""
+    """The model of a finished cell and its method, both in evaluation mode.
+
+    Attributes
+    ----------
+    model
+        Trained model of the cell.
+    method
+        Method that the model was trained with, including its trained heads and buffers.
+    """
 
     model: Backbone
     method: Method
@@ -104,22 +117,31 @@ class Trained(NamedTuple):
 
 @dataclass(frozen=True)
 class Preparation:
-    """What `Method.prepare` works with.
+    """The inputs of `Method.prepare`.
 
     Attributes
     ----------
+    task
+        Task on which the model will be trained.
     model
-        The name of the model that will be trained.
+        Name of the model that will be trained.
+    recipe
+        Recipe with which the model will be trained.
+    seed
+        Seed of the cell.
     folder
-        Of the data, in the official layout, for `Task.load`.
+        Folder of the data in the official layout, as `Task.load` expects it.
+    device
+        Device on which the preparation should compute.
     trained
-        The finished cells that the method declared it needs, by role.
+        Models of the finished cells that the method declares in `Method.needs`, by role.
     scratch
-        A folder that survives an interruption, for a state to continue from.
+        Folder for checkpoints of the preparation; it survives an interruption.
     results
-        A folder whose files are kept with the method's buffers.
+        Folder for files that are saved together with the method's buffers.
     report
-        Shows how far the work is: ``report(done, of, numbers to show)``.
+        Callback that shows progress: ``report(done, total, values)``, where `values` maps names to
+        numbers to display.
     """
 
     task: Task
@@ -142,16 +164,23 @@ def mixed_loss(
     *,
     per_source: bool = False,
 ) -> Tensor:
-    """Return the mean over the batch of a loss, weighted over the sources.
+    """Return the mean loss over the batch, where an item's loss is weighted over its sources.
 
-    For cross-entropy, single- or multi-label, this equals the loss of the mixed label.
+    For single-label and multi-label cross-entropy, this equals the loss with the mixed label.
 
     Parameters
     ----------
     loss
-        Of every item, (B,): `Step.loss`.
+        Function of predictions and targets that returns the loss of each item, with shape (B,);
+        for instance `Step.loss`.
     out : (B, ...), or (B, K, ...) if `per_source`
-        One prediction for a mixed item, or one for each of its sources.
+        Predictions: one per mixed item, or one for each source of each mixed item.
+    sources
+        Sources of the mixed items, and their weights.
+    targets : (B, ...)
+        Targets of the unmixed batch.
+    per_source
+        Whether `out` has a prediction for each source.
     """
     size, parts = sources.index.shape
     flat = out.flatten(0, 1) if per_source else out.repeat_interleave(parts, 0)

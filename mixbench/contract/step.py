@@ -1,4 +1,4 @@
-"""What a method sees in one training step, and what it answers."""
+"""The inputs of a method in one training step (`Step`) and its description of a mix (`Sources`)."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,41 +12,42 @@ from mixbench.errors import MixbenchError
 
 
 class Sources(NamedTuple):
-    """Of which batch items, in which proportions, every mixed item is made.
+    """The batch items that each mixed item is made of, and their weights.
 
-    One type says pairs (K=2), untouched items (K=1), k-way mixes and grids (K = cells).
+    K is the number of sources per item: 1 for unmixed items, 2 for pairs, k for k-way mixes, and
+    the number of grid cells for grids.
 
     Attributes
     ----------
     index : (B, K) int64
-        Positions in the batch.
+        Position of each source in the batch.
     weight : (B, K) float32
-        Non-negative; rows sum to 1.
+        Weight of each source, non-negative; each row sums to 1.
     """
 
-    index: Tensor  # type: ignore[assignment]  # shadows tuple.index, which has no use here
+    index: Tensor  # type: ignore[assignment]  # shadows tuple.index, which is not used here
     weight: Tensor
 
     def rows(self, rows: slice) -> "Sources":
-        """Return the sources of some rows of the mixed batch."""
+        """Return the sources of the given rows of the mixed batch."""
         return Sources(self.index[rows], self.weight[rows])
 
     @classmethod
     def alone(cls, x: Tensor) -> "Sources":
-        """Return the sources of a batch that was not mixed."""
+        """Return the sources of an unmixed batch: each item is its own only source."""
         own = torch.arange(len(x), device=x.device)[:, None]
         return cls(own, torch.ones(own.shape, device=x.device))
 
     @classmethod
     def pair(cls, partner: Tensor, lam: Tensor | float) -> "Sources":
-        """Return the sources of a batch mixed two by two.
+        """Return the sources of a batch in which each item is mixed with one partner.
 
         Parameters
         ----------
         partner : (B,) int64
-            The other item of every mix.
+            Position in the batch of each item's partner.
         lam : (B,) or a number, in [0, 1]
-            The share of the own item.
+            Weight of the item itself; its partner has the weight ``1 - lam``.
         """
         own = torch.arange(len(partner), device=partner.device)
         share = torch.as_tensor(lam, dtype=torch.float32, device=partner.device).expand(len(own))
@@ -54,28 +55,45 @@ class Sources(NamedTuple):
 
 
 class Step:
-    """What a method may look at in one training step.
+    """The inputs of a method in one training step.
 
     Attributes
     ----------
     images : (B, C, H, W)
-        The unmixed batch. `draw` appends to it.
+        Images of the unmixed batch. `draw` appends to them.
     targets : (B, ...)
-        Opaque: class indices, multi-hot vectors, captions. Grows with `images`.
+        Targets of the batch, which methods do not interpret: class indices, multi-hot vectors or
+        captions. `draw` appends to them, too.
     rng
-        The method's only source of randomness, on the CPU.
+        Random generator on the CPU; the only source of randomness that the method may use.
+    task
+        Task that is being trained.
+    model
+        Model that is being trained.
     num_saliency_images
-        Images that the model was run on, and differentiated by, to find where they are salient.
+        Number of images for which `saliency` ran a forward and a backward pass in this step.
     site
-        Where the mixing happens in this step: ``"input"`` or ``"block1"``, ``"block2"``, ...
+        Site at which this step mixes: ``"input"``, ``"block1"``, ``"block2"``, ...
 
     Parameters
     ----------
+    images : (B, C, H, W)
+        Initial value of the attribute `images`.
+    targets : (B, ...)
+        Initial value of the attribute `targets`.
+    rng
+        Value of the attribute `rng`.
+    task
+        Value of the attribute `task`.
+    model
+        Value of the attribute `model`.
+    split
+        Split from which `draw` reads further items; None if `draw` is not available.
     overwritable
-        Whether nothing but the method reads the batch, as in training.
+        Whether the method may overwrite the batch, because nothing else reads it, as in training.
     """
 
-    def __init__(  # noqa: PLR0913  # all that a step consists of
+    def __init__(  # noqa: PLR0913  # the components of a step
         self,
         images: Tensor,
         targets: Tensor,
@@ -97,30 +115,31 @@ class Step:
         self._split = split
 
     def loss(self, out: Tensor, targets: Tensor) -> Tensor:
-        """Return the loss of every item, (B,): the task's, unless the model has its own."""
+        """Return the loss of each item, (B,); a model's own `loss` replaces the task's."""
         own: Callable[[Tensor, Tensor], Tensor] = getattr(self.model, "loss", self.task.loss)
         return own(out, targets)
 
     def may_overwrite(self, x: Tensor) -> bool:
-        """Tell whether `x` may be overwritten: it is the batch, which nothing else reads."""
+        """Return whether `x` may be modified in place: only the batch, if nothing else reads it."""
         return self._overwritable and x is self.images
 
     def draw(self, classes: Tensor) -> Tensor:
-        """Append one fresh, augmented item of every given class to the batch.
+        """Append one augmented item, drawn from the split, to the batch for each given class.
 
         Parameters
         ----------
         classes : (M,) int64
+            Class of each item to draw; a class may occur several times.
 
         Returns
         -------
         positions : (M,) int64
-            Where the new items stand in `images` and `targets`.
+            Positions of the new items in `images` and `targets`.
 
         Raises
         ------
         MixbenchError
-            If the task has no classes, or one of them has no item.
+            If the task has no classes, or if a given class has no items.
         """
         if self._split is None or self._split.by_class is None:
             raise MixbenchError("This method draws images by class: it needs a task with classes.")
@@ -134,7 +153,10 @@ class Step:
         return torch.arange(start, len(self.images), device=self.images.device)
 
     def saliency(self) -> Tensor:
-        """Return the norm of the loss's gradient at every pixel, (B, H, W); changes nothing."""
+        """Return the norm of the loss's gradient at each pixel, (B, H, W).
+
+        The model runs in evaluation mode; its mode and its parameters' gradients do not change.
+        """
         training = self.model.training
         self.model.eval()
         images = self.images.detach().to(next(self.model.parameters()).dtype).requires_grad_()

@@ -1,4 +1,4 @@
-"""What a task owes: data, models, recipes, loss and evaluation."""
+"""The interface of tasks: data, models, recipes, loss and evaluation."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,17 +17,20 @@ Predictions: TypeAlias = Mapping[str, Tensor]  # by name, one row for each item
 
 
 class Score(NamedTuple):
-    """A metric's value on a part of the data.
+    """The value of a metric on one split of the data.
 
     Attributes
     ----------
+    value
+        Value of the metric over the whole split, in the metric's unit.
     stderr
-        Standard error over the items, or None where the metric is no mean over items.
+        Standard error of `value` over the items; None if the metric is not a mean over items.
     by_class
-        The metric of every class, None where it has none; None where it is not told by class.
+        Value for each class, None for a class without a value; None as a whole if the metric is not
+        reported by class.
     items : (N,) float64
-        The metric of every item, whose mean `value` is; None where it is no such mean. By them runs
-        are compared item by item.
+        Value for each item, used to compare runs item by item; `value` is their mean. None if the
+        metric is not a mean over items.
     """
 
     value: float
@@ -37,14 +40,14 @@ class Score(NamedTuple):
 
 
 class ClassIndex:
-    """The items of a split by their classes.
+    """An index of the items of a split by class.
 
     Attributes
     ----------
     classes : (N,) int64
-        Of every item.
+        Class of each item.
     counts : (C,) int64
-        Items of every class.
+        Number of items of each class.
     """
 
     def __init__(self, classes: Tensor, num_classes: int) -> None:
@@ -54,16 +57,16 @@ class ClassIndex:
         self._starts = self.counts.cumsum(0) - self.counts
 
     def members(self, name: int) -> Tensor:
-        """Return the items of one class, (count,) int64."""
+        """Return the indices of the items of one class, (count,) int64."""
         return self._order[self._starts[name] : self._starts[name] + self.counts[name]]
 
     def draw(self, classes: Tensor, rng: torch.Generator) -> Tensor:
-        """Return one item, drawn uniformly, of every given class, (M,) int64.
+        """Draw one item uniformly for each given class and return their indices, (M,) int64.
 
         Raises
         ------
         MixbenchError
-            If a class has no item.
+            If a given class has no items.
         """
         counts = self.counts[classes]
         if not bool(counts.all()):
@@ -74,14 +77,14 @@ class ClassIndex:
 
 
 class Split(Protocol):
-    """A part of a task's data, with random access.
+    """A split of a task's data, with random access.
 
     Attributes
     ----------
     targets : (N, ...)
-        Indexable by an int64 tensor; opaque to methods.
+        Targets, indexable by an int64 tensor; methods do not interpret them.
     by_class
-        None where items have no single class.
+        Index of the items by class; None if an item does not have exactly one class.
     """
 
     targets: Tensor
@@ -90,46 +93,55 @@ class Split(Protocol):
     def __len__(self) -> int: ...
 
     def to(self, device: torch.device) -> "Split":
-        """Return the same part for a device, on which `read` then returns images."""
+        """Return the same split for a device, on which its `read` returns images."""
         ...
 
     def read(self, index: Tensor, rng: torch.Generator | None) -> Tensor:
-        """Return the items' images, normalised; augmented from `rng` unless it is None."""
+        """Return the normalised images of items, augmented with `rng` unless it is None."""
         ...
 
 
 class Task:
-    """A task: its data, models, recipes, loss and evaluation, in one file.
+    """Base class of tasks: data, models, recipes, loss and evaluation in one file.
 
-    Its parameters are the typed, defaulted arguments of ``__init__``.
+    The task's parameters are the arguments of ``__init__``; each must have a type and a default.
 
     Attributes
     ----------
-    models
-        Names that `build` knows.
-    takes_timm
-        Whether it also builds every model of timm by its name.
-    protocols
-        Recipes by name; the first is the default.
-    references
-        Published numbers.
-    synthetic
-        How much data is generated unless the user says otherwise.
-    by_protocol
-        Values that a protocol gives to parameters which the user does not set.
-    by_model
-        By protocol and model, values of the recipe that are not those of the protocol.
-    published
-        Files with weights of models, by model, for a parameter of type `Weights`.
-    variants
-        Data by the values of a parameter `variant`, for a task whose data is published in several;
-        `data` is that of its default.
+    version
+        Version of the task; raise it with every change that changes results.
+    data
+        Data set that the task reads; with `variants`, the data set of the default variant.
     metrics
-        What `score` returns; an instance may have others than its class, by its parameters.
+        Metrics that `score` returns. An instance may set metrics that depend on its parameters.
+    models
+        Names of the models that `build` accepts.
+    protocols
+        Recipes by the name of the protocol; the first is the default.
+    references
+        Published results, to compare measured ones with.
+    needs
+        Finished cells of the same model and seed whose models the task starts from, by role.
+    takes_timm
+        Whether `build` also accepts the name of any timm model.
+    synthetic
+        Default amount of generated data.
+    by_protocol
+        By protocol, values of the task's parameters that the user does not set.
+    by_model
+        By protocol and model, values of the recipe that differ from the protocol's.
+    published
+        Files with published weights, by model, for a parameter of type `Weights`.
+    variants
+        Data sets by value of the parameter `variant`, for a task whose data is published in several
+        variants.
     evaluation_batch
-        How many items are predicted at once.
-    num_classes, image_size
-        For methods to check what they are asked; 0 for a task without single classes.
+        Number of items per batch in evaluation.
+    num_classes
+        Number of classes, for methods to check their parameters; 0 if an item does not have exactly
+        one class.
+    image_size
+        Height and width of the images that the model takes, for methods to check their parameters.
     """
 
     version: ClassVar[int]
@@ -145,21 +157,21 @@ class Task:
     by_model: ClassVar[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {}
     published: ClassVar[Mapping[str, Archive]] = {}
     variants: ClassVar[Mapping[str, Data]] = {}
-    # Of 224 pixels: as many as a processor's memory holds the widest activations of.
+    # With images of 224 pixels, the widest activations of a batch just fit into host memory.
     evaluation_batch: ClassVar[int] = 200
     num_classes: int = 0
     image_size: tuple[int, int]
 
     def load(self, part: Part, folder: Path, seed: int) -> Split:
-        """Read one part of the data from files in the official layout.
+        """Read one split of the data from files in the official layout.
 
-        The validation part is held out of the official training part, the same for all methods;
-        the test part does not depend on `seed`.
+        The validation split is held out from the official training split and is the same for all
+        methods. The test split does not depend on `seed`.
 
         Raises
         ------
         DataError
-            If a file is not what the layout demands.
+            If a file does not follow the official layout.
         """
         raise NotImplementedError
 
@@ -172,7 +184,7 @@ class Task:
         unpack(archive, folder)
 
     def verify(self, folder: Path) -> Iterator[Finding]:  # noqa: ARG002  # for tasks to define
-        """Yield what is found where more is known of the data than its files' digests."""
+        """Yield the results of the task's own checks of the data, beyond digests of files."""
         yield from ()
 
     def build(self, model: str) -> Backbone:
@@ -180,35 +192,37 @@ class Task:
         raise NotImplementedError
 
     def start(self, model: Backbone, trained: Mapping[str, Backbone]) -> None:
-        """Give a freshly built model the weights that its training starts from.
+        """Load the initial weights of training into a freshly built model.
 
         Parameters
         ----------
+        model
+            Model that `build` returned; it is modified in place.
         trained
-            The models of the finished cells that the task needs, by role.
+            Models of the finished cells that the task declares in `needs`, by role.
 
         Raises
         ------
         MixbenchError
-            If they cannot be read, or are another model's.
+            If the weights cannot be read or belong to a different model.
         """
 
     def precompute_frozen(self, model: Backbone, split: Split) -> Split:  # noqa: ARG002  # for tasks to define
-        """Return a part with what the model never changes computed once: by default, the part."""
+        """Return a split with the outputs of frozen layers precomputed; by default, `split`."""
         return split
 
     def new_classifier(self, feature_dim: int) -> nn.Module:  # noqa: ARG002  # for tasks to define
-        """Return a fresh classifier of pooled features; tasks without classes raise."""
+        """Return a new classifier for pooled features; raise if the task has no classes."""
         raise MixbenchError(
             f"{type(self).__name__} has no classes, which this method's extra heads need."
         )
 
     def class_names(self, folder: Path) -> Sequence[str]:  # noqa: ARG002  # where names are data
-        """Return what the classes are called, in the order of their indices."""
+        """Return the names of the classes, in the order of their indices."""
         return [str(index) for index in range(self.num_classes)]
 
     def loss(self, out: Tensor, targets: Tensor) -> Tensor:
-        """Return the loss of every item, (B,), not reduced."""
+        """Return the unreduced loss of each item, with shape (B,)."""
         raise NotImplementedError
 
     def predict(
@@ -216,19 +230,24 @@ class Task:
         model: Backbone,
         read: Callable[[Output], Tensor],
         images: Tensor,
-        targets: Tensor,  # noqa: ARG002  # for tasks that look closer
+        targets: Tensor,  # noqa: ARG002  # for tasks that override it
     ) -> dict[str, Tensor]:
-        """Return all that is scored of a batch, by name: by default, the predictions alone.
+        """Return the tensors of a batch that `score` needs, by name; by default, the predictions.
 
         Parameters
         ----------
         model
-            In evaluation mode.
+            Model in evaluation mode.
         read
-            The method's reading of what the model returns, in the form of `Output.out`.
+            Function that returns the method's prediction for a model's output, in the form of
+            `Output.out`.
+        images : (B, C, H, W)
+            Images of the batch.
+        targets : (B, ...)
+            Targets of the batch.
         """
         return {"outputs": read(model(images))}
 
     def score(self, predictions: Predictions, targets: Tensor) -> dict[str, Score]:
-        """Return every metric that the task declares, from the predictions of a whole part."""
+        """Return every metric that the task declares, from the predictions of a whole split."""
         raise NotImplementedError

@@ -1,1 +1,1 @@
-"""Where data sets lie, what identifies them, and how they are fetched and verified."""
+"""Location, identification, download and verification of data sets."""

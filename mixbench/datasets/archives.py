@@ -1,4 +1,4 @@
-"""Archives of published data: fetched, checked and unpacked, without trusting what is in them."""
+"""Download, verification and safe unpacking of archives of published data."""
 
 import errno
 import gzip
@@ -18,12 +18,12 @@ from typing import NamedTuple
 from mixbench.declare import Archive
 from mixbench.errors import DataError
 
-Tell = Callable[[int, int], None]  # bytes done, and of how many (0: not known)
+Tell = Callable[[int, int], None]  # bytes done, and total bytes (0: unknown)
 BLOCK = 1 << 20
 MD5_LENGTH = 32
 TIMEOUT_S = 60.0
-CONTINUED, NOTHING_LEFT = 206, 416  # answers of HTTP to a wish for the rest of a file
-SYMBOLIC_LINK = 0o120000  # among the kinds of files that a mode tells
+CONTINUED, NOTHING_LEFT = 206, 416  # HTTP status codes of a range request
+SYMBOLIC_LINK = 0o120000  # the file type in a Unix mode
 DAMAGE = (
     tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError,
     NotImplementedError, RuntimeError,
@@ -31,7 +31,17 @@ DAMAGE = (
 
 
 class Finding(NamedTuple):
-    """What was found at a path of a data set's layout."""
+    """The result of the check of one path of a data set's layout.
+
+    Attributes
+    ----------
+    path
+        Path of the file or folder, relative to the data's folder.
+    ok
+        Whether the path has the expected content.
+    text
+        Result of the check, for instance the digest or the reason of a failure.
+    """
 
     path: str
     ok: bool
@@ -39,7 +49,7 @@ class Finding(NamedTuple):
 
 
 def digest_of(path: Path, like: str, tell: Tell = lambda _done, _of: None) -> str:
-    """Return a file's MD5 or SHA-256, whichever `like` is."""
+    """Return the MD5 of a file if `like` has the length of an MD5, else its SHA-256."""
     digest = hashlib.new("md5" if len(like) == MD5_LENGTH else "sha256", usedforsecurity=False)
     size, done = path.stat().st_size, 0
     with path.open("rb") as file:
@@ -51,28 +61,28 @@ def digest_of(path: Path, like: str, tell: Tell = lambda _done, _of: None) -> st
 
 
 def check(path: Path, archive: Archive, tell: Tell = lambda _done, _of: None) -> None:
-    """Compare a file with the published digest, or with as much of it as is published.
+    """Compare the digest of a file with the published digest, or with its published prefix.
 
     Raises
     ------
     DataError
-        If they differ.
+        If the digests differ.
     """
     found = digest_of(path, archive.digest, tell)
     if not found.startswith(archive.digest):
         raise DataError(
             f"{path} is not the published {archive.name}: its checksum must be {archive.digest} "
-            f"(got {found}). Remove it and fetch it again."
+            f"(got {found}). Remove it and download it again."
         )
 
 
 def download(archive: Archive, folder: Path, tell: Tell) -> Path:
-    """Fetch an archive, going on where an earlier attempt stopped; return its path.
+    """Download an archive, resuming an interrupted download, and return its path.
 
     Raises
     ------
     DataError
-        If it cannot be fetched, or is not what was published.
+        If the download fails, or if the file differs from the published one.
     """
     path = folder / archive.name
     partial = path.with_name(f"{archive.name}.part")
@@ -81,8 +91,8 @@ def download(archive: Archive, folder: Path, tell: Tell) -> Path:
     size = partial.stat().st_size
     if size < archive.bytes:
         raise DataError(
-            f"{archive.url} broke off at {size} of {archive.bytes} bytes; the same command goes on "
-            "from there."
+            f"{archive.url} sent only {size} of {archive.bytes} bytes. Run the same command again "
+            "to resume the download."
         )
     try:
         check(partial, archive)
@@ -94,24 +104,24 @@ def download(archive: Archive, folder: Path, tell: Tell) -> Path:
 
 @contextmanager
 def _naming_url(url: str) -> Iterator[None]:
-    """Name what cannot be fetched; a full disk is another's to name."""
+    """Convert download errors to `DataError`, except for a full disk, which the caller reports."""
     try:
         yield
     except urllib.error.HTTPError as error:
-        error.close()  # it is the answer, too
+        error.close()  # the error holds the response
         if error.code != NOTHING_LEFT:
-            raise DataError(f"{url} answers: {error.code} {error.reason}.") from error
+            raise DataError(f"{url} returned {error.code} {error.reason}.") from error
     except (OSError, HTTPException) as error:
         if getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT}:
             raise
         reason = getattr(error, "reason", error)
         raise DataError(
-            f"{url} cannot be fetched ({reason}); the same command goes on from here."
+            f"{url} cannot be downloaded ({reason}). Run the same command again to resume."
         ) from error
 
 
 def _fetch(url: str, partial: Path, tell: Tell) -> None:
-    """Append to a file what it lacks of a URL's content."""
+    """Download the missing rest of a URL's content and append it to `partial`."""
     done = partial.stat().st_size if partial.exists() else 0
     headers = {"User-Agent": "mixbench"} | ({"Range": f"bytes={done}-"} if done else {})
     request = urllib.request.Request(url, headers=headers)
@@ -127,12 +137,12 @@ def _fetch(url: str, partial: Path, tell: Tell) -> None:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a tar or zip archive of plain files and folders.
+    """Unpack a tar or zip archive of regular files and folders.
 
     Raises
     ------
     DataError
-        If it is damaged, or holds a link or a name that leads out of `folder`.
+        If the archive is damaged, or contains a link or a path outside of `folder`.
     """
     if zipfile.is_zipfile(archive):
         with _naming_damage(archive), zipfile.ZipFile(archive) as opened:
@@ -147,29 +157,33 @@ def unpack(archive: Path, folder: Path) -> None:
 
 @contextmanager
 def opened_tar(archive: Path) -> Iterator[tarfile.TarFile]:
-    """Open a tar archive, and name it when it turns out to be damaged.
+    """Open a tar archive; reading it raises an error that names the archive if it is damaged.
 
     Raises
     ------
     DataError
-        If it is damaged.
+        If the archive is damaged.
     """
     with _naming_damage(archive), tarfile.open(archive) as tar:
         yield tar
 
 
 def unpack_tar(tar: tarfile.TarFile, archive: Path, folder: Path) -> None:
-    """Unpack an opened tar archive of plain files and folders.
+    """Unpack an opened tar archive of regular files and folders.
 
     Parameters
     ----------
+    tar
+        Opened archive.
     archive
-        The file to name in an error.
+        Path of the archive, for error messages.
+    folder
+        Folder into which to unpack; created if it does not exist.
 
     Raises
     ------
     DataError
-        If it holds a link or a name that leads out of `folder`.
+        If the archive contains a link or a path outside of `folder`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for member in tar:
@@ -186,15 +200,24 @@ def _naming_damage(archive: Path) -> Iterator[None]:
 
 
 def admit(archive: Path, name: str, *, plain: bool) -> None:
-    """Refuse a member that is neither file nor folder, or that would lie elsewhere.
+    """Raise an error for an archive member that is unsafe to unpack.
+
+    Parameters
+    ----------
+    archive
+        Path of the archive, for error messages.
+    name
+        Name of the member in the archive.
+    plain
+        Whether the member is a regular file or a folder.
 
     Raises
     ------
     DataError
-        If it is.
+        If the member is a link or a device, or if its path leads outside of the target folder.
     """
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts:
-        raise DataError(f"The archive {archive} is refused: {name!r} leads out of its folder.")
+        raise DataError(f"The archive {archive} is refused: {name!r} is outside its folder.")
     if not plain:
         raise DataError(f"The archive {archive} is refused: {name!r} is a link or a device.")

@@ -1,4 +1,4 @@
-"""Where a task's data is read from, and the digest that says which data it is."""
+"""Location of a task's data, and the digest that identifies its content."""
 
 import hashlib
 import importlib.util
@@ -21,19 +21,23 @@ from mixbench.storage.spec import Origin, UnitIdentity
 
 SYNTHETIC: Final = "synthetic"
 VARIABLE = "MIXBENCH_DATA"
-MARK = "mixbench-synthetic.json"  # lies in every folder of generated data
+MARK = "mixbench-synthetic.json"  # file that marks a folder of generated data
 
 
 @dataclass(frozen=True)
 class SyntheticMark:
-    """What lies in a folder of generated data: what it was generated for, and what was written.
+    """The content of the file that marks a folder of generated data.
 
     Attributes
     ----------
+    task
+        Task for which the data was generated.
+    amount
+        Amount of generated data, and its seed.
     files
-        The SHA-256 of single files.
+        SHA-256 of single files, by path.
     file_counts
-        The number of files in each folder, and a digest of their names and sizes.
+        Number of files in each folder and a digest of their names and sizes, by the folder's path.
     """
 
     task: UnitIdentity
@@ -52,12 +56,13 @@ class DataSource:
     Attributes
     ----------
     origin
-        ``official`` data has the published digests, and where images lie in folders, the published
-        numbers of them; ``modified`` data has others; ``synthetic`` data is generated.
+        ``official`` if the digests and file counts equal the published ones, ``modified`` if they
+        differ, ``synthetic`` if the data is generated.
     folder
-        Where the files lie; None for data that a stage generates in the store.
+        Folder of the files; None for data that a stage generates in the store.
     digest
-        Of the content; empty for data that a stage generates, which the stage's key identifies.
+        Digest of the content; empty for data that a stage generates, which the stage's key
+        identifies.
     """
 
     origin: Origin
@@ -66,12 +71,12 @@ class DataSource:
 
 
 def home(data: Data) -> Path:
-    """Return where a data set lies unless the user says otherwise."""
+    """Return the default folder of a data set."""
     return _root() / (data.shares_folder_with or data.name)
 
 
 def weights_home() -> Path:
-    """Return where published weights of models lie."""
+    """Return the folder of published model weights."""
     return _root() / "weights"
 
 
@@ -82,7 +87,17 @@ def _root() -> Path:
 
 @dataclass(frozen=True)
 class DataSet:
-    """A task's data, or one of its variants, with the parameters that choose it."""
+    """The data of a task, or one of its variants.
+
+    Attributes
+    ----------
+    data
+        Declaration of the data set.
+    task
+        Card of a task that reads the data set.
+    parameters
+        Parameters of the task that select this variant; empty if there is only one.
+    """
 
     data: Data
     task: TaskCard
@@ -90,15 +105,15 @@ class DataSet:
 
 
 def data_of(task: TaskCard, parameters: Mapping[str, ParameterValue]) -> Data:
-    """Return a task's data: with several variants, the one that its parameters choose."""
+    """Return a task's data; if there are variants, the one that its parameters select."""
     variant = parameters.get("variant", "")
     return task.declared.variants.get(str(variant), task.declared.data)
 
 
 def data_sets_of(task: TaskCard) -> list[DataSet]:
-    """Return a task's data, variant by variant, that of its default first.
+    """Return the data sets of a task, one for each variant, the default variant first.
 
-    An evaluation without data of its own reads that of the task whose models it evaluates.
+    An evaluation that does not declare data reads the data of its base task.
     """
     if task.declared.evaluates:
         subject = find("task", task.declared.evaluates)
@@ -110,7 +125,7 @@ def data_sets_of(task: TaskCard) -> list[DataSet]:
 
 
 def data_sets_by_name() -> dict[str, list[DataSet]]:
-    """Return every data set by its name, once for every task that reads it."""
+    """Return all data sets by name, with one entry for each task that reads them."""
     known: dict[str, list[DataSet]] = {}
     for name in paths("task"):
         for one in data_sets_of(find("task", name)):
@@ -120,7 +135,7 @@ def data_sets_by_name() -> dict[str, list[DataSet]]:
 
 
 def datasets_sharing_files(one: DataSet) -> list[DataSet]:
-    """Return a task's data, and the same data of other tasks."""
+    """Return `one` and the data sets of the same name that other tasks read."""
     others = data_sets_by_name().get(one.data.name, [])
     return [one, *(other for other in others if other.task.name != one.task.name)]
 
@@ -131,17 +146,24 @@ def locate(
     protocol: str = "",
     parameters: Mapping[str, ParameterValue] = MappingProxyType({}),
 ) -> DataSource:
-    """Return the data that the user asked for: a folder, ``synthetic``, or what is installed.
+    """Return the data that a cell reads, according to the value of ``--data``.
 
     Parameters
     ----------
+    task
+        Card of the task that reads the data.
+    asked
+        Value of ``--data``: a folder or ``synthetic``; None for the protocol's default, which is
+        generated data or the data in its default folder.
+    protocol
+        Name of the protocol.
     parameters
-        Of the task; they choose among the variants of its data.
+        Parameters of the task, which select the variant of its data.
 
     Raises
     ------
     DataError
-        If there is no data at the place, or a file of it is missing.
+        If the folder does not exist or a file is missing.
     """
     data = data_of(task, parameters)
     synthetic = task.declared.synthetic
@@ -152,19 +174,19 @@ def locate(
     folder = Path(asked).expanduser().resolve()
     inside = next(iter((*data.files, *data.file_counts))).split("/")[0]
     if folder.name == inside and not (folder / inside).exists():
-        folder = folder.parent  # the data's own folder was named instead of the one that holds it
+        folder = folder.parent  # the user gave the data's own folder instead of its parent
     try:
         return _source(data, folder)
     except DataError as error:
         names = ", ".join((*data.files, *data.file_counts))
         raise DataError(
-            f"The task {task.name}: {error} Give the folder that holds {names} with --data PATH, "
-            f"or generated images with --data {SYNTHETIC}."
+            f"The task {task.name}: {error} Give the folder that contains {names} with "
+            f"--data PATH, or use generated images with --data {SYNTHETIC}."
         ) from error
 
 
 def data_dir(data: Data) -> Path:
-    """Return where data is looked for: an installed distribution, or its home."""
+    """Return the folder in which data is searched: in an installed package, or the default."""
     spec = importlib.util.find_spec(data.package) if data.package else None
     if spec is not None and spec.submodule_search_locations:
         return Path(spec.submodule_search_locations[0]) / data.folder
@@ -172,20 +194,20 @@ def data_dir(data: Data) -> Path:
 
 
 def _installed(task: TaskCard, data: Data) -> Path:
-    """Return where the data lies."""
+    """Return the folder of the installed data; raise if a file or folder is missing."""
     place = data_dir(data)
     if all((place / name).exists() for name in (*data.files, *data.file_counts)):
         return place
     ways = [f"--protocol {protocol}" for protocol in task.declared.synthetic.protocols]
     raise DataError(
-        f"The task {task.name} needs {data.name} ({data.url}), which is not at {place}. Fetch it "
-        f"with `mixbench data get {data.name}`, name its folder with --data PATH, or take "
-        f"generated images with {' or '.join((*ways, f'--data {SYNTHETIC}'))}."
+        f"The task {task.name} needs {data.name} ({data.url}), which is not at {place}. "
+        f"Download it with `mixbench data get {data.name}`, give its folder with --data PATH, or "
+        f"use generated images with {' or '.join((*ways, f'--data {SYNTHETIC}'))}."
     )
 
 
 def _source(data: Data, folder: Path) -> DataSource:
-    """Look at the files of a folder."""
+    """Compare the files of a folder with the published ones and return the data source."""
     found = {name: _digest(folder / name, official) for name, official in data.files.items()}
     same = all(found[name] == official for name, official in data.files.items() if official)
     counts = {}
@@ -208,14 +230,15 @@ def _digest(path: Path, like: str) -> str:
 
 
 def survey(folder: Path, suffix: str = "") -> tuple[int, str]:
-    """Return how many files lie under a folder, and a digest of their names and sizes.
+    """Return the number of files under a folder, and a digest of their names and sizes.
 
-    The content of a million images is not read before every run: `mixbench data verify` does.
+    The content of the files is not read, because this runs before every run and a folder may
+    contain a million images. `mixbench data verify` applies the task's checks of the content.
 
     Raises
     ------
     DataError
-        If there is no such folder.
+        If the folder cannot be read.
     """
     digest, number = hashlib.sha256(), 0
     try:
@@ -229,9 +252,9 @@ def survey(folder: Path, suffix: str = "") -> tuple[int, str]:
 
 
 def _files(folder: Path, prefix: str) -> Iterator[tuple[str, int]]:
-    """Yield every file's path below a folder and its size, in the order of names."""
+    """Yield the path and size of each file under a folder, sorted by name; skip hidden files."""
     with os.scandir(folder) as entries:
-        shown = (entry for entry in entries if not entry.name.startswith("."))  # file managers' own
+        shown = (entry for entry in entries if not entry.name.startswith("."))  # of file managers
         for entry in sorted(shown, key=lambda e: e.name):
             if entry.is_dir():
                 yield from _files(folder / entry.name, f"{prefix}{entry.name}/")
@@ -240,12 +263,12 @@ def _files(folder: Path, prefix: str) -> Iterator[tuple[str, int]]:
 
 
 def content_digest(path: Path) -> str:
-    """Return the digest of a file that the user named.
+    """Return the SHA-256 of a file that the user gave.
 
     Raises
     ------
     DataError
-        If it cannot be read.
+        If the file cannot be read.
     """
     try:
         found = path.stat()
@@ -260,27 +283,27 @@ def _content_digest(path: Path, _size: int, _changed: int) -> str:
 
 
 def published(task: TaskCard, parameter: str, model: str) -> str:
-    """Return the path of the published weights of a model that a task starts from.
+    """Return the path of the published weights of a model, from which a task starts.
 
     Raises
     ------
     UsageError
-        If none are known.
+        If the task declares no published weights for the model.
     DataError
-        If they are not here.
+        If the file of the weights does not exist.
     """
     known = task.declared.published
-    ways = f"name a file with --set {task.name}.{parameter}=FILE, or take =random"
+    ways = f"give a file with --set {task.name}.{parameter}=FILE, or use =random"
     if model not in known:
         raise UsageError(
-            f"The task {task.name} starts from published weights, and knows those of "
-            f"{', '.join(known)}: for {model} {ways}."
+            f"The task {task.name} starts from published weights, which exist only for "
+            f"{', '.join(known)} (got {model}): {ways}."
         )
     path = weights_home() / known[model].name
     if not path.exists():
         raise DataError(
             f"The task {task.name} starts {model} from the published weights "
-            f"{known[model].name}, which are not in {path.parent}. Fetch them with `mixbench data "
+            f"{known[model].name}, which are not in {path.parent}. Get them with `mixbench data "
             f"get {task.declared.data.name}`, or {ways}."
         )
     return str(path)

@@ -1,4 +1,4 @@
-"""Whether the files of a data set are those that were published, or those that were generated."""
+"""Comparison of the files of a data set with the published or generated ones."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,13 +10,15 @@ from mixbench.errors import DataError
 
 
 def compare(data: Data, folder: Path) -> Iterator[Finding]:
-    """Yield what is found at each file and each tree of files of the layout.
+    """Yield the result of the comparison of each file and folder of the layout.
 
     Parameters
     ----------
+    data
+        Declaration of the data set.
     folder
-        With official files, which are compared with what was published, or with generated ones,
-        which are compared with what was written.
+        Folder of the data. Official files are compared with the published digests and counts,
+        generated files with those that were recorded when the files were written.
     """
     files: Mapping[str, str] = data.files
     file_counts: Mapping[str, tuple[int, str]] = {
@@ -46,6 +48,6 @@ def _tree(name: str, path: Path, number: int, digest: str, suffix: str) -> Findi
     except DataError:
         return Finding(name, ok=False, text="missing")
     same = digest in {"", content}
-    known = f"{count} of {number} files" if number else f"{count} files, of a number not published"
-    text = known + ("" if same else ", others than were written")
+    known = f"{count} of {number} files" if number else f"{count} files (no published number)"
+    text = known + ("" if same else ", which differ from the generated ones")
     return Finding(name, ok=count == (number or count) > 0 and same, text=text)

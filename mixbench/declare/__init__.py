@@ -1,7 +1,8 @@
-"""What a method or task file says of itself, as frozen data.
+"""The declarations of method and task files, as frozen dataclasses.
 
-These declarations are read from the file without running it, so that listing, planning and
-reporting need neither torch nor the file's own imports. This package therefore imports none of it.
+mixbench reads these declarations from a file without running it, so listing, planning and reporting
+need neither torch nor the imports of the file. For the same reason, this package does not import
+torch.
 """
 
 from mixbench.declare.attacks import (

@@ -1,4 +1,4 @@
-"""Which attacks a task makes on a model, and the metrics that tell how it fares."""
+"""The adversarial attacks of a task, and the metrics of a model under these attacks."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -6,24 +6,27 @@ from typing import Literal, NamedTuple
 from mixbench.declare.facts import Metric
 
 Space = Literal["pixel", "normalized"]
-PAPER_EPSILONS = (0.1, 0.2, 0.3)  # of Table 5, arXiv:2106.09011, which does not say in which space
+PAPER_EPSILONS = (0.1, 0.2, 0.3)  # Table 5 of arXiv:2106.09011, which does not state the space
 EPSILONS = (*PAPER_EPSILONS, 1 / 255, 2 / 255, 4 / 255, 8 / 255)
 EPSILONS_ASCENDING = tuple(sorted(EPSILONS))
 EPS_4_255, EPS_8_255 = 4 / 255, 8 / 255
 
 
 class Attack(NamedTuple):
-    """One way to change images so that a model errs.
+    """An adversarial attack with its settings.
 
     Attributes
     ----------
+    kind
+        Type of the attack: ``fgsm`` or ``pgd``.
     eps
-        How far a pixel moves at most.
+        Maximum change of a pixel value, in the unit that `space` defines.
     space
-        ``pixel``: in parts of the range from black to white. ``normalized``: in parts of the
-        deviation of its channel, by which models have their input divided.
+        Unit of `eps`. ``pixel``: a fraction of the range from black to white. ``normalized``: a
+        multiple of the standard deviation of the pixel's channel, which is the unit of model
+        inputs after normalisation.
     steps
-        Of the gradient's sign: FGSM makes one.
+        Number of gradient-sign steps; 1 for FGSM.
     """
 
     kind: Literal["fgsm", "pgd"]
@@ -33,7 +36,7 @@ class Attack(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The metric of the accuracy under it."""
+        """Name of the metric that reports the accuracy under this attack."""
         steps = "" if self.kind == "fgsm" else str(self.steps)
         space = "" if self.space == "pixel" else f"_{self.space}"
         number = eps_text(self.eps).replace(".", "_").replace("/", "_")
@@ -41,7 +44,7 @@ class Attack(NamedTuple):
 
 
 def eps_text(eps: float) -> str:
-    """Return how people write an eps: as 0.1 or 8/255."""
+    """Return an eps in its usual notation, for instance 0.1 or 8/255."""
     short = f"{eps:.3g}"
     levels = round(255 * eps)
     if float(short) != eps and levels / 255 == eps:
@@ -52,10 +55,10 @@ def eps_text(eps: float) -> str:
 def attacks_of(
     eps: Sequence[float], eps_space: Space, pgd_eps: Sequence[float], pgd_steps: int
 ) -> tuple[Attack, ...]:
-    """Return the attacks that a task's parameters ask for, the one that ranks first.
+    """Return the attacks that a task's parameters request; the first defines the primary metric.
 
-    FGSM at every `eps`, and at the paper's three in the other space as well; then PGD, whose eps
-    are always of pixels.
+    The attacks are FGSM with each value of `eps`, FGSM in the other space with those of the paper's
+    three values that `eps` contains, and PGD with each value of `pgd_eps`, always in pixel space.
     """
     other: Space = "normalized" if eps_space == "pixel" else "pixel"
     paper = [number for number in PAPER_EPSILONS if number in eps]
@@ -72,9 +75,10 @@ def under_attack(
     pgd_eps: Sequence[float] = (EPS_8_255,),
     pgd_steps: int = 20,
 ) -> tuple[Metric, ...]:
-    """Return the metrics of a task that attacks: accuracies over all images, clean and attacked.
+    """Return the metrics of a task with attacks: accuracies over all images, clean and attacked.
 
-    Those over the images that are right without an attack are for the record.
+    Accuracies over the images that are classified correctly without an attack are recorded as
+    details and left out of tables.
     """
     first, *others = (attack.name for attack in attacks_of(eps, eps_space, pgd_eps, pgd_steps))
     return (

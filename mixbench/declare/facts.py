@@ -1,4 +1,4 @@
-"""The kinds of facts that a method or task declares, as frozen data."""
+"""The dataclasses and parameter types that method and task files declare."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,22 +9,22 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen
 Positive = Annotated[float, Gt(0), Lt(float("inf"))]
 NonNegative = Annotated[float, Ge(0), Lt(float("inf"))]
 Fraction = Annotated[float, Ge(0), Le(1)]
-# How far an attack may move a pixel, whose range is 1; 8/255 is a number, too.
+# Maximum change of a pixel by an attack, as a fraction of the pixel range; 8/255 is accepted.
 Epsilon = Annotated[float, Gt(0), Le(1)]
 Epsilons = Annotated[tuple[Epsilon, ...], MinLen(1)]
 Count = Annotated[int, Ge(1)]
 CountOrZero = Annotated[int, Ge(0)]
-SearchGrid = Annotated[int, Ge(2), Le(5)]  # 25 cells: more masks than a search can learn from
-# A path. Its content, not its place, decides the result.
+SearchGrid = Annotated[int, Ge(2), Le(5)]  # finer grids have too many masks to search
+# Path of a file. Keys depend on the content of the file, not on its path.
 File = Annotated[str, "file"]
-# What a model starts from: ``random`` or ``published`` weights, those that timm publishes (``timm``
-# or ``timm:TAG``), those of a finished cell (``pretrained``; ``synthetic``, if that cell's data is
-# generated) or a file.
+# Initial weights of a model: ``random``, ``published`` (from `Task.published`), those that timm
+# publishes (``timm`` or ``timm:TAG``), those of a finished cell (``pretrained``; ``synthetic`` if
+# that cell's data is generated), or the path of a file.
 Weights = Annotated[str, "weights"]
-# A value of a parameter, in the types that ``--set`` can give.
+# Value of a parameter, of any type that ``--set`` accepts.
 ParameterValue = bool | int | float | str | tuple[bool | int | float | str, ...]
-BASELINE = "none"  # the method that mixes nothing
-# What an evaluation takes over from its base task, unless it declares it itself.
+BASELINE = "none"  # name of the method that does not mix
+# Attributes that an evaluation inherits from its base task unless it declares them itself.
 OF_THE_BASE_TASK = (
     *("data", "variants", "synthetic", "models", "takes_timm", "protocols", "by_model"),
 )
@@ -32,19 +32,23 @@ OF_THE_BASE_TASK = (
 
 @dataclass(frozen=True)
 class Metric:
-    """One number that a task reports.
+    """A metric that a task reports.
 
     Attributes
     ----------
+    name
+        Name of the metric in records and tables.
     unit
-        ``"%"`` for shares in percent, otherwise the unit's name.
+        Unit of the metric: ``"%"`` for percentages, otherwise the name of the unit.
+    higher_is_better
+        Whether a higher value is better.
     primary
-        Whether leaderboards rank by it; exactly one metric of a task does.
+        Whether leaderboards rank by this metric; exactly one metric of a task is primary.
     trivial_baseline
-        Whether it is what the primary metric would be without looking at the data: a fact of the
-        task, not a merit of a method.
+        Whether this is the value that the primary metric has for a predictor that ignores its
+        input. It characterises the task, not a method.
     detail
-        Whether it is for the record alone: tables leave it out.
+        Whether the metric appears only in records and is left out of tables.
     """
 
     name: str
@@ -57,18 +61,30 @@ class Metric:
 
 @dataclass(frozen=True)
 class Reference:
-    """A published number for one method, shown beside the measured one.
+    """A published result of one method, shown next to the measured one.
 
     Attributes
     ----------
+    metric
+        Name of the metric that was published.
+    method
+        Name of the method in mixbench.
+    model
+        Name of the model in mixbench.
+    value
+        Published value, in the unit of the metric.
+    citation
+        Publication, with its identifier.
     where
         Table, row and column in the publication.
+    std
+        Published standard deviation over runs; None if the publication does not state it.
     num_seeds
-        Runs behind `value` and `std`; None where the publication does not say.
+        Number of runs behind `value` and `std`; None if the publication does not state it.
     protocol
-        The one that follows the publication.
+        Name of the protocol that follows the publication.
     remark
-        What a reader must know before comparing.
+        Differences that a reader must know before comparing.
     """
 
     metric: str
@@ -83,7 +99,7 @@ class Reference:
     remark: str = ""
 
 
-def table_row(  # noqa: PLR0913  # all that tables say of a row
+def table_row(  # noqa: PLR0913  # the columns of a published table
     citation: str,
     where: str,
     model: str,
@@ -93,7 +109,25 @@ def table_row(  # noqa: PLR0913  # all that tables say of a row
     num_seeds: int | None = None,
     remark: str = "",
 ) -> tuple[Reference, ...]:
-    """Return a table's row of published numbers: by method, a value or a value and deviation."""
+    """Return the references of one row of a published table.
+
+    Parameters
+    ----------
+    citation
+        Publication, with its identifier.
+    where
+        Table, row and column in the publication.
+    model
+        Name of the model in mixbench.
+    numbers
+        By method, the value, or the value and its standard deviation.
+    metric
+        Name of the metric that the row reports.
+    num_seeds
+        Number of runs behind each value; None if the publication does not state it.
+    remark
+        Differences that a reader must know before comparing.
+    """
     return tuple(
         Reference(*(metric, method, model, value, citation, where, std, num_seeds), remark=remark)
         for method, number in numbers.items()
@@ -103,33 +137,47 @@ def table_row(  # noqa: PLR0913  # all that tables say of a row
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is trained, the same for every method.
+    """The training hyperparameters of a protocol, the same for every method.
 
     Attributes
     ----------
     model
-        The protocol's model when the user names none.
+        Default model of the protocol.
+    epochs
+        Number of training epochs.
+    batch_size
+        Number of images per training step.
     lr
-        At the first step.
+        Initial learning rate.
     head_lr_mult
-        Of the model's classifier, or what else it calls fast, and of the method's heads, in parts
-        of `lr`.
+        Learning rate of the model's `head_modules` (by default the classifier) and of the method's
+        heads, as a multiple of `lr`.
+    momentum
+        Momentum of SGD; for Adam, the decay rate of the mean (beta1).
+    nesterov
+        Whether SGD uses Nesterov momentum; Adam ignores it.
+    weight_decay
+        Weight decay of the optimizer (L2 penalty).
     optimizer
-        Of Adam, `momentum` is the decay of the mean, and `nesterov` means nothing.
+        Optimizer: ``"sgd"`` or ``"adam"``.
     milestones : epochs
-        After which the learning rate is a tenth of what it was; with none, it is annealed to 0 by
-        half a cosine over all steps.
+        Epochs after which the learning rate is divided by 10. If empty, cosine annealing lowers the
+        learning rate to 0 over all steps.
     precision
-        ``"tf32"`` lets GPUs round the factors of products; ``"bfloat16"`` runs the forward pass
-        under autocast. Weights stay float32.
+        ``"float32"``; ``"tf32"``, which lets GPUs round the inputs of matrix products and
+        convolutions to TF32; or ``"bfloat16"``, which runs the forward pass under autocast. Weights
+        are always float32.
     memory_format
-        ``"channels_last"`` is faster where the device's convolutions want it.
+        Memory format of images and weights; ``"channels_last"`` is faster on devices whose
+        convolutions prefer it.
     compile
-        Whether torch compiles the model.
+        Whether to compile the model with ``torch.compile``.
     threads
-        CPU threads of one run. It decides the order of sums, hence the last bits of the result.
+        Number of CPU threads per run. It determines the order of summation and so the last bits of
+        the result.
     tail : epochs
-        How many of the last epochs keep their weights, for the median of the tail.
+        Number of final epochs whose weights are kept and over which the median of a metric is
+        reported.
     """
 
     model: str
@@ -151,14 +199,18 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Archive:
-    """A file in which data is published.
+    """A published file that contains data or weights.
 
     Attributes
     ----------
+    name
+        File name.
     digest
-        MD5 or SHA-256, by its length; or what is known of the beginning of a SHA-256.
+        MD5 or SHA-256 in hexadecimal, distinguished by its length; or a prefix of the SHA-256.
     url
-        Empty where it must be fetched by hand.
+        Address from which to download the file; empty if it must be downloaded by hand.
+    bytes
+        Size of the file in bytes; 0 if unknown.
     """
 
     name: str
@@ -169,26 +221,35 @@ class Archive:
 
 @dataclass(frozen=True)
 class Data:
-    """Where a task's data comes from and how it is known to be the right one.
+    """A data set: its source, its layout on disk, and the digests that identify it.
 
     Attributes
     ----------
+    name
+        Name of the data set in mixbench; also the name of its default folder.
+    version
+        Version of the data set that the task uses.
+    licence
+        Licence of the data.
+    url
+        Web page of the data set.
     files
-        The MD5 or SHA-256 of official files by their paths under the data's folder; empty where
-        none is published.
+        MD5 or SHA-256 of each official file, by its path relative to the data's folder; an empty
+        string if no digest is published.
     file_counts
-        Official numbers of files, by the paths of the folders that hold them; 0 where none is
-        published.
+        Official number of files in each folder, by the folder's path; 0 if no number is published.
     suffix
-        How the names of the files end that `file_counts` counts; every file, if it is empty.
+        File name ending of the files that `file_counts` counts; if empty, every file counts.
     archives
-        What `files` and `file_counts` are unpacked from.
+        Archives from which the files are unpacked.
     manual_steps
-        What must be done before, or instead of, a download.
+        Steps that the user must take before, or instead of, a download.
     package
-        An installed distribution whose folder `folder` ships the files; empty if none does.
+        Installed Python package that contains the files; empty if there is none.
+    folder
+        Folder of the files inside the package's folder.
     shares_folder_with
-        Another data set in whose folder it lies, because they share files.
+        Name of another data set whose folder this one uses, because the two share files.
     """
 
     name: str
@@ -207,14 +268,18 @@ class Data:
 
 @dataclass(frozen=True)
 class Synthetic:
-    """How much data is generated.
+    """The amount of generated data.
 
     Attributes
     ----------
-    train, test
-        Images of every class.
+    train
+        Number of generated training images per class.
+    test
+        Number of generated test images per class.
+    seed
+        Seed of the generator.
     protocols
-        Those that run on generated data unless the user names other.
+        Protocols that use generated data unless the user gives other data.
     """
 
     train: Count
@@ -225,18 +290,23 @@ class Synthetic:
 
 @dataclass(frozen=True)
 class Need:
-    """Another cell whose trained weights a method or task starts from.
+    """Another cell whose trained weights a method or task uses.
+
+    The needed cell always has the same model and seed.
 
     Attributes
     ----------
-    method, task
-        Of the needed cell; empty means the same as here. Model and seed are always the same.
-    share
-        Parameters whose values the needed method takes over.
+    method
+        Method of the needed cell; empty means the same method.
+    task
+        Task of the needed cell; empty means the same task.
     data
-        Of the needed cell, as ``--data`` would say it; empty means the task's own.
+        Data of the needed cell, as a value of ``--data``; empty means the task's default data.
+    share
+        Names of parameters whose values are passed to the needed method.
     when
-        Values of own parameters, one of each of which must be set for the need to exist.
+        Values of parameters of the method or task that declares the need. The cell is needed only
+        if each of these parameters has one of the listed values.
     """
 
     method: str = ""

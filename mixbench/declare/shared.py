@@ -1,12 +1,13 @@
-"""Declarations that several tasks share."""
+"""Declarations that several tasks use."""
 
 from mixbench.declare.facts import BASELINE, Archive, Data, Metric, Need, Recipe
 
 
 def pretrained_on(task: str) -> dict[str, Need]:
-    """Return what a task needs that starts from a model of another task, trained with its method.
+    """Return the needs of a task that fine-tunes a model pretrained on another task.
 
-    Its parameter `weights` says whether it does, and `mix_in` whether the method mixes there.
+    The fine-tuning task has two parameters that select the need: `weights` (pretrained weights or
+    others) and `mix_in` (whether the method mixes in pretraining, in fine-tuning or in both).
     """
     mixed, plain = ("pretrain", "both"), ("finetune",)
     return {
@@ -30,7 +31,7 @@ CORRUPTIONS = (
 
 
 def for_each_corruption(number: int) -> dict[str, int]:
-    """Return the same number of files for the folder of every corruption."""
+    """Return a mapping from each corruption to the same number of files."""
     return dict.fromkeys(CORRUPTIONS, number)
 
 
@@ -79,7 +80,7 @@ MULTI_LABEL_FINE_TUNING = {
     "quick": Recipe(model="resnet8", epochs=10, batch_size=40, lr=0.05, head_lr_mult=4, tail=3),
 }
 
-# Data of several tasks.
+# Data sets that several tasks use.
 
 CUB = Data(
     name="cub",

@@ -1,1 +1,1 @@
-"""Where stages run: processes on machines, the order of starting them, and what people see."""
+"""Engines that run stages as processes, the scheduler, and the progress display."""

@@ -1,7 +1,7 @@
-"""What an engine owes: it places stages as processes, and says when they have ended.
+"""The interface of an engine, which runs stages as processes and reports when they end.
 
-An engine knows slots, nodes and processes, not what a stage means. What a stage's end means is read
-from the store first, where the stage itself left it.
+An engine knows slots, nodes and processes, but not what a stage computes. The scheduler reads how a
+stage ended from the store first, where the stage's own process writes it.
 """
 
 import sys
@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, Protocol
 
 
 def stage_command(root: Path, *keys: str) -> list[str]:
-    """Return the command that runs a stage, the same on every engine; or several in turns."""
+    """Return the command that runs one stage, or several interleaved, on every engine."""
     return [sys.executable, "-m", "mixbench.worker", str(root), *keys]
 
 
@@ -20,10 +20,13 @@ class Ended(NamedTuple):
 
     Attributes
     ----------
+    key
+        Key of the stage.
     code
-        Its exit code; negative: the signal that ended it; None where the engine cannot know.
+        Exit code of the process; minus the signal number if a signal killed it; None if the engine
+        does not know it.
     how
-        What the engine knows beside that.
+        Reason for the end, if the engine knows one; otherwise empty.
     """
 
     key: str
@@ -32,16 +35,16 @@ class Ended(NamedTuple):
 
 
 class Engine(Protocol):
-    """Places stages.
+    """Run stages as processes on some machines.
 
     Attributes
     ----------
     num_slots
-        How many stages may run at a time, for estimates.
+        Number of stages that can run at a time, for estimates.
     gpus
-        Of a stage; 0 where it runs on processors.
+        Number of GPUs per stage on each node; 0 if stages run on the CPU.
     outlives
-        Whether its processes go on when the launcher ends.
+        Whether the processes of stages keep running when the launcher ends.
     """
 
     num_slots: int
@@ -50,15 +53,15 @@ class Engine(Protocol):
 
     @property
     def free(self) -> bool:
-        """Whether another stage can be started now."""
+        """Whether another stage can start now."""
         ...
 
     def adopt(self, keys: Iterable[str]) -> set[str]:
-        """Return which of the stages run already, started by an earlier launcher."""
+        """Return those of the stages that an earlier launcher started and that still run."""
         ...
 
     def start(self, keys: Sequence[str], log: Path) -> None:
-        """Start one process for a stage, or for several; what it prints is appended to `log`."""
+        """Start one process for one or several stages; append its output to `log`."""
         ...
 
     def ended(self) -> list[Ended]:
@@ -66,13 +69,13 @@ class Engine(Protocol):
         ...
 
     def place(self, key: str) -> str:
-        """Say where a stage runs, or why it does not yet."""
+        """Return a description of where a stage runs, or why it does not run yet."""
         ...
 
     def cancel(self, key: str) -> None:
-        """End a stage; it is then among those that ended."""
+        """Cancel a stage; a later call of `ended` returns it."""
         ...
 
     def stop(self) -> None:
-        """Let go of everything, because the launcher ends; what outlives it goes on."""
+        """Release all resources before the launcher ends; end the stages unless `outlives`."""
         ...

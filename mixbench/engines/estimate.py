@@ -1,4 +1,4 @@
-"""What stages will cost, by what stages of the same kind, task and model have cost in the store."""
+"""Cost estimates for stages, from finished stages of the same kind, task and model."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -12,14 +12,18 @@ from mixbench.storage.store import Store
 
 
 class Estimate(NamedTuple):
-    """What some stages will cost together.
+    """The estimated total cost of some stages.
 
     Attributes
     ----------
-    wall_s, gpu_s : seconds
-        Of those stages of which something is known.
-    stages, unknown
-        How many there are, and of how many nothing is known.
+    wall_s : seconds
+        Time that the stages take one after the other, without those of unknown cost.
+    gpu_s : seconds
+        GPU-seconds that the stages hold, without those of unknown cost.
+    stages
+        Number of stages.
+    unknown
+        Number of stages whose cost is unknown because the store has no comparable stage.
     """
 
     wall_s: float
@@ -29,7 +33,7 @@ class Estimate(NamedTuple):
 
 
 def estimate(stages: Iterable[Stage], store: Store) -> Estimate:
-    """Return what stages will cost; trainings cost by their epochs."""
+    """Estimate the cost of stages by the median of comparable finished stages, per epoch."""
     known: dict[tuple[str, ...], list[tuple[float, float]]] = defaultdict(list)
     for key in store.finished_keys():
         with suppress(Damaged):
@@ -52,6 +56,6 @@ def estimate(stages: Iterable[Stage], store: Store) -> Estimate:
 
 
 def _similar(stage: Stage) -> tuple[str, ...]:
-    """Return what stages must have in common for their costs to be comparable."""
+    """Return the kind, task and model of a stage; stages that share them have similar costs."""
     identity = stage.identity
     return stage.kind, identity.task.name, identity.run.model if identity.run else ""

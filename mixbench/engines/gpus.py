@@ -1,4 +1,4 @@
-"""The GPUs of this machine, as NVIDIA's own library counts them, and their slots."""
+"""The GPUs of this machine, as counted by NVIDIA's NVML, and the slots that stages run in."""
 
 import os
 from collections.abc import Sequence
@@ -8,14 +8,14 @@ from mixbench.errors import UsageError
 
 
 class Slot(NamedTuple):
-    """Room for one stage.
+    """The resources that one stage can use.
 
     Attributes
     ----------
     gpus
-        By their indices; none for a slot of the processor's.
+        Indices of the slot's GPUs; empty for a slot on the CPU.
     share
-        Of each of them.
+        Fraction of each of these GPUs that the slot gets.
     """
 
     gpus: tuple[str, ...] = ()
@@ -23,7 +23,7 @@ class Slot(NamedTuple):
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a process must be told so that it keeps to its slot."""
+        """Environment variables that restrict a process to its slot."""
         visible = {"CUDA_VISIBLE_DEVICES": ",".join(self.gpus)}
         if self.gpus:
             return visible | {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
@@ -31,12 +31,12 @@ class Slot(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What it is called by people."""
-        return f"GPU {','.join(self.gpus)}" if self.gpus else "processor"
+        """Name of the slot in messages."""
+        return f"GPU {','.join(self.gpus)}" if self.gpus else "CPU"
 
 
 def installed_gpus() -> list[str]:
-    """Return the indices of the GPUs that may be used; none without a driver."""
+    """Return the indices of the visible GPUs; empty if no driver is installed."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [gpu.strip() for gpu in visible.split(",") if gpu.strip()]
@@ -54,37 +54,38 @@ def installed_gpus() -> list[str]:
 def slots_of(
     size: int = 1, threads: int = 1, *, gpus: Sequence[str] | None = None, per_gpu: int = 1
 ) -> list[Slot]:
-    """Return the slots of this machine, so ordered that stages spread before they share.
+    """Return the slots of this machine, ordered so that stages fill every GPU before sharing.
 
     Parameters
     ----------
     size
-        GPUs of a slot; on a machine without them, processes.
+        Number of GPUs per slot; on a machine without GPUs, number of processes per slot.
     threads
-        Of each of those processes: more of them than there are cores would wait for each other.
+        Number of threads of each process, on a machine without GPUs. Slots are limited so that
+        there are no more threads than CPU cores.
     gpus
-        The ones to use; by default, all that may be used.
+        Indices of the GPUs to use; all visible ones by default.
     per_gpu
-        How many stages share one GPU.
+        Number of stages that share one GPU.
 
     Raises
     ------
     UsageError
-        If there are not that many, or a GPU is asked for that is not there.
+        If the machine has too few GPUs or CPU cores, or has no GPU with a given index.
     """
     there, cores = installed_gpus(), len(os.sched_getaffinity(0))
     if missing := [gpu for gpu in gpus or () if gpu not in there]:
         known = ", ".join(there) or "none"
-        raise UsageError(f"--gpus: there is no GPU {', '.join(missing)} here (there are: {known}).")
+        raise UsageError(f"--gpus: no GPU {', '.join(missing)} on this machine (it has: {known}).")
     chosen = list(gpus) if gpus else there
-    number, unit = (len(chosen), "GPUs") if chosen else (cores, "processor cores")
+    number, unit = (len(chosen), "GPUs") if chosen else (cores, "CPU cores")
     if size > number:
         raise UsageError(
             f"--gpus-per-cell must be at most the {number} {unit} of this machine (got {size})."
         )
     if per_gpu > 1 and (size > 1 or not chosen):
-        why = f"a cell has {size} of them whole" if chosen else "there is none here"
-        raise UsageError(f"--jobs-per-gpu shares GPUs, but {why} (got {per_gpu}).")
+        why = f"a cell uses {size} whole GPUs" if chosen else "this machine has no GPU"
+        raise UsageError(f"--jobs-per-gpu must be 1 because {why} (got {per_gpu}).")
     if not chosen:
         return [Slot()] * max(cores // (size * threads), 1)
     whole = [tuple(chosen[i : i + size]) for i in range(0, number - size + 1, size)]
@@ -92,9 +93,10 @@ def slots_of(
 
 
 def readers(slots: Sequence[Slot]) -> int:
-    """Return how many processes of a slot can read images ahead beside its training.
+    """Return the default number of DataLoader workers per slot.
 
-    On GPUs that is the slot's share of the processor cores; without, they are busy training.
+    With GPUs, it is the slot's share of the CPU cores minus one for the training process, and at
+    least 1. Without GPUs, it is 0, because all cores train.
     """
     if not slots[0].gpus:
         return 0

@@ -1,7 +1,7 @@
-"""Place stages as processes on this machine.
+"""The local engine, which runs stages as processes on this machine.
 
-Each stage runs in a process group of its own, so that its children end with it, and reads from a
-pipe that closes when the launcher dies, so that nothing survives a dead launcher.
+Each stage runs in a separate process group, so that its child processes end with it. It watches a
+pipe that closes when the launcher dies, so that no stage outlives the launcher.
 """
 
 import os
@@ -19,7 +19,8 @@ from mixbench.engines.gpus import Slot
 from mixbench.worker.protocol import LIFELINE
 
 GRACE_S, REAP_S = 15.0, 2.0
-# What torchrun and its like set for their processes, of which a stage is none.
+# Set by torchrun and similar tools. A stage must not inherit them, as it is not one of their
+# processes.
 OF_RANKS = frozenset({"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"})
 
 
@@ -28,21 +29,25 @@ class _Running:
     keys: tuple[str, ...]
     process: subprocess.Popen[bytes]
     slot: Slot
-    lifeline: int  # open in the launcher alone, as long as it lives
+    lifeline: int  # write end of the pipe, open in the launcher only
     deadline: float
-    memory_kills: int  # of the whole machine, before it
-    how: str = ""  # why it was told to end
-    whose: str = ""  # the stage that was meant; all of the process, if none
+    memory_kills: int  # on the whole machine, before the process started
+    how: str = ""  # why the engine ended it; empty if it did not
+    whose: str = ""  # key of the cancelled stage; empty for all of the process
     kill_at: float = float("inf")
 
 
 class LocalEngine:
-    """Runs stages as processes of this machine, one in each slot.
+    """Run stages as processes on this machine, one process per slot.
 
     Parameters
     ----------
+    root
+        Folder of the store.
+    slots
+        Slots to run processes in; all have the same size.
     timeout_s
-        How long a stage may take.
+        Time limit per stage, in seconds.
     """
 
     outlives = False
@@ -61,12 +66,12 @@ class LocalEngine:
         """Whether another stage can start now."""
         return bool(self._slots)
 
-    def adopt(self, keys: Iterable[str]) -> set[str]:  # noqa: ARG002  # the protocol
-        """Return nothing: no stage outlives its launcher."""
+    def adopt(self, keys: Iterable[str]) -> set[str]:  # noqa: ARG002  # the interface
+        """Return an empty set, because no stage outlives its launcher."""
         return set()
 
     def start(self, keys: Sequence[str], log: Path) -> None:
-        """Start the stages' process in a free slot; what it prints is appended to `log`."""
+        """Start one process for the stages in a free slot; append its output to `log`."""
         slot = self._slots.pop(0)
         read, write = os.pipe()
         kept = {name: value for name, value in os.environ.items() if name not in OF_RANKS}
@@ -87,9 +92,9 @@ class LocalEngine:
         self._running.append(running)
 
     def ended(self) -> list[Ended]:
-        """Return the stages that ended since the last call; end those that took too long.
+        """Return the stages that ended since the last call; end those that exceed the time limit.
 
-        A slot is free again when nothing of its stage's group lives.
+        A slot becomes free when no process of its process group is left.
         """
         ended = []
         now = time.monotonic()
@@ -111,20 +116,20 @@ class LocalEngine:
         return ended
 
     def place(self, key: str) -> str:
-        """Say in which slot a stage runs."""
+        """Return the name of the slot in which a stage runs."""
         return next((r.slot.name for r in self._running if key in r.keys), "")
 
     def cancel(self, key: str) -> None:
-        """Let a stage write a checkpoint and end; kill it if it does not within the grace.
+        """Let a stage write a checkpoint and end; kill it if it takes longer than 15 s.
 
-        What shares its process ends with it, and is started again.
+        Stages that share its process end with it, and the scheduler starts them again.
         """
         for running in self._running:
             if key in running.keys:
                 self._tell_to_end(running, "cancelled", key)
 
     def stop(self, grace_s: float = GRACE_S) -> None:
-        """Let every stage write a checkpoint and end; kill what does not within the grace."""
+        """Let every stage write a checkpoint and end; kill those that exceed the grace period."""
         for running in self._running:
             _signal_group(running.process, signal.SIGTERM)
         deadline = time.monotonic() + grace_s
@@ -132,10 +137,10 @@ class LocalEngine:
             for running in self._running:
                 with suppress(subprocess.TimeoutExpired):
                     running.process.wait(max(deadline - time.monotonic(), 0))
-        finally:  # the user, too, may lose patience
+        finally:  # an interrupt during the wait must not leave processes behind
             for running in self._running:
                 _signal_group(running.process, signal.SIGKILL)
-                # Not for ever: an interrupt in the middle of a look keeps the lock of waiting.
+                # With a time limit: an interrupt inside `wait` can leave its lock taken.
                 with suppress(subprocess.TimeoutExpired):
                     running.process.wait(REAP_S)
                 os.close(running.lifeline)
@@ -149,17 +154,17 @@ class LocalEngine:
 
 
 def _end(key: str, code: int, running: _Running) -> Ended:
-    """Return how a stage ended, told apart by what happened to this machine."""
+    """Return how a stage ended: by this engine, by the kernel for lack of memory, or itself."""
     if running.how and running.whose in {"", key}:
-        return Ended(key, code, running.how)  # type: ignore[arg-type]  # one of the protocol's words
+        return Ended(key, code, running.how)  # type: ignore[arg-type]  # a literal of Ended
     if code == -signal.SIGKILL and _memory_kills() > running.memory_kills:
         return Ended(key, code, "out of memory")
-    # Of several stages each has left a word of its own; a process that was killed, of none.
+    # Stages that share a process write their own exit codes, unless the process was killed.
     return Ended(key, code if code < 0 or len(running.keys) == 1 else None)
 
 
 def _memory_kills() -> int:
-    """Return how many processes of this machine the kernel has killed for want of memory."""
+    """Return the number of processes that the kernel's out-of-memory killer has ended."""
     with suppress(OSError, ValueError):
         for line in Path("/proc/vmstat").read_text(encoding="ascii").splitlines():
             name, _, value = line.partition(" ")
@@ -169,9 +174,10 @@ def _memory_kills() -> int:
 
 
 def _lives(group: int) -> bool:
-    """Tell whether a process group has a process that is no zombie.
+    """Return whether a process group has a process that is not a zombie.
 
-    Zombies count for the kernel, and stay where the first process of a container reaps none.
+    `os.killpg` also finds zombies, which remain in containers whose init process does not reap
+    them.
     """
     try:
         os.killpg(group, 0)
@@ -181,7 +187,7 @@ def _lives(group: int) -> bool:
         return True
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
-            # The name, in brackets, may hold anything; state, parent and group follow it.
+            # The name, in brackets, can contain any text; state, parent and group follow it.
             state, _parent, own, *_ = path.read_text(errors="replace").rpartition(")")[2].split()
             if int(own) == group and state not in "ZX":
                 return True

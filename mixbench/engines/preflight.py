@@ -1,4 +1,4 @@
-"""Let methods refuse what cannot work before anything is trained for it."""
+"""Checks that methods, models and weights fit their tasks, before any training starts."""
 
 import json
 import subprocess
@@ -12,25 +12,28 @@ from mixbench.storage.store import Store
 
 
 def preflight(plan: Plan, store: Store, *, fresh: bool) -> None:
-    """Have methods, models and weights that may not fit their tasks made, and the methods look.
+    """Check in a subprocess that methods, models and weights fit their tasks.
 
-    Models that a task names are known to fit it, unless they start from files. A cell is looked at
-    where it begins: where it is trained, or evaluated if it has its weights from elsewhere.
+    Only cells that can fail the check are checked: those whose method defines `check`, whose
+    model the task does not declare, or whose task reads parameters from files. A cell is checked
+    by its training stage, or by its evaluation if no stage trains its weights.
 
     Parameters
     ----------
+    store
+        Store whose finished stages are skipped.
     fresh
-        Whether finished training stages will be run again.
+        Whether finished training stages will be run again, and so are checked too.
 
     Raises
     ------
     UsageError
-        With the first complaint.
+        If a check fails; the message is that of the first failure.
     """
     stages = {}
     for key, stage in plan.stages.items():
         if _begins(stage) and _may_not_fit(stage) and (fresh or not store.finished(key)):
-            unseeded = stage.label.rpartition("/")[0]  # seeds, or candidates, are alike in this
+            unseeded = stage.label.rpartition("/")[0]  # same check for all seeds and candidates
             stages[unseeded] = STAGES.text(stage)
     if not stages:
         return
@@ -43,20 +46,20 @@ def preflight(plan: Plan, store: Store, *, fresh: bool) -> None:
     )
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise UsageError(f"The methods cannot be checked: {said[-1]}")
-    complaints = json.loads(done.stdout.splitlines()[-1])  # a plugin may print as well
+        raise UsageError(f"The check of the methods failed to run: {said[-1]}")
+    complaints = json.loads(done.stdout.splitlines()[-1])  # a plugin may print to stdout too
     if complaints:
         raise UsageError(complaints[0])
 
 
 def _begins(stage: Stage) -> bool:
-    """Tell whether a stage trains a model, or evaluates one that no stage trains."""
+    """Return whether a stage trains a model, or evaluates one that no stage trains."""
     given = stage.kind == "evaluate" and "train" not in stage.inputs
     return stage.kind == "train" or given
 
 
 def _may_not_fit(stage: Stage) -> bool:
-    """Tell whether a training has a method that checks, a foreign model, or files to start from."""
+    """Return whether a stage has a checking method, an undeclared model or parameter files."""
     files, run = stage.paths.unit_files, stage.run
     method = find("method", files.get("method", run.method.name))
     task = find("task", files.get("task", stage.identity.task.name))

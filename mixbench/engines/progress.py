@@ -1,4 +1,4 @@
-"""Show how far the work is: a live table on a terminal, plain lines elsewhere."""
+"""The progress display of a run: a live table on a terminal, plain lines elsewhere."""
 
 import time
 from collections import defaultdict
@@ -16,9 +16,9 @@ from mixbench.plan.status import Status
 from mixbench.storage.notes import Progress
 
 LIVE_EVERY_S, PLAIN_EVERY_S = 0.25, 15.0
-MEASURED, LONG_S = 30, 600.0  # steps that tell a speed, and what is worth a word beforehand
-STALLED_S = 120.0  # without a new line, which a stage writes twice a second while it works
-SHORT_S = 3.0  # taken for a stage without training until one of its kind has ended
+MEASURED, LONG_S = 30, 600.0  # steps before the speed is reliable; shortest run with a forecast
+STALLED_S = 120.0  # without a new progress line; a working stage writes two per second
+SHORT_S = 3.0  # assumed for a stage without training until one of its kind has ended
 ENDINGS: Mapping[Status, str] = {
     "done": "done",
     "failed": "FAILED",
@@ -28,7 +28,7 @@ ENDINGS: Mapping[Status, str] = {
 
 
 def duration(seconds: float) -> str:
-    """Return a time span as people say it: 45 s, 3 m 20 s, 2 h 05 m."""
+    """Format a time span in seconds, as in 45 s, 3 m 20 s or 2 h 05 m."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
@@ -37,25 +37,25 @@ def duration(seconds: float) -> str:
 
 
 def remaining_s(board: RunState) -> float | None:
-    """Estimate the seconds until everything is settled; None as long as no training has begun.
+    """Estimate the seconds until all cells are settled; None until the first training has begun.
 
-    A cell's stages run one after the other.
+    The estimate assumes that the stages of one cell run one after the other.
     """
     left = left_s(board)
     return None if left is None else _in_slots(board, left)
 
 
 def _in_slots(board: RunState, left: Mapping[str, float]) -> float:
-    """Return the seconds that so much work takes in the slots that are used."""
+    """Return the wall-clock seconds that the remaining work takes in the slots in use."""
     unsettled = sum(not board.settled(number) for number in range(len(board.plan.cells)))
     return sum(left.values()) / max(min(board.num_slots, unsettled), 1)
 
 
 def left_s(board: RunState) -> dict[str, float] | None:
-    """Estimate the seconds of work that are left, by kind of stage; None before any training.
+    """Estimate the remaining seconds of work by kind of stage; None before the first training.
 
-    Stages of one kind are taken to cost the same per epoch; a running one counts with the part
-    that its progress leaves, at its measured speed.
+    The estimate assumes that all stages of one kind cost the same per epoch. A running stage
+    counts with the fraction of its steps that is left, at its measured speed.
     """
     spent: dict[str, float] = defaultdict(float)
     amount: dict[str, float] = defaultdict(float)
@@ -76,9 +76,10 @@ def left_s(board: RunState) -> dict[str, float] | None:
 
 
 def _done(board: RunState, key: str) -> tuple[float, float]:
-    """Return how much of a stage is done, in [0, 1], and the seconds that it took, start-up apart.
+    """Return the fraction of a stage that is done, in [0, 1], and the seconds that it took.
 
-    The seconds are its part of those of its process, and 0 as long as they are not known.
+    The seconds exclude start-up. Stages that share a process share its seconds. The seconds are 0
+    until they are known.
     """
     state = board.states[key]
     line = board.store.progress(key) if state.status == "running" else None
@@ -90,7 +91,7 @@ def _done(board: RunState, key: str) -> tuple[float, float]:
 
 
 def forecast(board: RunState) -> str:
-    """Return how long it all takes at the speed that was measured; empty if that is short."""
+    """Return a message with the estimated total time, or an empty text if the run is short."""
     running = (key for key, state in board.states.items() if state.status == "running")
     training = (key for key in running if board.plan.stages[key].kind == "train")
     lines = [line for key in training if (line := board.store.progress(key))]
@@ -100,13 +101,13 @@ def forecast(board: RunState) -> str:
     speed = sum(line.steps_per_s for line in lines) / len(lines)
     return (
         f"At the measured {speed:.3g} steps/s of a training stage, this takes about "
-        f"{duration(left)} in {board.num_slots} slots. It may be stopped at any time: the same "
-        "command goes on from the last checkpoints."
+        f"{duration(left)} in {board.num_slots} slots. You can stop it at any time: run the same "
+        "command again to resume from the last checkpoints."
     )
 
 
 def summary(board: RunState) -> str:
-    """Return one line: how many stages are where, and the time that is left."""
+    """Return one line with the number of stages by status and the ETA."""
     counts = {
         "cached": board.count("cached"),
         "done": board.count("done"),
@@ -122,7 +123,7 @@ def summary(board: RunState) -> str:
 
 
 def _gpu_hours(board: RunState, left: Mapping[str, float] | None) -> str:
-    """Say what GPU-hours are spent, and how many it will be in all as far as can be told."""
+    """Return the GPU-hours used so far and, if it can be estimated, their total."""
     if not board.gpus:
         return ""
     spent = gpu_hours(board)
@@ -133,7 +134,7 @@ def _gpu_hours(board: RunState, left: Mapping[str, float] | None) -> str:
 
 
 def position(line: Progress | None) -> tuple[str, str, str, str]:
-    """Return a stage's step, speed, time left and the numbers that it shows, from its progress."""
+    """Return a stage's step, speed, ETA and displayed metrics as texts, from its progress."""
     if line is None:
         return "", "", "", ""
     shown = ", ".join(f"{name} {value:.4g}" for name, value in line.shown.items())
@@ -143,13 +144,13 @@ def position(line: Progress | None) -> tuple[str, str, str, str]:
 
 
 class StallMonitor:
-    """When each stage was last heard of, by the launcher's own clock."""
+    """Measure how long ago the progress of each stage changed, by the launcher's clock."""
 
     def __init__(self) -> None:
         self._last_change: dict[str, tuple[Progress | None, float]] = {}
 
     def age_s(self, key: str, line: Progress | None, now: float) -> float:
-        """Return for how long a stage's progress has been what it is."""
+        """Return the seconds since a stage's progress last changed."""
         before, since = self._last_change.get(key, (None, now))
         if key not in self._last_change or before != line:
             self._last_change[key] = line, now
@@ -157,18 +158,19 @@ class StallMonitor:
         return now - since
 
 
-def stall_label(age_s: float, started: bool) -> str:  # noqa: FBT001  # a fact of the line
-    """Return what the age of a stage's last line means."""
+def stall_label(age_s: float, started: bool) -> str:  # noqa: FBT001  # not a mode switch
+    """Return "starting", "stalled ..." or an empty text, by the age of the last progress line."""
     if age_s < STALLED_S:
         return "" if started else "starting"
-    return f"stalled: silent for {duration(age_s)}"
+    return f"stalled: no progress for {duration(age_s)}"
 
 
 class Show:
-    """Tells the user what happens.
+    """Display the progress of a run.
 
-    On a terminal a table of the running stages is redrawn in place; elsewhere every stage that
-    ends is a line, with a summary now and then. A stage that went wrong is a line in both.
+    On a terminal, a table of the running stages is redrawn in place. Elsewhere, one line is
+    printed for each stage that ends, and a summary every 15 seconds. A stage that failed, diverged
+    or was skipped is printed as a line in both cases.
     """
 
     def __init__(self, console: Console) -> None:
@@ -189,11 +191,11 @@ class Show:
             self._live.stop()
 
     def notice(self, text: str) -> None:
-        """Print a line."""
+        """Print a message on a line."""
         self._console.print(text, highlight=False, soft_wrap=True, markup=False)
 
     def update(self, board: RunState, engine: Engine) -> None:
-        """Say what is new since the last call."""
+        """Display what changed since the last call."""
         for key, state in board.states.items():
             if state.status in ENDINGS and key not in self._told:
                 self._told.add(key)
@@ -221,7 +223,7 @@ def _ending(board: RunState, key: str) -> str:
 
 def _table(board: RunState, engine: Engine, stall_monitor: StallMonitor) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("cell", "stage", "where", "step", "speed", "left", "so far", ""):
+    for name in ("cell", "stage", "where", "step", "speed", "ETA", "metrics", ""):
         table.add_column(name, no_wrap=True)
     now = time.monotonic()
     for key, state in board.states.items():

@@ -1,8 +1,9 @@
-"""Place stages on a Ray cluster: each a task that starts the stage's process and waits for it.
+"""The Ray engine, which runs each stage as a Ray task that starts its process and waits for it.
 
-Ray finds the place; the stage is the same command as everywhere, and what it means is read from the
-store. Tasks end with the launcher, and Ray retries none of them: the scheduler does. A training of
-several nodes is a gang: a task for each of its processes, all started once all have a place.
+Ray chooses the node. The process runs the same command as on every engine, and its result is read
+from the store. Tasks end with the launcher. The scheduler retries lost stages; Ray retries none. A
+training on several nodes is gang-scheduled: it has one task per process, and all of them start once
+a placement group has reserved resources for all.
 """
 
 import os
@@ -24,20 +25,31 @@ from mixbench.errors import UsageError
 from mixbench.storage.store import Store
 from mixbench.worker.protocol import LIFELINE
 
-# Ray's own, and what it says to each worker.
+# Environment variables of Ray, and the one that Ray sets for each Ray worker.
 NOT_PASSED_ON = ("RAY_", "CUDA_VISIBLE_DEVICES")
 
 
 @dataclass
 class _Task:
-    """A stage in Ray's hands.
+    """A stage that was submitted to Ray.
 
     Attributes
     ----------
+    deadline
+        Monotonic time at which the stage is ended.
+    log
+        File that the stage's output is appended to.
     references
-        What is waited for: its processes, or the places of a gang that has none yet.
+        Ray object references to wait for: those of the stage's processes, or that of a placement
+        group which is not ready yet.
     group
-        The places of a gang.
+        Placement group of a training on several nodes; None for other stages.
+    placed
+        Whether the stage's processes were submitted.
+    code
+        First exit code that is not 0; None if the process or its node was lost.
+    how
+        Reason for the end, as in `Ended`.
     """
 
     deadline: float
@@ -50,14 +62,18 @@ class _Task:
 
 
 class RayEngine:
-    """Runs stages as tasks of Ray.
+    """Run each stage as a Ray task.
 
     Parameters
     ----------
+    store
+        Store that the stages are read from and written to.
+    settings
+        The ``[ray]`` table of the settings file.
     size
-        GPUs of a stage, where the cluster has any; of a training on each of its nodes.
+        Number of GPUs per stage on each node, if the cluster has GPUs.
     timeout_s
-        How long a stage may take, waiting for its place included.
+        Time limit per stage in seconds, including the time that it waits for resources.
 
     Raises
     ------
@@ -86,7 +102,7 @@ class RayEngine:
         self._task = self._ray.remote(max_retries=0, max_calls=1)(supervise)
 
     def _check(self, there: Mapping[str, float]) -> None:
-        """Refuse to wait for what the cluster will never have."""
+        """Raise an error if the cluster has fewer GPUs or nodes than a stage requests."""
         if self.gpus > there.get("GPU", 0):
             raise UsageError(
                 f"--gpus-per-cell must be at most the {there['GPU']:g} GPUs of the Ray cluster "
@@ -96,27 +112,27 @@ class RayEngine:
         able = sum(all(n.get(name, 0) >= v for name, v in self._bundle().items()) for n in nodes)
         if self._settings.nodes > 1 and able < self._settings.nodes:
             raise UsageError(
-                f"ray.nodes must be at most the {able} nodes of the cluster that have what a cell "
-                f"needs on each, {_listed(self._bundle())} (got {self._settings.nodes})."
+                f"ray.nodes must be at most the {able} nodes of the cluster with the resources "
+                f"of a cell, {_listed(self._bundle())} (got {self._settings.nodes})."
             )
 
     def _bundle(self) -> dict[str, float]:
-        """Return what a gang takes of each node: a whole GPU for each process, where there are."""
+        """Return the resources that a training takes on each of its nodes."""
         gpus = {"GPU": float(self._size)} if self.gpus else {}
         return {"CPU": self._settings.cpus * self._size, **gpus}
 
     @property
     def free(self) -> bool:
-        """Whether the cluster has room for another stage, as far as ours go."""
+        """Whether fewer stages of this launcher are submitted than the cluster has slots."""
         return len(self._tasks) < self.num_slots
 
-    def adopt(self, keys: Iterable[str]) -> set[str]:  # noqa: ARG002  # the protocol
-        """Return nothing: no task outlives its launcher."""
+    def adopt(self, keys: Iterable[str]) -> set[str]:  # noqa: ARG002  # the interface
+        """Return an empty set, because no task outlives its launcher."""
         return set()
 
     def start(self, keys: Sequence[str], log: Path) -> None:
-        """Hand the stage to Ray."""
-        (key,) = keys  # a task has one
+        """Submit the stage to Ray."""
+        (key,) = keys  # a task runs one stage
         task = self._tasks[key] = _Task(time.monotonic() + self._timeout_s, log)
         if self._settings.nodes > 1 and self._store.spec(key).stage.kind == "train":
             from ray.util import placement_group
@@ -131,14 +147,14 @@ class RayEngine:
     def _hand(
         self, key: str, task: _Task, options: Mapping[str, Any], told: Mapping[str, str]
     ) -> Any:
-        """Let Ray run one process of a stage."""
+        """Submit one process of a stage to Ray, and return its object reference."""
         passed = {n: v for n, v in os.environ.items() if not n.startswith(NOT_PASSED_ON)}
         command = engine.stage_command(self._store.root, key)
         options = {"num_cpus": self._settings.cpus, "name": key, **options}
         return self._task.options(**options).remote(command, str(task.log), passed | {**told})
 
     def _gather(self, key: str, task: _Task) -> None:
-        """Start the processes of a gang, whose places are there; they meet at the first one's."""
+        """Start a training's processes in its placement group; the first node is the master."""
         from ray.util import placement_group_table
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -149,7 +165,7 @@ class RayEngine:
             "WORLD_SIZE": str(world),
             "MASTER_ADDR": nodes[first],
             "MASTER_PORT": str(20000 + zlib.crc32(key.encode()) % 20000),
-            "LOCAL_RANK": "0",  # a process sees its own GPU alone
+            "LOCAL_RANK": "0",  # Ray shows each process only its own GPU
         }
         task.placed, task.references = True, []
         for rank in range(world):
@@ -160,7 +176,7 @@ class RayEngine:
             task.references.append(self._hand(key, task, options, {**told, "RANK": str(rank)}))
 
     def ended(self) -> list[Ended]:
-        """Return the stages whose tasks ended since the last call; end those that took too long."""
+        """Return the stages that ended since the last call; end those over the time limit."""
         for key, task in self._tasks.items():
             if time.monotonic() > task.deadline and not task.how:
                 self._end(key, "timeout")
@@ -173,12 +189,12 @@ class RayEngine:
             for reference in [*ready.intersection(task.references)]:
                 self._take(key, task, reference)
             if not task.references:
-                found.append(Ended(key, task.code, task.how))  # type: ignore[arg-type]  # its words
+                found.append(Ended(key, task.code, task.how))  # type: ignore[arg-type]
                 self._forget(key)
         return found
 
     def _take(self, key: str, task: _Task, reference: Any) -> None:
-        """Note what became of one thing that was waited for; a gang ends with its first loss."""
+        """Handle a ready reference; one failed process ends the other processes of its stage."""
         code: int | None = None
         how = task.how
         try:
@@ -196,18 +212,18 @@ class RayEngine:
             self._kill(task)
 
     def place(self, key: str) -> str:
-        """Say that Ray has it, or that a gang waits for its nodes."""
+        """Return "Ray", or that a training waits for its nodes."""
         if key not in self._tasks:
             return ""
         return "Ray" if self._tasks[key].placed else f"waits for {self._settings.nodes} nodes"
 
     def cancel(self, key: str) -> None:
-        """End a stage's task, and with it its process."""
+        """Cancel a stage's task, which ends its process."""
         if key in self._tasks:
             self._end(key, "cancelled")
 
     def stop(self) -> None:
-        """End every task, and leave the cluster."""
+        """Cancel every task, and disconnect from the cluster."""
         for key in [*self._tasks]:
             self._end(key, "cancelled")
             self._forget(key)
@@ -226,7 +242,7 @@ class RayEngine:
             self._ray.cancel(reference, force=True)
 
     def _forget(self, key: str) -> None:
-        """Give a stage's places back."""
+        """Remove a stage, and release its placement group."""
         task = self._tasks.pop(key)
         if task.group is not None:
             from ray.util import remove_placement_group
@@ -235,9 +251,9 @@ class RayEngine:
 
 
 def supervise(command: Sequence[str], log: str, environment: Mapping[str, str]) -> int:
-    """Run a stage's process in the place that Ray found; return its exit code.
+    """Run a stage's process on the node that Ray chose, and return its exit code.
 
-    The process reads from a pipe that closes when this worker dies.
+    The process watches a pipe that closes when this Ray worker dies.
     """
     read, write = os.pipe()
     visible = {n: v for n, v in os.environ.items() if n == "CUDA_VISIBLE_DEVICES"}

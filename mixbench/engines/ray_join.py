@@ -1,4 +1,4 @@
-"""How a launcher enters a Ray cluster, or says in one sentence why it cannot."""
+"""The connection of a launcher to a Ray cluster."""
 
 import os
 import socket
@@ -7,8 +7,8 @@ from typing import Any
 from mixbench.errors import UsageError
 
 PATIENCE_S = 10
-# A node that is cut off is missed after 11 s instead of 64, and what ran there is lost after 30 s
-# instead of never (Ray 2.60): of use where all nodes and the launcher have them.
+# With these values, Ray 2.60 notices a disconnected node after 11 s instead of 64 s, and reports
+# its tasks as lost after 30 s instead of never. All nodes and the launcher must have them.
 KEEP_ALIVE = {
     "RAY_grpc_client_keepalive_time_ms": "10000",
     "RAY_grpc_client_keepalive_timeout_ms": "10000",
@@ -20,23 +20,28 @@ KEEP_ALIVE = {
 
 
 def join(address: str) -> Any:
-    """Return Ray, connected to a cluster.
+    """Connect to a Ray cluster, and return the module `ray`.
+
+    Parameters
+    ----------
+    address
+        Address of the cluster's head node, ``auto``, or ``local`` to start a cluster.
 
     Raises
     ------
     UsageError
-        If it is not installed, or does not answer.
+        If Ray is not installed, or the cluster cannot be reached.
     """
     for name, value in {"RAY_USAGE_STATS_ENABLED": "0", **KEEP_ALIVE}.items():
-        os.environ.setdefault(name, value)  # before Ray reads them; it would also call home
+        os.environ.setdefault(name, value)  # read on import; also turns off usage reports
     try:
         import ray
     except ImportError as error:
         raise UsageError(
-            "--engine ray: Ray is not installed; `pip install mixbench[ray]` brings it."
+            "--engine ray: Ray is not installed. Install it by `pip install mixbench[ray]`."
         ) from error
     host, colon, port = address.rpartition(":")
-    if colon and port.isdecimal():  # Ray itself would wait for minutes
+    if colon and port.isdecimal():  # Ray would wait for minutes for a missing host
         try:
             socket.create_connection((host, int(port)), PATIENCE_S).close()
         except OSError as error:
@@ -55,6 +60,6 @@ def join(address: str) -> Any:
 def _unreachable(address: str, error: Exception) -> str:
     first = str(error).strip().partition("\n")[0]
     return (
-        f"--engine ray: the cluster at {address!r} cannot be joined ({first}). Start one with `ray "
-        "start --head`, of this version of Ray, or take ray.address = 'local'."
+        f"--engine ray: cannot connect to the cluster at {address!r} ({first}). Start one with "
+        "`ray start --head` of the same Ray version, or set address = 'local' under [ray]."
     )

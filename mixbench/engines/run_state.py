@@ -1,4 +1,4 @@
-"""How far a plan is: what of each stage is known, what is wanted, and what may start."""
+"""The state of a run: the status of every stage of the plan, and which stages can start."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -8,21 +8,27 @@ from mixbench.plan.graph import Plan
 from mixbench.plan.status import BROKEN, SETTLED, Outcome, Status
 from mixbench.storage.store import Store
 
-OVER: frozenset[Status | None] = SETTLED | {None}  # None: not wanted again
+OVER: frozenset[Status | None] = SETTLED | {None}  # None: not needed
 
 
 @dataclass
 class StageState:
-    """How far a stage is.
+    """The state of one stage.
 
     Attributes
     ----------
-    started, duration_s : seconds
-        On a monotonic clock; None before.
+    status
+        Status of the stage.
+    reason
+        Why the stage has no result; empty unless it failed, diverged or was skipped.
+    started : seconds
+        Monotonic time at which the last attempt started; None before the first.
+    duration_s : seconds
+        Duration of the last attempt; None before it ended.
     attempts
-        How often it was started.
+        Number of times that the stage was started.
     sharing
-        How many stages its process runs, itself included.
+        Number of stages that its process runs, including this one.
     """
 
     status: Status = "waiting"
@@ -35,18 +41,26 @@ class StageState:
 
 @dataclass
 class RunState:
-    """A plan, with how far each of its wanted stages is.
+    """A plan with the state of each stage that it needs.
 
     Attributes
     ----------
+    plan
+        Plan that is run.
+    store
+        Store with the finished stages.
     num_slots
-        How many stages run at a time.
+        Number of stages that can run at a time.
     gpus
-        Of each of them, on each of its nodes.
+        Number of GPUs that a stage holds on each of its nodes.
     nodes
-        Of a training; other stages have one.
+        Number of nodes of a training; all other stages run on one node.
     gpu_s
-        Seconds that stages which ended have held GPUs, times how many.
+        GPU-seconds that ended attempts have used.
+    states
+        State of each needed stage, by key.
+    cost_owner
+        Index of the cell that pays for a stage, by key: the first cell that settled with it.
     """
 
     plan: Plan
@@ -56,32 +70,32 @@ class RunState:
     nodes: int = 1
     gpu_s: float = 0.0
     states: dict[str, StageState] = field(default_factory=dict)
-    cost_owner: dict[str, int] = field(default_factory=dict)  # the cell a stage was first run for
+    cost_owner: dict[str, int] = field(default_factory=dict)
 
     def count(self, *statuses: Status) -> int:
-        """Return how many stages have one of the statuses."""
+        """Return the number of stages that have one of the statuses."""
         return sum(state.status in statuses for state in self.states.values())
 
     def gpu_s_of(self, key: str, seconds: float) -> float:
-        """Return the GPU-seconds that a stage holds in some time; stages of a process share it."""
+        """Return the GPU-seconds that a stage uses in some seconds; packed stages share them."""
         return self.gpus_of(self.plan.stages[key].kind) * seconds / self.states[key].sharing
 
     def gpus_of(self, kind: str) -> float:
-        """Return how many GPUs a stage of some kind holds while it runs."""
+        """Return the number of GPUs that a stage of a kind holds while it runs."""
         return self.gpus * (self.nodes if kind == "train" else 1)
 
     def status(self, key: str) -> Status | None:
-        """Return a stage's status; None if it is not wanted."""
+        """Return a stage's status; None if the stage is not needed."""
         state = self.states.get(key)
         return state.status if state else None
 
     def outcomes(self, cell: int) -> dict[str, Outcome]:
-        """Return how each of a cell's own stages ended, as far as it was wanted."""
+        """Return the outcome of each needed stage of a cell's own chain, by key."""
         wanted = (key for key in self.plan.chains[cell] if key in self.states)
         return {key: Outcome(self.states[key].status, self.states[key].reason) for key in wanted}
 
     def ran_for(self, cell: int) -> frozenset[str]:
-        """Return the stages that were computed for a cell, and for no cell that settled earlier."""
+        """Return the stages computed for a cell that no earlier settled cell has paid for."""
         keys = self.plan.rests_on(self.plan.chains[cell][-1])
         for key in keys:
             if self.status(key) == "done":
@@ -89,13 +103,13 @@ class RunState:
         return frozenset(key for key in keys if self.cost_owner.get(key) == cell)
 
     def settled(self, cell: int) -> bool:
-        """Tell whether nothing more will happen to a cell."""
+        """Return whether a cell is settled, so that nothing more will run for it."""
         return self.states[self.plan.chains[cell][-1]].status in SETTLED
 
     def ready(self) -> list[str]:
-        """Return the waiting stages whose inputs are all there, what unblocks most first.
+        """Return the waiting stages whose inputs are finished, those with most dependents first.
 
-        Of equals, the plan's order.
+        Stages with the same number of dependents keep the order of the plan.
         """
         found = [
             key
@@ -107,12 +121,12 @@ class RunState:
         return sorted(found, key=lambda key: -self.dependents[key])
 
     def packs(self, size: int) -> list[list[str]]:
-        """Return what may start, by process: trainings that have enough in common share one.
+        """Return the ready stages grouped by process; similar trainings share a process.
 
         Parameters
         ----------
         size
-            How many do at most.
+            Maximum number of trainings per process.
         """
         groups: dict[str, list[str]] = {}
         for key in self.ready():
@@ -125,17 +139,17 @@ class RunState:
 
     @cached_property
     def dependents(self) -> dict[str, int]:
-        """How many stages rest on each, directly or not."""
+        """Number of stages that depend on each stage, directly or indirectly, by key."""
         above: dict[str, set[str]] = {key: set() for key in self.plan.stages}
-        for key in reversed([*self.plan.stages]):  # each stands after all its inputs
+        for key in reversed([*self.plan.stages]):  # a stage comes after all its inputs
             for other in self.plan.stages[key].inputs.values():
                 above[other] |= {key, *above[key]}
         return {key: len(keys) for key, keys in above.items()}
 
     def failed_inputs(self, key: str) -> list[str]:
-        """Return the inputs for want of which a stage cannot run.
+        """Return the inputs without a result, because of which a stage cannot run.
 
-        Candidates that diverged are none, as long as there are others to choose from.
+        For a `tune` stage, diverged candidates do not count unless all candidates diverged.
         """
         inputs = self.plan.stages[key].inputs.values()
         broken = [other for other in inputs if self.status(other) in BROKEN]
@@ -146,10 +160,10 @@ class RunState:
 
 
 def mark_cached(board: RunState, notice: Callable[[str], None]) -> None:
-    """Note what is there before anything runs: what is cached, and what is wanted.
+    """Set the initial state of every stage that the run needs: cached or waiting.
 
-    A stage is wanted if it is not finished and a cell's evaluation rests on it. Finished stages
-    that are damaged are put aside.
+    A stage is needed if a cell's evaluation depends on it and it is not finished. Finished stages
+    that are damaged are moved away and computed again.
     """
     for chain in board.plan.chains:
         chosen_from: set[str] = set()
@@ -161,7 +175,7 @@ def mark_cached(board: RunState, notice: Callable[[str], None]) -> None:
 
 
 def _want(board: RunState, key: str, notice: Callable[[str], None]) -> None:
-    """Put a stage on the board, and first what it rests on, unless it is there already."""
+    """Add the state of a stage and, if it is not cached, first those of its inputs."""
     if key in board.states:
         return
     if board.store.finished(key):
@@ -170,7 +184,7 @@ def _want(board: RunState, key: str, notice: Callable[[str], None]) -> None:
             board.states[key] = StageState("cached")
             return
         aside = board.store.quarantine(key)
-        notice(f"{damage}: it is computed again (what was found lies in {aside}).")
+        notice(f"{damage}: it is computed again (the damaged files were moved to {aside}).")
     for other in board.plan.stages[key].inputs.values():
         _want(board, other, notice)
     board.states[key] = StageState()

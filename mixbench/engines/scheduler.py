@@ -1,4 +1,4 @@
-"""From a plan to finished stages: what may start, what a process's end means, what is skipped."""
+"""The scheduler, which runs the stages of a plan on an engine and settles how each one ended."""
 
 import signal
 import time
@@ -14,23 +14,23 @@ from mixbench.worker.protocol import FULL, INPUT_DAMAGED, STOPPED
 
 POLL_S, LOOK_S = 0.05, 1.0
 ENDINGS = {
-    "out of memory": "the kernel killed it because this machine's memory was full; let fewer "
-    "stages run at a time, or make them smaller",
-    "timeout": "it took longer than --timeout allows; the same command goes on from its checkpoint",
-    "cancelled": "it was cancelled; the same command goes on from its checkpoint",
+    "out of memory": "the kernel killed it because the machine ran out of memory; run fewer "
+    "stages at a time, or reduce the memory that each one needs",
+    "timeout": "it exceeded --timeout; run the same command again to resume from its checkpoint",
+    "cancelled": "it was cancelled; run the same command again to resume from its checkpoint",
 }
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a run may cost.
+    """Limits on the cost of a run.
 
     Attributes
     ----------
     retries
-        How often a stage is started again whose process was lost: killed, or gone with its node.
+        Number of times a stage is restarted after its process was killed or its node was lost.
     gpu_hours
-        After which no stage is started any more.
+        GPU-hour budget; no new stage starts once it is used up.
     """
 
     retries: int = 2
@@ -38,25 +38,25 @@ class Limits:
 
 
 class Show(Protocol):
-    """What tells the user how far the work is."""
+    """The interface of a progress display."""
 
     def update(self, board: RunState, engine: Engine) -> None:
-        """Show the board as it is now."""
+        """Show the current state of the run."""
 
     def notice(self, text: str) -> None:
-        """Say something that the user should know."""
+        """Print a message for the user."""
 
 
 class Scheduler:
-    """Runs what waits on a board, in the slots of an engine.
+    """Run the waiting stages of a run in the slots of an engine.
 
     Parameters
     ----------
     on_cell
-        Told each cell's number as soon as it is settled.
+        Callback that receives the number of each cell once nothing more will run for it.
     """
 
-    def __init__(  # all that a run is made of
+    def __init__(  # one argument per component of a run
         self,
         board: RunState,
         engine: Engine,
@@ -73,14 +73,14 @@ class Scheduler:
         self._cancelled: set[str] = set()
 
     def run(self) -> None:
-        """Run what is waiting, until every cell is settled.
+        """Run the waiting stages until every cell is settled.
 
         Raises
         ------
         StoreFull
-            If the store's disk has no room left.
+            If the store's disk is full.
         KeyboardInterrupt
-            If the user interrupts; every process that does not outlive the launcher has stopped.
+            If the user interrupts. Every process that does not outlive the launcher has stopped.
         """
         try:
             self._adopt()
@@ -93,16 +93,16 @@ class Scheduler:
             self.engine.stop()
 
     def _adopt(self) -> None:
-        """Take over what an earlier launcher started, and what its engine still runs."""
+        """Adopt the stages that an earlier launcher started and that are still running."""
         waiting = [key for key, state in self.board.states.items() if state.status == "waiting"]
-        for key in waiting:  # what was cancelled before is asked for again
+        for key in waiting:  # an earlier cancellation no longer applies
             (self.board.store.work(key) / "cancel.json").unlink(missing_ok=True)
         for key in self.engine.adopt(waiting):
             self.board.states[key] = StageState("running", started=time.monotonic(), attempts=1)
             self.show.notice(f"adopted  {_named(self.board, key)}: {self.engine.place(key)}")
 
     def _advance(self) -> None:
-        """Take note of what ended, and start what may start."""
+        """Process the stages that ended, and start those that are ready."""
         for ended in self.engine.ended():
             self._settle(ended)
         self._cancel()
@@ -112,7 +112,7 @@ class Scheduler:
                 self._start(keys)
 
     def _cancel(self) -> None:
-        """End what somebody asked to end."""
+        """Cancel the stages for which the store holds a cancellation request."""
         if time.monotonic() - self._looked < LOOK_S:
             return
         self._looked = time.monotonic()
@@ -125,32 +125,32 @@ class Scheduler:
                 self.board.states[key] = StageState("failed", ENDINGS["cancelled"])
 
     def _report(self) -> None:
-        """Tell of the cells that are newly settled."""
+        """Call `on_cell` for each cell that was settled since the last call."""
         for number in range(len(self.board.plan.cells)):
             if number not in self._reported and self.board.settled(number):
                 self._reported.add(number)
                 self._on_cell(number)
 
     def _over_budget(self, keys: Sequence[str]) -> bool:
-        """Skip stages, once the GPU-hours are spent, and say so once."""
+        """Skip the stages if the GPU-hour budget is used up, and tell the user once."""
         hours = gpu_hours(self.board)
         if hours < self._limits.gpu_hours:
             return False
-        reason = f"{hours:.3g} GPU-hours are spent, of {self._limits.gpu_hours:g} (--max-gpu-hours)"
+        reason = f"{hours:.3g} of {self._limits.gpu_hours:g} GPU-hours are used (--max-gpu-hours)"
         self.board.states |= {key: StageState("skipped", reason) for key in keys}
         if not self._spent:
             self._spent = True
-            self.show.notice(f"No stage is started any more: {reason}.")
+            self.show.notice(f"No further stages are started: {reason}.")
         return True
 
     def _start(self, keys: Sequence[str]) -> None:
-        """Start one process for stages; it prints to the log of the first one."""
+        """Start one process for the stages; its output goes to the log of the first one."""
         board, log = self.board, self.board.store.log(keys[0])
         for key in keys:
             board.store.write_spec(key, StageSpec(board.plan.stages[key], self._options))
         for key in keys[1:]:
             with board.store.log(key).open("a", encoding="utf-8") as file:
-                file.write(f"It runs in one process with others, which prints to {log.name}.\n")
+                file.write(f"Runs in one process with others; their output is in {log.name}.\n")
         self.engine.start(keys, log)
         for key in keys:
             attempts = board.states[key].attempts + 1
@@ -159,14 +159,14 @@ class Scheduler:
             )
 
     def _settle(self, ended: Ended) -> None:
-        """Turn the end of a process into the stage's new state.
+        """Update a stage's state after its process ended.
 
-        What the store has of a stage comes before what the engine says of its process.
+        The state that the store holds takes precedence over what the engine reports.
 
         Raises
         ------
         StoreFull
-            If the process found no room on the store's disk.
+            If the process found the store's disk full.
         """
         board, key = self.board, ended.key
         state, store = board.states[key], board.store
@@ -195,7 +195,7 @@ class Scheduler:
 
 
 def gpu_hours(board: RunState) -> float:
-    """Return the GPU-hours that the run has cost so far, of running stages too."""
+    """Return the GPU-hours that the run has used so far, including its running stages."""
     now = time.monotonic()
     held = sum(
         board.gpu_s_of(key, now - state.started)
@@ -206,18 +206,18 @@ def gpu_hours(board: RunState) -> float:
 
 
 def _named(board: RunState, key: str) -> str:
-    """Return what people call a stage."""
+    """Return the kind and label of a stage, for messages."""
     stage = board.plan.stages[key]
     return f"{stage.kind:8} {stage.label}"
 
 
 def _damaged_inputs(board: RunState, key: str) -> list[str]:
-    """Return the inputs of a stage that its process put aside."""
+    """Return the inputs of a stage that its process found damaged and moved away."""
     return [i for i in board.plan.stages[key].inputs.values() if not board.store.finished(i)]
 
 
 def _skip_hopeless(board: RunState) -> None:
-    """Skip what rests on a stage that has no result."""
+    """Skip the stages whose inputs failed, diverged or were skipped."""
     for key, state in board.states.items():
         if state.status == "waiting" and (broken := board.failed_inputs(key)):
             kind, before = board.plan.stages[broken[0]].kind, board.states[broken[0]]
@@ -228,17 +228,17 @@ def _skip_hopeless(board: RunState) -> None:
 
 
 def _is_lost(code: int | None) -> bool:
-    """Tell whether a process ended without an error of its own: killed, preempted, or gone."""
+    """Return whether a process was killed, preempted or lost, as opposed to failing itself."""
     return code is None or code < 0 or code == STOPPED
 
 
 def _end_of(code: int | None, how: str) -> str:
-    """Say how a process ended that left no word of its own."""
+    """Return a description of how a process ended that recorded no failure."""
     if how:
         return ENDINGS[how]
     if code is None:
-        return "its process is gone, and left no word"
+        return "its process exited without a status; see its log"
     if code < 0:
-        return f"its process was ended by {signal.Signals(-code).name}"
-    told = "was told to stop" if code == STOPPED else f"ended with exit code {code} and no result"
+        return f"its process was killed by {signal.Signals(-code).name}"
+    told = "was asked to stop" if code == STOPPED else f"exited with code {code} and no result"
     return f"its process {told}; see its log"

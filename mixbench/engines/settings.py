@@ -1,9 +1,9 @@
-"""What a user settles about engines, in one TOML file.
+"""The settings of the engines, which the user gives in one TOML file.
 
 ::
 
     engine = "slurm"
-    timeout = "12h"             # of a stage
+    timeout = "12h"             # time limit per stage
     retries = 2
 
     [local]
@@ -35,14 +35,14 @@ UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 
 
 class LocalSettings(StrictModel):
-    """``[local]``, of this machine.
+    """The ``[local]`` table: settings of the engine that runs stages on this machine.
 
     Attributes
     ----------
     gpus
-        The ones to use, by their indices; all, if none is named.
+        Indices of the GPUs to use; empty for all of them.
     jobs_per_gpu
-        How many stages share one.
+        Number of stages that share one GPU of this machine.
     """
 
     gpus: tuple[str, ...] = ()
@@ -50,32 +50,41 @@ class LocalSettings(StrictModel):
 
 
 class SlurmSettings(StrictModel):
-    """``[slurm]``, of a SLURM cluster: what every job asks for.
+    """The ``[slurm]`` table: settings of the engine that submits stages as SLURM jobs.
 
     Attributes
     ----------
-    partition, account, time, memory, cpus
-        As sbatch's options of these names; ``memory`` is its ``--mem``, and an empty one is left
-        out. `timeout`, where it is given, comes before ``time``.
+    partition
+        Partition of every job (``--partition`` of sbatch); empty for the cluster's default.
+    account
+        Account that every job is charged to (``--account`` of sbatch); empty for the default.
+    time
+        Time limit of a stage's job (``--time`` of sbatch), as in ``12:00:00``; empty for the
+        partition's limit. `timeout` overrides it.
+    memory
+        Memory of a stage's job on each node (``--mem`` of sbatch); empty for the default.
+    cpus
+        CPU cores of a stage's job on each node (``--cpus-per-task`` of sbatch).
     gres
-        In SLURM's words, as ``gpu:a100:1``; empty asks for as many GPUs as a cell has, where the
-        cluster has any, or for shards of them where stages share.
+        Generic resources of a stage's job (``--gres`` of sbatch), as in ``gpu:a100:1``. If empty,
+        a job requests as many GPUs as a cell uses, if the cluster has any, or shards of a GPU if
+        stages share GPUs.
     jobs_per_gpu
-        How many stages share a GPU, where the cluster has shards.
+        Number of stages that share one GPU; above 1 needs a cluster with GPU shards.
     nodes
-        That train one model together.
+        Number of nodes that train one model together.
     options
-        More options of sbatch.
+        Further sbatch options for the jobs of stages.
     setup
-        Lines of shell that a job begins with.
+        Shell commands that every job runs first.
     launcher
-        Options of sbatch for the job that `--detach` submits, instead of those of stages.
+        Further sbatch options for the job that `--detach` submits, which does not use `options`.
     max_jobs
-        In the queue at a time.
+        Maximum number of stages that are in the queue at a time.
     poll_s
-        Seconds between two looks at the queue.
+        Seconds between two queries of the queue.
     settle_s
-        Seconds given to the shared disk to show what a job wrote that is gone from the queue.
+        Seconds to wait, after a job left the queue, for its files to appear on the shared disk.
     """
 
     partition: str = ""
@@ -95,18 +104,19 @@ class SlurmSettings(StrictModel):
 
 
 class RaySettings(StrictModel):
-    """``[ray]``, of a Ray cluster.
+    """The ``[ray]`` table: settings of the engine that runs stages on a Ray cluster.
 
     Attributes
     ----------
     address
-        Of its head, or ``auto`` for the one that this machine is part of; ``local`` starts one.
+        Address of the cluster's head node; ``auto`` for the cluster that this machine belongs to,
+        ``local`` to start a cluster on this machine.
     jobs_per_gpu
-        How many stages share a GPU.
-    cpus
-        Of a stage; of a training on several nodes, of each of its processes.
+        Number of stages that share one GPU of the cluster.
     nodes
-        That train one model together.
+        Number of cluster nodes that train one model together.
+    cpus
+        CPU cores of a stage, or of each process of a training on several nodes.
     """
 
     address: str = "local"
@@ -116,18 +126,22 @@ class RaySettings(StrictModel):
 
 
 class Settings(StrictModel):
-    """The whole file.
+    """The settings file as a whole.
 
     Attributes
     ----------
     engine
-        Where stages run, if ``--engine`` does not say.
+        Engine that runs the stages, unless ``--engine`` is given.
     timeout
-        Of a stage, in seconds; a text may name units, as 1h30m.
+        Time limit per stage, in seconds or as a text with units, such as 1h30m; none if left out.
     retries
-        How often a lost stage is started again.
-    local, slurm, ray
-        Of each engine.
+        Number of times a stage is restarted after its process was killed or its node was lost.
+    local
+        Settings of the engine that runs stages on this machine.
+    slurm
+        Settings of the SLURM engine.
+    ray
+        Settings of the Ray engine.
     """
 
     engine: Literal["local", "slurm", "ray"] = "local"
@@ -144,12 +158,12 @@ class Settings(StrictModel):
 
 
 def seconds_of(text: str) -> float:
-    """Return a time span in seconds: 90, 90s, 1h30m, 2d.
+    """Return a time span, written as in 90, 90s, 1h30m or 2d, in seconds.
 
     Raises
     ------
     ValueError
-        If it is none.
+        If the text is not a time span.
     """
     parts = re.findall(r"(\d+(?:\.\d+)?)([dhms])", text.replace(" ", ""))
     if parts and "".join(n + u for n, u in parts) == text.replace(" ", ""):
@@ -157,16 +171,18 @@ def seconds_of(text: str) -> float:
     try:
         return float(text)
     except ValueError as error:
-        raise ValueError(f"must be a time span, as in 90s, 1h30m or 2d (got {text!r})") from error
+        raise ValueError(f"must be a time span, such as 90s, 1h30m or 2d (got {text!r})") from error
 
 
 def read_settings_file(path: Path | None) -> Settings:
-    """Return the settings of a file: the given one, that of the environment, or ./mixbench.toml.
+    """Read the settings from `path`, the file in $MIXBENCH_SETTINGS, or ./mixbench.toml.
+
+    The first of them that is given is read. Without any, all settings have their defaults.
 
     Raises
     ------
     UsageError
-        If it cannot be read, or a setting is unknown or has another form.
+        If the file cannot be read, or a setting is unknown or invalid.
     """
     named = path or (Path(os.environ[VARIABLE]) if VARIABLE in os.environ else None)
     place = named or Path(FILE)

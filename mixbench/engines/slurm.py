@@ -1,8 +1,9 @@
-"""Place stages as jobs of a SLURM cluster, by sbatch, squeue, scontrol and scancel alone.
+"""The SLURM engine, which runs stages as jobs by calling sbatch, squeue, scontrol and scancel.
 
-A launcher finds the jobs of an earlier one by their names; neither accounting nor a handle on the
-disk is needed. Jobs are not requeued by SLURM, but submitted again by the launcher, from their
-checkpoints. The launcher itself may be a job too, which SLURM does requeue.
+A launcher finds the jobs of an earlier launcher by their names. It needs neither SLURM accounting
+nor a file with job numbers. SLURM does not requeue the jobs of stages; the launcher submits them
+again, and they resume from their checkpoints. The launcher itself can be a job, which SLURM does
+requeue.
 """
 
 import re
@@ -22,16 +23,20 @@ from mixbench.engines.slurm_queue import Line, job_name
 from mixbench.errors import MixbenchError, UsageError
 from mixbench.storage.store import Store
 
-WARNED_S = 60  # before a time limit or a preemption, so that a checkpoint can be written
+WARNED_S = 60  # SLURM signals a job this long before its time limit, to write a checkpoint
 
 
 class Resources(NamedTuple):
-    """What a job asks for beside nodes and processors, and how many GPUs that is.
+    """The GPUs that a stage's job requests.
 
     Attributes
     ----------
     size
-        GPUs of a cell on each node, or processes where the cluster has none.
+        Number of GPUs per cell and node; number of processes if the cluster has no GPUs.
+    gres
+        Value of sbatch's ``--gres``; empty if the job requests no GPU.
+    gpus
+        Number of GPUs that the job holds on each node; a fraction if stages share GPUs.
     """
 
     size: int
@@ -40,17 +45,17 @@ class Resources(NamedTuple):
 
 
 def resources_of(settings: SlurmSettings, size: int = 1) -> Resources:
-    """Return what jobs ask for: what the settings say, or what the cluster has.
+    """Return the GPUs that jobs request: those of the settings, or by what the cluster has.
 
     Raises
     ------
     UsageError
-        If there is no SLURM here, or stages are to share GPUs that cannot be shared.
+        If SLURM is not installed on this machine, or stages cannot share the cluster's GPUs.
     """
     if shutil.which("sbatch") is None:
         raise UsageError(
-            "--engine slurm: there is no sbatch on this machine. Give the command on a node of the "
-            "cluster that submits jobs, or take --engine local."
+            "--engine slurm: sbatch is not installed on this machine. Run the command on a login "
+            "node of the cluster, or use --engine local."
         )
     if settings.gres:
         number = re.fullmatch(r"gpu(?::\w+)?:(\d+)", settings.gres)
@@ -60,8 +65,8 @@ def resources_of(settings: SlurmSettings, size: int = 1) -> Resources:
     if settings.jobs_per_gpu > 1:
         if "shard" not in there or size > 1:
             raise UsageError(
-                "jobs_per_gpu shares GPUs by SLURM's shards, of which this cluster has none for "
-                "that: leave it at 1, or give slurm.gres in the settings."
+                "jobs_per_gpu above 1 needs SLURM's GPU shards and one GPU per cell. Set "
+                "jobs_per_gpu to 1, or set gres under [slurm] in the settings file."
             )
         shards = max(int(there["shard"]) // int(there["gpu"]) // settings.jobs_per_gpu, 1)
         return Resources(size, f"shard:{shards}", 1 / settings.jobs_per_gpu)
@@ -73,16 +78,16 @@ class _Job:
     number: str
     submitted: float
     line: Line | None = None
-    gone: float | None = None  # since when it is missing from the queue
+    gone: float | None = None  # time since which it is missing from the queue
 
 
 class SlurmEngine:
-    """Runs stages as jobs of SLURM.
+    """Run each stage as a SLURM job.
 
     Parameters
     ----------
     timeout_s
-        How long a stage may take; None leaves it to the settings and the partition.
+        Time limit per stage, in seconds; None to use the settings' or the partition's limit.
     """
 
     outlives = True
@@ -103,16 +108,16 @@ class SlurmEngine:
 
     @property
     def free(self) -> bool:
-        """Whether the queue may take another job of ours."""
+        """Whether another job can be submitted within `max_jobs`."""
         return len(self._jobs) < self._settings.max_jobs
 
     def adopt(self, keys: Iterable[str]) -> set[str]:
-        """Return which of the stages have a job in the queue already."""
+        """Return those of the stages that already have a job in the queue."""
         queue = self._queue()
         if queue is None:
             raise MixbenchError(
-                "SLURM's controller does not answer, so it is not known which stages run already: "
-                "give the same command again when squeue works."
+                "SLURM's controller does not answer, so the running stages cannot be determined. "
+                "Run the same command again when squeue works."
             )
         by_name = {line.name: line for line in queue.values()}
         for key in keys:
@@ -126,17 +131,18 @@ class SlurmEngine:
         Raises
         ------
         UsageError
-            If SLURM refuses it.
+            If SLURM refuses the stage's job.
         """
-        (key,) = keys  # a job has one
+        (key,) = keys  # a job runs one stage
         options, lines = self._job(key, log)
         number = slurm_queue.submit(options, ("--no-requeue", *self._settings.options), lines)
         self._jobs[key] = _Job(number, time.monotonic())
 
     def ended(self) -> list[Ended]:
-        """Return the stages whose jobs are gone from the queue, and whose word has arrived.
+        """Return the stages whose jobs left the queue and whose files have arrived in the store.
 
-        A look at the queue from before a submission proves nothing, nor does one that failed.
+        If no file arrives, a stage is returned `settle_s` seconds after its job left the queue. A
+        queue listing from before the submission, or one that failed, is ignored.
         """
         now = time.monotonic()
         if not self._jobs or now - self._looked < self._settings.poll_s:
@@ -158,7 +164,7 @@ class SlurmEngine:
         return found
 
     def place(self, key: str) -> str:
-        """Say on which nodes a stage runs, or why it waits."""
+        """Return the nodes that a stage runs on, or the reason why it is queued."""
         job = self._jobs.get(key)
         if job is None:
             return ""
@@ -170,14 +176,14 @@ class SlurmEngine:
             slurm_queue.call(["scancel", self._jobs[key].number])
 
     def stop(self) -> None:
-        """Leave the jobs to SLURM: the same command finds them again."""
+        """Leave the jobs running; the same command adopts them again."""
 
     def _queue(self) -> dict[str, Line] | None:
         self._looked = time.monotonic()
         return slurm_queue.queue()
 
     def _end(self, key: str, job: _Job) -> Ended:
-        """Return how a job ended, as far as SLURM remembers it."""
+        """Return how a job ended, if SLURM still knows it."""
         done = slurm_queue.call(["scontrol", "--oneliner", "show", "job", job.number])
         facts = dict(re.findall(r"(\w+)=(\S+)", done.stdout)) if done else {}
         if facts.get("JobState") == "OUT_OF_MEMORY":
@@ -187,7 +193,7 @@ class SlurmEngine:
         return Ended(key, None)
 
     def _job(self, key: str, log: Path) -> tuple[dict[str, str], list[str]]:
-        """Return the options of a stage's job, and what it does."""
+        """Return the sbatch options and the shell commands of a stage's job."""
         asked = self._settings
         gang = asked.nodes > 1 and self._store.spec(key).stage.kind == "train"
         minutes = f"{max(round((self._timeout_s or 0) / 60), 1)}"
@@ -210,7 +216,7 @@ class SlurmEngine:
         return options, [*asked.setup, words]
 
     def _gang(self, command: Sequence[str]) -> str:
-        """Return how the processes of several nodes are started, and meet."""
+        """Return the shell commands that start torchrun on every node of a job."""
         python, *arguments = command
         return (
             'first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)\n'
@@ -224,15 +230,16 @@ class SlurmEngine:
 
 
 def submit_launcher(store: Store, settings: SlurmSettings, arguments: Sequence[str]) -> str:
-    """Let a job run `mixbench` with some arguments, for as long as it takes; return its number.
+    """Submit a job that runs `mixbench` with the given arguments, and return its number.
 
-    A minute before its time ends the launcher stops and is queued again: what it had submitted goes
-    on meanwhile, and is found again. What it prints is appended to ``runs/launcher-NUMBER.txt``.
+    One minute before its time limit, the launcher stops and SLURM requeues it. The jobs that it
+    submitted keep running, and it adopts them when it starts again. Its output is appended to
+    ``runs/launcher-NUMBER.txt``.
 
     Raises
     ------
     UsageError
-        If SLURM refuses it.
+        If SLURM refuses the launcher's job.
     """
     options = {
         "job-name": job_name(store, "launcher"),
@@ -244,7 +251,7 @@ def submit_launcher(store: Store, settings: SlurmSettings, arguments: Sequence[s
         "account": settings.account,
     }
     lines = [
-        # Its jobs are to inherit nothing of what SLURM told it about itself.
+        # The jobs that the launcher submits must not inherit its own SLURM variables.
         "job=$SLURM_JOB_ID",
         "for name in ${!SLURM_@}; do [ $name = SLURM_CONF ] || unset $name; done",
         *settings.setup,

@@ -1,7 +1,7 @@
-"""SLURM's own commands: what they say of our jobs, and how jobs are submitted and cancelled.
+"""Functions that call SLURM's commands to list, submit and cancel jobs.
 
-A job is named after the stage's key and the store, so that whoever comes later finds it: another
-launcher, or a user at another shell.
+A job is named after the stage's key and the store, so that another launcher, or a command in
+another shell, can find it.
 """
 
 import hashlib
@@ -13,11 +13,11 @@ from mixbench.errors import UsageError
 from mixbench.storage.store import Store
 
 LIVE = "PENDING,RUNNING,CONFIGURING,COMPLETING,SUSPENDED,REQUEUED,RESIZING,SIGNALING,STAGE_OUT"
-PATIENCE_S = 60  # for one command
+PATIENCE_S = 60  # time limit of one command
 
 
 class Line(NamedTuple):
-    """What the queue has of a job."""
+    """The entry of a job in SLURM's queue."""
 
     number: str
     name: str
@@ -27,7 +27,7 @@ class Line(NamedTuple):
 
     @property
     def place(self) -> str:
-        """Where the job runs, or why it waits."""
+        """The nodes that the job runs on, or the reason why it is queued."""
         if self.state == "PENDING":
             why = f" ({self.reason})" if self.reason != "None" else ""
             return f"job {self.number} queued{why}"
@@ -35,7 +35,7 @@ class Line(NamedTuple):
 
 
 def queue() -> dict[str, Line] | None:
-    """Return our jobs in the queue by their numbers; None if SLURM does not answer."""
+    """Return the user's jobs in the queue by job number; None if SLURM does not answer."""
     fields = "%i|%j|%T|%r|%N"
     command = ["squeue", "--me", "--noheader", "--states", LIVE, "--format", fields]
     done = call(command)
@@ -46,28 +46,28 @@ def queue() -> dict[str, Line] | None:
 
 
 def places(store: Store, keys: Iterable[str]) -> dict[str, str]:
-    """Return where the stages' jobs are, of those that are in the queue."""
+    """Return the nodes or the queue status of the stages with a job in the queue, by key."""
     by_name = {line.name: line.place for line in (queue() or {}).values()}
     named = {key: job_name(store, key) for key in keys}
     return {key: by_name[name] for key, name in named.items() if name in by_name}
 
 
 def submit(options: Mapping[str, str], more: Sequence[str], lines: Sequence[str]) -> str:
-    """Submit a job, and return its number.
+    """Submit a job and return its number.
 
     Parameters
     ----------
     options
-        Of sbatch; empty ones are left to SLURM.
+        sbatch options by name, without the leading dashes; empty values are omitted.
     more
-        Further options, as sbatch takes them, which win.
+        Further sbatch options in the form ``--name=value``; they override `options`.
     lines
-        Of shell, that the job consists of.
+        Shell commands that make up the job.
 
     Raises
     ------
     UsageError
-        If SLURM refuses it.
+        If SLURM refuses the job.
     """
     asked = [*(f"--{name}={value}" for name, value in options.items() if value), *more]
     script = "\n".join(["#!/bin/bash", *(f"#SBATCH {option}" for option in asked), *lines, ""])
@@ -75,19 +75,19 @@ def submit(options: Mapping[str, str], more: Sequence[str], lines: Sequence[str]
     if done is None or done.returncode:
         said = " ".join(done.stderr.split()) if done else "sbatch did not answer"
         raise UsageError(
-            f"SLURM refused a job ({said}). What runs goes on: mend partition, account, time "
-            "or options in the settings, and give the same command again."
+            f"SLURM refused a job ({said}). Running jobs continue. Fix partition, account, time "
+            "or options under [slurm] in the settings file, and run the same command again."
         )
     return done.stdout.strip().split(";")[0]
 
 
 def job_name(store: Store, key: str) -> str:
-    """Return what a stage's job is called: no other stage's of any store is."""
+    """Return the name of a stage's job, which is unique across stages and stores."""
     return f"mixbench-{hashlib.sha256(str(store.root).encode()).hexdigest()[:8]}-{key}"
 
 
 def cancel_jobs(store: Store, keys: Iterable[str]) -> None:
-    """Cancel the jobs of stages, whoever submitted them."""
+    """Cancel the user's jobs for the stages, including those that another launcher submitted."""
     for key in keys:
         call(["scancel", "--me", f"--name={job_name(store, key)}"])
 
@@ -95,7 +95,7 @@ def cancel_jobs(store: Store, keys: Iterable[str]) -> None:
 def call(
     command: Sequence[str], text: str | None = None
 ) -> "subprocess.CompletedProcess[str] | None":
-    """Return what a command of SLURM's says; None if it cannot be had in time."""
+    """Run a SLURM command; return None if it cannot be run or does not end within 60 s."""
     try:
         return subprocess.run(
             command, input=text, capture_output=True, text=True, check=False, timeout=PATIENCE_S

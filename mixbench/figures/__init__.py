@@ -1,1 +1,1 @@
-"""Pictures of finished cells, drawn from what the store keeps of them."""
+"""Figures of finished cells, drawn from their records and artifacts in the store."""

@@ -1,4 +1,4 @@
-"""What methods tell of images, beside what people said."""
+"""Figure of test images with their reference captions and every method's captions."""
 
 from collections.abc import Mapping, Sequence
 from textwrap import fill
@@ -12,20 +12,22 @@ from mixbench.records.schema import Record
 from mixbench.storage.store import Store
 from mixbench.vision.captions.tokenizer import sentences
 
-Line = tuple[str, Sequence[int], str]  # who says which words, and in which colour
-SAID = 2  # captions by people that are shown
-COLUMNS = 64  # characters of a line
+Line = tuple[str, Sequence[int], str]  # author, word indices and text colour of a caption
+SAID = 2  # reference captions shown per image
+COLUMNS = 64  # characters per line
 
 
 def captions(store: Store, record: Record, told: Mapping[str, Mapping[str, Tensor]]) -> Figure:
-    """Return some test images, what people said of them, and what every method tells.
+    """Return some test images with reference captions and every method's captions.
 
     Parameters
     ----------
+    store
+        Store with the artifacts of the cells.
     record
-        Of any of the cells, for the images.
+        Record of any of the cells, which all have the same images.
     told
-        By method, its predictions with the targets.
+        Predictions and targets of each method, by its name.
     """
     first = next(iter(told.values()))
     index, words = shown_of(len(first["targets"])), names_of(store, record)
@@ -37,7 +39,7 @@ def captions(store: Store, record: Record, told: Mapping[str, Mapping[str, Tenso
         axes[row, 0].imshow(picture)
         bare(axes[row, 0])
         said = [s for s in sentences(first["targets"][item]) if s][:SAID]
-        text: list[Line] = [("people", caption, QUIET) for caption in said]
+        text: list[Line] = [("reference", caption, QUIET) for caption in said]
         for method, cell in told.items():
             (caption,) = sentences(cell["captions"][item : item + 1])
             text.append((method, caption, INK))
@@ -46,7 +48,7 @@ def captions(store: Store, record: Record, told: Mapping[str, Mapping[str, Tenso
 
 
 def _write(axes: Axes, text: Sequence[Line], words: Sequence[str]) -> None:
-    """Write a line for each speaker, evenly from the top."""
+    """Write one caption per line with its author, evenly spaced from the top."""
     bare(axes)
     for line, (speaker, caption, colour) in enumerate(text):
         place = 1 - (line + 0.5) / len(text)

@@ -1,4 +1,4 @@
-"""Which pictures finished cells have, and where they are written."""
+"""Selection of the figures of finished cells, and writing of their files."""
 
 import json
 from collections import defaultdict
@@ -36,13 +36,19 @@ def draw_cells(
 
     Parameters
     ----------
+    store
+        Store with the artifacts of the cells.
+    records
+        Records of the cells to draw.
     out
-        Where to; by default, the store's folder of figures.
+        Output folder; by default, the folder ``figures`` of the store.
+    dpi
+        Resolution of the files in dots per inch.
 
     Yields
     ------
     path
-        Of every file, when it is written.
+        Path of each file, after it is written.
     """
     for search_config, methods in first_runs(records).items():
         folder = (out or store.root / "figures") / search_config
@@ -54,7 +60,7 @@ def draw_cells(
 
 
 def first_runs(records: Iterable[Record]) -> dict[str, dict[str, Record]]:
-    """Return every method's finished run of the lowest seed, by question."""
+    """Return every method's finished run with the lowest seed, by comparison group."""
     chosen: dict[str, dict[str, Record]] = defaultdict(dict)
     for record in sorted(records, key=lambda r: r.seed):
         if record.status == "ok":
@@ -76,9 +82,9 @@ def _write(drawn: Figure | pd.DataFrame, path: Path, dpi: int) -> Path:
 def _side_by_side(
     store: Store, methods: Mapping[str, Record]
 ) -> Iterator[tuple[str, Figure | pd.DataFrame]]:
-    """Yield the pictures of all methods on one task, those of one and the same data.
+    """Yield the figures that compare methods on one task and the same data, with their names.
 
-    A picture of curves comes with their points.
+    A figure of curves comes with a table of the points on the curves.
     """
     last = max(methods.values(), key=lambda record: record.created)
     same = {name: record for name, record in methods.items() if record.data == last.data}
@@ -101,7 +107,7 @@ def _side_by_side(
 
 
 def _pictures(store: Store, record: Record) -> Iterator[tuple[str, Figure]]:
-    """Yield the pictures of one cell by their names."""
+    """Yield the figures of one cell with their names."""
     trained = [s.key for s in record.stages if s.kind == "train" and s.own]
     if trained:
         yield "mixes", example_mixes(store, trained[0])

@@ -1,4 +1,4 @@
-"""Boxes that methods find, beside the true ones."""
+"""Figure of the boxes that methods detect, next to the true boxes."""
 
 from collections.abc import Mapping, Sequence
 
@@ -25,21 +25,23 @@ from mixbench.vision.box_iou import box_iou
 from mixbench.vision.detection.boxes import CLASS, DIFFICULT, NOTHING, SCORE, fitted_size
 from mixbench.vision.detection.voc_ap import OVERLAP
 
-SURE = 0.5  # the score from which a box is shown
+SURE = 0.5  # minimum score of a detected box that is shown
 
 
 def detections(store: Store, record: Record, found: Mapping[str, Mapping[str, Tensor]]) -> Figure:
-    """Return some test images with true boxes, and with those that every method is sure of.
+    """Return some test images with true boxes and every method's detections of high score.
 
-    True boxes are dashed where they are difficult. Found ones are green if they overlap enough with
-    an object of their class.
+    True boxes of difficult objects are dashed. Detected boxes are green if their IoU with an object
+    of their class is larger than 0.5, and orange otherwise.
 
     Parameters
     ----------
+    store
+        Store with the artifacts of the cells.
     record
-        Of any of the cells, for the images.
+        Record of any of the cells, which all have the same images.
     found
-        By method, its predictions with the targets.
+        Predictions and targets of each method, by its name.
     """
     targets = next(iter(found.values()))["targets"]
     index, names = shown_of(len(targets)), names_of(store, record)
@@ -57,7 +59,7 @@ def detections(store: Store, record: Record, found: Mapping[str, Mapping[str, Te
 
 
 def _show(axes: Axes, picture: Picture, target: Tensor) -> None:
-    """Show an image without the grey around it, in its own pixels, which are counted from 1."""
+    """Show an image without its grey padding, in its own pixel coordinates counted from 1."""
     width, height = (int(value) for value in target[0, 2:4])
     high, wide = fitted_size(width, height, len(picture))
     axes.imshow(picture[:high, :wide], extent=(0.5, width + 0.5, height + 0.5, 0.5))

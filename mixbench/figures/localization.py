@@ -1,4 +1,4 @@
-"""Where methods see a class, on the same images (Figure 6 of the paper), and how well."""
+"""Figures of class activation maps on the same images (Figure 6 of the paper) and accuracy."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -33,12 +33,16 @@ from mixbench.vision.localization.scoring import enlarged, map_overlaps
 
 
 class Located(NamedTuple):
-    """What a method's final model says of the test part.
+    """Class activation maps of a method's final model on the test part.
 
     Attributes
     ----------
     maps : (N, h, w)
+        Class activation map of each image.
     truths : (N, n, 4) int64
+        True boxes of each image, in the pixels of `SIDE` x `SIDE` images.
+    accuracy
+        Box accuracy of the maps.
     """
 
     maps: Tensor
@@ -47,22 +51,26 @@ class Located(NamedTuple):
 
 
 def located_of(tensors: Mapping[str, Tensor]) -> Located:
-    """Return a cell's maps with their accuracies."""
+    """Return a cell's maps with the true boxes and the box accuracy."""
     truths = tensors["targets"][:, 1:].unflatten(1, (-1, 4)).numpy()
     maps = tensors["maps"]
     return Located(maps, truths, box_accuracy(map_overlaps(maps, truths)))
 
 
 def overlays(store: Store, record: Record, located: Mapping[str, Located]) -> Figure:
-    """Return some test images under every method's map, with true (red) and found (green) boxes.
+    """Return test images under every method's map, with true boxes (red) and found boxes (green).
 
-    A found box is the best of its map's, at the threshold at which most images of the test part
-    overlap by half: as MaxBoxAcc counts.
+    A found box is the box of the map with the largest IoU with a true box, at the threshold at
+    which most test images reach an IoU of 0.5, as in MaxBoxAcc.
 
     Parameters
     ----------
+    store
+        Store with the artifacts of the cells.
     record
-        Of any of the cells, for the images.
+        Record of any of the cells, which all have the same images.
+    located
+        Maps, true boxes and box accuracy of each method, by its name.
     """
     first = next(iter(located.values()))
     index = shown_of(len(first.maps))
@@ -99,7 +107,7 @@ def _frame(axes: Axes, box: Ints, colour: str) -> None:
 
 
 def accuracy_curves(located: Mapping[str, Located]) -> Figure:
-    """Return how many images have a fitting box at every threshold, for each overlap."""
+    """Return curves of the images with a fitting box over the threshold, per required IoU (%)."""
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     panels = figure.subplots(1, len(OVERLAPS), sharey=True)
     baseline = centre_baseline(next(iter(located.values())).truths)
@@ -108,9 +116,9 @@ def accuracy_curves(located: Mapping[str, Located]) -> Figure:
             curve = found.accuracy.curves[panel]
             axes.plot(GRID, curve, lw=1.4, label=f"{name}  {curve.max():.1f}")
         flat = baseline.best[overlap]
-        axes.axhline(flat, color=QUIET, ls="--", lw=1, label=f"centred squares  {flat:.1f}")
+        axes.axhline(flat, color=QUIET, ls="--", lw=1, label=f"centre baseline  {flat:.1f}")
         axes.set(xlabel="threshold of the map", xlim=(0, 1), ylim=(0, 100))
-        axes.set_title(f"overlap of at least {overlap} %", loc="left", fontsize=10, color=INK)
+        axes.set_title(f"IoU of at least {overlap} %", loc="left", fontsize=10, color=INK)
         axes.legend(frameon=False, fontsize=7)
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("images with a fitting box (%)")

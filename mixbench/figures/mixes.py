@@ -1,4 +1,4 @@
-"""What a finished cell's method made of images in training, with the labels that it gave them."""
+"""Figure of the images that a finished cell's method mixes in training, with their labels."""
 
 from collections.abc import Sequence
 
@@ -16,12 +16,14 @@ INK = "#1f2933"
 
 
 def example_mixes(store: Store, key: str) -> Figure:
-    """Return some training images above what the trained method mixes them into.
+    """Return some training images above the images that the trained method mixes from them.
 
     Parameters
     ----------
+    store
+        Store with the artifacts of the stage.
     key
-        Of a finished training stage.
+        Key of a finished training stage.
     """
     stage = store.manifest(key).spec.stage
     task = make_task(stage)
@@ -42,18 +44,18 @@ def example_mixes(store: Store, key: str) -> Figure:
 
 
 def shares_of(sources: Sources, targets: Tensor, task: Task, classes: Sequence[str]) -> list[str]:
-    """Return the largest shares of classes in mixed images, a text for each."""
+    """Return a text for each mixed image with its largest label weights."""
     shares = (_one_hot(targets, task)[sources.index] * sources.weight[..., None]).sum(1)
     return ["\n".join(f"{classes[c]}: {v:.2f}" for v, c in _largest(row)) for row in shares]
 
 
 def told(targets: Tensor, task: Task, classes: Sequence[str]) -> list[str]:
-    """Return the names of images' classes, a text for each."""
+    """Return a text for each image with the names of its classes."""
     return ["\n".join(classes[c] for _, c in _largest(row)) for row in _one_hot(targets, task)]
 
 
 def _one_hot(targets: Tensor, task: Task) -> Tensor:
-    """Return which labels every image has, (B, labels); of other targets, none."""
+    """Return indicators of every image's labels, (B, labels); (B, 0) without class labels."""
     if task.num_classes and targets.dim() == 1:
         return torch.nn.functional.one_hot(targets, task.num_classes).float()
     number = getattr(task, "labels", 0)
@@ -61,7 +63,7 @@ def _one_hot(targets: Tensor, task: Task) -> Tensor:
 
 
 def _largest(shares: Tensor) -> list[tuple[float, int]]:
-    """Return an image's largest shares and their classes, in that order."""
+    """Return an image's largest label weights with their classes, by decreasing weight."""
     values, classes = shares.topk(min(NAMED, len(shares)))
     pairs = zip(values.tolist(), classes.tolist(), strict=True)
     return [(value, name) for value, name in pairs if value > 0]
@@ -83,4 +85,4 @@ def _draw(images: Tensor, own: list[str], mixed: Tensor, labels: list[str], titl
 
 
 def _title(method: Method) -> str:
-    return f"{type(method).__name__}: training images, and what became of them with which label"
+    return f"{type(method).__name__}: training images, and mixed images with their labels below"

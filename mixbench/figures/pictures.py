@@ -1,4 +1,4 @@
-"""Any few pictures as a task, so that methods can be looked at on them: each is its own class."""
+"""A classification task made of a few pictures, each its own class, to preview methods on."""
 
 import os
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ from mixbench.vision.models.build import sized
 from mixbench.vision.models.residual import ResidualNet
 from mixbench.vision.tasks.classification import Classification
 
-SIDE = 128  # pixels, of the central square that is shown
-BUNDLED = (  # photographs that come with libraries which mixbench needs anyway
+SIDE = 128  # side in pixels of the central square that is shown
+BUNDLED = (  # photographs in packages that mixbench depends on
     ("sklearn", "datasets/images/china.jpg", "temple"),
     ("sklearn", "datasets/images/flower.jpg", "flower"),
     ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg", "Grace Hopper"),
@@ -26,14 +26,14 @@ BUNDLED = (  # photographs that come with libraries which mixbench needs anyway
 
 
 class Pictures(Classification):
-    """Tell some pictures apart; every part of the data holds them all.
+    """Classification of a few pictures; every part of the data holds all of them.
 
     Parameters
     ----------
     paths
-        Of the pictures.
+        Paths of the picture files.
     names
-        What they are called; by default, as their files.
+        Names of the pictures; by default, the names of their files without suffixes.
     """
 
     version = 1
@@ -43,25 +43,25 @@ class Pictures(Classification):
         self.paths = paths
         self.names = names or [path.stem for path in paths]
 
-    def load(self, part: Part, folder: Path, seed: int) -> Split:  # noqa: ARG002  # all are alike
-        """Read the pictures' central squares."""
+    def load(self, part: Part, folder: Path, seed: int) -> Split:  # noqa: ARG002  # all are equal
+        """Read the central squares of the pictures."""
         fit = central(SIDE)
         images = torch.stack([fit(read_image(path)) for path in self.paths])
         classes = torch.arange(len(images))
         return ResidentSplit(images, classes, ClassIndex(classes, len(images)), self.normalization)
 
     def class_names(self, folder: Path) -> Sequence[str]:  # noqa: ARG002  # known without it
-        """Return what the pictures are called."""
+        """Return the names of the pictures."""
         return self.names
 
     def build(self, model: str) -> Backbone:  # noqa: ARG002  # there is one
-        """Return a small residual net with a last map of 16x16."""
+        """Return a small residual network whose last feature map is 16 x 16."""
         net = ResidualNet(8, channels=3, classes=self.num_classes, strides=(2, 2, 2))
         return sized(net, 3, self.image_size)
 
 
 def bundled() -> Pictures:
-    """Return three photographs that are always at hand."""
+    """Return three photographs from packages that are always installed."""
     paths, names = [], []
     for package, inside, name in BUNDLED:
         spec = find_spec(package)
@@ -72,7 +72,7 @@ def bundled() -> Pictures:
 
 
 def pictures_in(folder: Path) -> Pictures:
-    """Return the pictures that lie in a folder or below it.
+    """Return the pictures in a folder and its subfolders.
 
     Raises
     ------
@@ -80,9 +80,9 @@ def pictures_in(folder: Path) -> Pictures:
         If there are fewer than two.
     """
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    if len(found) < 2:  # one alone has no partner
+    if len(found) < 2:  # a mix needs two
         raise UsageError(
-            f"{folder} must hold at least two pictures, of {', '.join(sorted(SUFFIXES))} "
-            f"(got {len(found)})."
+            f"{folder} must hold at least two pictures with one of the suffixes "
+            f"{', '.join(sorted(SUFFIXES))} (got {len(found)})."
         )
     return Pictures(found)

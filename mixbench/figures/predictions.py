@@ -1,4 +1,4 @@
-"""What the store keeps of a finished cell's test part: predictions, names and images."""
+"""Data of a finished cell's test part for figures: predictions, class names and images."""
 
 import json
 from collections.abc import Sequence
@@ -15,30 +15,30 @@ from mixbench.storage.store import Store
 from mixbench.worker.job import data_folder, make_task
 
 INK, QUIET, TRUE, FOUND, WRONG = "#1f2933", "#9aa5b1", "#e02424", "#5bef5b", "#f59e0b"
-ROWS = 6  # images, evenly spaced over the test part
+ROWS = 6  # images shown, evenly spaced over the test part
 Picture = NDArray[np.float32]
 
 
 def predictions_of(store: Store, record: Record) -> dict[str, Tensor]:
-    """Return what a cell predicted of every test item, with the targets."""
+    """Return a cell's predictions for all test items, with the targets."""
     (path,) = (artifact.path for artifact in record.artifacts if artifact.role == "predictions")
     return load_file(store.root / path)
 
 
 def names_of(store: Store, record: Record) -> Sequence[str]:
-    """Return the names of the classes, or the words, of a cell's task."""
+    """Return the class names, or the words of the vocabulary, of a cell's task."""
     (path,) = (artifact.path for artifact in record.artifacts if artifact.role == "metrics")
     names: Sequence[str] = json.loads((store.root / path).read_text(encoding="utf-8"))["classes"]
     return names
 
 
 def shown_of(number: int) -> Tensor:
-    """Return which of so many test items are shown, (n,) int64."""
+    """Return the indices of the test items to show, out of `number`, (n,) int64."""
     return torch.linspace(0, number - 1, min(ROWS, number)).long()
 
 
 def pictures_of(store: Store, record: Record, index: Tensor) -> list[Picture]:
-    """Return test images as the model sees them, (h, w, 3) in [0, 1]."""
+    """Return test images as the model sees them, each (h, w, 3) and scaled to [0, 1]."""
     key = next(stage.key for stage in record.stages if stage.kind == "evaluate")
     stage = store.manifest(key).spec.stage
     split = make_task(stage).load("test", data_folder(stage, store), record.seed)
@@ -48,6 +48,6 @@ def pictures_of(store: Store, record: Record, index: Tensor) -> list[Picture]:
 
 
 def bare(axes: Axes) -> None:
-    """Take away what only graphs need."""
+    """Remove the ticks and spines of axes that show an image or text."""
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)

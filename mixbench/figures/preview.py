@@ -1,4 +1,4 @@
-"""What methods make of the same images, side by side, before anything is trained."""
+"""Preview of methods: the images that they mix from the same images, without training."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -19,21 +19,21 @@ from mixbench.registry.units import find
 from mixbench.streams import generator
 from mixbench.train.untrained import bound, prepare
 
-COLUMNS, WIDEST = 6, 20  # images, and letters of a class's name
-TRIES = 16  # steps, of which the one is shown that mixes most evenly
+COLUMNS, WIDEST = 6, 20  # images per row, and characters of a class name
+TRIES = 16  # steps per method; the one that mixes most evenly is shown
 
 
 class Row(NamedTuple):
-    """Images beside each other.
+    """A row of images in the preview.
 
     Attributes
     ----------
     name
-        Of what was done to them.
+        Name of the method that mixed the images, or ``original``.
     images : (N, C, H, W)
-        In [0, 1].
+        Pixels of the images, in [0, 1].
     texts
-        What each shows, in shares.
+        Classes of each image with their weights.
     """
 
     name: str
@@ -44,24 +44,31 @@ class Row(NamedTuple):
 def preview(
     cards: Sequence[Card], task: Task, folder: Path, model: str, seed: int = 0
 ) -> list[Row]:
-    """Return some images, and what each method makes of them, with the shares.
+    """Return some images, and the images that each method mixes from them, with label weights.
 
-    Of a few steps, the one is shown that mixes most evenly: a method's usual step may mix little.
-    Models are untrained: what a method finds by a model (a search, a saliency) is as good as that.
+    Each method runs a few steps, and the one that mixes most evenly is shown, because a typical
+    step may mix little. Models are untrained, so what depends on a model (a search, a saliency map)
+    differs from a real run.
 
     Parameters
     ----------
+    cards
+        Cards of the methods to show.
+    task
+        Task whose training images are mixed.
     folder
-        With the task's data.
+        Folder with the task's data.
     model
-        By its name, for methods that look at one.
+        Name of the model, for methods that use one.
+    seed
+        Seed of the choice of images and of the mixes.
     """
     split = task.load("train", folder, seed)
     index = _unlike(split.targets, seed)
     images, targets = split.read(index, None), split.targets[index]
     classes = [textwrap.shorten(n, WIDEST, placeholder="…") if " " in n else n[:WIDEST]
                for n in task.class_names(folder)]  # fmt: skip
-    rows = [("as they are", images, told(targets, task, classes))]
+    rows = [("original", images, told(targets, task, classes))]
     for card in cards:
         method = _ready(card, task, folder, model, seed)
         net = bound(method, task, model)
@@ -76,7 +83,7 @@ def preview(
 
 
 def drawn(rows: Sequence[Row]) -> Figure:
-    """Return a picture of the rows."""
+    """Return a figure of the rows."""
     columns = len(rows[0].images)
     figure = Figure(figsize=(1.7 * columns + 0.3, 2.05 * len(rows)), layout="constrained")
     for axes, row in zip(figure.subplots(len(rows), columns, squeeze=False), rows, strict=True):
@@ -89,7 +96,7 @@ def drawn(rows: Sequence[Row]) -> Figure:
 
 
 def _unlike(targets: Tensor, seed: int) -> Tensor:
-    """Return some items, of as many classes as there are among them."""
+    """Return the indices of some items from as many different classes as possible."""
     drawn = torch.randperm(len(targets), generator=generator(seed, "order"))
     if targets.dim() > 1:
         return drawn[:COLUMNS]
@@ -101,21 +108,21 @@ def _unlike(targets: Tensor, seed: int) -> Tensor:
 
 
 def _mixed(method: Method, step: Step) -> tuple[Step, Tensor, Sources]:
-    """Return a step with the first of the images that it is mixed into, and what they are of."""
+    """Return a step, the first images that the method mixes from it, and their sources."""
     number = len(step.images)
     mixed, sources = method.mix(step.images, step)
     return step, mixed[:number].detach(), sources.rows(slice(number))
 
 
 def _evenness(mixed: tuple[Step, Tensor, Sources]) -> float:
-    """Return how much the images are of two: 1/4 if half of each is another's, 0 if none is."""
+    """Return how evenly the images are mixed: 1/4 if half of each is another's, 0 if unmixed."""
     index, weight = mixed[2]
     own = (weight * (index == torch.arange(len(index))[:, None])).sum(1)
     return float((own * (1 - own)).mean())
 
 
 def _ready(card: Card, task: Task, folder: Path, model: str, seed: int) -> Method:
-    """Return a method, after its preparation on untrained models if it has one."""
+    """Return a method; run its `prepare` on untrained models if it has one."""
     values = card.declared.by_protocol.get("toy", {})
     method = load_method(card)(**values)
     if "prepare" in card.defines:

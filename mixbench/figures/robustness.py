@@ -1,4 +1,4 @@
-"""How methods fare on images that were attacked or corrupted."""
+"""Figures and tables of accuracy on attacked and on corrupted images."""
 
 from collections.abc import Mapping, Sequence
 
@@ -18,27 +18,30 @@ from mixbench.vision.robustness.attacks import PixelModel, attacked, open_to_att
 from mixbench.vision.robustness.corruptions import SEVERITIES, error_rates
 from mixbench.worker.job import data_folder, give_weights, make_task, revive
 
-SearchResult = Mapping[str, Mapping[str, Tensor]]  # by method, its predictions with the targets
-RIGHT, MISTAKEN = "#2f855a", "#c05621"  # of names on white
+SearchResult = Mapping[str, Mapping[str, Tensor]]  # predictions and targets by method
+RIGHT, MISTAKEN = "#2f855a", "#c05621"  # text colours of predicted classes
 PANELS = (
     ("pixel", "accuracy", "FGSM in pixels: all images"),
-    ("pixel", "accuracy_of_correct", "FGSM in pixels: images right when clean"),
+    ("pixel", "accuracy_of_correct", "FGSM in pixels: images correct when clean"),
     ("normalized", "accuracy", "FGSM in normalised input: all images"),
 )
 
 
 def under_attacks(record: Record, found: SearchResult) -> pd.DataFrame:
-    """Return the accuracies of all methods under all attacks, and without one (eps 0).
+    """Return the accuracies of all methods under all attacks and without an attack (eps 0).
 
     Parameters
     ----------
     record
-        Of any of the cells, for the attacks, which are the same for all.
+        Record of any of the cells, which all have the same attacks.
+    found
+        Predictions and targets of each method, by its name.
 
     Returns
     -------
     rows
-        method, attack, space, steps, eps, eps_text, accuracy and accuracy_of_correct, in percent.
+        Table with the columns method, attack, space, steps, eps, eps_text, accuracy (%) and
+        accuracy_of_correct (%).
     """
     asked = record.task.parameters
     names = ("eps", "eps_space", "pgd_eps", "pgd_steps")
@@ -53,7 +56,7 @@ def under_attacks(record: Record, found: SearchResult) -> pd.DataFrame:
 
 
 def _row(method: str, right: Tensor, column: int, attack: Attack) -> dict[str, object]:
-    """Return what is told of one method under one attack, whose results are a column."""
+    """Return the table row of one method under one attack, whose results are in `column`."""
     clean = right[:, 0]
     among = among_correct(right[:, column], clean)
     return {
@@ -69,7 +72,7 @@ def _row(method: str, right: Tensor, column: int, attack: Attack) -> dict[str, o
 
 
 def attack_curves(rows: pd.DataFrame) -> Figure:
-    """Return the accuracy over eps of every method, one panel for each way to count it."""
+    """Return curves of every method's accuracy over eps, one panel per attack space and subset."""
     figure = Figure(figsize=(13, 4), layout="constrained")
     panels = zip(figure.subplots(1, len(PANELS), sharey=True), PANELS, strict=True)
     for axes, (space, column, title) in panels:
@@ -100,7 +103,7 @@ def _finish(axes: Axes, label: str, title: str) -> None:
 
 
 def under_corruptions(found: SearchResult) -> pd.DataFrame:
-    """Return the accuracies of all methods: method, corruption, severity and accuracy (%)."""
+    """Return a table of accuracies with the columns method, corruption, severity, accuracy (%)."""
     rows = []
     for method, tensors in found.items():
         targets = tensors["targets"]
@@ -119,7 +122,7 @@ def under_corruptions(found: SearchResult) -> pd.DataFrame:
 
 
 def corruption_curves(rows: pd.DataFrame) -> Figure:
-    """Return the accuracy by severity and by corruption of every method."""
+    """Return plots of every method's accuracy by severity and by corruption."""
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.6), sharey=True)
     for method, own in rows.groupby("method", sort=False):
@@ -139,14 +142,14 @@ def corruption_curves(rows: pd.DataFrame) -> Figure:
 
 
 def adversaries(store: Store, record: Record) -> Figure:
-    """Return some test images as FGSM in pixels changes them for a cell's model, at every eps.
+    """Return some test images under FGSM in pixel space on a cell's model, at every eps.
 
-    Each is named as the model takes it: in green where that is right.
+    Below each image is the class that the model predicts, in green if it is correct.
     """
     key = next(stage.key for stage in record.stages if stage.kind == "evaluate")
     stage = store.manifest(key).spec.stage
     task, folder = make_task(stage), data_folder(stage, store)
-    assert isinstance(task, Attacked)  # its predictions said so
+    assert isinstance(task, Attacked)  # only this task predicts "attacked"
     split = task.load("test", folder, record.seed)
     index = shown_of(len(split))
     images, classes = split.read(index, None), split.targets[index]
@@ -164,7 +167,7 @@ def adversaries(store: Store, record: Record) -> Figure:
 def _draw(
     made: Mapping[str, Tensor], model: PixelModel, classes: Tensor, names: Sequence[str]
 ) -> Figure:
-    """Return a grid of images: a row for each, a column for each eps."""
+    """Return a grid of images with one row per image and one column per eps."""
     figure = Figure(figsize=(1.3 * len(made), 1.55 * len(classes) + 0.3), layout="constrained")
     grid = figure.subplots(len(classes), len(made), squeeze=False)
     for column, (title, images) in enumerate(made.items()):

@@ -1,4 +1,4 @@
-"""Pictures as text: each character is two pixels, one above the other, in their colours."""
+"""Images as terminal text: each character shows two pixels, one above the other, in colour."""
 
 from collections.abc import Sequence
 
@@ -13,11 +13,11 @@ from torch.nn import functional as F
 
 from mixbench.figures.preview import Row
 
-NARROWEST, WIDEST = 8, 32  # characters of one picture
+NARROWEST, WIDEST = 8, 32  # minimum and maximum characters per line of one image
 
 
 def in_text(rows: Sequence[Row], width: int) -> RenderableType:
-    """Return the rows for a terminal of so many characters across."""
+    """Return the rows as text for a terminal that is `width` characters wide."""
     columns = len(rows[0].images)
     side = min(max(width // columns - 2, NARROWEST), WIDEST) // 2 * 2
     tables: list[RenderableType] = []
@@ -31,7 +31,7 @@ def in_text(rows: Sequence[Row], width: int) -> RenderableType:
 
 
 def _picture(image: Tensor, side: int) -> Text:
-    """Return one image, (C, H, W) in [0, 1], as lines of half blocks."""
+    """Return one image, (C, H, W) in [0, 1], as lines of half-block characters."""
     height, width = image.shape[-2:]
     size = round(side * height / width / 2) * 2, side
     small = F.interpolate(image[None].float(), size, mode="bilinear", antialias=True)[0]

@@ -1,1 +1,1 @@
-"""What records say together: ranked tables, and how they are written."""
+"""Leaderboards: ranked tables built from records, their statistics, and their output formats."""

@@ -1,4 +1,4 @@
-"""From a suite's records to the files that show them. The same records give the same bytes."""
+"""Generate the pages and tables of a suite from its records; the output is deterministic."""
 
 import json
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
@@ -25,7 +25,19 @@ RECORDS, TIERS_FILE, ARTIFACTS, FIGURES = "records", "verified.json", "artifacts
 
 @dataclass(frozen=True)
 class Answered:
-    """A suite with its evidence."""
+    """A suite with its records and their verification tiers.
+
+    Attributes
+    ----------
+    name
+        Name of the suite.
+    suite
+        Content of suite.toml.
+    records
+        Records of the suite, by the path of their file.
+    tiers
+        Verification tier of each verified record, by digest.
+    """
 
     name: str
     suite: Suite
@@ -34,32 +46,32 @@ class Answered:
 
     @cached_property
     def compared(self) -> Sequence[Record]:
-        """Its records as the suite compares them."""
+        """The records, prepared for comparison by `Suite.compared`."""
         return self.suite.compared([*self.records.values()])
 
     @cached_property
     def boards(self) -> list[Leaderboard]:
-        """The leaderboards of its records, whose resampling takes its time."""
+        """The leaderboards of the records; cached, because resampling is slow."""
         tiers = {digest: self.tiers.get(record.digest, SELF_REPORTED)
                  for digest, record in self.as_recorded.items()}  # fmt: skip
         return leaderboards(self.compared, tiers)
 
     @cached_property
     def as_recorded(self) -> dict[str, Record]:
-        """Its records by the digests of what they are compared as."""
+        """The original records, by the digests of the records prepared for comparison."""
         pairs = zip(self.compared, self.records.values(), strict=True)
         return {compared.digest: record for compared, record in pairs}
 
 
 def read_answers(folder: Path) -> Answered:
-    """Return the suite of a folder, with its records.
+    """Read the suite of a folder, its records and their verification tiers.
 
     Raises
     ------
     UsageError
-        If the suite is none.
+        If suite.toml is not valid.
     Damaged
-        If a record is not valid, or who verified it cannot be read.
+        If a record or verified.json is not valid.
     """
     suite = read_suite(folder)
     records = {
@@ -70,17 +82,17 @@ def read_answers(folder: Path) -> Answered:
 
 
 def record_files(folder: Path) -> list[Path]:
-    """Return the files of a suite's records."""
+    """Return the paths of a suite's records, sorted."""
     return sorted((folder / RECORDS).rglob("*.json"))
 
 
 def read_tiers(folder: Path) -> dict[str, str]:
-    """Return who verified which record of a suite, by the records' digests.
+    """Read the verification tiers of a suite's records, by the records' digests.
 
     Raises
     ------
     Damaged
-        If the file cannot be read.
+        If verified.json is not valid.
     """
     path = folder / TIERS_FILE
     if not path.exists():
@@ -93,12 +105,12 @@ def read_tiers(folder: Path) -> dict[str, str]:
 
 
 def artifact_path(folder: Path, artifact: Artifact) -> Path:
-    """Return where a suite's folder keeps a file that a record names, if it does."""
+    """Return the path in a suite's folder for an artifact of a record; it need not exist."""
     return folder / ARTIFACTS / f"{artifact.sha256[:16]}{Path(artifact.path).suffix}"
 
 
 def files_of(answered: Answered) -> dict[str, str]:
-    """Return the generated files of a suite, by name."""
+    """Return the content of a suite's generated files, by file name."""
     boards = answered.boards
     return {
         "README.md": _readme(answered, boards),
@@ -109,7 +121,7 @@ def files_of(answered: Answered) -> dict[str, str]:
 
 
 def build(folder: Path) -> list[Path]:
-    """Write a suite's generated files; return those that changed."""
+    """Write a suite's generated files; return the paths of those that changed."""
     changed = stale(folder)
     for path, text in changed.items():
         write_bytes(path, text.encode())
@@ -117,7 +129,7 @@ def build(folder: Path) -> list[Path]:
 
 
 def stale(folder: Path) -> dict[Path, str]:
-    """Return what a suite's generated files should hold, of those that hold something else."""
+    """Return the new content of those generated files of a suite that are out of date."""
     return {
         folder / name: text
         for name, text in files_of(read_answers(folder)).items()
@@ -130,8 +142,8 @@ def _readme(answered: Answered, boards: list[Leaderboard]) -> str:
     parts = [
         f"# {answered.name}",
         suite.question,
-        *([f"After {suite.where}."] if suite.where else []),
-        f"    mixbench run --suite {answered.name}        # answer it again\n"
+        *([f"Reproduces {suite.where}."] if suite.where else []),
+        f"    mixbench run --suite {answered.name}        # reproduce the results\n"
         f"    mixbench leaderboard build {answered.name}  # write this page from {RECORDS}/",
         _rule(suite),
         *answers(suite, boards),
@@ -143,22 +155,22 @@ def _readme(answered: Answered, boards: list[Leaderboard]) -> str:
         parts += [overall_markdown(found)]
     if table := published_table(suite, boards):
         texts = pd.DataFrame(table).to_markdown(index=False, disable_numparse=True)
-        parts += ["## Published", str(texts)]
-    parts += [f"Generated from {number} records and [{FILE}]({FILE}); edit those instead."]
+        parts += ["## Published results", str(texts)]
+    parts += [f"Generated from {number} records and [{FILE}]({FILE}). Do not edit this file."]
     return "\n\n".join(parts) + "\n"
 
 
 def _rule(suite: Suite) -> str:
-    margin = f", and the gain at least {suite.better.margin:g}" if suite.better.margin else ""
+    margin = f" and the difference at least {suite.better.margin:g}" if suite.better.margin else ""
     return (
-        f"A method is *better* than `{BASELINE}` if p, corrected by Holm over the methods, is at "
-        f"most {suite.better.alpha:g}{margin}; *worse* likewise; else *undecided*. "
+        f"A method is *better* or *worse* than `{BASELINE}` if p, with Holm's correction over the "
+        f"methods, is at most {suite.better.alpha:g}{margin}; otherwise it is *undecided*. "
         f"{suite.seeds} seed{'s' if suite.seeds > 1 else ''}."
     )
 
 
 def answers(suite: Suite, boards: Iterable[Leaderboard]) -> Iterator[str]:
-    """Yield one sentence for every leaderboard: which methods are better, worse, undecided."""
+    """Yield a sentence for each leaderboard that lists better, worse and undecided methods."""
     for board in boards:
         found: dict[str, list[str]] = {"better": [], "worse": [], "undecided": []}
         for row in board.rows.to_dict("records"):
@@ -172,9 +184,9 @@ def answers(suite: Suite, boards: Iterable[Leaderboard]) -> Iterator[str]:
 
 
 def published_table(suite: Suite, boards: Iterable[Leaderboard]) -> list[dict[str, str]]:
-    """Return the published numbers for what a suite asks, each beside what was measured, if it was.
+    """Return the published results of a suite, with the measured results next to them.
 
-    Only what was measured on the official data, under the published protocol, stands there.
+    Measured results are included only for official data and the protocol ``paper``.
     """
     measured = {
         (board.task, board.model, row["method"]): row
@@ -197,7 +209,7 @@ def published_table(suite: Suite, boards: Iterable[Leaderboard]) -> list[dict[st
 
 
 def _beside(number: Published, row: Mapping[Hashable, Any] | None) -> str:
-    """Return what was measured instead of a published number; empty if nothing was."""
+    """Format the measured result for a published one; empty if there is none."""
     if row is None:
         return ""
     value = row["mean"] if number.metric not in row else row[number.metric]

@@ -1,4 +1,4 @@
-"""Comparisons that a store has made before: each takes milliseconds, and there are thousands."""
+"""Cache of method comparisons on disk: each takes milliseconds, and there can be thousands."""
 
 import hashlib
 import json
@@ -16,13 +16,15 @@ from mixbench.registry.fingerprint import digest
 
 @contextmanager
 def cached_comparisons(path: Path) -> Iterator[Compare]:
-    """Yield what compares as `compared` does, but computes only what is new.
+    """Yield a function like `ranks.compared` that reads known comparisons from a file.
+
+    New comparisons are appended to the file when the context ends.
 
     Parameters
     ----------
     path
-        A file of lines, one for each comparison. It may be removed at any time; what it holds of
-        other code is not used.
+        JSON Lines file with one comparison per line. It can be deleted at any time. Comparisons
+        made by other versions of the code are ignored.
     """
     known = dict(_lines(path))
     number = len(known)
@@ -38,12 +40,12 @@ def cached_comparisons(path: Path) -> Iterator[Compare]:
     yield compare
     if len(known) > number:
         new = list(known.items())[number:]
-        with suppress(OSError), path.open("a", encoding="utf-8") as file:  # a full disk costs time
+        with suppress(OSError), path.open("a", encoding="utf-8") as file:  # caching is optional
             file.writelines(json.dumps(line) + "\n" for line in new)
 
 
 def _lines(path: Path) -> Iterator[tuple[str, Any]]:
-    """Yield the comparisons of a file by their keys; half a line, of a full disk, is none."""
+    """Yield the keys and comparisons of a cache file; skip truncated lines."""
     if path.exists():
         for line in path.read_text(encoding="utf-8").splitlines():
             with suppress(ValueError):
@@ -51,7 +53,7 @@ def _lines(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _key(first: Runs, second: Runs, code: str) -> str:
-    """Return a digest of all that a comparison depends on."""
+    """Return a digest of everything that a comparison depends on."""
     parts = hashlib.sha256(code.encode())
     for seed in sorted(first.keys() & second.keys()):
         for run in (first[seed], second[seed]):

@@ -1,4 +1,4 @@
-"""What each method costs: parameters, time of a step, preparation, and all in all."""
+"""The costs of each method: parameters, time per step, preparation and total time."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -18,9 +18,10 @@ from mixbench.records.schema import Record
 
 
 def costs(records: Iterable[Record]) -> pd.DataFrame:
-    """Return a row for every question and method, each a mean over its runs.
+    """Return one row for each leaderboard and method, with means over the method's runs.
 
-    Times are of whatever machine ran them: compare rows of one question, run side by side.
+    Times depend on the machine: compare only rows of one leaderboard whose cells ran on the same
+    hardware.
     """
     rows = []
     for group in comparison_groups(records):
@@ -30,14 +31,14 @@ def costs(records: Iterable[Record]) -> pd.DataFrame:
                 runs[method_label(record)].append(record)
         plain = mean(map(_total, runs[BASELINE])) if BASELINE in runs else None
         rows += [
-            {"question": group_name(representative(group)), "method": name, **_row(own, plain)}
+            {"leaderboard": group_name(representative(group)), "method": name, **_row(own, plain)}
             for name, own in runs.items()
         ]
     return pd.DataFrame(rows)
 
 
 def _row(records: list[Record], plain: float | None) -> dict[str, Any]:
-    """Return the costs of a method's runs."""
+    """Return the formatted costs of a method, as means over its runs."""
     costs_ = [record.cost for record in records if record.cost is not None]
     extra, whole = costs_[0].extra_parameters, costs_[0].parameters
     total = mean(map(_total, records))
@@ -48,17 +49,17 @@ def _row(records: list[Record], plain: float | None) -> dict[str, Any]:
     first = [s.wall_s for r in records for s in r.stages if not s.own and s.kind == "train"]
     return {
         "extra parameters": f"{extra:,}",
-        "of the model": f"{100 * extra / whole:.1f} %",
-        "ms a step": f"{1000 * trained / steps:.1f}" if steps else "",
-        "first models, s": f"{sum(first) / len(records):.1f}" if first else "",
-        "preparation, s": f"{mean(prepared):.1f}" if prepared else "",
+        "extra / model parameters": f"{100 * extra / whole:.1f} %",
+        "step time (ms)": f"{1000 * trained / steps:.1f}" if steps else "",
+        "base models (s)": f"{sum(first) / len(records):.1f}" if first else "",
+        "preparation (s)": f"{mean(prepared):.1f}" if prepared else "",
         "images": f"{mean(cost.images for cost in costs_):,.0f}",
-        "in all, s": f"{total:.1f}",
-        f"of {BASELINE}": f"{total / plain:.2f} x" if plain else "",
-        "runs": str(len(records)),
+        "total time (s)": f"{total:.1f}",
+        f"time vs {BASELINE}": f"{total / plain:.2f} x" if plain else "",
+        "seeds": str(len(records)),
     }
 
 
 def _total(record: Record) -> float:
-    """Return the seconds of all work that a run rests on."""
+    """Return the wall-clock time of all stages that a run depends on, in seconds."""
     return record.cost.wall_s_total if record.cost else 0.0

@@ -1,4 +1,4 @@
-"""Write leaderboards for readers: terminal, Markdown, LaTeX, CSV, JSON."""
+"""Format leaderboards for the terminal and as Markdown, LaTeX, CSV and JSON."""
 
 import json
 import math
@@ -12,17 +12,17 @@ from rich.markup import escape
 from mixbench.declare import BASELINE
 from mixbench.leaderboard.table import Leaderboard
 
-PIPE = 200  # columns of an output that has no width of its own
-ESSENTIAL = 4  # columns that are always shown
+PIPE = 200  # characters per line if the output is not a terminal
+ESSENTIAL = 4  # number of columns that are always shown
 COSTS = (
-    ("minutes", "minutes", "{:.2f}"),
-    ("GPU-h", "gpu_hours", "{:.3g}"),
-    ("GPU-h in all", "gpu_hours_total", "{:.3g}"),
-    ("GPU GiB", "peak_gpu_gib", "{:.1f}"),
-    ("RAM GiB", "peak_host_gib", "{:.1f}"),
-    ("kWh", "energy_kwh", "{:.3g}"),
+    ("time (min)", "minutes", "{:.2f}"),
+    ("GPU-hours", "gpu_hours", "{:.3g}"),
+    ("GPU-hours (total)", "gpu_hours_total", "{:.3g}"),
+    ("GPU (GiB)", "peak_gpu_gib", "{:.1f}"),
+    ("RAM (GiB)", "peak_host_gib", "{:.1f}"),
+    ("energy (kWh)", "energy_kwh", "{:.3g}"),
 )
-# What LaTeX would take for its own, and the signs that its fonts lack outside mathematics.
+# Special characters of LaTeX, and characters that its fonts have only in math mode.
 LATEX = str.maketrans({
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
@@ -31,7 +31,7 @@ LATEX = str.maketrans({
 
 
 def display(board: Leaderboard) -> pd.DataFrame:
-    """Return the leaderboard's rows as texts, under the headings that people read."""
+    """Return the rows of a leaderboard as formatted text, with display headings."""
     rows = board.rows
     shared = rows["rank"].duplicated(keep=False)
     pairs = rows[["difference", "low", "high"]].itertuples(index=False, name=None)
@@ -41,10 +41,14 @@ def display(board: Leaderboard) -> pd.DataFrame:
         f"{board.metric} ({board.unit})": [
             plus_minus(m, d) for m, d in zip(rows["mean"], rows["std"], strict=True)
         ],
-        f"vs {BASELINE}": [_difference(*v) for v in pairs],
-        "p": [_p_value(p) for p in rows["p"]],
+        f"vs {BASELINE} (95% CI)": [_difference(*v) for v in pairs],
+        "p (Holm)": [_p_value(p) for p in rows["p"]],
     }
-    for heading, name in (("published", "published"), ("off by", "off"), ("tuned to", "tuned_to")):
+    for heading, name in (
+        ("published", "published"),
+        ("vs published", "off"),
+        ("tuned values", "tuned_to"),
+    ):
         if name in rows:
             columns[heading] = list(rows[name])
     columns["seeds"] = [str(n) for n in rows["n"]]
@@ -54,36 +58,36 @@ def display(board: Leaderboard) -> pd.DataFrame:
         if not rows[name].isna().all():
             columns[heading] = _formatted(rows[name], form)
     columns["images"] = [_thousands(value) for value in rows["images"]]
-    columns["extra params"] = _formatted(rows["extra_parameters"], "{:,.0f}")
+    columns["extra parameters"] = _formatted(rows["extra_parameters"], "{:,.0f}")
     columns["verified"] = list(rows["verified"])
     return pd.DataFrame(columns)
 
 
 def _formatted(values: Iterable[float], form: str) -> list[str]:
-    """Return numbers as texts; what is absent is empty."""
+    """Format numbers; NaN becomes an empty text."""
     return ["" if math.isnan(value) else form.format(value) for value in values]
 
 
 def to_terminal(board: Leaderboard) -> None:
-    """Print the leaderboard, without its last columns where the terminal is too narrow."""
+    """Print a leaderboard; omit the last columns if the terminal is too narrow."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=PIPE)
     texts, dropped = _fitting(display(board), console.width)
     head, *lines = _lines(texts)
-    more = [f"Not shown here: {', '.join(dropped)}; see mixbench report --format markdown."]
+    more = [f"Omitted columns: {', '.join(dropped)}; see mixbench report --format markdown."]
     notes = [*board.notes, *(more if dropped else ())]
     for bold, plain in (
         (board.title, board.facts),
         (head, (f" {'─' * (len(head) - 1)}", *lines, "", *notes)),
     ):
         console.print(f"\n[bold]{escape(bold)}[/bold]", highlight=False, soft_wrap=True)
-        # All at once: rich takes its time for every call.
+        # One call for all lines: each call of rich is slow.
         console.print("\n".join(plain), markup=False, highlight=False, soft_wrap=True)
 
 
 def _lines(texts: pd.DataFrame) -> Iterator[str]:
-    """Yield the heading and the rows of a table; rich's own takes ten times as long."""
+    """Yield the heading and the rows of a table; a rich table would take ten times as long."""
     columns = [[str(name), *texts[name]] for name in texts.columns]
     widths = [max(map(len, column)) for column in columns]
     for row in zip(*columns, strict=True):
@@ -95,14 +99,14 @@ def _lines(texts: pd.DataFrame) -> Iterator[str]:
 
 
 def _fitting(texts: pd.DataFrame, width: int) -> tuple[pd.DataFrame, list[str]]:
-    """Return the columns that fit into a width, and the headings of those that do not."""
+    """Return the columns that fit into a width, and the headings of the others."""
     widths = [max(len(name), *map(len, texts[name])) + 3 for name in texts.columns]
     fitting = max(sum(total <= width for total in accumulate(widths)), ESSENTIAL)
     return texts.iloc[:, :fitting], list(texts.columns[fitting:])
 
 
 def to_markdown(boards: Sequence[Leaderboard]) -> str:
-    """Return the leaderboards as Markdown, headings and notes included."""
+    """Return leaderboards as Markdown, with headings, tables and notes."""
     parts = []
     for board in boards:
         facts = "\n".join(f"- {fact}" for fact in board.facts if fact)
@@ -114,14 +118,14 @@ def to_markdown(boards: Sequence[Leaderboard]) -> str:
 
 
 def _in_markdown(text: str) -> str:
-    """Return a text that can be no column, tag or emphasis of Markdown."""
+    """Escape the characters of a text that Markdown would interpret."""
     for sign in "\\|<>*`":
         text = text.replace(sign, f"\\{sign}")
     return text
 
 
 def to_latex(boards: Sequence[Leaderboard]) -> str:
-    """Return the leaderboards as LaTeX for `booktabs`: what a paper shows, best row in bold."""
+    """Return leaderboards as LaTeX tables for `booktabs`, with the best results in bold."""
     return "\n".join(map(_latex, boards))
 
 
@@ -146,19 +150,19 @@ def _latex(board: Leaderboard) -> str:
 
 
 def _tabular(escaped: pd.DataFrame, columns: str | None = None) -> str:
-    """Return the LaTeX of a table of escaped texts, with a column format of LaTeX."""
+    """Return the LaTeX ``tabular`` of a table of escaped texts; `columns` is its column format."""
     heads = [_escaped(str(name)) for name in escaped.columns]
     table = escaped.set_axis(heads, axis=1).to_latex(index=False, column_format=columns)
     return str(table).rstrip()
 
 
 def _escaped(text: str) -> str:
-    """Return a text that LaTeX prints as it is."""
+    """Escape the characters of a text that LaTeX would interpret."""
     return text.translate(LATEX)
 
 
 def to_csv(boards: Sequence[Leaderboard]) -> str:
-    """Return all rows with full precision; what is absent is empty."""
+    """Return all rows as CSV with full precision; missing values are empty."""
     frames = [board.rows.assign(leaderboard=board.name) for board in boards]
     if not frames:
         return ""
@@ -166,7 +170,7 @@ def to_csv(boards: Sequence[Leaderboard]) -> str:
 
 
 def to_json(boards: Sequence[Leaderboard]) -> str:
-    """Return the leaderboards as JSON; what is absent is null."""
+    """Return leaderboards as JSON with full precision; missing values are null."""
     content = [
         {
             "name": board.name,
@@ -183,7 +187,7 @@ def to_json(boards: Sequence[Leaderboard]) -> str:
 
 
 def text_of(frame: pd.DataFrame, form: str) -> str:
-    """Return a table of texts as ``table``, ``markdown``, ``latex``, ``csv`` or ``json``."""
+    """Format a table of texts as ``table``, ``markdown``, ``latex``, ``csv`` or ``json``."""
     flat = frame if frame.index.name is None else frame.reset_index()
     if form == "json":
         return f"{flat.to_json(orient='records', indent=1, force_ascii=False)}\n"
@@ -193,11 +197,11 @@ def text_of(frame: pd.DataFrame, form: str) -> str:
         return f"{_tabular(flat.map(_escaped))}\n"
     style = "github" if form == "markdown" else "simple"
     text = flat.to_markdown(index=False, tablefmt=style, disable_numparse=True)
-    return f"{text}\n" if len(flat) else "No finished cell yet; see: mixbench status.\n"
+    return f"{text}\n" if len(flat) else "No cell has finished yet; see mixbench status.\n"
 
 
 def plus_minus(mean: float, std: float) -> str:
-    """Return a mean with its deviation, if there is one (it is NaN for a single run)."""
+    """Format a mean and its standard deviation, which is NaN and omitted for a single run."""
     return f"{mean:.2f}" if math.isnan(std) else f"{mean:.2f} ± {std:.2f}"
 
 

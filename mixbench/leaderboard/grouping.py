@@ -1,4 +1,4 @@
-"""Which records answer the same question, and what the question is called."""
+"""Group comparable records into comparison groups, and name methods and groups."""
 
 import json
 from collections import defaultdict
@@ -8,7 +8,7 @@ from mixbench.records.schema import Record
 
 
 def method_label(record: Record) -> str:
-    """Return the method's name with its changed parameters; a plugin file is marked."""
+    """Return the method's name, its changed parameters, and its source if not built in."""
     method = record.method
     changed = ",".join(f"{name}={method.parameters[name]}" for name in method.changed)
     mark = "" if method.source == "builtin" else f" ({method.distribution or method.source})"
@@ -16,7 +16,7 @@ def method_label(record: Record) -> str:
 
 
 def comparison_groups(records: Iterable[Record]) -> list[list[Record]]:
-    """Return the current records of every question that is answered, in the leaderboards' order."""
+    """Return the comparison groups that have a result, sorted by name, without old records."""
     groups: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         groups[group_key(record)].append(record)
@@ -26,12 +26,12 @@ def comparison_groups(records: Iterable[Record]) -> list[list[Record]]:
 
 
 def representative(group: Iterable[Record]) -> Record:
-    """Return the first record with a result, which stands for its question."""
+    """Return the first record of a comparison group whose status is ``ok``."""
     return next(record for record in group if record.status == "ok")
 
 
 def group_key(record: Record) -> str:
-    """Return what must agree for two records to be compared."""
+    """Return the key of a record's comparison group; records with equal keys are compared."""
     task = record.task
     parts = [task.name, task.version, task.parameters, record.model, record.protocol]
     parts += [record.recipe, record.data.origin, record.data.digest]
@@ -40,9 +40,10 @@ def group_key(record: Record) -> str:
 
 
 def at_equal_images(records: Sequence[Record]) -> list[Record]:
-    """Return records of any number of epochs as answers to one question.
+    """Return records with different numbers of epochs as members of one comparison group.
 
-    Epochs become a parameter of the method, told where they are not the most that a record has.
+    The number of epochs becomes a parameter of the method. It is marked as changed if it is not the
+    largest number of epochs.
     """
     most = max((record.recipe["epochs"] for record in records), default=0)
     found = []
@@ -62,9 +63,10 @@ def at_equal_images(records: Sequence[Record]) -> list[Record]:
 
 
 def _current(group: Iterable[Record]) -> list[Record]:
-    """Return the newest record of every method and seed, none of an older code or version.
+    """Return the newest record of each method and seed.
 
-    Numbers of different code, versions or parameters have no common mean.
+    Records of a method with older code, version or parameters are omitted, because results of
+    different code cannot be averaged.
     """
     ordered = sorted(group, key=lambda record: record.created)
     newest = {method_label(record): record.method for record in ordered}
@@ -73,12 +75,12 @@ def _current(group: Iterable[Record]) -> list[Record]:
 
 
 def origin(record: Record) -> list[str]:
-    """Return what a question's name says of its data: nothing, if they are the official ones."""
+    """Return the data origin for the name of a comparison group; empty for official data."""
     return [] if record.data.origin == "official" else [record.data.origin]
 
 
 def changes(record: Record) -> list[str]:
-    """Return what tells a question from the task's plain one."""
+    """Return the changed parameters and recipe values of a record's comparison group."""
     changed = [f"{name}={record.task.parameters[name]}" for name in record.task.changed]
     if record.protocol == "custom":
         changed += [f"{name}={record.recipe[name]}" for name in ("epochs", "batch_size", "lr")]
@@ -86,7 +88,7 @@ def changes(record: Record) -> list[str]:
 
 
 def group_name(record: Record) -> str:
-    """Return what a record's question is called, fit for a file."""
+    """Return the name of a record's comparison group, usable as a file name."""
     task = record.task.name
     parts = [task, record.model, record.protocol, *origin(record), *changes(record)]
-    return ".".join(parts).replace("/", "_")  # of paths among the parameters
+    return ".".join(parts).replace("/", "_")  # parameters may be paths

@@ -1,4 +1,4 @@
-"""A publication's table as the publication lays it out, measured values beside published ones."""
+"""A table in the layout of a publication, with measured and published results in each cell."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -14,19 +14,21 @@ from mixbench.records.schema import Record
 from mixbench.registry.parameters import parameters_of
 from mixbench.registry.units import find
 
-Place = tuple[str, str]  # the names of a row and a column
+Place = tuple[str, str]  # the headings of a row and a column
 Facets = Mapping[str, Any]  # model, task, method, metric, and the method's parameters
 
 
 def laid_out(suite: Suite, records: Iterable[Record], *, beside: bool = True) -> pd.DataFrame:
-    """Return a suite's table: as text, "measured ± deviation (published)" in every cell.
+    """Return a suite's table as text; each cell is "measured ± standard deviation (published)".
 
     Parameters
     ----------
+    suite
+        Suite that defines the layout and the published results.
     records
-        Those that answer the suite; failed ones have no value.
+        Records of the suite's cells. Records without a result are ignored.
     beside
-        Whether published numbers stand there: not beside those of generated data.
+        Whether to show published results. Use False for generated data.
     """
     layout = suite.layout or Layout()
     published: dict[Place, str] = {}
@@ -53,14 +55,14 @@ def laid_out(suite: Suite, records: Iterable[Record], *, beside: bool = True) ->
 def _names(
     axis: int, published: Iterable[Place], runs: Iterable[Place], *, both: bool
 ) -> list[str]:
-    """Return the names of rows or columns in the publication's order, others after them."""
+    """Return the headings of rows or columns: first in the publication's order, then others."""
     order = dict.fromkeys(place[axis] for place in (*published, *runs))
     kept = {place[axis] for place in (*(published if both else ()), *runs)}
     return [name for name in order if name in kept]
 
 
 def _of_number(number: Published) -> Facets:
-    """Return what tells a published number from the others of its table."""
+    """Return the fields that determine the place of a published result in the table."""
     name, _, changed = number.method.rstrip("]").partition("[")
     card = find("method", name)
     given = dict(setting.split("=") for setting in filter(None, changed.split(",")))
@@ -70,13 +72,13 @@ def _of_number(number: Published) -> Facets:
 
 
 def _of_record(record: Record, metric: str) -> Facets:
-    """Return what tells a measured number from the others of its table."""
+    """Return the fields that determine the place of a measured result in the table."""
     facts = {"task": record.task.name, "model": record.model, "metric": metric}
     return {**record.method.parameters, **facts, "method": record.method.name}
 
 
 def _place(layout: Layout, facets: Facets) -> Place | None:
-    """Return the names of a number's row and column; None if it has no place in the table."""
+    """Return the headings of a result's row and column; None if the table does not have it."""
     if layout.method and facets["method"] != layout.method:
         return None
     if any(name not in facets for name in (*layout.rows, *layout.columns)):
@@ -89,13 +91,13 @@ def _place(layout: Layout, facets: Facets) -> Place | None:
 
 
 def _named(layout: Layout, facet: str, value: Any) -> str:
-    """Return what the publication calls a value."""
+    """Return the publication's name for the value of a field."""
     text = str(value).lower() if isinstance(value, bool) else str(value)
     return layout.names.get(f"{facet}={text}", layout.names.get(text, text))
 
 
 def _cell(values: list[float] | None, published: str | None) -> str:
-    """Return the text of a cell."""
+    """Format the measured and the published result of a cell."""
     measured = (
         plus_minus(mean(values), stdev(values) if len(values) > 1 else nan) if values else "-"
     )

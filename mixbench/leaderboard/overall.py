@@ -1,8 +1,9 @@
-"""Methods over several tasks: mean ranks, gains, and whether the order is more than chance.
+"""Compare methods over several tasks: mean ranks, wins and losses, and significance tests.
 
-Raw scores of different tasks have no common mean; ranks have, and gains over the baseline are
-counted. Each task is one witness: Friedman's test over them, then Conover's for the pairs, with
-Holm (Demsar, "Statistical comparisons of classifiers over multiple data sets", JMLR 7, 2006).
+Raw scores of different tasks cannot be averaged, so methods are compared by their mean ranks and
+by how often they beat the baseline. Each leaderboard is one observation: Friedman's test over all
+methods is followed by Conover's test for pairs, with Holm's correction (Demsar, "Statistical
+comparisons of classifiers over multiple data sets", JMLR 7, 2006).
 """
 
 import math
@@ -17,24 +18,27 @@ from mixbench.leaderboard.ranks import ALPHA
 from mixbench.leaderboard.rows import verdict
 from mixbench.leaderboard.table import Leaderboard
 
-LEAST_METHODS, LEAST_TASKS = 3, 3  # with fewer, Friedman's test says nothing
+LEAST_METHODS, LEAST_TASKS = 3, 3  # minimum for Friedman's test
 
 
 @dataclass(frozen=True)
 class Overall:
-    """What the leaderboards of several tasks say together.
+    """The comparison of methods over several leaderboards.
 
     Attributes
     ----------
     rows
-        One per method that has a number everywhere, best mean rank first: method, mean_rank, and
-        on how many tasks it is better, not different and worse than the baseline, significantly.
+        One row for each method with a result in every leaderboard, best mean rank first. Columns:
+        method, mean_rank, and the number of leaderboards in which the method is significantly
+        better than the baseline (better), significantly worse (worse), or neither (undecided).
     scores
-        Task by method: the means, sign turned where lower is better.
+        Mean of each method in each leaderboard, shape (leaderboards, methods), negated if a lower
+        value is better.
     p
-        Of Friedman's test; None with too few tasks or methods.
+        P-value of Friedman's test; None if there are too few leaderboards or methods.
     pairs
-        Method by method: the corrected p-values; empty unless `p` is significant.
+        P-values of Conover's test, corrected by Holm's method, shape (methods, methods); empty
+        unless `p` is significant.
     """
 
     rows: pd.DataFrame
@@ -44,18 +48,18 @@ class Overall:
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know beside the numbers."""
+        """Notes to print below the table."""
         tasks, methods = self.scores.shape
-        over = f"{methods} methods over {tasks} questions"
+        over = f"{methods} methods over {tasks} leaderboards"
         if self.p is None:
-            return [f"{over}: too few for a test of the order (at least {LEAST_METHODS} each)."]
+            return [f"{over}: too few for a significance test (at least {LEAST_METHODS} of each)."]
         if self.p > ALPHA:
-            return [f"{over}: Friedman p = {self.p:.3f}; the order may be chance."]
-        return [f"{over}: Friedman p = {self.p:.3g}; pairs by Conover's test with Holm."]
+            return [f"{over}: Friedman test p = {self.p:.3f}; no significant difference in rank."]
+        return [f"{over}: Friedman test p = {self.p:.3g}; pairs by Conover's test (Holm)."]
 
 
 def overall(boards: Sequence[Leaderboard]) -> Overall | None:
-    """Return what the leaderboards say together; None unless two have two methods in common."""
+    """Return the comparison over leaderboards; None unless two or more share two methods."""
     columns = {
         board.name: board.rows.set_index("method")["mean"] * (1 if board.higher_is_better else -1)
         for board in boards
@@ -93,13 +97,13 @@ def _friedman(scores: pd.DataFrame) -> float | None:
 def _pairs(scores: pd.DataFrame) -> pd.DataFrame:
     import scikit_posthocs
 
-    with np.errstate(divide="ignore"):  # where all tasks agree, the statistic is infinite
+    with np.errstate(divide="ignore"):  # the statistic is infinite if all tasks agree
         found: pd.DataFrame = scikit_posthocs.posthoc_conover_friedman(scores, p_adjust="holm")
     return found
 
 
 def to_markdown(found: Overall) -> str:
-    """Return the table over tasks as Markdown."""
+    """Return the comparison over leaderboards as Markdown."""
     rows = found.rows
     table = pd.DataFrame({
         "method": rows["method"],
@@ -110,4 +114,4 @@ def to_markdown(found: Overall) -> str:
     })
     align = ["left", *["right"] * 4]
     text = str(table.to_markdown(index=False, disable_numparse=True, colalign=align))
-    return "\n\n".join(["## Over all questions", text, *found.notes])
+    return "\n\n".join(["## All leaderboards", text, *found.notes])

@@ -1,4 +1,4 @@
-"""Two methods side by side: on every question that both answer, and over all of them."""
+"""Compare two methods on every leaderboard that contains both, and over all of them."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,18 +17,26 @@ from mixbench.leaderboard.rows import verdict
 from mixbench.leaderboard.statistics import Comparison, holm
 from mixbench.records.schema import Record
 
-LEAST_TASKS = 6  # fewer cannot give Wilcoxon's test a p-value below 5 %
+LEAST_TASKS = 6  # with fewer, Wilcoxon's test cannot give p < 0.05
 
 
 class Pair(NamedTuple):
-    """How two methods compare on one question.
+    """The comparison of two methods on one leaderboard.
 
     Attributes
     ----------
+    question
+        Name of the leaderboard.
+    metric
+        Name of the primary metric.
+    unit
+        Unit of the primary metric.
     gain
-        Of the first over the second, whatever direction of the metric is better.
+        Difference of the means in `unit`, positive if the first method is better.
+    comparison
+        Difference of the means (first minus second), with its confidence interval and p-value.
     corrected
-        The p-value, by Holm over the questions.
+        P-value, corrected over the leaderboards by Holm's method; None if it is unknown.
     """
 
     question: str
@@ -40,7 +48,7 @@ class Pair(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """How two methods compare, by question."""
+    """The comparisons of two methods on all leaderboards that contain both."""
 
     first: str
     second: str
@@ -48,12 +56,21 @@ class Pairs(NamedTuple):
 
 
 def compare_methods(records: Iterable[Record], first: str, second: str) -> Pairs:
-    """Return how two methods compare on every question that both answer.
+    """Compare two methods on every leaderboard that contains both.
+
+    Parameters
+    ----------
+    records
+        Records of any tasks, models and protocols.
+    first
+        Label or name of the first method, or the path of its file.
+    second
+        Label or name of the second method, or the path of its file.
 
     Raises
     ------
     UnknownName
-        If one of them has no record with a result, or they have no question in common.
+        If a method has no record with a result, or no leaderboard contains both methods.
     """
     good = [record for record in records if record.status == "ok"]
     first, second = _label(first, good), _label(second, good)
@@ -78,7 +95,7 @@ def compare_methods(records: Iterable[Record], first: str, second: str) -> Pairs
 
 
 def _label(name: str, records: Sequence[Record]) -> str:
-    """Return the label that is meant by a label, a method's name or the path of its file."""
+    """Return the label of a method, given its label, its name or the path of its file."""
     known = {method_label(record) for record in records}
     if name in known:
         return name
@@ -91,8 +108,8 @@ def _label(name: str, records: Sequence[Record]) -> str:
 
 
 def to_lines(found: Pairs) -> Iterator[str]:
-    """Yield what people read: a line for each question, and one over all."""
-    yield f"{found.first} less {found.second}"
+    """Yield the comparison as text: one line for each leaderboard, and a summary line."""
+    yield f"{found.first} minus {found.second}"
     width = max(len(pair.question) for pair in found.pairs)
     for pair in found.pairs:
         yield f"{pair.question:{width}}  {_line(pair)}"
@@ -100,7 +117,7 @@ def to_lines(found: Pairs) -> Iterator[str]:
 
 
 def _line(pair: Pair) -> str:
-    """Return one question's difference, how sure it is, and by what it is known."""
+    """Format a difference with its confidence interval, p-value, verdict and sample size."""
     c = pair.comparison
     interval = "" if c.low is None else f" [{c.low:+.2f}, {c.high:+.2f}]"
     p = "" if pair.corrected is None else f"  p {pair.corrected:.3g}"
@@ -111,15 +128,15 @@ def _line(pair: Pair) -> str:
 
 
 def _over_all(pairs: Sequence[Pair]) -> str:
-    """Return how often each is ahead, and Wilcoxon's test where there are questions enough."""
+    """Return the number of wins and losses, with Wilcoxon's test if there are enough of them."""
     ahead, behind = sum(p.gain > 0 for p in pairs), sum(p.gain < 0 for p in pairs)
-    text = f"ahead on {ahead}, behind on {behind} of {len(pairs)} questions"
+    text = f"first method better on {ahead}, worse on {behind} of {len(pairs)} leaderboards"
     if len(pairs) < LEAST_TASKS:
-        return f"{text}; p corrected for their number (Holm); too few for a test over them"
+        return f"{text}; p corrected for their number (Holm); too few for Wilcoxon's test"
     from scipy.stats import wilcoxon
 
     p = float(wilcoxon([pair.gain for pair in pairs]).pvalue)
-    return f"{text}; p corrected for their number (Holm); Wilcoxon over them: p = {p:.3g}"
+    return f"{text}; p corrected for their number (Holm); Wilcoxon's test: p = {p:.3g}"
 
 
 def to_json(found: Pairs) -> str:

@@ -1,4 +1,4 @@
-"""The methods of a leaderboard against each other: who differs, and who shares a rank."""
+"""Pairwise comparisons of the methods of a leaderboard, shared ranks, and statistical power."""
 
 from collections.abc import Callable, Iterable, Mapping
 from itertools import combinations
@@ -17,22 +17,22 @@ from mixbench.leaderboard.statistics import (
 )
 from mixbench.records.schema import Record
 
-ALPHA = 0.05  # of false alarms that all comparisons of a table together may raise
-Runs = Mapping[int, Record]  # of one method, by seed
+ALPHA = 0.05  # family-wise error rate over all comparisons of a table
+Runs = Mapping[int, Record]  # the runs of one method, by seed
 
 
 class Verdict(NamedTuple):
-    """What a method's comparison to the baseline says."""
+    """The comparison of a method with the baseline."""
 
     comparison: Comparison
-    corrected: float | None  # by Holm, over the table's methods
+    corrected: float | None  # p-value, corrected over the table's methods (Holm)
 
 
 def compared(first: Runs, second: Runs) -> Comparison | None:
-    """Return how two methods compare over the seeds that both have; None if there are none.
+    """Compare two methods over their common seeds; return None if there are none.
 
-    Item by item, where the records tell the items; a single run of right and wrong items has the
-    p-value of McNemar's test.
+    The comparison is paired by item if all records contain per-item scores, and by seed otherwise.
+    For one seed and scores that are right or wrong, the p-value is that of McNemar's test.
     """
     seeds = sorted(first.keys() & second.keys())
     if not seeds:
@@ -54,7 +54,7 @@ Compare = Callable[[Runs, Runs], Comparison | None]
 
 
 def against_baseline(runs: Mapping[str, Runs], compare: Compare = compared) -> dict[str, Verdict]:
-    """Return every other method's comparison to the baseline; p corrected for their number."""
+    """Compare each method with the baseline; correct p for the number of methods (Holm)."""
     if BASELINE not in runs:
         return {}
     found = {
@@ -69,9 +69,10 @@ def against_baseline(runs: Mapping[str, Runs], compare: Compare = compared) -> d
 def shared_ranks(
     runs: Mapping[str, Runs], *, higher_is_better: bool, compare: Compare = compared
 ) -> dict[str, int]:
-    """Return every method's rank: one more than how many methods are significantly better.
+    """Return each method's rank: one more than the number of significantly better methods.
 
-    Of all pairs, corrected by Holm; what cannot be told apart shares a rank.
+    All pairs are compared, with Holm's correction. Methods that do not differ significantly can
+    share a rank.
     """
     pairs = [*combinations(runs, 2)]
     found = [compare(runs[a], runs[b]) for a, b in pairs]
@@ -85,9 +86,9 @@ def shared_ranks(
 
 
 def power_note(runs: Mapping[str, Runs], unit: str) -> str:
-    """Say what the number of seeds can show: the difference that is found in four of five cases.
+    """Return a note with the minimum detectable effect at 80 % power.
 
-    Empty where there is one seed, or nothing to compare.
+    The note is empty if there is one seed, or no method to compare with the baseline.
     """
     others = [own for method, own in runs.items() if method != BASELINE]
     base = runs.get(BASELINE, {})
@@ -101,17 +102,17 @@ def power_note(runs: Mapping[str, Runs], unit: str) -> str:
     if not spreads or not any(spreads):
         return ""
     least = detectable(float(np.median(spreads)), min(numbers), ALPHA / len(spreads))
-    of = f", corrected for {len(spreads)} comparisons" if len(spreads) > 1 else ""
+    of = f"; significance level divided by {len(spreads)} comparisons" if len(spreads) > 1 else ""
     told = "points" if unit == "%" else unit
     return (
-        f"What {min(numbers)} seeds can show: differences of about {least:.2g} {told} and more are "
-        f"found in four of five cases (paired seeds vary by {np.median(spreads):.2g}{of}). "
-        "A smaller one that is not found is undecided, not absent."
+        f"Minimum detectable effect at 80 % power: with {min(numbers)} seeds, {least:.2g} {told} "
+        f"(standard deviation of paired differences: {np.median(spreads):.2g}{of}). "
+        "A smaller difference that is not significant is undecided, not absent."
     )
 
 
 def runs_by_method(records: Iterable[tuple[str, Record]]) -> dict[str, dict[int, Record]]:
-    """Return the runs of labelled records by method and seed."""
+    """Group pairs of a method label and a record by method and seed."""
     found: dict[str, dict[int, Record]] = {}
     for label, record in records:
         found.setdefault(label, {})[record.seed] = record

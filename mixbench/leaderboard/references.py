@@ -1,4 +1,4 @@
-"""Published numbers beside measured ones: where they stand, and how far off the latter are."""
+"""Published results of a leaderboard's methods, and their agreement with measured results."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 from mixbench.records.schema import Record, ReferenceRecord
 
-LEAST = 0.5  # of the metric's unit: what rounding and library versions may do to a number
+LEAST = 0.5  # tolerance in the metric's unit, for rounding and library versions
 Label = Callable[[Record], str]
 
 
 class Source(NamedTuple):
-    """Where a number was published."""
+    """The publication of a result, the place in it, and a remark."""
 
     citation: str
     where: str
@@ -20,7 +20,7 @@ class Source(NamedTuple):
 
 
 def sources_of(records: Iterable[Record]) -> list[Source]:
-    """Return the publications of numbers for these records, sorted."""
+    """Return the sources of the records' published results, sorted."""
     return sorted({
         Source(ref.citation, ref.where, ref.remark)
         for record in records
@@ -32,11 +32,21 @@ def sources_of(records: Iterable[Record]) -> list[Source]:
 def published(
     records: Sequence[Record], sources: Sequence[Source], label: Label
 ) -> dict[str, tuple[str, str]]:
-    """Return every method's published numbers with marks, and how far the measured mean is off.
+    """Return each method's published results and their differences to the measured mean.
 
-    The latter for each number: the deviation, and ``ok``, ``low`` or ``high``. A deviation is much
-    if it is more than two standard errors of the two means' difference, the published one's scatter
-    taken to be the measured one's where it is not stated, and more than `LEAST`.
+    The first text lists the published results with the marks of their sources. The second text has,
+    for each of them, the measured mean minus the published result, and ``ok``, ``low`` or ``high``.
+    A difference is ``ok`` if it is at most two standard errors of the difference of the means, or
+    at most `LEAST`. If no published standard deviation is stated, the measured one is used.
+
+    Parameters
+    ----------
+    records
+        Records of one leaderboard.
+    sources
+        Sources of the published results; the mark of a source is its position, from 1.
+    label
+        Function that returns the label of a record's method.
     """
     numbers: dict[str, dict[int, ReferenceRecord]] = defaultdict(dict)
     values: dict[str, list[float]] = defaultdict(list)
@@ -56,7 +66,7 @@ def published(
 
 
 def _off(values: Sequence[float], ref: ReferenceRecord) -> str:
-    """Return how far the mean of some runs is from a published number, and what that means."""
+    """Return the mean of runs minus a published result, and ``ok``, ``low`` or ``high``."""
     off = sum(values) / len(values) - ref.value
     own = stdev(values) if len(values) > 1 else 0.0
     theirs = own if ref.std is None else ref.std
@@ -66,7 +76,7 @@ def _off(values: Sequence[float], ref: ReferenceRecord) -> str:
 
 
 def source_notes(sources: Sequence[Source]) -> Iterator[str]:
-    """Yield the publications, by their marks."""
+    """Yield a note for each source, with its mark."""
     for mark, (citation, where, remark) in enumerate(sources, 1):
         said = f". {remark[0].upper()}{remark[1:]}." if remark else "."
         yield f"[{mark}] {citation}, {where}{said}"

@@ -1,4 +1,4 @@
-"""Score stored predictions again, with the metrics as they are now."""
+"""Recompute metrics from stored predictions with the current code."""
 
 import hashlib
 from collections.abc import Iterator
@@ -23,31 +23,38 @@ if TYPE_CHECKING:
 
 
 def predictions_of(record: Record) -> Artifact | None:
-    """Return the file with a record's predictions of the test items; None if it names none."""
+    """Return the artifact with a record's test predictions; None if there is none."""
     return next((a for a in record.artifacts if a.role == "predictions"), None)
 
 
 def read_predictions(record: Record, path: Path) -> "dict[str, Tensor]":
-    """Return a record's predictions, and the targets beside them, after checking the file.
+    """Read a record's predictions and the targets stored with them, after checking the file.
+
+    Parameters
+    ----------
+    record
+        Record that names the file.
+    path
+        Path of the predictions file.
 
     Raises
     ------
     Damaged
-        If it is not the file that the record names.
+        If the SHA-256 digest of the file differs from that in the record.
     """
     from safetensors.torch import load
 
     artifact = predictions_of(record)
     content = path.read_bytes()
     if artifact is None or hashlib.sha256(content).hexdigest() != artifact.sha256:
-        raise Damaged(f"{path} is not the file of predictions that the record {record.cell} names.")
+        raise Damaged(f"{path} is not the predictions file that the record {record.cell} names.")
     return load(content)
 
 
 def true_targets(record: Record) -> "Tensor | None":
-    """Return the targets of the test items as the data here has them; None where it has not.
+    """Return the targets of the test items from the local data; None if they are not available.
 
-    Generated data lies in the store of its run alone.
+    Targets of generated data are not available, because only the store of the run holds the data.
     """
     if record.data.origin != "official":
         return None
@@ -63,12 +70,14 @@ def true_targets(record: Record) -> "Tensor | None":
 
 
 def scored(record: Record, predictions: "dict[str, Tensor]") -> list[MetricRecord]:
-    """Return a record's metrics after the last epoch, computed anew.
+    """Recompute a record's metrics after the last epoch.
 
     Parameters
     ----------
+    record
+        Record whose task defines the metrics.
     predictions
-        With the targets.
+        Outputs for the test items by name, and their targets under ``targets``.
     """
     task = make_task(find("task", record.task.name), record.task.parameters)
     outputs = {name: value for name, value in predictions.items() if name != "targets"}
@@ -98,14 +107,15 @@ def _metrics(record: Record, scores: "dict[str, Score]", number: int) -> Iterato
 
 
 def score_again(store: Store, record: Record) -> Path | None:
-    """Write a new record where a record's predictions give other numbers now; return its file.
+    """Score a record's predictions again; if metrics differ, write a new record, return its path.
 
-    Numbers at other points than the last epoch go, because their predictions are not kept.
+    The new record has only the metrics after the last epoch, because predictions at other points
+    of training are not stored. Return None if the metrics are equal.
 
     Raises
     ------
     Damaged
-        If the predictions are gone, or not what was written.
+        If the predictions are missing or damaged.
     """
     artifact = predictions_of(record)
     if artifact is None or not (store.root / artifact.path).exists():

@@ -1,4 +1,4 @@
-"""The rows of a leaderboard: from the runs of methods to one line for each."""
+"""Aggregate the runs of each method into the rows of a leaderboard."""
 
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, Literal
@@ -11,10 +11,10 @@ from mixbench.records.schema import Cost, MetricRecord, Record
 
 
 def runs_of(records: Iterable[Record]) -> pd.DataFrame:
-    """Return one row for every run, with the numbers that are ranked or shown."""
+    """Return one row for each run, with its metrics and costs."""
     rows = []
     for record in records:
-        assert record.cost is not None  # ok records have one
+        assert record.cost is not None  # records with status ok have a cost
         shown = (m for m in record.metrics if is_shown(m) and not m.primary)
         last = {m.name: m.value for m in shown}
         at_best = (m.value for m in record.metrics if m.primary and m.at == "best_validation")
@@ -30,7 +30,7 @@ def runs_of(records: Iterable[Record]) -> pd.DataFrame:
 
 
 def _costs(cost: Cost) -> dict[str, float | None]:
-    """Return what a run cost; what was not measured is None."""
+    """Return the costs of a run; costs that were not measured are None."""
     return {
         "images": cost.images,
         "minutes": cost.wall_s_total / 60,
@@ -50,14 +50,26 @@ def verdict(
     alpha: float = ALPHA,
     margin: float = 0.0,
 ) -> Literal["better", "worse", "undecided"]:
-    """Return what a leaderboard's row says of its method beside the baseline."""
+    """Return whether a row's method is better or worse than the baseline, or undecided.
+
+    Parameters
+    ----------
+    row
+        Row of a leaderboard, with ``p`` and ``difference``.
+    higher_is_better
+        Whether a higher value of the metric is better.
+    alpha
+        Significance level for the corrected p-value.
+    margin
+        Smallest difference that counts, in the metric's unit.
+    """
     if pd.isna(row["p"]) or row["p"] > alpha or abs(row["difference"]) < margin:
         return "undecided"
     return "better" if (row["difference"] > 0) == higher_is_better else "worse"
 
 
 def is_shown(metric: MetricRecord) -> bool:
-    """Tell whether a metric has a column."""
+    """Return whether a metric has a column in the table."""
     return metric.at == "last" and not (metric.trivial_baseline or metric.detail)
 
 

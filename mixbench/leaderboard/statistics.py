@@ -1,11 +1,11 @@
-"""Whether a difference between two methods is real, and which of several are.
+"""Confidence intervals and p-values for the difference between two methods.
 
-Two things vary: which test images there are, and which seed a training had. Images are many and are
-resampled. Seeds are few, three or five, and resampling those would understate how much they vary;
-their share of the uncertainty is Student's. What the images of a fixed test set add beyond the
-noise of single predictions is separated by a two-way analysis of variance, so that nothing counts
-twice. `tests/test_statistics.py` holds the whole to its promises: 5 % false alarms on simulated
-nulls, intervals that hold the true difference in 95 % of the cases.
+There are two sources of variation: the test images and the training seed. Images are many, so they
+are resampled (bootstrap). Seeds are few, typically three or five, and resampling them would
+underestimate their variance; their contribution follows Student's t distribution. A two-way
+analysis of variance separates the variance of the images from the noise of single predictions, so
+that no variance is counted twice. `tests/test_statistics.py` checks on simulated data that the
+false positive rate is 5 % and that the intervals cover the true difference in 95 % of the cases.
 """
 
 from collections.abc import Sequence
@@ -16,24 +16,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-LEVEL = 0.95  # of the intervals
+LEVEL = 0.95  # confidence level of the intervals
 REPLICATES = 10_000
-SEED = 20210  # of the resampling: the same records give the same numbers
+SEED = 20210  # fixed seed of the bootstrap, for reproducible tables
 
 
 class Comparison(NamedTuple):
-    """What runs of two methods say about their difference.
+    """The difference between two methods, with its confidence interval and p-value.
 
     Attributes
     ----------
     difference
-        Mean of the first less the second, over the seeds that both have.
-    low, high
-        Its interval; None where nothing tells how much it varies.
+        Mean of the first method minus mean of the second, over their common seeds.
+    low
+        Lower bound of the 95 % confidence interval; None if the variance is unknown.
+    high
+        Upper bound of the 95 % confidence interval; None if the variance is unknown, as for `low`.
     p
-        Probability of a difference as large if there were none; None likewise.
-    seeds, items
-        How many were compared; 0 items where only the seeds' means are known.
+        Two-sided p-value for the null hypothesis of no difference; None if it is unknown.
+    seeds
+        Number of common seeds.
+    items
+        Number of test items; 0 if only the mean of each seed is known.
     """
 
     difference: float
@@ -45,12 +49,15 @@ class Comparison(NamedTuple):
 
 
 def compare_items(first: Floats, second: Floats) -> Comparison:
-    """Return the comparison of two methods, item by item.
+    """Compare two methods by their per-item scores.
 
     Parameters
     ----------
-    first, second : (seeds, items)
-        The metric of every test item; the same seeds and the same items in the same order.
+    first
+        Scores of the first method, shape (seeds, items).
+    second
+        Scores of the second method, shape (seeds, items), for the same seeds and items in the same
+        order.
     """
     differences = first - second
     seeds, items = differences.shape
@@ -72,9 +79,16 @@ def compare_items(first: Floats, second: Floats) -> Comparison:
 
 
 def compare_means(first: Sequence[float], second: Sequence[float]) -> Comparison:
-    """Return the comparison of two methods of which only the result of every seed is known.
+    """Compare two methods by one result for each seed, with Student's paired t-test.
 
-    Student's, paired by seed: it says nothing about other test images.
+    The comparison does not account for the variation over test images.
+
+    Parameters
+    ----------
+    first
+        Result of the first method for each seed.
+    second
+        Result of the second method for the same seeds in the same order.
     """
     differences = np.asarray(first, np.float64) - np.asarray(second, np.float64)
     mean, number = float(differences.mean()), len(differences)
@@ -91,12 +105,14 @@ def compare_means(first: Sequence[float], second: Sequence[float]) -> Comparison
 
 
 def mcnemar_p(first: Floats, second: Floats) -> float:
-    """Return the exact p-value of McNemar's test for two single runs that are right or wrong.
+    """Return the exact p-value of McNemar's test for two runs with binary scores.
 
     Parameters
     ----------
-    first, second : (items,)
-        Of two values, the larger of which is right.
+    first
+        Scores of the first run, shape (items,): two distinct values, of which the larger is right.
+    second
+        Scores of the second run, shape (items,), with the same two values.
     """
     from scipy.stats import binomtest
 
@@ -106,7 +122,7 @@ def mcnemar_p(first: Floats, second: Floats) -> float:
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Return p-values corrected for their number by Holm's method; absent ones do not count."""
+    """Correct p-values for multiple comparisons by Holm's method; None values are not counted."""
     rising = sorted((p, number) for number, p in enumerate(p_values) if p is not None)
     corrected: list[float | None] = [None] * len(p_values)
     least = 0.0
@@ -117,10 +133,10 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def _shared(differences: Floats) -> float:
-    """Return which part of the items' variance is the items' own, and not noise of single runs.
+    """Return the fraction of the variance between items that is not noise of single runs.
 
-    With n items and s seeds the items' means vary by their own variance and a share of the noise,
-    which the seeds' means bring already.
+    The variance of the item means includes the noise variance divided by the number of seeds, which
+    the variance of the seed means already accounts for.
     """
     seeds, items = differences.shape
     by_item = differences.mean(0)
@@ -131,28 +147,32 @@ def _shared(differences: Floats) -> float:
 
 
 def _p_value(mean: float, resampled: Floats) -> float:
-    """Return the two-sided p-value of a mean whose chance is told by centred replicates.
+    """Return the two-sided p-value of a mean, given centred bootstrap replicates.
 
-    Never 0: that many replicates cannot tell less than one in their number.
+    The p-value is never 0, because N replicates cannot resolve probabilities below 1 / N.
     """
     extreme = min((resampled <= -mean).sum(), (resampled >= -mean).sum())
     return float(min(2 * (extreme + 1) / (len(resampled) + 1), 1.0))
 
 
 def detectable(spread: float, seeds: int, alpha: float) -> float:
-    """Return the difference that Student's paired test finds in four of five cases.
+    """Return the minimum detectable effect of Student's paired t-test at 80 % power.
 
     Parameters
     ----------
     spread
-        Standard deviation of the seeds' differences.
+        Standard deviation of the differences paired by seed.
+    seeds
+        Number of seeds.
+    alpha
+        Significance level.
     """
     return _detectable_size(seeds, alpha) * spread
 
 
 @cache
 def _detectable_size(seeds: int, alpha: float) -> float:
-    """Return the difference in standard deviations: of the non-central t law, which is searched."""
+    """Return the effect size, by bisection on the power of the noncentral t distribution."""
     from scipy.special import nctdtr, stdtrit
 
     reach = stdtrit(seeds - 1, 1 - alpha / 2)
@@ -160,13 +180,13 @@ def _detectable_size(seeds: int, alpha: float) -> float:
     def missed(size: float) -> float:
         shift = size * seeds**0.5
         below = np.array([nctdtr(seeds - 1, shift, at) for at in (reach, -reach)])
-        upper, lower = np.nan_to_num(below)  # it knows no tail that is as good as 0
+        upper, lower = np.nan_to_num(below)  # nctdtr returns NaN for tails close to 0
         return float(0.8 - (1 - upper + lower))
 
     low, high = 0.0, 1.0
     while missed(high) > 0:
         high *= 2
-    for _ in range(50):  # halves: the library that searches takes longer to import than this does
+    for _ in range(50):  # bisection, because importing scipy.optimize is slower
         middle = (low + high) / 2
         low, high = (middle, high) if missed(middle) > 0 else (low, middle)
     return high

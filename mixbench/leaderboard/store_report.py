@@ -1,4 +1,4 @@
-"""Leaderboards of a store: read its records, write its tables."""
+"""Read the records of a store and write its leaderboards."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,17 +12,20 @@ from mixbench.storage.store import Store
 
 
 def read_records(store: Store, *, artifacts: bool = True) -> list[Record]:
-    """Return every record of the store.
+    """Read all records of a store.
 
     Parameters
     ----------
+    store
+        Store to read.
     artifacts
-        Whether to keep what they say of files: a quarter of the memory, which tables do without.
+        Whether to keep the records' artifacts. They take a quarter of the memory, and tables do not
+        need them.
 
     Raises
     ------
     Damaged
-        If one is not valid; the message names its file and the field.
+        If a record is not valid; the message names its file and the invalid field.
     """
     files = store.record_files()
     found = (parse(p.read_text(encoding="utf-8", errors="replace"), str(p)) for p in files)
@@ -30,7 +33,7 @@ def read_records(store: Store, *, artifacts: bool = True) -> list[Record]:
 
 
 def boards_of(store: Store, records: Iterable[Record]) -> list[Leaderboard]:
-    """Return the leaderboards of some of the store's records."""
+    """Return the leaderboards of records, with the store's cache of comparisons."""
     with cached_comparisons(store.root / "comparisons.jsonl") as compare:
         return leaderboards(records, compare=compare)
 
@@ -38,14 +41,14 @@ def boards_of(store: Store, records: Iterable[Record]) -> list[Leaderboard]:
 def boards_about(
     store: Store, known: Iterable[Record], records: Iterable[Record]
 ) -> list[Leaderboard]:
-    """Return the leaderboards of all known records in which one of the given takes part."""
+    """Return the leaderboards of all known records that contain one of the given records."""
     asked = {(r.task.name, r.model, r.protocol, r.data.digest) for r in records}
     about = [r for r in known if (r.task.name, r.model, r.protocol, r.data.digest) in asked]
     return boards_of(store, about)
 
 
 def write_reports(store: Store, known: Iterable[Record]) -> Path:
-    """Write the leaderboards of all known records as Markdown, CSV and JSON; return where."""
+    """Write the leaderboards of records as Markdown, CSV and JSON; return their folder."""
     boards = boards_of(store, known)
     folder = store.root / "leaderboards"
     for name, text in (

@@ -1,4 +1,4 @@
-"""From a store to a suite's folder: the records that answer it, to be sent as a pull request."""
+"""Copy the records of a suite from a store into the suite's folder, for a pull request."""
 
 import shutil
 from collections.abc import Iterable, Iterator
@@ -16,7 +16,17 @@ from mixbench.storage.store import Store
 
 
 class Submitted(NamedTuple):
-    """What a submission holds, and the cells of which the store has no record."""
+    """The result of a submission.
+
+    Attributes
+    ----------
+    written
+        Files that were copied.
+    missing
+        Labels of the suite's cells without a record in the store.
+    records
+        The suite's records in the store.
+    """
 
     written: list[Path]
     missing: list[str]
@@ -24,19 +34,23 @@ class Submitted(NamedTuple):
 
 
 def submit(folder: Path, store: Store, *, predictions: bool) -> Submitted:
-    """Copy the store's records of a suite's cells, and learning curves, into its folder.
+    """Copy the store's records and learning curves of a suite's cells into the suite's folder.
 
-    What is there stays as it is.
+    Existing files are not overwritten.
 
     Parameters
     ----------
+    folder
+        Folder of the suite.
+    store
+        Store with the records.
     predictions
-        Whether to copy what the models predicted, too, from which others recompute the numbers.
+        Whether to copy the models' predictions too, so that others can recompute the metrics.
 
     Raises
     ------
     UsageError
-        If the store has no record of the suite's cells as the code is now.
+        If the store has no record of the suite's cells for the current code.
     """
     planned = plan(suite_cells(folder))
     written: list[Path] = []
@@ -56,14 +70,14 @@ def submit(folder: Path, store: Store, *, predictions: bool) -> Submitted:
         written += _copied(folder, store, (a for a in record.artifacts if a.role in wanted))
     if not found:
         raise UsageError(
-            f"The store {store.root} has no record of this suite's cells as the code is now: run "
+            f"The store {store.root} has no record of this suite for the current code: run "
             f"`mixbench run --suite {folder.name}`."
         )
     return Submitted(written, missing, found)
 
 
 def _copied(folder: Path, store: Store, artifacts: Iterable[Artifact]) -> Iterator[Path]:
-    """Copy files of the store that are not in a suite's folder yet; yield their copies."""
+    """Copy artifacts that a suite's folder does not have yet; yield the paths of the copies."""
     for artifact in artifacts:
         copy = artifact_path(folder, artifact)
         if not copy.exists():

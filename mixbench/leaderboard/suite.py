@@ -1,4 +1,4 @@
-"""A suite: a question about methods, put down in a file, that anyone can answer again.
+"""Suites: a question about methods, defined in a file so that anyone can reproduce the answer.
 
 ::
 
@@ -6,8 +6,8 @@
     seeds = 5
 
     [better]
-    alpha = 0.05                # after Holm's correction
-    margin = 0.2                # in the metric's unit: less than this is no gain worth having
+    alpha = 0.05                # significance level, after Holm's correction
+    margin = 0.2                # smallest relevant difference, in the metric's unit
 
     [[ask]]
     methods = ["none", "mixup"]
@@ -15,7 +15,7 @@
     protocol = "quick"
     settings = {"digits.epochs" = 20}
 
-Its folder holds the evidence: ``leaderboards/NAME/suite.toml`` asks, ``records/`` answers.
+``leaderboards/NAME/suite.toml`` defines a suite. Its records are in ``leaderboards/NAME/records/``.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,14 +39,15 @@ Value = str | int | float | bool
 
 
 class Rule(StrictModel):
-    """``[better]``: when a method is better than the baseline.
+    """``[better]``: the rule by which a method is better or worse than the baseline.
 
     Attributes
     ----------
     alpha
-        Of false alarms that all comparisons of a table together may raise.
+        Significance level: family-wise error rate over all comparisons of a table with the
+        baseline, after Holm's correction. Between 0 and 1.
     margin
-        In the metric's unit: the least gain that counts.
+        Smallest difference that counts as better or worse, in the metric's unit; at least 0.
     """
 
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
@@ -54,18 +55,24 @@ class Rule(StrictModel):
 
 
 class Published(StrictModel):
-    """``[[published]]``: a number that a publication gives for something that the suite asks.
+    """``[[published]]``: a published result for one task, model, method and metric of the suite.
 
     Attributes
     ----------
-    task, model, metric
-        Of what.
-    value, std
-        In the metric's unit.
+    task
+        Name of the task.
+    model
+        Name of the model.
     method
-        With its changed parameters, as tables name it.
+        Label of the method, with its changed parameters, as in tables: ``NAME[PARAMETER=VALUE]``.
+    metric
+        Name of the metric.
+    value
+        Published value, in the metric's unit.
+    std
+        Published standard deviation, in the metric's unit; omit it if the publication has none.
     where
-        The suite's own publication, if it is not said.
+        Publication, table, row and column; by default the suite's `where`.
     """
 
     task: str
@@ -78,23 +85,26 @@ class Published(StrictModel):
 
     @property
     def text(self) -> str:
-        """The value, with its deviation if the publication has one."""
+        """The value, with its standard deviation if the publication states one."""
         spread = "" if self.std is None else f" ± {self.std:g}"
         return f"{self.value:g}{spread}"
 
 
 class Layout(StrictModel):
-    """``[layout]``: how a publication lays its table out.
+    """``[layout]``: the layout of a publication's table.
 
     Attributes
     ----------
-    rows, columns
-        What tells them apart: ``task``, ``model``, ``method``, ``metric``, parameters of methods.
+    rows
+        Fields that distinguish the rows: ``task``, ``model``, ``method``, ``metric`` or parameters
+        of the methods.
+    columns
+        Fields that distinguish the columns, with the same choices as `rows`.
     method
-        The only one that the table is about; any, if it is empty.
+        The only method in the table; if it is empty, the table has all methods.
     names
-        What the publication calls values: by ``value``, or by ``what=value``. An empty name is not
-        written.
+        Names that the publication uses, by ``VALUE`` or by ``FIELD=VALUE``. An empty name omits the
+        value from the heading.
     """
 
     rows: tuple[str, ...] = ("model",)
@@ -104,14 +114,14 @@ class Layout(StrictModel):
 
 
 class Quick(StrictModel):
-    """``[quick]``: what is asked under ``--protocol quick``, on generated data with small models.
+    """``[quick]``: options for ``--protocol quick``, which runs small models on generated data.
 
     Attributes
     ----------
     seeds
-        How many.
+        Number of seeds under ``--protocol quick``.
     settings
-        In addition to those of the questions.
+        Parameters to set in addition to the `settings` of each ``[[ask]]``.
     """
 
     seeds: Annotated[int, Field(ge=1)] = 1
@@ -119,20 +129,26 @@ class Quick(StrictModel):
 
 
 class Ask(StrictModel):
-    """``[[ask]]``: methods crossed with tasks, under one protocol.
+    """``[[ask]]``: cells to run, each method on each task with each model, under one protocol.
 
     Attributes
     ----------
-    methods, tasks
-        Their names.
+    methods
+        Names of the methods; at least one.
+    tasks
+        Names of the tasks; at least one.
     models
-        The tasks' own, if none is named.
-    protocol, data, init
-        As the options of ``mixbench run``.
+        Names of the models; by default each task's own model.
+    protocol
+        Name of the protocol, as for ``mixbench run --protocol``.
+    data
+        Folder of the data or ``synthetic``, as for ``mixbench run --data``.
+    init
+        Initial weights, as for ``mixbench run --init``.
     settings
-        Parameters of methods, tasks and recipes, as ``--set`` takes them.
+        Parameters of methods, tasks and recipes, as for ``mixbench run --set``.
     seeds
-        How many, instead of the suite's.
+        Number of seeds for these cells; by default the suite's `seeds`.
     """
 
     methods: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -145,7 +161,7 @@ class Ask(StrictModel):
     seeds: Annotated[int, Field(ge=1)] | None = None
 
     def requests(self, seeds: int) -> Iterator[Request]:
-        """Yield what is asked for, model by model."""
+        """Yield one request for each model."""
         settings = read_settings([
             f"{name}={_text(value)}" for name, value in self.settings.items()
         ])
@@ -163,36 +179,37 @@ class Ask(StrictModel):
 
 
 def _text(value: object) -> str:
-    """Return a value of TOML as `--set` takes it."""
+    """Format a TOML value for `--set`."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 class Suite(StrictModel):
-    """The whole file.
+    """The content of ``suite.toml``.
 
     Attributes
     ----------
     question
-        A sentence.
-    better
-        When a method is better than the baseline.
-    ask
-        What is run.
-    seeds
-        How many runs of each cell answer it.
-    equal
-        What is the same for all rows of a table: the ``recipe``, or the ``images`` passed through
-        models, where the suite gives each method the epochs that make them so.
+        The question that the suite answers, as one sentence.
     where
-        What of a publication it asks again, if anything: its table.
+        Publication and table that the suite reproduces; empty if there is none.
     remark
-        What its answers show and what they cannot, for the page.
+        Text for the generated page: what the results show and what they do not show.
+    seeds
+        Number of seeds for each method, task and model.
+    better
+        Rule by which a method is better or worse than the baseline.
+    equal
+        What all rows of a table have in common: ``recipe`` for the same recipe, ``images`` for the
+        same number of training images. With ``images``, the suite must set the epochs of each
+        method so that these numbers are equal.
     published
-        Numbers to stand beside, instead of those that the tasks tell of themselves.
+        Published results to show next to the measured ones, instead of those in the task files.
     layout
-        Of the publication's table.
+        Layout of the publication's table.
     quick
-        What is asked instead under ``--protocol quick``.
+        Options for ``--protocol quick``.
+    ask
+        Cells to run; at least one entry.
     """
 
     question: Annotated[str, Field(min_length=1)]
@@ -207,7 +224,7 @@ class Suite(StrictModel):
     ask: Annotated[tuple[Ask, ...], Field(min_length=1)]
 
     def quickly(self) -> "Suite":
-        """Return the same question under ``quick``, which proves its path and answers nothing."""
+        """Return the suite under the protocol ``quick``: a test that all its cells run."""
         asks = [
             ask.model_copy(
                 update={
@@ -223,15 +240,15 @@ class Suite(StrictModel):
         return self.model_copy(update={"ask": tuple(asks), "seeds": self.quick.seeds})
 
     def compared(self, records: Sequence[Record]) -> Sequence[Record]:
-        """Return records as the suite compares them: under one recipe, or at equal images."""
+        """Return records prepared for comparison: at one recipe, or at equal training images."""
         return at_equal_images(records) if self.equal == "images" else records
 
     def requests(self) -> list[Request]:
-        """Return everything that is asked for."""
+        """Return the requests of all ``[[ask]]`` entries."""
         return [request for ask in self.ask for request in ask.requests(self.seeds)]
 
     def numbers(self) -> list[Published]:
-        """Return the published numbers for what is asked: the suite's, or else the tasks' own."""
+        """Return the published results of the suite; by default those in the task files."""
         found = [
             Published(
                 task=task,
@@ -257,7 +274,7 @@ class Suite(StrictModel):
         ]
 
     def objection(self, record: Record) -> str:
-        """Return why a record is no answer; empty if it is one."""
+        """Return why a record does not belong to the suite; empty if it does."""
         asks = self.ask
         for field, value, fits in (
             ("task", record.task.name, lambda ask: record.task.name in ask.tasks),
@@ -269,12 +286,12 @@ class Suite(StrictModel):
         ):
             asks = tuple(filter(fits, asks))
             if not asks:
-                return f"{field}: the suite does not ask about {value!r} there"
+                return f"{field}: no [[ask]] of the suite includes {value!r} for this cell"
         return ""
 
 
 def _about(ask: Ask, settings: Mapping[str, Value]) -> dict[str, Value]:
-    """Return the settings of units that take part in what is asked, or that it rests on."""
+    """Return the settings of the methods, tasks and base tasks of an ``[[ask]]`` entry."""
     units = {*ask.methods, *ask.tasks}
     for card in [find("task", name) for name in ask.tasks]:
         units |= {need.task for need in card.declared.needs.values()}
@@ -283,9 +300,9 @@ def _about(ask: Ask, settings: Mapping[str, Value]) -> dict[str, Value]:
 
 
 def _same_parameters(ask: Ask, record: Record) -> bool:
-    """Tell whether the changed parameters of a record's method and task are those that are asked.
+    """Return whether a record changes the same parameters of method and task as the suite.
 
-    A task's recipe is no parameter of it: whether that is the same, the protocol tells.
+    The recipe is not a parameter of the task; the comparison of protocols covers it.
     """
     given = [name.partition(".")[::2] for name in ask.settings]
     return all(
@@ -296,26 +313,31 @@ def _same_parameters(ask: Ask, record: Record) -> bool:
 
 
 def _same_protocol(ask: Ask, record: Record) -> bool:
-    """Tell whether a record follows what is asked; changed recipes are custom in records."""
+    """Return whether a record has the protocol of the suite; a changed recipe is ``custom``."""
     if any(name.partition(".")[0] == record.task.name for name in ask.settings):
         return record.protocol in {"custom", ask.protocol}
     return ask.protocol in {None, record.protocol}
 
 
 def suites() -> dict[str, Path]:
-    """Return the folders of the suites here, by name."""
+    """Return the folders of the suites in ``leaderboards/``, by name."""
     return {path.parent.name: path.parent for path in sorted(FOLDER.glob(f"*/{FILE}"))}
 
 
 def folder_of(name: str) -> Path:
-    """Return the folder of a suite: by its name, or by its path.
+    """Return the folder of a suite, given its name or path.
+
+    Parameters
+    ----------
+    name
+        Name of a suite in ``leaderboards/``, path of a suite's folder, or path of a suite.toml.
 
     Raises
     ------
     UsageError
-        If there is no folder of suites.
+        If the working directory has no suites and the name is not a path of one.
     UnknownName
-        If it is not among them.
+        If no suite has this name.
     """
     known, path = suites(), Path(name)
     if name in known:
@@ -326,30 +348,38 @@ def folder_of(name: str) -> Path:
         return path
     if not known:
         raise UsageError(
-            f"There is no suite {name!r}, and no folder {FOLDER}/ here: give the command in a "
-            "checkout of mixbench, or the path of a suite.toml."
+            f"There is no suite {name!r}, and no folder {FOLDER}/ here: run the command in a "
+            "checkout of mixbench, or pass the path of a suite.toml."
         )
     raise UnknownName("suite", name, known)
 
 
 def read_suite(folder: Path) -> Suite:
-    """Return the suite of a folder.
+    """Read the suite of a folder.
 
     Raises
     ------
     UsageError
-        If its file cannot be read or is none; the message names the field.
+        If suite.toml cannot be read or is not valid; the message names the invalid field.
     """
     return read_toml(folder / FILE, Suite, "suite")
 
 
 def suite_cells(folder: Path, *, quick: bool = False) -> list[Cell]:
-    """Return the cells of a suite, or of what it asks under ``quick``.
+    """Return the cells of a suite.
+
+    Parameters
+    ----------
+    folder
+        Folder of the suite.
+    quick
+        Whether to return the cells under the protocol ``quick`` instead.
 
     Raises
     ------
     UsageError
-        If the suite is none, or names what does not exist; the message names its file.
+        If suite.toml is not valid, or names an unknown method, task, model or parameter; the
+        message names the file.
     """
     suite = read_suite(folder).quickly() if quick else read_suite(folder)
     try:

@@ -1,9 +1,9 @@
-"""From records to leaderboards. Pure: the same records give the same tables.
+"""Build leaderboards from records. The same records always give the same tables.
 
-Records stand in one leaderboard if they answer the same question: same task and version, model,
-protocol, recipe and data. A row is a method with its parameters; its runs are paired with those of
-the baseline by seed, because runs of one seed see the same weights at the start, the same batches
-and the same augmentations; and by test image, where the records tell of each.
+Records belong to one leaderboard if they have the same task and version, model, protocol, recipe
+and data. A row is a method with its parameters. Its runs are paired with those of the baseline by
+seed, because runs with the same seed use the same initial weights, batches and augmentations. They
+are also paired by test image if the records contain per-item scores.
 """
 
 from collections import defaultdict
@@ -35,29 +35,48 @@ from mixbench.leaderboard.rows import is_shown, ranked_rows, runs_of
 from mixbench.leaderboard.statistics import LEVEL
 from mixbench.records.schema import Record
 
-Tiers = Mapping[str, str]  # who verified a record, by its digest
+Tiers = Mapping[str, str]  # the verification tier of each record, by digest
 SELF_REPORTED = "self-reported"
-TIERS = (SELF_REPORTED, "metrics recomputed", "rerun")  # rising
+TIERS = (SELF_REPORTED, "metrics recomputed", "rerun")  # in ascending order
 
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """One question's answer.
+    """The table of one comparison group.
 
     Attributes
     ----------
     name
-        Fit for a file: task.model.protocol, and what else tells it from others.
+        Name of the comparison group, usable as a file name: ``task.model.protocol``, followed by
+        the data origin and the changed parameters, if any.
+    task
+        Name of the task.
+    model
+        Name of the model.
     comparable
-        Whether the data is the official one and the protocol a published one.
+        Whether published results can be compared: official data and the protocol ``paper``.
+    title
+        Heading of the table.
+    facts
+        Properties that all rows share: data, metric, tuning budget and hardware.
     rows
-        One per method, best first: rank (one more than how many are significantly better), method,
-        n, mean, deviation, difference, low, high, p (corrected), the published numbers with the
-        marks of their sources and how far the mean is off, the secondary metrics, best_gap (what
-        the best validation epoch has more than the last), the costs, what the recipe was tuned to,
-        and who verified the records.
+        One row per method, best first. Columns: method, rank (one more than the number of
+        significantly better methods), n (number of seeds), mean, std (standard deviation over
+        seeds), difference to the baseline, low and high (its confidence interval), p (corrected by
+        Holm's method), published and off (published results with the marks of their sources, and
+        the difference of the measured mean to them), the secondary metrics, best_gap (primary
+        metric at the best validation epoch minus that after the last epoch), the costs, tuned_to
+        (the tuned recipe values) and verified (the verification tier).
     notes
-        What a reader must know beside the numbers.
+        Notes to print below the table.
+    metric
+        Name of the primary metric.
+    unit
+        Unit of the primary metric.
+    higher_is_better
+        Whether a higher value of the primary metric is better.
+    secondary
+        Names of the other metrics that have a column.
     """
 
     name: str
@@ -79,20 +98,22 @@ def leaderboards(
     tiers: Tiers = MappingProxyType({}),
     compare: Compare = compared,
 ) -> list[Leaderboard]:
-    """Return one leaderboard for every question that the records answer, by name.
+    """Return one leaderboard for each comparison group of the records, sorted by name.
 
     Parameters
     ----------
+    records
+        Records of any tasks, models and protocols.
     tiers
-        Who verified which record; the others are self-reported.
+        Verification tier of each record, by digest; missing records are self-reported.
     compare
-        Compares two methods' runs.
+        Function that compares the runs of two methods.
     """
     return [_leaderboard(group, tiers, compare) for group in comparison_groups(records)]
 
 
 def _leaderboard(group: Sequence[Record], tiers: Tiers, compare: Compare) -> Leaderboard:
-    """Return the leaderboard of the records of one question, at least one of which is ok."""
+    """Return the leaderboard of a comparison group; one record or more must have status ``ok``."""
     good = [record for record in group if record.status == "ok"]
     first, primary = good[0], good[0].primary
     runs = runs_by_method((method_label(record), record) for record in good)
@@ -131,42 +152,42 @@ def _leaderboard(group: Sequence[Record], tiers: Tiers, compare: Compare) -> Lea
 
 
 def _facts(good: Sequence[Record], trivial_baselines: Mapping[str, float]) -> Iterator[str]:
-    """Yield what all rows have in common, and on what they were trained."""
+    """Yield the properties that all rows share, and the hardware that trained them."""
     first = good[0]
     data, primary = first.data, first.primary
     yield ", ".join([" ".join([*origin(first), "data:", data.name]), data.version, *changes(first)])
     yield f"{primary.name} in {primary.unit}, last epoch, {primary.n} test items"
     yield from _budget(first)
     for name, value in trivial_baselines.items():
-        yield f"{name} {value:.2f} without looking at the images"
+        yield f"{name} {value:.2f} (trivial baseline that does not use the images)"
     if machines := {r.hardware.gpu or r.hardware.cpu for r in good if r.hardware}:
         yield f"trained on {', '.join(sorted(machines))}"
 
 
 def _tier(records: Iterable[Record], tiers: Tiers) -> str:
-    """Return who verified a row: what all of its records have, or the least of it."""
-    if not tiers:  # a digest takes a while
+    """Return the verification tier of a row: the lowest tier of its records."""
+    if not tiers:  # computing digests is slow
         return SELF_REPORTED
     found = [tiers.get(record.digest, SELF_REPORTED) for record in records]
     return min(found, key=TIERS.index)
 
 
 def _budget(record: Record) -> Iterator[str]:
-    """Say what every row was tuned over."""
+    """Yield a description of the tuning budget, if the recipe was tuned."""
     if record.tuning:
         tried = ((name, map(str, values)) for name, values in record.tuning.grid.items())
-        grid = " x ".join(f"{name} of {', '.join(values)}" for name, values in tried)
+        grid = " x ".join(f"{name} in {', '.join(values)}" for name, values in tried)
         yield (
-            f"tuned, every row and seed alike: the best of {record.tuning.trainings} trainings by "
-            f"{record.primary.name} on images held out of training ({grid})"
+            f"tuned for each row and seed: the best of {record.tuning.trainings} trainings by "
+            f"{record.primary.name} on the validation split ({grid})"
         )
 
 
 def _chosen(records: Iterable[Record]) -> dict[str, str]:
-    """Return what every method was tuned to, by seed where the seeds differ."""
+    """Return the tuned recipe values of each method, listed by seed if the seeds differ."""
     found: dict[str, dict[int, str]] = defaultdict(dict)
     for record in records:
-        assert record.tuning is not None  # it is part of the question
+        assert record.tuning is not None  # all records of a group are tuned, or none
         values = " ".join(f"{name}={value}" for name, value in record.tuning.chosen.items())
         lost = f" ({record.tuning.diverged} diverged)" if record.tuning.diverged else ""
         found[method_label(record)][record.seed] = values + lost
@@ -183,40 +204,41 @@ def _notes(
 ) -> Iterator[str]:
     failed = sorted(f"{method_label(r)} s{r.seed} ({r.status})" for r in group if r.status != "ok")
     if failed:
-        yield f"Without a number: {', '.join(failed)}."
+        yield f"Runs without a result: {', '.join(failed)}."
     if group[0].data.origin != "official":
-        yield f"The data is {group[0].data.origin}: these numbers say nothing about the real task."
+        yield f"The data is {group[0].data.origin}: the results say nothing about the real task."
     if BASELINE not in set(rows["method"]):
-        yield f"No run of `{BASELINE}`, hence no difference to it: run `-m {BASELINE}` as well."
+        yield f"No run of `{BASELINE}`, so there are no differences to it: add `-m {BASELINE}`."
         return
     if verdicts:
         yield _how_compared(verdicts)
     if rows["n"].max() == 1:
-        yield "One seed: nothing can be said about other seeds. More: --seeds 3."
+        yield "One seed: the variation over seeds is unknown. Run more seeds, e.g. --seeds 3."
 
 
 def _how_compared(verdicts: Mapping[str, Verdict]) -> str:
-    """Say what the differences and their p-values are."""
+    """Return a note that explains the differences, their intervals and their p-values."""
     items = {verdict.comparison.items for verdict in verdicts.values()}
     seeds = max(verdict.comparison.seeds for verdict in verdicts.values())
     if items == {0}:
-        by = f"{LEVEL:.0%} t interval over seeds" if seeds > 1 else "no interval"
+        by = f"{LEVEL:.0%} t interval over seeds" if seeds > 1 else "no confidence interval"
     else:
-        by = f"{LEVEL:.0%} interval, by paired bootstrap over the test images"
-        by += ", seeds nested" if seeds > 1 else " (p by McNemar's test)"
+        by = f"{LEVEL:.0%} confidence interval from a paired bootstrap over the test images"
+        by += ", seeds nested" if seeds > 1 else " (p from McNemar's test)"
     return (
-        f"vs {BASELINE}: mean difference of runs with the same seed, and its {by}; p is corrected "
-        f"for {len(verdicts)} comparisons (Holm). A rank is one more than the number of methods "
-        "that are significantly better, corrected for all pairs; ± is the deviation over seeds."
+        f"vs {BASELINE}: mean difference of runs with the same seed, with {by}; p is corrected "
+        f"for {len(verdicts)} comparisons (Holm). The rank is one more than the number of methods "
+        "that are significantly better, corrected for all pairs; = marks a shared rank. ± is the "
+        "standard deviation over seeds."
     )
 
 
 def _trivial_baseline_notes(
     first: Record, rows: pd.DataFrame, trivial_baselines: Mapping[str, float]
 ) -> Iterator[str]:
-    """Name the methods that are worse than what looks at nothing."""
+    """Yield a note for each trivial baseline that is better than some methods."""
     sign = 1 if first.primary.higher_is_better else -1
     for name, value in trivial_baselines.items():
         worse = rows["method"][sign * rows["mean"] < sign * value]
         if len(worse):
-            yield f"Worse than {name}, which looks at nothing: {', '.join(worse)}."
+            yield f"Worse than the trivial baseline {name}: {', '.join(worse)}."

@@ -1,8 +1,8 @@
-"""Whether records may be believed: what is wrong with them, and how far each was checked.
+"""Verify the records of a suite: list errors and assign each record a verification tier.
 
-Three tiers: `self-reported`, whatever is well-formed; `metrics recomputed`, where the predictions
-lie beside the record and give its numbers against the true targets; `rerun`, where somebody else's
-run of the same cell came to the same result.
+There are three tiers. `self-reported`: the record is valid. `metrics recomputed`: the predictions
+are stored with the record, and give its metrics when scored against the true targets. `rerun`: an
+independent run of the same cell gave the same result.
 """
 
 import json
@@ -35,15 +35,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PERCENT = "%"
-CLOSE = 1e-6  # of recomputed numbers, relative
+CLOSE = 1e-6  # tolerance for recomputed metrics
 
 
-Run = tuple[str, str, int]  # question, method, seed
-Wrong = tuple[str, str]  # the field, and what is wrong with it
+Run = tuple[str, str, int]  # comparison group, method, seed
+Wrong = tuple[str, str]  # the field, and its error
 
 
 class Finding(NamedTuple):
-    """Something wrong: in which file, which field, and what."""
+    """An error in a record: the file, the field, and the error message."""
 
     path: Path
     field: str
@@ -54,27 +54,29 @@ class Finding(NamedTuple):
 
 
 class Checked(NamedTuple):
-    """What a verification came to: what is wrong, and every record's tier by its digest."""
+    """The result of a verification: errors, and the tier of each valid record by digest."""
 
     findings: list[Finding]
     tiers: dict[str, str]
 
 
 def verify(folder: Path, *, base: str | None = None, reruns: Iterable[Record] = ()) -> Checked:
-    """Check every record of a suite.
+    """Verify all records of a suite.
 
     Parameters
     ----------
+    folder
+        Folder of the suite.
     base
-        A commit: records that it has must still be there, unchanged, and only what it says of who
-        verified them is believed.
+        Git commit to compare with. Its records must still exist unchanged, and earlier tiers are
+        read from the verified.json of this commit.
     reruns
-        Records of somebody who ran cells again.
+        Records of independent runs of the same cells.
 
     Raises
     ------
     UsageError
-        If the suite is none, or the commit is unknown.
+        If suite.toml is not valid, or the commit is unknown.
     """
     suite = read_suite(folder)
     history = _history(folder, base) if base else History([], read_tiers(folder))
@@ -91,7 +93,7 @@ def verify(folder: Path, *, base: str | None = None, reruns: Iterable[Record] = 
             continue
         wrong = [*_objections(suite, record, path, text)]
         if (first := seen.setdefault(_run(record), path)) != path:
-            wrong.append(("the whole", f"answers the same cell as {first}"))
+            wrong.append(("file", f"is a record of the same cell as {first}"))
         if not wrong:
             tier, wrong = _tier(
                 folder, record, again, history.tiers.get(record.digest, SELF_REPORTED)
@@ -99,7 +101,7 @@ def verify(folder: Path, *, base: str | None = None, reruns: Iterable[Record] = 
             tiers[record.digest] = tier
         findings += [Finding(path, field, what) for field, what in wrong]
     findings += [
-        Finding(folder / TIERS_FILE, digest, f"claims {tier!r}, which this check does not reach")
+        Finding(folder / TIERS_FILE, digest, f"claims {tier!r}, which this check did not confirm")
         for digest, tier in read_tiers(folder).items()
         if base and tier not in TIERS[: TIERS.index(tiers.get(digest, SELF_REPORTED)) + 1]
     ]
@@ -107,23 +109,23 @@ def verify(folder: Path, *, base: str | None = None, reruns: Iterable[Record] = 
 
 
 def note_tiers(folder: Path, tiers: Mapping[str, str]) -> None:
-    """Write down how far records were checked, of those that were at all."""
+    """Write the tiers of records above ``self-reported`` to verified.json."""
     known = {digest: tier for digest, tier in sorted(tiers.items()) if tier != SELF_REPORTED}
     if known or (folder / TIERS_FILE).exists():
         write_json(folder / TIERS_FILE, known)
 
 
 def _run(record: Record) -> Run:
-    """Return which run of which question a record is of."""
+    """Return the comparison group, method and seed of a record."""
     return group_key(record), method_label(record), record.seed
 
 
 def _objections(suite: Suite, record: Record, path: Path, text: str) -> Iterator[Wrong]:
-    """Yield what is wrong with a well-formed record, as far as it alone can tell."""
+    """Yield the errors of a valid record that can be found without its artifacts."""
     if (folders := path.parts[-3:-1]) != (record.task.name, record.method.name):
-        yield "path", f"must lie in {record.task.name}/{record.method.name}/ (got {folders})"
+        yield "path", f"must be in {record.task.name}/{record.method.name}/ (got {folders})"
     if text != record.written:
-        yield "the whole", "is not written as mixbench writes records; it was edited"
+        yield "file", "differs from the text that mixbench writes: it was edited"
     if objection := suite.objection(record):
         yield "suite", objection
     yield from _versions(record)
@@ -137,13 +139,13 @@ def _objections(suite: Suite, record: Record, path: Path, text: str) -> Iterator
 
 def _item_objections(scores: "np.ndarray", value: float, n: int, field: str) -> Iterator[Wrong]:
     if len(scores) != n:
-        yield field, f"tells of {len(scores)} items, of {n}"
+        yield field, f"has {len(scores)} per-item scores, but n is {n}"
     elif not np.isclose(scores.mean(), value, rtol=CLOSE):
         yield field, f"must be the mean of its items, {scores.mean():.6g} (got {value:.6g})"
 
 
 def _versions(record: Record) -> Iterator[Wrong]:
-    """Yield where a record is of other units than are here."""
+    """Yield where a record's method or task differs from the installed version."""
     units: tuple[tuple[Kind, UnitRecord], ...] = ("method", record.method), ("task", record.task)
     for kind, unit in units:
         try:
@@ -155,18 +157,18 @@ def _versions(record: Record) -> Iterator[Wrong]:
         if unit.source == "builtin" and card.version != unit.version:
             yield (
                 f"{kind}.version",
-                f"must be {card.version}, the present one of {unit.name} (got {unit.version}); run "
-                "the cell again",
+                f"must be {card.version}, the current version of {unit.name} (got {unit.version}); "
+                "run the cell again",
             )
         unknown = unit.parameters.keys() - card.defaults.keys()
         if unit.source == "builtin" and unknown:
-            yield f"{kind}.parameters", f"{unit.name} has no {', '.join(sorted(unknown))}"
+            yield f"{kind}.parameters", f"{unit.name} has no parameter {', '.join(sorted(unknown))}"
 
 
 def _tier(
     folder: Path, record: Record, again: Mapping[Run, Record], known: str
 ) -> tuple[str, list[Wrong]]:
-    """Return how far a record was checked, now or before, and what is wrong with it."""
+    """Return the tier of a record, reached now or in an earlier check, and its errors."""
     reached = known
     if record.status != "ok":
         return reached, []
@@ -182,23 +184,23 @@ def _tier(
 
 
 def _unlike(record: Record, other: Record | None) -> list[Wrong] | None:
-    """Return where a rerun came to something else, beyond what other machines' sums explain.
+    """Return an error if a rerun differs by more than hardware differences explain.
 
-    None if nobody ran it again.
+    The tolerance is two standard errors, and at least 0.5. Return None if there is no rerun.
     """
     if other is None or other.created == record.created:
         return None
     one, two = record.primary, other.primary
     if abs(one.value - two.value) <= max(2 * (one.stderr or 0.0), 0.5):
         return []
-    said = f"{one.name} was {two.value:.4g} when it was run again (got {one.value:.4g})"
+    said = f"{one.name} is {two.value:.4g} in the rerun (got {one.value:.4g})"
     return [("metrics", said)]
 
 
 def _recomputed(folder: Path, record: Record) -> list[Wrong] | None:
-    """Return which numbers the predictions do not give.
+    """Return the metrics that differ from those recomputed from the stored predictions.
 
-    None where the predictions or the true targets are not here.
+    Return None if the predictions or the true targets are not available.
     """
     artifact = predictions_of(record)
     path = artifact_path(folder, artifact) if artifact else None
@@ -214,9 +216,9 @@ def _recomputed(folder: Path, record: Record) -> list[Wrong] | None:
 def _other_numbers(
     record: Record, predictions: "dict[str, Tensor]", targets: "Tensor"
 ) -> list[Wrong]:
-    """Return which of a record's numbers its predictions do not give, beside the true targets."""
+    """Return the metrics that differ when the predictions are scored on the true targets."""
     if not predictions["targets"].equal(targets):
-        return [("artifacts", "the targets beside the predictions are not the data's")]
+        return [("artifacts", "the targets in the predictions file differ from those of the data")]
     anew = {metric.name: metric.value for metric in scored(record, predictions)}
     return [
         (f"metrics.{number}.value", f"the predictions give {anew[m.name]:.6g} (got {m.value:.6g})")
@@ -226,14 +228,14 @@ def _other_numbers(
 
 
 class History(NamedTuple):
-    """What a commit says about a suite's records, compared with what is here.
+    """The records of a suite in an earlier commit, compared with the working tree.
 
     Attributes
     ----------
     findings
-        Records that are gone or changed, otherwise than by the migration to the present schema.
+        Records that were removed or changed, except by the migration to the current schema.
     tiers
-        How far the records were verified, by their present digests.
+        Verification tiers in the commit, by the current digests of the records.
     """
 
     findings: list[Finding]
@@ -241,7 +243,7 @@ class History(NamedTuple):
 
 
 def _history(folder: Path, base: str) -> History:
-    """Return what a commit says about a suite's records.
+    """Compare a suite's records with those of a commit.
 
     Raises
     ------
@@ -263,16 +265,16 @@ def _history(folder: Path, base: str) -> History:
         if after and here.exists() and here.read_text(encoding="utf-8") == after:
             digests[digest_of(before)] = digest_of(after)
             continue
-        word = "is gone" if status == "D" else "was changed"
-        text = f"{word} since {base}: records are kept, and corrected by new ones"
-        findings.append(Finding(path, "the whole", text))
+        word = "was removed" if status == "D" else "was changed"
+        text = f"{word} since {base}: restore it, and submit a correction as a new record"
+        findings.append(Finding(path, "file", text))
     shown = _git(folder, "show", f"{base}:./{TIERS_FILE}")
     tiers: dict[str, str] = json.loads(shown.stdout) if shown.returncode == 0 else {}
     return History(findings, {digests.get(old, old): tier for old, tier in tiers.items()})
 
 
 def _migration(before: str, path: Path) -> str:
-    """Return the text of a record of an older schema in the present one; empty if it is none."""
+    """Return the migrated text of a record of an older schema; empty for any other text."""
     try:
         return parse(before, str(path)).written if migrated(before, str(path)) != before else ""
     except Damaged:

@@ -1,1 +1,1 @@
-"""From what is asked to the stages that answer it; pure."""
+"""Planning: turns a request into cells and stages, without running anything."""

@@ -1,4 +1,4 @@
-"""A cell: method x task x model x protocol x seed, with all that decides its result."""
+"""Cells: combinations of method, task, model, protocol and seed, with all that they depend on."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +13,7 @@ from mixbench.registry.cards import Card, MethodCard, TaskCard
 from mixbench.registry.parameters import Setting
 
 PUBLISHED, PRETRAINED = "published", "pretrained"
-# Values of parameters that may be files; and what begins with this.
+# Values of `File` and `Weights` parameters that name no file, besides those that begin with TIMM.
 NO_FILE = ("", "random", PRETRAINED, "synthetic", "timm", PUBLISHED)
 TIMM = "timm:"
 
@@ -27,10 +27,14 @@ class Unit(Generic[AnyCard]):
 
     Attributes
     ----------
+    card
+        Card of the method or task.
+    parameters
+        Values of all parameters, by name.
     base
-        The values that nobody set: the defaults, and what the protocol makes of them.
+        Values that the parameters have without the user's settings: the protocol's or the defaults.
     published
-        Where the published weights lie that parameters ask for.
+        Paths of published weights, by the name of the parameter that requests them.
     """
 
     card: AnyCard
@@ -40,7 +44,7 @@ class Unit(Generic[AnyCard]):
 
     @property
     def identifying_parameters(self) -> dict[str, ParameterValue]:
-        """The parameters as they decide results: files count by their content."""
+        """The parameters, with each file replaced by the digest of its content."""
         contents = {
             name: f"sha256:{content_digest(Path(path))}" for name, path in self.files.items()
         }
@@ -48,7 +52,7 @@ class Unit(Generic[AnyCard]):
 
     @property
     def files(self) -> dict[str, str]:
-        """The parameters that are files, with their absolute paths."""
+        """The absolute paths of the parameters that are files, by parameter name."""
         names = [p.name for p in self.card.parameters if p.annotation in {"File", "Weights"}]
         values = {name: str(self.parameters[name]) for name in names}
         given = {n: v for n, v in values.items() if v not in NO_FILE and not v.startswith(TIMM)}
@@ -56,12 +60,12 @@ class Unit(Generic[AnyCard]):
 
     @property
     def changed(self) -> list[str]:
-        """Names of the parameters that somebody set to another value."""
+        """Names of the parameters that the user set to another value than in `base`."""
         return [name for name, value in self.parameters.items() if value != self.base[name]]
 
     @property
     def label(self) -> str:
-        """The name, with the parameters that were changed."""
+        """The name, followed by the changed parameters in brackets, if any."""
         changed = [f"{name}={self.parameters[name]}" for name in self.changed]
         return f"{self.card.name}[{','.join(changed)}]" if changed else self.card.name
 
@@ -72,14 +76,26 @@ class Cell:
 
     Attributes
     ----------
+    method
+        Method with its parameters.
+    task
+        Task with its parameters.
+    model
+        Name of the model.
+    protocol
+        Name of the protocol.
     recipe
-        The recipe that trained the model: this task's, or that of its base task.
+        Recipe that trains the model: that of the task, or that of its base task.
+    seed
+        Random seed of the run.
+    data
+        Data that the task reads.
     settings
-        What the user set, for the cells that this one starts from.
+        The user's parameter settings, which also apply to the cells that this one starts from.
     grid
-        The values of the recipe that its training is tuned over; empty if it is not tuned.
+        Grid of recipe values over which the training is tuned; empty if it is not tuned.
     base
-        For a task that only evaluates, the cell of its base task, whose model is evaluated.
+        Cell of the base task, whose model is evaluated; None for a task that trains.
     """
 
     method: Unit[MethodCard]
@@ -95,12 +111,12 @@ class Cell:
 
     @property
     def custom(self) -> bool:
-        """Whether the recipe differs from the protocol's."""
+        """Whether the recipe differs from the protocol's recipe."""
         return self.recipe != official_recipe(self.task.card, self.protocol, self.model)
 
     @property
     def trained_by(self) -> "Cell | None":
-        """The cell whose training its model ends; None where weights are given instead."""
+        """The cell that trains this cell's model; None if the user gives weights instead."""
         if self.base is None:
             return self
         weights = [self.task.parameters[name] for name in weights_of(self.task.card)]
@@ -108,23 +124,23 @@ class Cell:
 
     @property
     def has_own_data(self) -> bool:
-        """Whether it reads other data than its base task."""
+        """Whether the cell reads other data than its base task, or has no base task."""
         if self.base is None:
             return True
         return self.task.card.declared.data != self.base.task.card.declared.data
 
     @property
     def label(self) -> str:
-        """The cell's name in what people read."""
+        """The cell's name in messages, as in digits/mixup/resnet8/s0."""
         return f"{self.task.label}/{self.method.label}/{self.model}/s{self.seed}"
 
 
 def official_recipe(card: TaskCard, protocol: str, model: str) -> Recipe:
-    """Return a protocol's recipe for a model, with nothing set by the user."""
+    """Return a protocol's recipe for a model, without the user's settings."""
     changes = card.declared.by_model.get(protocol, {}).get(model, {})
     return replace(card.declared.protocols[protocol], **changes)  # type: ignore[arg-type]
 
 
 def weights_of(card: Card) -> list[str]:
-    """Return the names of the parameters that say what training starts from."""
+    """Return the names of the parameters that set the initial weights."""
     return [p.name for p in card.parameters if p.annotation == "Weights"]

@@ -1,7 +1,7 @@
-"""From cells to the stages that answer them. Pure: no clock, no device, no store.
+"""Turns cells into a graph of stages, without access to the clock, a device or the store.
 
-A stage's key is a hash of everything that decides its result and of nothing else, so equal work
-has one key, wherever it is asked for.
+A stage's key is a hash of everything that determines its result and of nothing else. Cells that
+need the same computation share one stage.
 """
 
 from collections.abc import Iterable, Mapping
@@ -24,7 +24,7 @@ from mixbench.storage.spec import (
 
 KEY_VERSION = 2
 
-# The module that does a stage's work; with the units and all they import, it decides the result.
+# The modules that, with the method, the task and their imports, determine a stage's result.
 WORK: dict[StageKind, tuple[str, ...]] = {
     "data": (),
     "prepare": ("mixbench.train.loop",),
@@ -36,14 +36,16 @@ WORK: dict[StageKind, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Plan:
-    """Every cell with its stages' keys in order, and every stage once.
+    """The cells of a run, with all stages that they need.
 
     Attributes
     ----------
-    stages
-        By key, each after all its inputs.
+    cells
+        Cells of the plan, in the order in which they were requested.
     chains
-        For each cell, the keys of its own stages, the evaluation last.
+        Keys of each cell's own stages, in order; the last one is its evaluation.
+    stages
+        Every stage by key, once, and after all of its inputs.
     """
 
     cells: tuple[Cell, ...]
@@ -51,7 +53,7 @@ class Plan:
     stages: Mapping[str, Stage]
 
     def rests_on(self, key: str) -> list[str]:
-        """Return a stage and every stage that it rests on, inputs first, each once."""
+        """Return the keys of a stage and of all stages that it depends on, inputs first."""
         found: dict[str, None] = {}
         for other in self.stages[key].inputs.values():
             found |= dict.fromkeys(self.rests_on(other))
@@ -59,14 +61,14 @@ class Plan:
 
 
 def plan(cells: Iterable[Cell]) -> Plan:
-    """Return the stages of the cells, shared ones once."""
+    """Return the plan with the stages of all cells; cells share equal stages."""
     cells = tuple(cells)
     stages: dict[str, Stage] = {}
     return Plan(cells, tuple(_chain(cell, stages) for cell in cells), stages)
 
 
 def _chain(cell: Cell, stages: dict[str, Stage]) -> tuple[str, ...]:
-    """Add the cell's stages and those it starts from; return the keys of its own."""
+    """Add the stages that a cell needs, and return the keys of its own stages."""
     if cell.base is not None:
         return _evaluation_chain(cell, cell.base, stages)
     chain = _training_chain(cell, stages)
@@ -77,7 +79,7 @@ def _chain(cell: Cell, stages: dict[str, Stage]) -> tuple[str, ...]:
 
 
 def _evaluation_chain(cell: Cell, base: Cell, stages: dict[str, Stage]) -> tuple[str, ...]:
-    """Add the stages of a cell that evaluates another's model; return the keys of its own."""
+    """Add the stages of a cell that evaluates its base task's model; return its own keys."""
     inputs, chain = {}, []
     if cell.trained_by is not None:
         inputs["train"] = _training_chain(base, stages)[-1]
@@ -89,12 +91,12 @@ def _evaluation_chain(cell: Cell, base: Cell, stages: dict[str, Stage]) -> tuple
 
 
 def _training_chain(cell: Cell, stages: dict[str, Stage], which: str = "") -> tuple[str, ...]:
-    """Add the cell's stages up to its trained model; return their keys.
+    """Add the cell's stages up to its trained model, and return their keys.
 
     Parameters
     ----------
     which
-        Of several trainings of the cell, for its label.
+        Suffix of the stages' labels that distinguishes the candidates of a grid search.
     """
     if cell.grid:
         return _tuning_chain(cell, stages)
@@ -111,7 +113,7 @@ def _training_chain(cell: Cell, stages: dict[str, Stage], which: str = "") -> tu
 
 
 def _tuning_chain(cell: Cell, stages: dict[str, Stage]) -> tuple[str, ...]:
-    """Add the trainings of all candidates and the choice among them; return their keys."""
+    """Add the trainings of all candidates and the stage that selects one; return their keys."""
     inputs: dict[str, str] = {}
     chain: dict[str, None] = {}
     for name, recipe in candidates(cell.recipe, cell.grid).items():
@@ -127,12 +129,12 @@ def _add(stage: Stage, stages: dict[str, Stage]) -> str:
 
 
 def code_of(kind: StageKind, units: tuple[Card, ...]) -> dict[str, str]:
-    """Return the digest, by module, of the code that decides a stage's result."""
+    """Return the digests of the modules that determine a stage's result, by module name."""
     return fingerprint(WORK[kind], units, alone=("mixbench.worker.stages",))
 
 
 def _stage(kind: StageKind, cell: Cell, inputs: Mapping[str, str], label: str) -> Stage:
-    """Return one stage of a cell, with only what decides its result in its identity."""
+    """Return one stage of a cell; its identity has only what determines the result."""
     units: dict[Role, Unit[Card]] = {"task": cell.task}
     if kind != "data":
         units["method"] = cell.method

@@ -1,4 +1,4 @@
-"""From what is asked to cells, with every name checked."""
+"""Turns the user's request into cells, and checks every name in it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,7 +26,7 @@ from mixbench.registry.units import find
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for, as names and texts."""
+    """The methods, tasks, seeds and options that the user asked for, as names and texts."""
 
     methods: Sequence[str]
     tasks: Sequence[str]
@@ -36,12 +36,12 @@ class Request:
     data: str | None = None
     settings: Sequence[Setting] = ()
     init: str | None = None
-    tune: Mapping[str, Sequence[str]] | None = None  # values by name; empty for the usual ones
+    tune: Mapping[str, Sequence[str]] | None = None  # values by name; if empty, the default grid
 
 
 @dataclass(frozen=True)
 class Frame:
-    """All of a cell but its method and its seed; see `Cell`."""
+    """A cell without its method and seed; see `Cell` for the fields."""
 
     task: Unit[TaskCard]
     model: str
@@ -53,7 +53,7 @@ class Frame:
     base: "Frame | None" = None
 
     def cell(self, method: Unit[MethodCard], seed: int) -> Cell:
-        """Return the cell of a method and a seed."""
+        """Return the cell with this method and seed."""
         return Cell(
             method=method,
             task=self.task,
@@ -69,14 +69,17 @@ class Frame:
 
 
 def cells_of(request: Request) -> list[Cell]:
-    """Return every cell asked for, seeds slowest, so that a plan cut short is still balanced.
+    """Return every cell of a request.
+
+    The seed varies slowest, so that an interrupted run has complete seeds of all methods.
 
     Raises
     ------
     UnknownName
         If a method, task, model, protocol or parameter does not exist.
     UsageError
-        If a setting names a unit that does not take part.
+        If a setting names a method or task that is not part of the request, or if a method would
+        have no effect on a task.
     """
     methods = [find("method", name) for name in dict.fromkeys(request.methods)]
     tasks = [find("task", name) for name in dict.fromkeys(request.tasks)]
@@ -86,8 +89,8 @@ def cells_of(request: Request) -> list[Cell]:
     for setting in request.settings:
         if setting.unit not in known:
             raise UsageError(
-                f"--set {setting.unit}.{setting.parameter}: {setting.unit!r} takes no part here. "
-                f"Taking part: {', '.join(sorted(known))}."
+                f"--set {setting.unit}.{setting.parameter}: {setting.unit!r} is not part of "
+                f"this run. Methods and tasks of this run: {', '.join(sorted(known))}."
             )
     frames = [_frame(card, request) for card in tasks]
     pairs = [
@@ -103,7 +106,7 @@ def cells_of(request: Request) -> list[Cell]:
 
 
 def _check_that_it_mixes(method: Unit[MethodCard], task: Unit[TaskCard]) -> None:
-    """Refuse a method that would mix nowhere: its number would be the baseline's."""
+    """Raise an error if the method would mix in no training, and so equal the baseline."""
     evaluates = bool(task.card.declared.evaluates)
     plainly = evaluates or task.parameters.get("mix_in") == "pretrain"
     if method.card.name == BASELINE or not plainly:
@@ -113,31 +116,31 @@ def _check_that_it_mixes(method: Unit[MethodCard], task: Unit[TaskCard]) -> None
         if value in {"random", "timm", PUBLISHED} or value.startswith(TIMM):
             if evaluates:
                 raise UsageError(
-                    f"{method.card.name} would mix nowhere: {task.card.name} evaluates {value} "
-                    f"weights. Evaluate its own training (--init {PRETRAINED}) or a file of it."
+                    f"{method.card.name} would have no effect: {task.card.name} evaluates {value} "
+                    f"weights. Use --init {PRETRAINED} or --init FILE with weights trained with it."
                 )
             where = next(p.type for p in task.card.parameters if p.name == "mix_in")
-            too = f", or give --set {task.card.name}.mix_in=finetune"
+            too = f", or --set {task.card.name}.mix_in=finetune"
             raise UsageError(
-                f"{method.card.name} would mix nowhere: {task.card.name} starts from {value} "
-                f"weights and fine-tunes plainly. Start from its own pre-training (--init "
-                f"pretrained) or from a file of it{too if 'finetune' in get_args(where) else ''}."
+                f"{method.card.name} would have no effect: {task.card.name} starts from {value} "
+                f"weights and fine-tunes without mixing. Use --init pretrained, --init FILE with "
+                f"weights pre-trained with it{too if 'finetune' in get_args(where) else ''}."
             )
 
 
 def _method(card: MethodCard, protocol: str, settings: Sequence[Setting]) -> Unit[MethodCard]:
-    """Return a method with the values that the user, the protocol or the method itself gives."""
+    """Return a method with its parameters set by the user, the protocol or its defaults."""
     base = base_values(card, protocol)
     return Unit(card, parameters_of(card, base, given_to(card, settings)), base)
 
 
 def base_values(card: Card, protocol: str) -> dict[str, ParameterValue]:
-    """Return the values of a unit's parameters that nobody sets."""
+    """Return a unit's parameters with the protocol's values and the defaults."""
     return {**card.defaults, **card.declared.by_protocol.get(protocol, {})}
 
 
 def _frame(card: TaskCard, request: Request) -> Frame:
-    """Return what all cells of a task share."""
+    """Return the frame of a task: everything that all of its cells share."""
     if card.declared.evaluates:
         return _evaluation(card, request)
     protocols = card.declared.protocols
@@ -157,7 +160,7 @@ def _frame(card: TaskCard, request: Request) -> Frame:
 
 
 def _evaluation(card: TaskCard, request: Request) -> Frame:
-    """Return what all cells share of a task that evaluates another's models, its base task's."""
+    """Return the frame of a task that evaluates the models of its base task."""
     other = find("task", card.declared.evaluates)
     protocol = request.protocol or next(iter(card.declared.protocols))
     values = base_values(card, protocol)
@@ -166,13 +169,13 @@ def _evaluation(card: TaskCard, request: Request) -> Frame:
     (weights,) = (parameters[name] for name in weights_of(card))
     if weights in {"random", "synthetic", PUBLISHED}:
         raise UsageError(
-            f"{card.name} evaluates the models of {other.name}: give {PRETRAINED}, timm, timm:TAG "
-            f"or a file of weights (got {weights!r})."
+            f"{card.name} evaluates the models of {other.name}: --init must be {PRETRAINED}, timm, "
+            f"timm:TAG or a weights file (got {weights!r})."
         )
     if weights != PRETRAINED and request.tune is not None:
-        raise UsageError(f"--tune: with {weights}, {card.name} trains nothing that could be tuned.")
+        raise UsageError(f"--tune: with {weights} weights, {card.name} trains no model; omit it.")
     shares_data = card.declared.data == other.declared.data
-    # Data that no stage will read is not looked for.
+    # Do not require data that no stage reads.
     unread = None if weights == PRETRAINED else SYNTHETIC
     asked = request.data if shares_data or request.data == SYNTHETIC else unread
     try:
@@ -187,14 +190,14 @@ def _evaluation(card: TaskCard, request: Request) -> Frame:
 
 
 def _init(card: TaskCard, init: str | None) -> dict[str, str]:
-    """Return what ``--init`` gives to a task."""
+    """Return the parameters of a task that ``--init`` sets."""
     if init is not None and not weights_of(card):
-        raise UsageError(f"--init: the task {card.name} starts from no weights; leave it out.")
+        raise UsageError(f"--init: the task {card.name} takes no initial weights; leave it out.")
     return dict.fromkeys(weights_of(card), init) if init is not None else {}
 
 
 def _model(card: TaskCard, name: str) -> str:
-    """Return a model's name if the task builds it."""
+    """Return a model's name, after checking that the task can build the model."""
     declared = card.declared.models
     if name in declared:
         return name
@@ -208,14 +211,14 @@ def _model(card: TaskCard, name: str) -> str:
 
 
 def as_trained(cell: Cell) -> Cell:
-    """Return a cell as its own training sees it: plain, where the method mixes elsewhere."""
+    """Return the cell, with the baseline as method if the method mixes in pre-training only."""
     if cell.task.parameters.get("mix_in") != "pretrain":
         return cell
     return replace(cell, method=_method(find("method", BASELINE), cell.protocol, ()))
 
 
 def needed(cell: Cell) -> dict[str, Cell]:
-    """Return the cells whose trained weights a cell starts from, by role."""
+    """Return the cells with whose trained weights a cell starts, by role."""
     units: tuple[Unit[Card], ...] = (as_trained(cell).method, cell.task)
     return {
         role: _needed(cell, unit, need)

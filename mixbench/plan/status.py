@@ -1,4 +1,4 @@
-"""How far a stage of a plan is."""
+"""The status of a stage, and its outcome."""
 
 from typing import Literal, NamedTuple
 
@@ -8,7 +8,7 @@ BROKEN: frozenset[Status] = frozenset({"failed", "diverged", "skipped"})
 
 
 class Outcome(NamedTuple):
-    """How a stage ended, and why if it has no result."""
+    """The final status of a stage, with the reason if it has no result."""
 
     status: Status
     reason: str = ""

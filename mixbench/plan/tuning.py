@@ -1,4 +1,4 @@
-"""A small grid of recipes, trained alike for every row; what is best on held-out images counts."""
+"""Grid search over values of a recipe, selected on the validation split per method and seed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,19 +11,19 @@ from mixbench.registry.parameters import recipe_value
 
 Grid = Mapping[str, tuple[Any, ...]]  # values of a recipe by their names
 
-# What a recipe's own values are multiplied with, unless the user names values.
+# Factors that multiply the recipe's own values, unless the user gives values.
 FACTORS: Mapping[str, tuple[float, ...]] = {"lr": (0.3, 1, 3), "weight_decay": (0.1, 1, 10)}
-# What may be tuned: it changes no training's cost.
+# Values of a recipe that can be tuned: those that do not change the cost of a training.
 TUNABLE = ("lr", "head_lr_mult", "momentum", "nesterov", "weight_decay")
 
 
 def read_grid(texts: Sequence[str]) -> dict[str, list[str]]:
-    """Split every ``NAME=VALUE,VALUE``; an empty text asks for the usual grid.
+    """Parse texts of the form ``NAME=VALUE,VALUE``; empty texts stand for the default grid.
 
     Raises
     ------
     UsageError
-        If a text has another form, or a name cannot be tuned.
+        If a text does not have this form, or names a value that cannot be tuned.
     """
     grid = {}
     for text in filter(None, texts):
@@ -38,17 +38,21 @@ def read_grid(texts: Sequence[str]) -> dict[str, list[str]]:
 
 
 def grid_of(task: str, recipe: Recipe, texts: Mapping[str, Sequence[str]]) -> Grid:
-    """Return the values that are tried for a task's recipe.
+    """Return the grid of values to try for a task's recipe.
 
     Parameters
     ----------
+    task
+        Name of the task, for error messages.
+    recipe
+        Recipe that is tuned.
     texts
-        What the user named; if nothing, the usual factors of the recipe's own values.
+        Values that the user gave, by name; if empty, `FACTORS` times the recipe's own values.
 
     Raises
     ------
     UsageError
-        If there is one candidate only.
+        If the grid has only one candidate.
     """
     given = {n: [recipe_value(task, n, text) for text in values] for n, values in texts.items()}
     around = {n: [float(f"{f * getattr(recipe, n):.6g}") for f in fs] for n, fs in FACTORS.items()}
@@ -59,11 +63,11 @@ def grid_of(task: str, recipe: Recipe, texts: Mapping[str, Sequence[str]]) -> Gr
 
 
 def candidates(recipe: Recipe, grid: Grid) -> dict[str, Recipe]:
-    """Return every recipe of a grid, by what people read of it."""
+    """Return every recipe of a grid, by its label."""
     points = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
     return {shown(point): replace(recipe, **point) for point in points}
 
 
 def shown(point: Mapping[str, Any]) -> str:
-    """Return one candidate's values as a text."""
+    """Return a candidate's label, as in lr=0.1,weight_decay=0.0005."""
     return ",".join(f"{name}={value}" for name, value in point.items())

@@ -1,1 +1,1 @@
-"""The evidence: one validated record for every cell."""
+"""Records: one validated JSON result for each cell."""

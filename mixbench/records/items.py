@@ -1,7 +1,8 @@
-"""The primary metric of every test item, in a record: what runs are compared by, image by image.
+"""Per-item scores in a record: the primary metric of each test item, for paired comparisons.
 
-Such metrics take few values (right or wrong, found at so many overlaps), so that a byte each tells
-them, and a compressed text of some kilobytes holds those of 50,000 images.
+Such metrics take few distinct values (for example right or wrong, or the number of overlap
+thresholds reached). One byte per item therefore suffices, and the compressed text for 50,000 images
+has a few kilobytes.
 """
 
 import base64
@@ -19,14 +20,15 @@ MAX_LEVELS = 256
 
 
 class Items(StrictModel):
-    """The scores of the test items, in their order.
+    """The scores of the test items, in the order of the test split.
 
     Attributes
     ----------
     levels
-        The values that occur, in the metric's unit, rising.
+        Distinct scores, in the metric's unit, in ascending order; at most 256.
     which
-        The level of each item, a byte each, compressed by zlib, in base64.
+        Index into `levels` for each item, one byte per item, compressed with zlib and encoded in
+        base64.
     """
 
     levels: Annotated[list[float], Field(min_length=1, max_length=MAX_LEVELS)]
@@ -34,25 +36,25 @@ class Items(StrictModel):
 
     @property
     def scores(self) -> Floats:
-        """The scores, (N,).
+        """The scores, shape (N,).
 
         Raises
         ------
         ValueError
-            If the text holds none.
+            If `which` cannot be decoded, or has an index outside `levels`.
         """
         try:
             packed = zlib.decompress(base64.b64decode(self.which, validate=True))
         except (ValueError, zlib.error) as error:
-            raise ValueError(f"the scores of the items cannot be read ({error})") from error
+            raise ValueError(f"the scores of the items cannot be decoded ({error})") from error
         which = np.frombuffer(packed, np.uint8)
         if which.size and which.max() >= len(self.levels):
-            raise ValueError("the scores of the items name levels that are not there")
+            raise ValueError("the scores of the items have an index that is not in levels")
         return np.array(self.levels)[which]
 
 
 def pack(scores: ArrayLike) -> Items | None:
-    """Return scores of items as records hold them; None if they take too many values."""
+    """Pack the scores of items for a record; return None if there are over 256 distinct values."""
     levels, which = np.unique(np.asarray(scores, np.float64), return_inverse=True)
     if not 0 < len(levels) <= MAX_LEVELS:
         return None

@@ -1,4 +1,4 @@
-"""Bring records of older schemas to the present one: new names, everything else unchanged.
+"""Migrate records of older schemas to the current one: rename fields, change nothing else.
 
 ``python -m mixbench.records.migration leaderboards/*`` rewrites the records of suites and the
 digests in their ``verified.json``.
@@ -26,19 +26,21 @@ REFERENCE: Final[Mapping[str, str]] = {"deviation": "std"}
 
 
 def migrated(text: str, name: str) -> str:
-    """Return a record's text in the present schema; any other text as it is.
+    """Return a record's text in the current schema; return any other text unchanged.
 
     Parameters
     ----------
+    text
+        JSON text of the record.
     name
-        What to call the text in an error: its file.
+        Name of the text in error messages: the path of its file.
 
     Raises
     ------
     Damaged
-        If it is not JSON, or says that it is of an older schema and is not.
+        If the text names an older schema, but is not JSON or does not match that schema.
     """
-    if f'"{FIRST}"' not in text[:HEAD]:  # no JSON is parsed twice for nothing
+    if f'"{FIRST}"' not in text[:HEAD]:  # do not parse current records twice
         return text
     try:
         content = json.loads(text)
@@ -48,13 +50,13 @@ def migrated(text: str, name: str) -> str:
 
 
 def migrated_path(path: Path) -> Path:
-    """Return where the migrated record of a file lies: in the folder of its method's name."""
+    """Return the path of a migrated record: in a folder with the current name of its method."""
     method = METHODS.get(path.parent.name, path.parent.name)
     return path.parent.parent / method / path.name
 
 
 def _second(first: Content) -> Content:
-    """Return a record of the first schema in the second."""
+    """Convert a record from the first schema to the second."""
     method = METHODS.get(first["method"]["name"], first["method"]["name"])
     task, _, *rest = first["cell"].split("/", 2)
     tuning = first.get("tuning")
@@ -86,7 +88,7 @@ def _renamed(content: Content, names: Mapping[str, str]) -> Content:
 
 
 def _command(word: str) -> str:
-    """Return a word of a command with the present names of methods and recipe fields."""
+    """Return a word of a command with the current names of methods and recipe fields."""
     for old, new in {**METHODS, **RECIPE}.items():
         word = ",".join(new if part == old else part for part in word.split(","))
         word = word.replace(f"{old}.", f"{new}.").replace(f".{old}=", f".{new}=")
@@ -94,7 +96,7 @@ def _command(word: str) -> str:
 
 
 def main() -> None:
-    """Rewrite the records of the suites whose folders are named."""
+    """Rewrite the records of the suites whose folders are given on the command line."""
     from mixbench.records.schema import parse
 
     for folder in map(Path, sys.argv[1:]):
@@ -114,7 +116,7 @@ def main() -> None:
 
 
 def digest_of(text: str) -> str:
-    """Return the digest of a record's text."""
+    """Return the SHA-256 digest of a record's text."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 

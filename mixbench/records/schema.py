@@ -1,6 +1,6 @@
-"""The record of a cell: what ran, on what, with which numbers, at what cost. Schema 2.
+"""Schema of a cell's record: configuration, stages, metrics, cost and environment. Version 2.
 
-Unknown and missing fields are refused; what could not be measured is null, never 0.
+Unknown and missing fields raise an error. A value that could not be measured is null, never 0.
 """
 
 import json
@@ -23,22 +23,25 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class UnitRecord(StrictModel):
-    """A method or task as it took part.
+    """A method or task as the cell used it.
 
     Attributes
     ----------
-    name, version
-        As its file has them; another version gives other results.
+    name
+        Name of the method or task.
+    version
+        Version that the method or task file declares; another version gives other results.
     parameters
-        All of them, with their values.
+        Values of all parameters, by name.
     changed
-        The parameters that differ from their defaults.
+        Names of the parameters that differ from their defaults.
     source
-        Where its file is from: mixbench, a path that was named, or an installed package.
+        Where the file comes from: ``builtin`` for mixbench itself, ``file`` for a path given by the
+        user, ``package`` for an installed package.
     code
-        Digest of the unit's own file, without comments and docstrings.
+        Digest of the method or task file, without comments and docstrings.
     distribution
-        The installed package that brought it, with its version.
+        Installed package that provides the file, with its version; null for other sources.
     """
 
     name: Name
@@ -51,16 +54,19 @@ class UnitRecord(StrictModel):
 
 
 class DataRecord(StrictModel):
-    """Which data was read.
+    """The data set that the cell read.
 
     Attributes
     ----------
-    name, version
-        As the task calls it.
+    name
+        Name of the data set, as the task declares it.
+    version
+        Version of the data set, as the task declares it.
     origin
-        ``official`` if all checksums are the published ones, ``synthetic`` if it was generated.
+        ``official`` if all checksums match the published ones, ``modified`` if they do not,
+        ``synthetic`` if the data was generated.
     digest
-        Of all that was read.
+        Digest of all files that were read; for generated data, the key of the stage that made it.
     """
 
     name: str
@@ -70,26 +76,30 @@ class DataRecord(StrictModel):
 
 
 class StageRecord(StrictModel):
-    """One stage of the cell, or of a cell that it rests on.
+    """One stage of the cell, or of a cell that it depends on.
 
     Attributes
     ----------
     kind
-        What was done.
+        Kind of work that the stage does.
     key
-        A hash of all that decides the result: the stage's name in the store.
+        Hash of everything that determines the result; it names the stage in the store.
     own
-        False for a stage of another cell that this one starts from.
+        Whether the stage belongs to this cell; false for a stage of a cell that this one starts
+        from.
     state
-        ``reused`` if an earlier cell or command had computed it.
-    started, ended
-        UTC, in ISO 8601.
+        ``ran`` if the stage was computed for this cell, ``reused`` if an earlier cell or command
+        had computed it.
+    started
+        Start time of the attempt that finished the stage, in UTC (ISO 8601).
+    ended
+        End time of the attempt that finished the stage, in UTC (ISO 8601).
     wall_s
-        Seconds of work, over all attempts.
+        Wall-clock time of all attempts together, in seconds.
     steps
-        Of training; null where nothing is trained.
+        Number of optimizer steps; null if the stage trains nothing.
     resumed_at_steps
-        At which steps it went on from a checkpoint.
+        Steps at which training resumed from a checkpoint.
     """
 
     kind: Literal["data", "prepare", "train", "tune", "evaluate"]
@@ -104,30 +114,37 @@ class StageRecord(StrictModel):
 
 
 class MetricRecord(StrictModel):
-    """One number.
+    """The value of one metric at one point of training.
 
     Attributes
     ----------
-    name, value, unit, higher_is_better
-        What it is, and which direction is good.
+    name
+        Name of the metric.
+    value
+        Value of the metric on the test split, in `unit`.
+    unit
+        Unit of the value: ``%`` for percentages, otherwise the unit's name.
+    higher_is_better
+        Whether a higher value is a better result.
     primary
-        Whether leaderboards rank by it; one of a task does.
-    at
-        ``last`` is after the last epoch, which leaderboards rank; ``best_validation`` is at the
-        epoch with the best validation result; ``median_tail`` is over the last epochs.
+        Whether leaderboards rank by this metric; exactly one metric of a task is primary.
     trivial_baseline
-        Whether it is what the primary metric would be without looking at the data.
+        Whether the value is the primary metric of a trivial baseline that does not use the data.
     detail
-        Whether tables leave it out.
+        Whether the metric is only in the record; tables omit it.
+    at
+        Point of training. ``last``: after the last epoch, which leaderboards rank by;
+        ``best_validation``: after the epoch with the best validation result; ``median_tail``: the
+        median over the last epochs.
     n
-        Test items.
+        Number of test items.
     stderr
-        Over the items; null where the metric is no mean over items.
+        Standard error over the test items, in `unit`; null if the metric is not a mean over items.
     by_class
-        The metric of every class by its name, at ``last``, where a task tells it; null for a class
-        that has none.
+        Value for each class by class name, at ``last``, if the task reports it; null for a class
+        without a value.
     items
-        The primary metric of every test item, where it is their mean.
+        Primary metric of each test item, if the metric is their mean.
     """
 
     name: Name
@@ -145,19 +162,20 @@ class MetricRecord(StrictModel):
 
 
 class Tuning(StrictModel):
-    """The choice among trainings that differ by their recipes alone.
+    """The result of a grid search over recipe values.
 
     Attributes
     ----------
     grid
-        The values that were tried, all with all.
+        Candidate values of each tuned recipe field; every combination is trained.
     trainings
-        How many that are: the budget, the same for every row of a table.
+        Number of combinations trained. This budget is the same for every row of a table.
     diverged
-        How many of them came to nothing.
+        Number of trainings that diverged.
     chosen
-        The best candidate's values, by `value` of the primary metric after its last epoch on
-        images held out of training.
+        Recipe values of the best combination.
+    value
+        Primary metric of the best combination on the validation split, after the last epoch.
     """
 
     grid: dict[str, list[Any]]
@@ -168,16 +186,24 @@ class Tuning(StrictModel):
 
 
 class ReferenceRecord(StrictModel):
-    """A published number for this cell's method and model.
+    """A published result for this cell's method and model.
 
     Attributes
     ----------
-    metric, value
-        Which, in the metric's unit.
-    std, num_seeds
-        Over how many runs; null where it is not said.
-    citation, where, remark
-        The publication, the place in it, and what to know.
+    metric
+        Name of the metric that was published.
+    value
+        Published value, in the metric's unit.
+    std
+        Published standard deviation over seeds, in the metric's unit; null if not stated.
+    num_seeds
+        Number of runs behind the published value; null if not stated.
+    citation
+        The publication.
+    where
+        Table, row and column in the publication.
+    remark
+        What a reader must know before comparing; empty if there is nothing to note.
     """
 
     metric: Name
@@ -190,27 +216,38 @@ class ReferenceRecord(StrictModel):
 
 
 class Cost(StrictModel):
-    """What the cell cost.
+    """The compute cost of the cell.
 
     Attributes
     ----------
-    wall_s_marginal, wall_s_total
-        Seconds of work, without process start-up; marginal counts only what was computed for this
-        cell, total also every reused stage that it rests on, searches included.
-    train_s, eval_s
-        Seconds of its trainings: of steps, and of validation between them.
-    gpu_hours_marginal, gpu_hours_total
-        The same work, times the GPUs that it held.
+    wall_s_marginal
+        Wall-clock time of the stages computed for this cell, in seconds, without process start-up.
+    wall_s_total
+        Wall-clock time of all stages that the cell depends on, in seconds: reused stages and
+        searches are included, process start-up is not.
+    train_s
+        Time spent in training steps, over all stages that the cell depends on, in seconds.
+    eval_s
+        Time spent in validation during training, over all stages that the cell depends on, in
+        seconds.
+    gpu_hours_marginal
+        GPU-hours of the stages computed for this cell: their time multiplied by the number of GPUs
+        that they held.
+    gpu_hours_total
+        GPU-hours of all stages that the cell depends on, reused stages and searches included.
     images
-        Passed forward and backward, over all its training stages; a search passes none backward.
+        Number of images passed forward and backward, over all training stages that the cell
+        depends on. A search counts none, because it has no backward pass.
     parameters
-        Trained numbers of the model, as it is at test.
+        Number of trainable parameters of the model at test time.
     extra_parameters
-        What the method adds to them in training.
-    peak_host_gib, peak_gpu_gib
-        The most memory that a stage held.
+        Number of trainable parameters that the method adds during training.
+    peak_host_gib
+        Largest host memory that one stage used, in GiB.
+    peak_gpu_gib
+        Largest GPU memory that one stage used, in GiB; null if no GPU was used.
     energy_kwh
-        Null where no counter was read.
+        Energy of the GPUs over all stages that used one, in kWh; null if one was not measured.
     """
 
     wall_s_marginal: NonNegative
@@ -231,14 +268,18 @@ ArtifactRole = Literal["weights", "curve", "predictions", "metrics", "buffers", 
 
 
 class Artifact(StrictModel):
-    """A file that the store keeps.
+    """A file in the store that belongs to the cell.
 
     Attributes
     ----------
     role
-        What it holds.
-    path, sha256, bytes
-        Where in the store it lies, its digest and its size.
+        Kind of content.
+    path
+        Path of the file, relative to the store.
+    sha256
+        SHA-256 digest of the file.
+    bytes
+        Size of the file, in bytes.
     """
 
     role: ArtifactRole
@@ -248,46 +289,59 @@ class Artifact(StrictModel):
 
 
 class Record(StrictModel):
-    """One cell's evidence: one method on one task, with one model and one seed.
+    """The result of one cell: one method on one task, with one model and one seed.
 
     Attributes
     ----------
-    schema
-        The version of this layout.
+    schema_
+        Name and version of the record format.
     cell
-        A hash of what was asked for.
+        Name of the cell: task, method, model, seed and the first 8 digits of its key.
     created
-        When it was written, UTC, in ISO 8601.
+        Time at which the record was written, in UTC (ISO 8601).
     status
-        ``diverged`` if a loss was not finite, ``skipped`` if something before it failed.
-    reason, log
-        Why there is no number, and what the stage printed, in the store; null if it is ok.
-    method, task
-        What took part, with all parameters.
-    model, protocol, recipe
-        The net, the task's recipe by its name (``custom`` if it was changed), and all its values.
+        ``ok`` if the cell has a result, ``failed`` if a stage failed, ``diverged`` if a
+        loss was not finite, ``skipped`` if a stage that it depends on failed.
+    reason
+        Why the cell has no result; null if the status is ``ok``.
+    log
+        Path of the failed stage's log, relative to the store; null if there is none.
+    method
+        The method, with all its parameters.
+    task
+        The task, with all its parameters.
+    model
+        Name of the model.
+    protocol
+        Name of the task's protocol; ``custom`` if its recipe was changed.
+    recipe
+        Values of all recipe fields, by name.
     tuning
-        How the recipe was chosen; null if it was not.
+        Result of the grid search that chose recipe values; null if nothing was tuned.
     seed
-        Of the weights, the batches and all else that is drawn.
+        Seed of the initial weights, the batches, the augmentations and all other random draws.
     data
-        What was read.
+        The data set that was read.
     stages
-        What was done for it, in order.
+        Stages of the cell and of the cells that it depends on, in order of execution.
     metrics
-        What came of it.
+        Metrics on the test split, at each point of training.
     references
-        Published numbers that it may be held against.
+        Published results to compare with.
     cost
-        What it took; null if it is not ok.
-    hardware, software
-        What trained; null if nothing did.
+        Time, memory, energy and other costs; null if the status is not ``ok``.
+    hardware
+        Machine that ran the training, or the evaluation if nothing was trained; null if the status
+        is not ``ok``.
+    software
+        Software versions used for the training, or for the evaluation if nothing was trained; null
+        if the status is not ``ok``.
     artifacts
-        Files that the store keeps.
+        Files in the store that belong to the cell.
     command
-        What was typed, without places.
+        Words of the command line, without the path of the store.
     rescored
-        The digest of the record whose predictions were scored again; null of others.
+        Digest of the record whose predictions were scored again; null for all other records.
     """
 
     schema_: Literal["mixbench/record@2"] = Field(alias="schema")
@@ -318,14 +372,14 @@ class Record(StrictModel):
     def _consistent(self) -> Self:
         ranked = [m for m in self.metrics if m.primary and m.at == "last"]
         if self.status == "ok" and (len(ranked) != 1 or self.cost is None):
-            raise ValueError("an ok record needs its cost and exactly one primary metric at 'last'")
+            raise ValueError("an 'ok' record needs a cost and exactly one primary metric at 'last'")
         if self.status != "ok" and not self.reason:
-            raise ValueError("a record that is not ok needs a reason")
+            raise ValueError("a record whose status is not 'ok' needs a reason")
         return self
 
     @property
     def primary(self) -> MetricRecord:
-        """The number that leaderboards rank; only ok records have one."""
+        """The primary metric after the last epoch; only records with status ``ok`` have one."""
         return next(m for m in self.metrics if m.primary and m.at == "last")
 
     @property
@@ -335,36 +389,38 @@ class Record(StrictModel):
 
     @property
     def written(self) -> str:
-        """The text of its file: fields that the schema got since then are not in it."""
+        """The text of the record's file; fields that the file does not set are omitted."""
         return self.model_dump_json(by_alias=True, indent=1, exclude_unset=True) + "\n"
 
 
 def parse(text: str, name: str) -> Record:
-    """Return the record that a JSON text holds, one of an older schema with the present names.
+    """Return the record in a JSON text; a record of an older schema is migrated.
 
     Parameters
     ----------
+    text
+        JSON text of the record.
     name
-        What to call the text in an error: its file.
+        Name of the text in error messages: the path of its file.
 
     Raises
     ------
     Damaged
-        If it is not a valid record; the message names the first wrong field.
+        If the text is not a valid record; the message names the first invalid field.
     """
     try:
         return Record.model_validate_json(migrated(text, name))
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the whole"
+        where = ".".join(map(str, first["loc"])) or "top level"
         raise Damaged(f"{name} is not a valid record: {where}: {first['msg']}.") from error
 
 
 def schema_text() -> str:
-    """Return the JSON schema of a record, as leaderboards/record.schema.json holds it."""
+    """Return the text of leaderboards/record.schema.json: the JSON schema of a record."""
     return json.dumps(Record.model_json_schema(by_alias=True), indent=1) + "\n"
 
 
 def to_json(record: Record) -> str:
-    """Return the record's text, as its file holds it."""
+    """Return the text of a record's file."""
     return record.model_dump_json(by_alias=True, indent=1) + "\n"

@@ -1,4 +1,4 @@
-"""The metrics that an evaluation stage leaves for the record of its cell: ``metrics.json``."""
+"""Content of ``metrics.json``: the metrics that an evaluation stage computed for its cell."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ Point = Literal["last", "best_validation", "median_tail"]
 
 @dataclass(frozen=True)
 class ScoreFacts:
-    """A metric's value; see `mixbench.contract.Score`."""
+    """The value of a metric; see `mixbench.contract.Score`."""
 
     value: float
     stderr: float | None = None
@@ -22,20 +22,20 @@ class ScoreFacts:
 
 @dataclass(frozen=True)
 class StageMetrics:
-    """Every metric of an evaluation.
+    """All metrics of an evaluation.
 
     Attributes
     ----------
     n
-        Test items.
+        Number of test items.
     classes
-        The names of the classes, in the order of `ScoreFacts.by_class`.
+        Names of the classes, in the order of `ScoreFacts.by_class`.
     declared
-        What the task declares about its metrics.
+        The metrics that the task declares.
     items
-        The primary metric of every item after the last epoch, where it is their mean.
+        Primary metric of each item after the last epoch, if the metric is the mean over items.
     metrics
-        By the point of training at which they are taken, then by metric.
+        Values by point of training, then by name of the metric.
     """
 
     n: int

@@ -1,4 +1,4 @@
-"""From a settled cell to its record. Reads manifests and metrics; trains and decides nothing."""
+"""Write the record of a finished cell from the manifests and metrics of its stages."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -45,23 +45,27 @@ ROLES: Mapping[str, ArtifactRole] = {
 
 
 def record_path(store: Store, cell: Cell, key: str) -> Path:
-    """Return where a cell's record lies; `key` is its last stage's."""
+    """Return the path of a cell's record; `key` is the key of the cell's last stage."""
     name = f"{cell.model}.{cell.protocol}.s{cell.seed}.{key[:8]}.json"
     return store.records / cell.task.card.name / cell.method.card.name / name
 
 
 @dataclass(frozen=True)
 class SettledCell:
-    """A cell of a plan, all of whose stages have ended.
+    """A cell of a plan whose stages have all ended.
 
     Attributes
     ----------
+    plan
+        Plan that contains the cell.
+    store
+        Store that holds the results of the stages.
     number
-        Its place in the plan.
+        Index of the cell in the plan.
     outcomes
-        How each of its own stages ended, by key; stages that were not wanted are absent.
+        Outcome of each of the cell's own stages, by key; stages that were not needed are absent.
     ran
-        The keys of the stages that were computed for this cell, not reused.
+        Keys of the stages that were computed for this cell, not reused.
     """
 
     plan: Plan
@@ -72,17 +76,17 @@ class SettledCell:
 
     @property
     def cell(self) -> Cell:
-        """The cell."""
+        """The cell itself."""
         return self.plan.cells[self.number]
 
     @property
     def chain(self) -> tuple[str, ...]:
-        """The keys of its own stages, the evaluation last."""
+        """Keys of the cell's own stages, ending with the evaluation."""
         return self.plan.chains[self.number]
 
 
 def write_record(settled: SettledCell, command: Sequence[str]) -> Record:
-    """Write the record of a settled cell, unless a good one exists; return it."""
+    """Write the record of a cell, unless one with status ``ok`` exists; return the record."""
     key = settled.chain[-1]
     path = record_path(settled.store, settled.cell, key)
     if settled.outcomes[key].status == "cached" and path.exists():
@@ -118,9 +122,9 @@ def _record(settled: SettledCell, command: Sequence[str]) -> Record:
     rests_on = [k for k in plan.rests_on(chain[-1]) if store.finished(k)]
     manifests = {key: store.manifest(key) for key in rests_on}
     ran = settled.ran.intersection(rests_on)
-    # Where weights were given, nothing but the evaluation ran.
+    # With given weights there is no training stage, only the evaluation.
     train = manifests[plan.stages[chain[-1]].inputs.get("train", chain[-1])]
-    # Of the candidates of a tuning, the chosen one's files are those of the choice.
+    # The tune stage holds the files of the chosen candidate; skip those of the candidates.
     kept = [k for k in chain if not (cell.grid and plan.stages[k].kind == "train")]
     return Record(
         **facts,
@@ -136,7 +140,7 @@ def _record(settled: SettledCell, command: Sequence[str]) -> Record:
 
 
 def _failure(settled: SettledCell) -> dict[str, Any]:
-    """Return what a record says of a cell without result: what failed, before what it broke."""
+    """Return the fields of a record without a result: the failure, not the stages it skipped."""
     order = ("failed", "diverged", "skipped")
     broken = {k: outcome for k, outcome in settled.outcomes.items() if outcome.status in BROKEN}
     cause = min(broken, key=lambda key: order.index(broken[key].status))
@@ -150,10 +154,10 @@ def _failure(settled: SettledCell) -> dict[str, Any]:
 
 
 def _tuning(cell: Cell, manifest: Manifest) -> Tuning:
-    """Return what was tuned, and to what."""
+    """Return the result of the cell's grid search."""
     result = manifest.training.tuning if manifest.training else None
     if result is None:
-        raise Damaged(f"The manifest of {manifest.key} is damaged: it has no tuning.")
+        raise Damaged(f"The manifest of {manifest.key} is damaged: it has no training.tuning.")
     every = candidates(cell.recipe, cell.grid)
     chosen = every[result.chosen]
     return Tuning(
@@ -179,7 +183,7 @@ def _unit(unit: Unit[Card]) -> UnitRecord:
 
 def _data(cell: Cell, chain: Sequence[str]) -> DataRecord:
     data = data_of(cell.task.card, cell.task.parameters)
-    # Generated data is what its stage made: the stage's key stands for the content.
+    # Generated data has no published digest: the key of its stage identifies the content.
     content = cell.data.digest or chain[0]
     return DataRecord(name=data.name, version=data.version, origin=cell.data.origin, digest=content)
 
@@ -216,7 +220,7 @@ def _metrics(store: Store, key: str) -> Iterator[MetricRecord]:
 
 
 def declaration(metric: Metric | MetricRecord) -> dict[str, Any]:
-    """Return what a task declares of a metric, as records hold it."""
+    """Return the fields of a metric record that the task's declaration determines."""
     names = ("name", "unit", "higher_is_better", "primary", "trivial_baseline", "detail")
     return {name: getattr(metric, name) for name in names}
 
@@ -228,7 +232,7 @@ def _by_class(score: ScoreFacts, content: StageMetrics) -> dict[str, float | Non
 
 
 def _references(cell: Cell) -> Iterator[ReferenceRecord]:
-    """Yield the published numbers for the cell, if it follows the publication on its data."""
+    """Yield the published results for the cell, if it uses their recipe on the official data."""
     references = cell.task.card.declared.references
     wanted = (cell.method.card.name, cell.model, cell.protocol)
     for ref in references:
@@ -246,7 +250,7 @@ def _references(cell: Cell) -> Iterator[ReferenceRecord]:
 
 
 def _cost(manifests: Mapping[str, Manifest], ran: frozenset[str]) -> Cost:
-    """Return the cost of a cell, of all stages that it depends on and of those that ran for it."""
+    """Return the cost of a cell: totals over all stages, marginal costs over those in `ran`."""
     every = [manifest.cost for manifest in manifests.values()]
     own = [manifest.cost for key, manifest in manifests.items() if key in ran]
     sizes = [(c.parameters, c.extra_parameters) for c in every if c.parameters is not None]
@@ -269,7 +273,7 @@ def _cost(manifests: Mapping[str, Manifest], ran: frozenset[str]) -> Cost:
 
 
 def _energy(costs: Iterable[StageCost]) -> float | None:
-    """Return the energy of all stages that used a GPU; None where one of them was not measured."""
+    """Return the energy of all stages that used a GPU; None if one of them was not measured."""
     used = [cost.energy_kwh for cost in costs if cost.gpu_s]
     return None if not used or None in used else sum(filter(None, used))
 

@@ -1,1 +1,1 @@
-"""What the method and task files define, found and read without running them."""
+"""Discovery of method and task files, and reading of their declarations without running them."""

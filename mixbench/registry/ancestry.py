@@ -1,4 +1,4 @@
-"""The classes that a unit's class inherits from, found in the syntax trees of their files."""
+"""Base classes of a method's or task's class, found in the syntax trees of their files."""
 
 import ast
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from mixbench.errors import InvalidUnit
 from mixbench.registry.modules import absolute_name, module_file
 from mixbench.registry.syntax import parse
 
-CONTRACT = "mixbench.contract"  # what its classes declare is common to all units
+CONTRACT = "mixbench.contract"  # its declarations are common to all units
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,8 +19,14 @@ class ClassSource:
 
     Attributes
     ----------
+    node
+        Syntax tree of the class.
+    tree
+        Syntax tree of the whole file.
+    path
+        Path of the file.
     module
-        The dotted name under which Python imports the file.
+        Dotted name under which Python imports the file.
     """
 
     node: ast.ClassDef
@@ -30,15 +36,15 @@ class ClassSource:
 
 
 def ancestry(source: ClassSource) -> tuple[ClassSource, ...]:
-    """Return a class and the classes that it inherits from, in the order of Python's MRO.
+    """Return a class and its base classes, in Python's method resolution order (MRO).
 
-    Left out are the classes of `mixbench.contract`, and bases whose files are not found: these are
-    noticed when the class is loaded, if they declare anything.
+    The result omits the classes of `mixbench.contract` and bases whose files are not found. If a
+    base that is not found declares anything, loading the class raises an error.
 
     Raises
     ------
     InvalidUnit
-        If the bases have no consistent order.
+        If the bases have no consistent method resolution order.
     """
     sources: dict[type, ClassSource] = {}
     stand_in = _stand_in(source, sources, ())
@@ -48,7 +54,7 @@ def ancestry(source: ClassSource) -> tuple[ClassSource, ...]:
 def _stand_in(
     source: ClassSource, sources: dict[type, ClassSource], below: tuple[str, ...]
 ) -> type:
-    """Return an empty class with the bases of a class, of which Python knows the order."""
+    """Return an empty class with the same bases, so that Python computes the MRO."""
     name = f"{source.module}.{source.node.name}"
     known = {f"{one.module}.{one.node.name}": stand_in for stand_in, one in sources.items()}
     if name in known:
@@ -65,7 +71,7 @@ def _stand_in(
 
 
 def _bases(source: ClassSource) -> Iterator[ClassSource]:
-    """Yield the bases of a class that are found."""
+    """Yield the bases of a class whose files are found."""
     for base in source.node.bases:
         if isinstance(base, ast.Name | ast.Attribute):
             first, *rest = ast.unparse(base).split(".")
@@ -81,7 +87,7 @@ def _bases(source: ClassSource) -> Iterator[ClassSource]:
 
 @cache
 def _found(name: str) -> ClassSource | None:
-    """Return a class by its full name, also where a module only passes it on."""
+    """Return a class by its full name, following re-exports; None if it is not found."""
     module, _, name_of_class = name.rpartition(".")
     if not module or f"{module}.".startswith(f"{CONTRACT}."):
         return None
@@ -102,7 +108,7 @@ def _class_in(tree: ast.Module, name: str) -> ast.ClassDef | None:
 
 @cache
 def _imports(path: Path, module: str) -> dict[str, str]:
-    """Return the full names of what a file imports, by the names that it gives them."""
+    """Return a mapping from the local name of each import in a file to its full name."""
     names = {}
     for node in parse(path).body:
         if isinstance(node, ast.Import):

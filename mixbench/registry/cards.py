@@ -1,8 +1,8 @@
-"""What a method or task file declares, read without running it.
+"""Cards: the declarations of method and task files, read without running the files.
 
-Importing a method costs seconds, because it brings torch. What listing, planning and reporting
-need to know is written in the file as literals and as calls of `mixbench.declare`, so it is read
-from the syntax tree, and from those of the classes that the unit inherits from.
+Importing a method takes seconds, because it imports torch. Listing, planning and reporting need
+only declarations, which a file makes with literals and calls of `mixbench.declare`. This module
+reads them from the syntax trees of the file and of the base classes. A unit is a method or a task.
 """
 
 import ast
@@ -27,7 +27,7 @@ from mixbench.registry.syntax import Evaluator, parse
 
 Source = Literal["builtin", "file", "package"]
 Values = Mapping[str, ParameterValue]
-Attributes = Mapping[str, object]  # of a class, by name
+Attributes = Mapping[str, object]  # class attributes by name
 
 REQUIRED: Mapping[Kind, tuple[str, ...]] = {
     "method": ("version",),
@@ -38,7 +38,7 @@ CHECKED = ConfigDict(extra="ignore")
 
 @checked_dataclass(frozen=True, config=CHECKED, kw_only=True)
 class Declaration:
-    """What methods and tasks both declare: the class's plain attributes; see their contracts."""
+    """The class attributes that methods and tasks both declare; see `mixbench.contract`."""
 
     version: Annotated[int, Ge(1)]
     needs: Mapping[str, Need] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class Declaration:
 
 @checked_dataclass(frozen=True, config=CHECKED, kw_only=True)
 class MethodDeclaration(Declaration):
-    """What a method's class declares; see `mixbench.contract.Method`."""
+    """The class attributes that a method declares; see `mixbench.contract.Method`."""
 
     sites: tuple[str, ...] = ("input",)
     exempt: Mapping[str, str] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class MethodDeclaration(Declaration):
 
 @checked_dataclass(frozen=True, config=CHECKED, kw_only=True)
 class TaskDeclaration(Declaration):
-    """What a task's class declares; see `mixbench.contract.Task`."""
+    """The class attributes that a task declares; see `mixbench.contract.Task`."""
 
     data: Data
     metrics: tuple[Metric, ...]
@@ -72,16 +72,21 @@ class TaskDeclaration(Declaration):
 
 @dataclass(frozen=True)
 class Parameter:
-    """One argument of a unit's ``__init__``: typed and defaulted, so that it can be set by name.
+    """An argument of a unit's ``__init__``, with a type and a default, so that users can set it.
 
     Attributes
     ----------
+    name
+        Name of the argument.
     annotation
-        The type as the file has it.
+        Annotation as it is written in the file.
     type
-        The type itself: one of `mixbench.declare`, a builtin one or a ``Literal``.
+        Type that the annotation names: a type of `mixbench.declare`, a builtin type or a
+        ``Literal``.
+    default
+        Default value.
     description
-        What the class's docstring says about it.
+        Description of the parameter in the class's docstring.
     """
 
     name: str
@@ -92,28 +97,41 @@ class Parameter:
 
     @property
     def plain_type(self) -> str:
-        """The type in words: "integer >= 1"."""
+        """Readable description of the type, for instance "integer >= 1"."""
         return plain_type(self.type)
 
 
 @dataclass(frozen=True, eq=False)
 class Card:
-    """What a method or task file says about its unit.
+    """The declarations of a method or task file.
 
     Attributes
     ----------
+    name
+        Name of the method or task, which is the name of its file.
+    path
+        Absolute path of the file.
+    source
+        Origin of the file: part of mixbench, a file that the user named, or an installed package.
+    class_name
+        Name of the class that the file defines.
+    summary
+        First paragraph of the file's docstring.
     header
-        The fields of the docstring's head by name: Paper, Source, Differs, Data, ...
+        Fields of the docstring's header by name: Paper, Source, Differs, Data, ...
+    parameters
+        Arguments of the class's ``__init__``.
     declared
-        The plain attributes of the class, inherited ones included.
+        Validated class attributes, including inherited ones.
     attributes
-        The same, as they are written, with those that only the unit itself uses.
+        Class attributes before validation, including those that only the unit itself uses.
     defines
-        Names of the methods that the class defines or inherits, except from the contract.
+        Names of the Python methods that the class defines or inherits, except from
+        `mixbench.contract`.
     module
-        The name under which Python imports the file.
+        Dotted name under which Python imports the file.
     distribution
-        The installed package that brings it, with its version.
+        Name and version of the installed package that contains the file; None if there is none.
     """
 
     name: str
@@ -131,30 +149,30 @@ class Card:
 
     @property
     def kind(self) -> Kind:
-        """What the file defines."""
+        """Kind of the unit: "method" or "task"."""
         return "task" if isinstance(self, TaskCard) else "method"
 
     @cached_property
     def defaults(self) -> dict[str, ParameterValue]:
-        """The value of every parameter that nobody set."""
+        """Default value of each parameter, by name."""
         return {parameter.name: parameter.default for parameter in self.parameters}
 
     @property
     def version(self) -> int:
-        """The author's version: raised by every change that changes results."""
+        """Version that the author raises with every change that changes results."""
         return self.declared.version
 
 
 @dataclass(frozen=True, eq=False)
 class MethodCard(Card):
-    """What a method's file says about it."""
+    """The card of a method."""
 
     declared: MethodDeclaration
 
 
 @dataclass(frozen=True, eq=False)
 class TaskCard(Card):
-    """What a task's file says about it."""
+    """The card of a task."""
 
     declared: TaskDeclaration
 
@@ -169,26 +187,33 @@ def read_card(
     evaluated: Callable[[str], Attributes] = lambda _: {},
     module: str = "",
 ) -> Card:
-    """Read what the file at `path` declares.
+    """Read the declarations of the file at `path`.
 
     Parameters
     ----------
+    path
+        Path of the method or task file.
+    kind
+        Kind of unit that the file must define: "method" or "task".
+    source
+        Origin of the file: "builtin", "file" or "package".
     evaluated
-        Returns the attributes of a task by its name: an evaluation takes over some of those of the
-        task whose models it evaluates.
+        Function that returns the attributes of a task by its name; an evaluation inherits some of
+        the attributes of its base task.
     module
-        The name under which Python imports the file, where its source does not determine it.
+        Dotted name under which Python imports the file; empty to derive it from `source`.
 
     Raises
     ------
     InvalidUnit
-        If the file is unreadable, not Python, or lacks what a unit must declare.
+        If the file cannot be read, is not valid Python, or lacks a required declaration.
     """
     name = path.parent.name if path.name == "__init__.py" else path.stem
     tree = parse(path)
     if not re.fullmatch(r"[a-z_][a-z0-9_]*", name):
         raise InvalidUnit(
-            f"The {kind} file {path} must be named in small letters, digits and underscores."
+            f"The name of the {kind} file {path} must consist of lowercase letters, digits and "
+            "underscores. Rename the file."
         )
     unit = _unit_class(tree, name, path)
     module = module or f"mixbench.{f'{kind}s' if source == 'builtin' else 'plugins'}.{name}"
@@ -225,16 +250,16 @@ def read_card(
 
 
 def is_task_file(path: Path) -> bool:
-    """Tell whether a file's docstring has a field Data, as a task's has and a method's has not."""
+    """Return whether a file's docstring has a field Data, which only tasks have."""
     try:
         tree = parse(path)
     except InvalidUnit:
-        return False  # reading it as a unit will say what is wrong
+        return False  # read_card raises the error
     return "Data" in _header(ast.get_docstring(tree) or "")
 
 
 def _first_of(error: ValidationError) -> str:
-    """Return what is wrong with a declaration, in one sentence."""
+    """Return the first validation error of a declaration, as one sentence."""
     first = error.errors()[0]
     where = ".".join(map(str, first["loc"]))
     must = first["msg"].replace("Input should be", "must be")
@@ -242,7 +267,7 @@ def _first_of(error: ValidationError) -> str:
 
 
 def _unit_class(tree: ast.Module, name: str, path: Path) -> ast.ClassDef:
-    """Return the only public class, or among several the one that the file is named after."""
+    """Return the only public class, or, if there are several, the one named like the file."""
     classes = [n for n in tree.body if isinstance(n, ast.ClassDef) and n.name[0] != "_"]
     named = [node for node in classes if node.name.lower() == name.replace("_", "")]
     chosen = named or classes
@@ -256,7 +281,7 @@ def _unit_class(tree: ast.Module, name: str, path: Path) -> ast.ClassDef:
 
 
 def _header(docstring: str) -> dict[str, str]:
-    """Return the fields of a docstring's head: a capitalised word, two spaces, its text."""
+    """Return the fields of a docstring's header: a capitalised word, two spaces and a text."""
     fields: dict[str, str] = {}
     last = ""
     for line in docstring.splitlines():
@@ -271,7 +296,7 @@ def _header(docstring: str) -> dict[str, str]:
 
 
 def _attributes(source: ClassSource) -> dict[str, object]:
-    """Return the values of a class's public plain attributes."""
+    """Return the values of a class's public attributes."""
     evaluator = Evaluator(source.path)
     for node in source.node.body:
         if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
@@ -283,13 +308,13 @@ def _attributes(source: ClassSource) -> dict[str, object]:
 
 
 def _methods(classes: Sequence[ClassSource]) -> Iterator[str]:
-    """Yield the names of the methods that classes define."""
+    """Yield the names of the Python methods that the classes define."""
     for source in classes:
         yield from (node.name for node in source.node.body if isinstance(node, ast.FunctionDef))
 
 
 def _parameters(classes: Sequence[ClassSource]) -> Iterator[Parameter]:
-    """Yield every argument of the ``__init__`` that Python would call."""
+    """Yield each argument of the ``__init__`` that Python would call."""
     described: dict[str, str] = {}
     for source in reversed(classes):
         described |= described_parameters(ast.get_docstring(source.node) or "")
@@ -323,7 +348,7 @@ def _arguments(
 
 
 def described_parameters(docstring: str) -> dict[str, str]:
-    """Return what the section Parameters of a numpy docstring says about each, in one line."""
+    """Return the description of each parameter in a numpy docstring, joined into one line."""
     _, _, section = docstring.partition("Parameters\n----------\n")
     section = re.split(r"\n\n[A-Z]\w+\n-+\n", section)[0]
     found: dict[str, str] = {}

@@ -1,8 +1,8 @@
-"""A digest of the code that decides a stage's result.
+"""Digests of the code that determines the result of a stage.
 
-The digest covers a module and all first-party modules that it imports, each with comments and
-docstrings stripped, so that a reworded comment reruns nothing and a changed helper reruns all
-that rests on it.
+The digests cover a module and all first-party modules that it imports, directly or indirectly.
+Comments and docstrings are removed first: a change of a comment reruns nothing, and a change of a
+helper function reruns every stage that depends on it.
 """
 
 import ast
@@ -15,7 +15,7 @@ from mixbench.registry.cards import Card
 from mixbench.registry.modules import absolute_name, module_file
 
 FIRST_PARTY = "mixbench"
-# They may stop a stage, but cannot change what it returns.
+# These modules can make a stage fail but cannot change its result.
 NOT_DECIDING = frozenset({"mixbench", "mixbench.datasets.archives", "mixbench.errors"})
 
 
@@ -42,21 +42,21 @@ def _is_docstring(node: ast.AST) -> bool:
 def fingerprint(
     modules: tuple[str, ...], units: tuple[Card, ...] = (), alone: tuple[str, ...] = ()
 ) -> dict[str, str]:
-    """Return the digest of every first-party module behind the given modules and units.
+    """Return the digest of every first-party module that the given modules and units depend on.
 
     Parameters
     ----------
     modules
         Dotted names of core modules.
-    alone
-        Core modules that count without what they import.
     units
-        Cards of the methods and tasks that take part, built in or files.
+        Cards of the methods and tasks that the stage uses.
+    alone
+        Dotted names of core modules whose imports are not followed.
 
     Returns
     -------
     digests
-        By module name, sorted.
+        Digests by module name, sorted by name.
     """
     found: dict[str, Path] = {}
     for module in modules:
@@ -68,13 +68,13 @@ def fingerprint(
 
 
 def combine(digests: Mapping[str, str]) -> str:
-    """Return one digest for a whole fingerprint."""
+    """Combine the digests of a fingerprint into one digest."""
     text = "".join(f"{name}={value};" for name, value in sorted(digests.items()))
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def _collect(module: str, path: Path | None, found: dict[str, Path]) -> None:
-    """Add the module and, recursively, what it imports."""
+    """Add a module and, recursively, the first-party modules that it imports."""
     if path is None or module in found or module in NOT_DECIDING:
         return
     found[module] = path
@@ -84,7 +84,7 @@ def _collect(module: str, path: Path | None, found: dict[str, Path]) -> None:
 
 @cache
 def _imports(module: str, path: Path) -> frozenset[str]:
-    """Return every first-party name that a file imports, submodule or not."""
+    """Return every first-party name that a file imports, whether or not it is a module."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     return frozenset(
         name

@@ -1,4 +1,4 @@
-"""Where modules lie, found without importing any of them: an import may bring torch."""
+"""Location of the files of modules, without importing them, because an import may load torch."""
 
 import importlib
 import importlib.util
@@ -14,13 +14,13 @@ FOLDERS: dict[Kind, Path] = {
     "method": Path(importlib.import_module("mixbench.methods").__path__[0]),
     "task": Path(importlib.import_module("mixbench.tasks").__path__[0]),
 }
-# Bases in these packages declare nothing.
+# Base classes in these packages contain no mixbench declarations.
 _OPAQUE = frozenset({"torch", *sys.stdlib_module_names})
 
 
 @cache
 def module_file(module: str) -> Path | None:
-    """Return the file of a module; None if there is no such module, or it is of no interest."""
+    """Return the file of a module; None if the module does not exist or is not searched."""
     top, *rest = module.split(".")
     if top in _OPAQUE:
         return None
@@ -38,10 +38,10 @@ def module_file(module: str) -> Path | None:
 
 @cache
 def _folder(package: str) -> Path:
-    """Return the folder of a top-level package, or its file without the ending; empty if none."""
+    """Return a top-level package's folder, or a module's path without suffix; empty if none."""
     if package == mixbench.__name__:
         return Path(mixbench.__file__).parent
-    spec = importlib.util.find_spec(package)  # of a package's top alone, which imports nothing
+    spec = importlib.util.find_spec(package)  # does not import a top-level package
     if spec is None:
         return Path()
     places = spec.submodule_search_locations
@@ -53,10 +53,14 @@ def absolute_name(module: str, level: int, file: Path, own: str) -> str:
 
     Parameters
     ----------
+    module
+        Name in the import statement, without leading dots.
     level
-        The number of leading dots.
-    file, own
-        The importing module's file and name.
+        Number of leading dots in the import statement.
+    file
+        File of the importing module.
+    own
+        Full name of the importing module.
     """
     if not level:
         return module

@@ -1,4 +1,4 @@
-"""From ``--set NAME.PARAM=VALUE`` to checked values. Knows no unit by name."""
+"""Parsing and validation of parameters given by ``--set NAME.PARAM=VALUE``."""
 
 import dataclasses
 import re
@@ -17,7 +17,17 @@ FRACTION = re.compile(r"(\d+\.?\d*)/(\d+\.?\d*)")
 
 
 class Setting(NamedTuple):
-    """One ``--set``: the unit's name, the parameter's name and the text of its value."""
+    """A parsed ``--set`` option.
+
+    Attributes
+    ----------
+    unit
+        Name of the method or task.
+    parameter
+        Name of the parameter.
+    text
+        Text of the value, not yet converted.
+    """
 
     unit: str
     parameter: str
@@ -25,12 +35,12 @@ class Setting(NamedTuple):
 
 
 def read_settings(texts: Sequence[str]) -> list[Setting]:
-    """Split every ``NAME.PARAM=VALUE``.
+    """Split each ``NAME.PARAM=VALUE`` into its parts.
 
     Raises
     ------
     UsageError
-        If a text has another form.
+        If a text does not have this form.
     """
     settings = []
     for text in texts:
@@ -38,28 +48,28 @@ def read_settings(texts: Sequence[str]) -> list[Setting]:
         unit, dot, parameter = left.strip().rpartition(".")
         if not (equals and dot and unit and parameter):
             raise UsageError(
-                f"--set must be NAME.PARAM=VALUE, as in mixup.alpha=0.4 (got {text!r})."
+                f"--set must be NAME.PARAM=VALUE, for instance mixup.alpha=0.4 (got {text!r})."
             )
         settings.append(Setting(unit, parameter, value.strip()))
     return settings
 
 
 def given_to(card: Card, settings: Sequence[Setting]) -> dict[str, str]:
-    """Return the texts that the settings give to one unit, by parameter."""
+    """Return the settings of one unit, as a mapping from parameter to text."""
     return {setting.parameter: setting.text for setting in settings if setting.unit == card.name}
 
 
 def parameters_of(
     card: Card, base: Mapping[str, ParameterValue], given: Mapping[str, str]
 ) -> dict[str, ParameterValue]:
-    """Return the value of every parameter of the unit: as in `base`, but the given ones, checked.
+    """Return the values of a unit's parameters: `base`, overridden by the validated `given`.
 
     Raises
     ------
     UnknownName
-        If the unit has no such parameter.
+        If the unit does not have a given parameter.
     BadParameter
-        If a value does not fit its type or range.
+        If a value does not have the parameter's type or is out of range.
     """
     types = {parameter.name: parameter.type for parameter in card.parameters}
     return {**base, **_checked(card.name, given, types)}
@@ -68,14 +78,14 @@ def parameters_of(
 def task_settings(
     card: Card, base: Mapping[str, ParameterValue], recipe: Recipe, given: Mapping[str, str]
 ) -> tuple[dict[str, ParameterValue], Recipe]:
-    """Return a task's parameters and its recipe, both with the given values.
+    """Return a task's parameters and its recipe, both overridden by the given values.
 
     Raises
     ------
     UnknownName
-        If neither has such a parameter.
+        If neither the task nor the recipe has a given parameter.
     BadParameter
-        If a value does not fit its type or range.
+        If a value does not have the parameter's type or is out of range.
     """
     own = {parameter.name: parameter.type for parameter in card.parameters}
     checked = _checked(card.name, given, RECIPE_TYPES | own)
@@ -85,20 +95,20 @@ def task_settings(
 
 
 def recipe_value(unit: str, name: str, text: str) -> Any:
-    """Return a text as a value of a task's recipe.
+    """Convert a text to the value of a field of a task's recipe.
 
     Raises
     ------
     UnknownName
-        If a recipe has no such value.
+        If a recipe does not have the field.
     BadParameter
-        If it does not fit its type or range.
+        If the value does not have the field's type or is out of range.
     """
     return _checked(unit, {name: text}, RECIPE_TYPES)[name]
 
 
 def _parsed(kind: Any, text: str) -> Any:
-    """Return a text as a value of a type; of a tuple, the parts between commas."""
+    """Convert a text to a value of a type; the items of a tuple are separated by commas."""
     adapter = TypeAdapter(kind)
     plain = get_args(kind)[0] if get_origin(kind) is Annotated else kind
     if get_origin(plain) is tuple:
@@ -108,13 +118,13 @@ def _parsed(kind: Any, text: str) -> Any:
 
 
 def _decimal(text: str) -> str:
-    """Return a fraction like 8/255 as a decimal number, and any other text as it is."""
+    """Convert a fraction such as 8/255 to a decimal number; return any other text unchanged."""
     found = FRACTION.fullmatch(text)
     return repr(float(found[1]) / float(found[2])) if found and float(found[2]) else text
 
 
 def _must(error: ValidationError) -> str:
-    """Say what a value must be: of a tuple, what its parts must be, or that there must be one."""
+    """Return what a value, or each item of a tuple, must be, for an error message."""
     details = error.errors()
     wrong = [d["msg"] for d in details if d["type"] != "too_short"] or ["must have a value"]
     return "; ".join(wrong).replace("Input should be", "must be")

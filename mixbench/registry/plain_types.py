@@ -1,20 +1,20 @@
-"""Types of parameters in words, as `mixbench info` and the documentation show them."""
+"""Readable descriptions of parameter types, for `mixbench info` and the documentation."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
 
-WORDS = {bool: "true or false", int: "integer", float: "number", str: "text"}
-PLURALS = {int: "integers", float: "numbers", str: "texts"}
-MARKS = {  # of texts that stand for something else
+WORDS = {bool: "true or false", int: "integer", float: "number", str: "string"}
+PLURALS = {int: "integers", float: "numbers", str: "strings"}
+MARKS = {  # annotations of strings with a special meaning
     "file": "path of a file",
     "weights": "one of random, published, timm, timm:TAG, pretrained, synthetic, or a file",
 }
 
 
 def plain_type(kind: Any) -> str:
-    """Return a type in words: "integer >= 1", "one of bernoulli, beta"."""
+    """Return a readable description of a type: "integer >= 1", "one of bernoulli, beta"."""
     if get_origin(kind) is Literal:
         return f"one of {', '.join(map(str, get_args(kind)))}"
     base, *constraints = get_args(kind) if get_origin(kind) is Annotated else (kind,)
@@ -29,7 +29,7 @@ def plain_type(kind: Any) -> str:
 
 
 def _range(constraints: list[Any]) -> str:
-    """Return bounds in signs; an infinite one is none."""
+    """Return the bounds as comparisons, for instance " >= 0 and <= 1"; omit infinite bounds."""
     signs = [*_signs(constraints)]
     return f" {' and '.join(signs)}" if signs else ""
 

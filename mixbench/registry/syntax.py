@@ -1,9 +1,9 @@
-"""Evaluate declarations from the syntax tree of a file, without running any of its code.
+"""Evaluation of declarations from the syntax tree of a file, without running its code.
 
-A declaration is made of constants, tuples, lists, sets and dicts of them, names that
-`mixbench.declare` offers and calls of them, names that the class has declared above, and unary
-minus. Nothing else is evaluated: no operators, attributes, indices or comprehensions, so reading a
-file can neither run its code nor take long.
+A declaration may contain constants; tuples, lists, sets and dicts; names from `mixbench.declare`
+and calls of them; names that the class declares above; and unary minus. Other operators,
+attributes, indices and comprehensions are rejected, so reading a file cannot run its code and is
+always fast.
 """
 
 import ast
@@ -27,7 +27,7 @@ def parse(path: Path) -> ast.Module:
     Raises
     ------
     InvalidUnit
-        If it cannot be read, or is not Python.
+        If the file cannot be read or is not valid Python.
     """
     try:
         return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
@@ -40,17 +40,17 @@ def parse(path: Path) -> ast.Module:
 
 
 class Evaluator:
-    """Evaluates the declarations of one class.
+    """Evaluator of the declarations of one class.
 
     Parameters
     ----------
     path
-        The class's file, for errors.
+        Path of the class's file, for error messages.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.declared: dict[str, Any] = {}  # what the class has declared so far
+        self.declared: dict[str, Any] = {}  # declarations evaluated so far
 
     def value(self, node: ast.expr) -> Any:
         """Return the value of an expression.
@@ -58,13 +58,13 @@ class Evaluator:
         Raises
         ------
         InvalidUnit
-            If it is made of anything but constants and names of `mixbench.declare`.
+            If it contains anything that a declaration may not contain.
         """
         try:
             return self._value(node)
         except RecursionError:
             self._refuse(node, "it is nested too deeply")
-        except TypeError as error:  # a key that cannot be hashed, or a star before a number
+        except TypeError as error:  # an unhashable key, or a star before a number
             self._refuse(node, str(error))
 
     def type(self, node: ast.expr) -> Any:
@@ -73,7 +73,8 @@ class Evaluator:
         Raises
         ------
         InvalidUnit
-            If it is neither a type of `mixbench.declare`, nor a builtin one, nor a ``Literal``.
+            If it is not a type of `mixbench.declare`, ``bool``, ``int``, ``float``, ``str`` or a
+            ``Literal``.
         """
         match node:
             case ast.Name(id=name) if name in TYPES:
@@ -101,11 +102,11 @@ class Evaluator:
                 return -number
             case ast.Call(func=ast.Name(id=name)) if name in NAMES:
                 return self._call(node, NAMES[name])
-        return self._refuse(node, f"{ast.unparse(node)[:60]} is neither")
+        return self._refuse(node, f"{ast.unparse(node)[:60]} is not allowed")
 
     def _named(self, node: ast.expr, name: str) -> Any:
         known = {**NAMES, **self.declared}
-        return known[name] if name in known else self._refuse(node, f"{name} is not known")
+        return known[name] if name in known else self._refuse(node, f"{name} is not defined")
 
     def _items(self, nodes: list[ast.expr]) -> list[Any]:
         items: list[Any] = []
@@ -126,7 +127,7 @@ class Evaluator:
         named: dict[str, Any] = {}
         for keyword in node.keywords:
             if keyword.arg is None:
-                self._refuse(node, "a call takes no **")
+                self._refuse(node, "a call must not use **")
             named[keyword.arg] = self._value(keyword.value)
         try:
             return function(*self._items(node.args), **named)
@@ -135,6 +136,6 @@ class Evaluator:
 
     def _refuse(self, node: ast.expr, why: str) -> NoReturn:
         raise InvalidUnit(
-            f"{self._path}, line {node.lineno}: a declaration must be made of literals and of what "
-            f"mixbench.declare offers, so that it can be read without running the file ({why})."
+            f"{self._path}, line {node.lineno}: a declaration must be made of literals and names "
+            f"of mixbench.declare, so that it can be read without running the file ({why})."
         )

@@ -1,4 +1,4 @@
-"""The names of timm's models, without importing timm, which brings torch."""
+"""The names of timm's models, read without importing timm, which would import torch."""
 
 import importlib.util
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @cache
 def timm_models() -> frozenset[str]:
-    """Return every name that timm's model files register."""
+    """Return the names of all models that timm registers; empty if timm is not installed."""
     spec = importlib.util.find_spec("timm")
     if spec is None or spec.origin is None:
         return frozenset()

@@ -1,6 +1,7 @@
-"""Find what the folders define: one file is one name. Nothing registers itself.
+"""Lookup of methods and tasks by name; the name of a file is the name of its unit.
 
-Files are read here, and imported by `mixbench.contract.loading` alone.
+A unit is a method or a task. Units need no registration. This module reads their files; only
+`mixbench.contract.loading` imports them.
 """
 
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from mixbench.registry.modules import FOLDERS, Kind, module_file
 
 
 def paths(kind: Kind) -> dict[str, Path]:
-    """Return the file of every built-in unit by its name, sorted by name."""
+    """Return the files of all built-in units, by name and sorted by name."""
     folder = FOLDERS[kind]
     files = {path.stem: path for path in folder.glob("[!_]*.py")}
     files |= {path.parent.name: path for path in folder.glob("[!_]*/__init__.py")}
@@ -24,13 +25,13 @@ def paths(kind: Kind) -> dict[str, Path]:
 
 
 def available(kind: Kind) -> list[str]:
-    """Return the names of all units: built-in ones, and those of installed packages."""
+    """Return the names of all units, both built in and from installed packages."""
     return sorted(paths(kind).keys() | packaged(kind).keys())
 
 
 @cache
 def packaged(kind: Kind) -> Mapping[str, tuple[EntryPoint, ...]]:
-    """Return what installed packages offer, by name, from their metadata: nothing is imported."""
+    """Return the entry points of units in installed packages, by name, without importing them."""
     found: dict[str, tuple[EntryPoint, ...]] = {}
     for entry in entry_points(group=f"mixbench.{kind}s"):
         found[entry.name] = (*found.get(entry.name, ()), entry)
@@ -50,14 +51,14 @@ def find(kind: Kind, name: str) -> Card: ...
 
 
 def find(kind: Kind, name: str) -> Card:
-    """Return the card of a unit by its name, or of the file if `name` is a path to one.
+    """Return the card of a unit, given its name or the path of its file.
 
     Raises
     ------
     UnknownName
-        If nothing defines the unit.
+        If no unit has this name.
     InvalidUnit
-        If it is defined twice, or its file is none.
+        If several units have this name, or if the file does not define a valid unit.
     """
     if _is_path(name):
         return _card(Path(name), kind, "file")
@@ -75,7 +76,7 @@ def find(kind: Kind, name: str) -> Card:
 
 
 def kind_of(name: str) -> Kind:
-    """Return what a name or a path is of: a task if one is called so, else a method."""
+    """Return the kind of a unit, given its name or path: "task" if a task has it, else "method"."""
     is_task = is_task_file(Path(name)) if _is_path(name) else name in available("task")
     return "task" if is_task else "method"
 
@@ -86,12 +87,12 @@ def _is_path(name: str) -> bool:
 
 @cache
 def _packaged_card(kind: Kind, entry: EntryPoint) -> Card:
-    """Return what the file says that a package's entry point names.
+    """Return the card of the file that a package's entry point names.
 
     Raises
     ------
     InvalidUnit
-        If there is no such file, or it has another name.
+        If the file does not exist, or if its name differs from the name of the entry point.
     """
     path = module_file(entry.module)
     if path is None or entry.name != entry.module.rpartition(".")[2]:
@@ -109,5 +110,5 @@ def _distribution(entry: EntryPoint) -> str:
 
 @cache
 def _card(path: Path, kind: Kind, source: Source, module: str = "") -> Card:
-    """Return what a file says; of an evaluation, also what the task says that it evaluates."""
+    """Return the card of a file; an evaluation inherits attributes of its base task."""
     return read_card(path, kind, source, lambda name: find("task", name).attributes, module)

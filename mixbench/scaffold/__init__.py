@@ -1,1 +1,1 @@
-"""The beginnings of methods that `mixbench new` writes."""
+"""Templates of the methods and tasks that `mixbench new` creates."""

@@ -1,4 +1,4 @@
-"""Fill in the templates of a new method or task."""
+"""Render the templates of a new method or task."""
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -14,12 +14,12 @@ PACKAGE = {
 
 
 def unit_file(kind: Kind, name: str) -> str:
-    """Return the file of a method or a task."""
+    """Return the source code of a new method or task."""
     return _filled(f"{kind}.py.j2", kind, name)
 
 
 def package_files(kind: Kind, name: str) -> dict[str, str]:
-    """Return the files of a package with one method or task, by their paths."""
+    """Return the texts of the files of a package with one method or task, by path."""
     top = f"mixbench-{name}"
     files = {
         f"{top}/{path}": _filled(f"package/{source}", kind, name)
@@ -37,7 +37,7 @@ def _filled(template: str, kind: Kind, name: str) -> str:
         undefined=StrictUndefined,
         keep_trailing_newline=True,
         trim_blocks=True,
-        autoescape=False,  # Python and TOML, not pages
+        autoescape=False,  # the templates are Python and TOML, not HTML
         variable_start_string="<<",
         variable_end_string=">>",
         block_start_string="<%",

@@ -1,1 +1,1 @@
-"""Search over class pairs and masks: which compositions a trained model finds hardest."""
+"""Search for the class pairs and masks whose compositions a trained model finds hardest."""

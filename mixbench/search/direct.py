@@ -1,9 +1,9 @@
-"""Solve instead of evolve: the worst mask of every pair, then the N worst pairs.
+"""Direct search: find the worst mask of every pair, then take the N worst pairs.
 
-The fitness is a mean of scores that do not depend on each other, so its optimum is known item by
-item. Within a pair, scores are smooth in the mask: a ridge regression on the mask's bits and the
-products of neighbouring ones, fitted to random masks, says which masks to score next; the best is
-then improved bit by bit.
+The fitness is a mean of scores that do not depend on each other, so each item can be optimised
+separately. Within a pair, scores are smooth in the mask: a ridge regression on the mask's bits and
+on the products of neighbouring bits is fitted to random masks and predicts which masks to score
+next. The best mask is then improved by flipping single bits.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from mixbench.search.result import SearchResult
 from mixbench.search.space import Ids, Masks, Space
 
 Score = Callable[[Ids, Masks], NDArray[np.float64]]
-RANDOM, PREDICTED, ROUNDS, POLISH = 256, 128, 2, 4  # masks per pair; at most 600 with the polish
+RANDOM, PREDICTED, ROUNDS, POLISH = 256, 128, 2, 4  # per pair; at most 600 masks in total
 CANDIDATES = 1 << 16  # masks that the regression chooses from
 RIDGE = 0.01
 
@@ -29,17 +29,26 @@ def solve(
     maximise: bool,
     report: Callable[[int, int, dict[str, float]], None],
 ) -> SearchResult:
-    """Return the best pairs with the best masks that were found for them.
+    """Return the best pairs, each with the best mask found for it.
 
     Parameters
     ----------
+    space
+        The pairs and masks to choose from.
+    score
+        Function that scores (pair, mask) items.
+    seed
+        Seed of the candidate masks.
+    maximise
+        Whether larger scores are better.
     report
-        Told after every pair: how many are done, of how many, and the best score.
+        Function called after every pair with the number of finished pairs, the number of all pairs
+        and the best score of this pair.
     """
     ids = np.concatenate([space.cross(np.arange(space.num_cross)), space.same])
     source, flips = space.ordered(ids, np.zeros(len(ids), space.dtype))
     sign = -1.0 if maximise else 1.0
-    # (j, i) under a mask is (i, j) under its complement: one of the two is solved.
+    # (j, i) under a mask is (i, j) under its complement, so only one is solved.
     solved = np.flatnonzero(source == ids)
     masks, lowest = lowest_masks(
         space,
@@ -63,9 +72,9 @@ def lowest_masks(
     ids: Ids,
     report: Callable[[int, float], None] = lambda _done, _score: None,
 ) -> tuple[Masks, NDArray[np.float64]]:
-    """Return the mask with the lowest score that was found for every pair, and the scores."""
+    """Return, for every pair, the mask with the lowest score found, and its score."""
     features, masks = _candidates(space, seed)
-    single = space.pack(np.eye(space.num_bits, dtype=bool))  # masks of one cell each
+    single = space.pack(np.eye(space.num_bits, dtype=bool))  # masks with a single cell set
     best, scores = np.zeros(len(ids), space.dtype), np.zeros(len(ids))
     for number, pair in enumerate(ids):
         lowest = _Lowest(space, pair, score)
@@ -80,7 +89,7 @@ def lowest_masks(
 
 
 class _Lowest:
-    """The lowest score of a pair so far, and all masks that were tried."""
+    """All masks tried for a pair, with their scores."""
 
     def __init__(self, space: Space, pair: np.int32, score: Score) -> None:
         self._pair, self._score = pair, score
@@ -105,7 +114,7 @@ class _Lowest:
         self._scores = np.concatenate([self._scores, self._score(ids, new)])
 
     def predicted(self, features: NDArray[np.float32], masks: Masks) -> Masks:
-        """Return the untried masks that a ridge regression on the tried ones finds lowest."""
+        """Return the untried masks with the lowest scores predicted by a ridge regression."""
         known = np.isin(masks, self._tried, assume_unique=True)
         order = np.searchsorted(masks, self._tried)
         rows = features[order].astype(np.float64)
@@ -117,7 +126,7 @@ class _Lowest:
 
 
 def _candidates(space: Space, seed: int) -> tuple[NDArray[np.float32], Masks]:
-    """Return masks to choose from, all of them if they are few, with their features."""
+    """Return candidate masks (all masks if there are few) and their features."""
     if space.full < CANDIDATES:
         masks: Masks = np.arange(space.full + 1).astype(space.dtype)
     else:

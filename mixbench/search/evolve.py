@@ -1,4 +1,4 @@
-"""Run the genetic search to its end, from wherever an earlier process left it."""
+"""Run the genetic search to its end, resuming from the saved state of an earlier process."""
 
 import io
 import json
@@ -28,10 +28,19 @@ def evolve(
 
     Parameters
     ----------
+    space
+        The pairs and masks to choose from.
+    settings
+        Settings of the genetic search.
+    scorer
+        Scores (pair, mask) items and keeps their scores.
+    seed
+        Seed of all random draws of the search.
     scratch
-        Where the search leaves its state every few seconds, and looks for one to continue.
+        Folder in which the search saves its state every few seconds, and from which it resumes.
     report
-        Told after every generation: how many are done, of how many, and how good it is.
+        Function called after every generation with the number of finished generations, the number
+        of all generations and the scores to show.
     """
     search = Genetic(seed, space, settings, scorer)
     if not _restore(search, scorer, scratch / STATE):
@@ -47,7 +56,7 @@ def evolve(
             saved = monotonic()
         try:
             report(search.generation, settings.generations, numbers)
-        except BaseException:  # told to stop: nothing of what is done is to be lost
+        except BaseException:  # a stop request: save the finished generations
             _save(search, scorer, scratch / STATE)
             raise
     winner = search.best[0]
@@ -69,7 +78,7 @@ def _save(search: Genetic, scorer: Scorer, path: Path) -> None:
 
 
 def _restore(search: Genetic, scorer: Scorer, path: Path) -> bool:
-    """Put a saved state back; tell whether there was a sound one."""
+    """Restore a saved state; return whether there was an intact one."""
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
             state: dict[str, Any] = {name: arrays[name] for name in arrays.files}

@@ -1,9 +1,10 @@
-"""How hard a model finds the compositions of a class pair under a mask.
+"""Fitness of compositions: how well a model classifies their patches, for class pairs and masks.
 
-The fitness of a solution is the mean over its (pair, mask) items of a score that depends on the
-item alone, because the held-out images composed for a pair are drawn once. So each distinct item
-is scored once, whoever asks for it and in which company: the result is the same as scoring every
-solution by itself. An item (j, i) under a mask is the item (i, j) under the mask's complement.
+The fitness of a solution is the mean score of its (pair, mask) items. The held-out images that are
+composed for a pair are drawn once, so the score of an item does not depend on the other items.
+Each distinct item is therefore scored once and its score is reused, with the same result as
+scoring every solution separately. An item (j, i) under a mask equals the item (i, j) under the
+mask's complement.
 """
 
 from collections.abc import Callable
@@ -25,14 +26,18 @@ Patches = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The images that compositions are made of.
+    """The held-out images that compositions are made of.
 
     Attributes
     ----------
     images : (N, C, H, W)
-        On the device of the model.
+        Normalised images, on the device of the model.
+    by_class
+        The positions of the images by class.
     per_pair
-        Image pairs composed for every class pair.
+        Number of image pairs composed for every class pair.
+    seed
+        Seed of the draw of image pairs.
     """
 
     images: Tensor
@@ -41,14 +46,15 @@ class HeldOut:
     seed: int
 
     def image_pairs(self, first: int, second: int) -> NDArray[np.int64]:
-        """Return the image pairs of a class pair, (2, per_pair): all different, while they last.
+        """Return the image pairs of a class pair, (2, per_pair); they repeat only if too few exist.
 
-        Those of (j, i) are those of (i, j) exchanged.
+        The pairs of (j, i) are those of (i, j) with both images exchanged. No image is paired with
+        itself.
 
         Raises
         ------
         DataError
-            If a class has too few held-out images to make a pair of.
+            If a class has too few held-out images to form a pair.
         """
         if first > second:
             return self.image_pairs(second, first)[::-1]
@@ -58,7 +64,7 @@ class HeldOut:
         if pairs.shape[1] == 0:
             raise DataError(
                 f"The classes {first} and {second} have too few held-out images to compose: "
-                f"{len(one)} and {len(other)}. Hold out more of the training images."
+                f"{len(one)} and {len(other)}. Increase the task's `holdout`."
             )
         rng = np.random.default_rng([stream_seed(self.seed, "search"), first, second])
         order = rng.permutation(pairs.shape[1])
@@ -66,17 +72,21 @@ class HeldOut:
 
 
 class Scorer:
-    """Scores (pair, mask) items, each once.
+    """Scores (pair, mask) items, each distinct item once.
 
     Parameters
     ----------
+    space
+        The pairs and masks to score.
+    held_out
+        The images to compose.
     patches
-        Returns the logits of every cell, (B, cells, classes), of images (B, C, H, W).
+        Function from images, (B, C, H, W), to the logits of every cell, (B, cells, classes).
     by_loss
-        Score by the mean cross-entropy of the patches instead of their top-1 accuracy.
+        Whether to score by the mean cross-entropy of the patches instead of their top-1 accuracy.
     rows
-        Images in a forward pass. Batches are filled up to it, so that no result depends on how
-        many items were asked for together.
+        Number of images in a forward pass. Batches are padded to it, so that no score depends on
+        how many items are requested together.
     """
 
     def __init__(
@@ -95,20 +105,20 @@ class Scorer:
 
     @property
     def num_items(self) -> int:
-        """Distinct items that were scored."""
+        """Number of distinct items scored."""
         return len(self._keys)
 
     @property
     def memory(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """All scored items by their keys, ascending, with their scores."""
+        """Keys of all scored items in ascending order, and their scores."""
         return self._keys, self._scores
 
     def recall(self, keys: NDArray[np.int64], scores: NDArray[np.float64]) -> None:
-        """Take over what an earlier process scored."""
+        """Load the keys and scores that an earlier process computed."""
         self._keys, self._scores = keys, scores
 
     def __call__(self, ids: Ids, masks: Masks) -> NDArray[np.float64]:
-        """Return the scores of items, in the shape of `ids`: a share in [0, 1], or nats."""
+        """Return item scores in the shape of `ids`: accuracy in [0, 1], or loss in nats."""
         ids, masks = self.space.ordered(ids, masks)
         keys = self.space.keys(ids, masks)
         self.num_requests += keys.size
@@ -125,7 +135,7 @@ class Scorer:
 
     @torch.no_grad()
     def _score(self, ids: Ids, masks: Masks) -> NDArray[np.float64]:
-        """Score items that were not scored before."""
+        """Score items that have no score yet."""
         cells = self.space.bits(masks)
         chunks = [
             self._score_chunk(ids[start : start + self._items], cells[start : start + self._items])
@@ -135,7 +145,7 @@ class Scorer:
         return np.concatenate(chunks)
 
     def _score_chunk(self, ids: Ids, cells: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """Compose and score at most as many items as fill one forward pass."""
+        """Compose and score the items of one forward pass, padded to its full size."""
         held, device = self._held_out, self._held_out.images.device
         images = np.stack([self._pairs_of(int(i)) for i in ids])  # (items, 2, per_pair)
         own = np.repeat(cells, held.per_pair, axis=0)  # (rows, cells)

@@ -1,16 +1,19 @@
-"""The paper's genetic search, on DEAP (arXiv:2106.09011, §3.3 and Algorithm 2).
+"""The genetic search of the paper, built on DEAP (arXiv:2106.09011, §3.3 and Algorithm 2).
 
 An individual holds exactly N ordered cross-class pairs, and optionally all same-class pairs, each
-with its mask. As in Algorithm 2 a generation is a tournament, crossover, mutation and the
-evaluation of whom they changed; the answer is the hall of fame. Where the paper is silent:
+with its mask. As in Algorithm 2, a generation consists of tournament selection, crossover, mutation
+and the evaluation of the changed individuals. The result is the hall of fame. The paper leaves
+these points open; here:
 
-- crossover exchanges the halves of masks of pairs that both parents have, and leaves the pairs;
+- crossover exchanges the right halves of the masks of the pairs that both parents have, and keeps
+  the pairs;
 - a mutation is one of the four operators, drawn uniformly; *flip heads* exchanges one pair for one
-  that the individual does not have, with a fresh mask; *random tails* flips each bit with
+  that the individual does not have, with a new random mask; *random tails* flips each bit with
   probability 1 / P²;
 - the first generation is evaluated before the first tournament.
 
-All draws of a generation come from (seed, generation), so a search continues from any generation.
+All draws of a generation depend only on (seed, generation), so a search can resume at any
+generation.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -30,14 +33,24 @@ SNAPSHOT_EVERY = 50
 
 @dataclass(frozen=True)
 class Settings:
-    """How to search.
+    """Settings of the genetic search.
 
     Attributes
     ----------
+    population
+        Number of individuals.
+    generations
+        Maximum number of generations.
+    crossover
+        Probability that a pair of individuals is crossed.
+    mutation
+        Probability that an individual is mutated.
+    tournament
+        Number of individuals in each tournament.
+    patience
+        Number of generations without a better solution after which the search ends; 0 for no limit.
     maximise
         Whether larger scores are better.
-    patience
-        Generations without a better solution after which the search ends; 0 for never.
     """
 
     population: int
@@ -50,19 +63,19 @@ class Settings:
 
 
 class Fitness(base.Fitness):  # type: ignore[misc]  # deap ships no types
-    """A score that is to be small."""
+    """A score to minimise."""
 
     weights = (-1.0,)
 
 
 class Merit(base.Fitness):  # type: ignore[misc]  # deap ships no types
-    """A score that is to be large."""
+    """A score to maximise."""
 
     weights = (1.0,)
 
 
 class Individual:
-    """A solution: pairs, and masks for them and for the same-class pairs after them."""
+    """A solution: cross-class pairs, and masks for them and then for the same-class pairs."""
 
     def __init__(self, pairs: Ids, masks: Masks, fitness: base.Fitness) -> None:
         self.pairs = pairs
@@ -70,17 +83,17 @@ class Individual:
         self.fitness = fitness
 
     def copy(self) -> "Individual":
-        """Return an individual that shares nothing with this one."""
+        """Return a deep copy."""
         fitness = type(self.fitness)(self.fitness.values)
         return Individual(self.pairs.copy(), self.masks.copy(), fitness)
 
     def ids(self, space: Space) -> Ids:
-        """Return all pairs, the same-class ones last."""
+        """Return all pairs, with the same-class pairs last."""
         return np.concatenate([self.pairs, space.same])
 
 
 class Draws:
-    """Everything random in one generation, drawn before anything is decided."""
+    """All random draws of one generation, made before any selection."""
 
     def __init__(self, seed: int, generation: int, space: Space, settings: Settings) -> None:
         rng = np.random.default_rng([seed, generation])
@@ -95,7 +108,7 @@ class Draws:
         self._tails = (seed, generation)
 
     def tails(self, number: int, count: int, space: Space) -> NDArray[np.bool_]:
-        """Return which bits of an individual's masks *random tails* flips, (count, num_bits)."""
+        """Return the bits of an individual's masks that *random tails* flips, (count, num_bits)."""
         rng = np.random.default_rng([*self._tails, number])
         return rng.random((count, space.num_bits)) < 1 / space.num_bits
 
@@ -103,7 +116,7 @@ class Draws:
 def first_population(
     seed: int, space: Space, settings: Settings, fitness: type[base.Fitness]
 ) -> list[Individual]:
-    """Return individuals of random pairs and random masks."""
+    """Return individuals with random pairs and random masks."""
     rng = np.random.default_rng([seed])
     number = space.num_pairs + len(space.same)
     return [
@@ -117,12 +130,12 @@ def first_population(
 
 
 def select(population: Sequence[Individual], contestants: NDArray[np.int64]) -> list[Individual]:
-    """Return the winner of every tournament; of equals, the first."""
+    """Return the winner of every tournament; the first one wins a tie."""
     return [max((population[i] for i in row), key=lambda x: x.fitness) for row in contestants]
 
 
 def mate(space: Space, one: Individual, other: Individual) -> None:
-    """Exchange the right halves of the masks of pairs that both have."""
+    """Exchange the right halves of the masks of the pairs that both individuals have."""
     _, mine, theirs = np.intersect1d(
         one.ids(space), other.ids(space), assume_unique=True, return_indices=True
     )
@@ -133,7 +146,7 @@ def mate(space: Space, one: Individual, other: Individual) -> None:
 
 
 def mutate(space: Space, individual: Individual, draws: Draws, number: int) -> None:
-    """Change an individual by the operator that was drawn for it."""
+    """Apply to an individual the mutation operator that was drawn for it."""
     full = space.dtype.type(space.full)
     operator = draws.operator[number]
     if operator == 0:  # flip tails
@@ -147,7 +160,7 @@ def mutate(space: Space, individual: Individual, draws: Draws, number: int) -> N
 
 
 def _exchange_pair(space: Space, individual: Individual, draws: Draws, number: int) -> None:
-    """Replace one pair by one that the individual does not have, with a fresh mask."""
+    """Replace one pair by one that the individual does not have, with a new random mask."""
     free = space.num_cross - space.num_pairs
     if free == 0:
         return
@@ -161,14 +174,14 @@ def _exchange_pair(space: Space, individual: Individual, draws: Draws, number: i
 
 
 class Genetic:
-    """A search in progress.
+    """A genetic search in progress.
 
     Attributes
     ----------
     generation
-        Generations that are done; 0 after the first evaluation.
+        Number of finished generations; 0 after the first evaluation.
     history
-        Best so far, best and mean of every generation.
+        One row per generation: best so far, best of the generation, mean.
     """
 
     def __init__(self, seed: int, space: Space, settings: Settings, score: Score) -> None:
@@ -187,13 +200,13 @@ class Genetic:
         self.snapshots: dict[int, list[int]] = {}
 
     def start(self) -> None:
-        """Make and evaluate the first population."""
+        """Draw and evaluate the first population."""
         population = first_population(self.seed, self.space, self.settings, self.fitness)
         self.toolbox.map(population)
         self._close(population)
 
     def breed(self) -> Iterator[list[Individual]]:
-        """Yield the next generation's individuals when selected, when crossed, when mutated."""
+        """Yield the offspring three times: after selection, after crossover, after mutation."""
         draws = Draws(self.seed, self.generation + 1, self.space, self.settings)
         chosen = self.toolbox.select(self.population, draws.contestants)
         offspring = [self.toolbox.clone(individual) for individual in chosen]
@@ -216,7 +229,7 @@ class Genetic:
 
     @property
     def finished(self) -> bool:
-        """Whether all generations are done, or patience is at its end."""
+        """Whether all generations are done or the patience is exhausted."""
         patience = self.settings.patience
         stale = 0 < patience < len(self.history) and (
             self.history[-1]["best"] == self.history[-1 - patience]["best"]
@@ -224,7 +237,7 @@ class Genetic:
         return self.generation >= self.settings.generations or stale
 
     def _close(self, population: list[Individual]) -> None:
-        """Make the population the current one, and note how good it is."""
+        """Make the population the current one and record its scores."""
         self.population = population
         self.best.update(population)
         self.generation += 1
@@ -240,7 +253,7 @@ class Genetic:
             self.snapshots[self.generation] = [int(i) for i in self.best[0].ids(self.space)]
 
     def state(self) -> dict[str, Any]:
-        """Return what a continuation needs, as arrays and plain numbers."""
+        """Return the state needed to resume, as arrays and JSON values."""
         everyone = [*self.population, self.best[0]]
         return {
             "pairs": np.stack([x.pairs for x in everyone]),
@@ -254,7 +267,7 @@ class Genetic:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a state."""
+        """Resume from the state that `state` returned."""
         rows = zip(state["pairs"], state["masks"], state["fitness"], strict=True)
         everyone = [Individual(p.copy(), m.copy(), self.fitness((float(f),))) for p, m, f in rows]
         self.population = everyone[:-1]
@@ -265,7 +278,7 @@ class Genetic:
 
 
 def _evaluate(space: Space, score: Score, individuals: Sequence[Individual]) -> None:
-    """Give every individual its fitness: the mean score of its items, all asked for at once."""
+    """Set the fitness of each individual to the mean score of its items, scored in one call."""
     if not individuals:
         return
     ids = np.stack([x.ids(space) for x in individuals])

@@ -1,4 +1,4 @@
-"""What a search found, as a file that people read and `search=fixed` takes."""
+"""Results of a search, and the readable JSON file that `search=fixed` loads."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,12 +21,16 @@ class SearchResult:
 
     Attributes
     ----------
+    ids
+        Pairs, as integers (see `mixbench.search.space`).
+    masks
+        One mask for every pair, as an integer.
     scores
-        Of every pair; None where nothing was scored.
+        One score for every pair; None if the pairs were not scored.
     history
-        One row per generation: best, mean, requests, distinct items.
+        One row per generation: its number, best score so far, best score in it, mean score.
     snapshots
-        Pairs of the best solution, by generation.
+        Pairs of the best solution so far, every 50 generations and at the end, by generation.
     """
 
     ids: Ids
@@ -41,10 +45,14 @@ def to_json(found: SearchResult, space: Space, names: Sequence[str], facts: dict
 
     Parameters
     ----------
+    found
+        The pairs and masks to write.
+    space
+        The space that was searched.
     names
-        Of the classes.
+        Names of the classes, in the order of their indices.
     facts
-        How it was found: the search's settings and counts.
+        Settings and counts of the search, added to the file.
     """
     scores = [None] * len(found.ids) if found.scores is None else found.scores.tolist()
     content = {
@@ -67,7 +75,7 @@ def to_json(found: SearchResult, space: Space, names: Sequence[str], facts: dict
 
 
 def result_of(content: Mapping[str, Any]) -> SearchResult:
-    """Return the pairs and masks that a result file holds."""
+    """Return the pairs and masks in the content of a result file."""
     names, pairs, grid = list(content["classes"]), content["pairs"], content["grid"]
     position = {name: i for i, name in enumerate(names)}
     ids = [position[p["first"]] * len(names) + position[p["second"]] for p in pairs]
@@ -79,12 +87,23 @@ def result_of(content: Mapping[str, Any]) -> SearchResult:
 def from_file(
     path: Path, grid: int, num_classes: int, names: Sequence[str] | None = None
 ) -> SearchResult:
-    """Return the pairs and masks of a result file.
+    """Read the pairs and masks of a result file.
+
+    Parameters
+    ----------
+    path
+        The result file.
+    grid
+        Expected number of cells along each axis.
+    num_classes
+        Expected number of classes.
+    names
+        Expected names of the classes; None to accept any.
 
     Raises
     ------
     UsageError
-        If it is no such file, or for other classes or another grid.
+        If the file is not a search result, or is for other classes or another grid.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -99,7 +118,8 @@ def from_file(
     if len(known) != num_classes or (names is not None and known != list(names)):
         raise UsageError(
             f"{path} is for the {len(known)} classes {', '.join(known[:4])}, ...; the task has "
-            f"{num_classes}{' others' if len(known) == num_classes else ''}."
+            f"{num_classes}{' others' if len(known) == num_classes else ''}. "
+            "Choose the result of a search on the same classes."
         )
     return found
 

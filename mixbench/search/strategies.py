@@ -1,4 +1,4 @@
-"""The ways to find pairs and masks, behind one question."""
+"""Search strategies for pairs and masks: genetic, direct, random and fixed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,20 +25,20 @@ RESULT = "search.json"
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """How to look for pairs and masks.
+    """Configuration of a search for pairs and masks.
 
     Attributes
     ----------
     strategy
         ``genetic``, ``direct``, ``random`` or ``fixed``.
     file
-        The result that ``fixed`` takes.
+        Result file of an earlier search, for ``fixed``.
     by_loss
-        Whether the patches' loss is scored, instead of their accuracy.
+        Whether to score by the patches' loss instead of their accuracy.
     image_pairs
-        Composed to score a class pair.
+        Number of image pairs composed to score a class pair.
     settings
-        Of the genetic search; what is better also for the direct one.
+        Settings of the genetic search; ``direct`` uses only `Settings.maximise`.
     """
 
     strategy: str
@@ -49,7 +49,7 @@ class SearchConfig:
 
 
 def run_search(search_config: SearchConfig, space: Space, preparation: Preparation) -> SearchResult:
-    """Return pairs and masks, and publish them as search.json beside the stage's other files."""
+    """Return pairs and masks, and write them to search.json among the stage's results."""
     names = preparation.task.class_names(preparation.folder)
     seed = stream_seed(preparation.seed, "search")
     facts: dict[str, Any] = {"search": search_config.strategy}
@@ -84,7 +84,7 @@ def run_search(search_config: SearchConfig, space: Space, preparation: Preparati
 
 
 def random_pairs(space: Space, seed: int) -> SearchResult:
-    """Return random pairs with random masks: the control that shows what guidance adds."""
+    """Return random pairs with random masks, the control for a guided search."""
     rng = np.random.default_rng([seed])
     ranks = rng.choice(space.num_cross, space.num_pairs, replace=False)
     ids = np.concatenate([space.cross(ranks), space.same])
@@ -94,24 +94,32 @@ def random_pairs(space: Space, seed: int) -> SearchResult:
 
 
 def make_scorer(search_config: SearchConfig, space: Space, preparation: Preparation) -> Scorer:
-    """Return the scores of the phase-1 model on images held out of its training."""
+    """Return a scorer that applies the phase-1 model to images held out of its training.
+
+    Raises
+    ------
+    UsageError
+        If the task has no classes.
+    """
     model, method = preparation.trained["scorer"]
     task, device = preparation.task, preparation.device
     split = task.load("validation", preparation.folder, preparation.seed)
     if split.by_class is None:
-        raise UsageError("The search composes images by class: this task has no classes.")
+        raise UsageError("The search needs a task with one class per image; choose another task.")
     images = split.read(torch.arange(len(split)), None).to(device)
     held_out = HeldOut(images, split.by_class, search_config.image_pairs, preparation.seed)
     return Scorer(space, held_out, patch_logits(model, method), by_loss=search_config.by_loss)
 
 
 def patch_logits(model: Backbone, method: Method) -> Callable[[Tensor], Tensor]:
-    """Return a function from images to the logits of their patches, in the fastest memory layout.
+    """Return a function from images to the logits of their patches, using channels-last memory.
 
     Parameters
     ----------
+    model
+        The trained model that returns feature maps.
     method
-        Of the PatchMix kind: its `patches` classifies the cells of a feature map.
+        A PatchMix method, whose `patches` classifies the cells of a feature map.
     """
     model = model.to(memory_format=torch.channels_last)
 

@@ -1,1 +1,1 @@
-"""The leaderboards as a static site, which opens from disk without a network."""
+"""Build the leaderboards as a static site that works from disk, without a network."""

@@ -1,4 +1,4 @@
-"""Charts of the site, as SVG that takes its colours and fonts from the page."""
+"""Draw the charts of the site as SVG, with the colours and fonts of the page."""
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +14,7 @@ from mixbench.declare import BASELINE
 from mixbench.leaderboard.overall import Overall
 from mixbench.leaderboard.table import Leaderboard
 
-# Colours that stand for the page's: the ink, the quiet ink, lines, and one for each method.
+# Placeholder colours, replaced by CSS variables: text, secondary text, lines, and methods.
 INK, QUIET, LINE = "#010203", "#020304", "#030405"
 METHODS = tuple(f"#0405{n:02x}" for n in range(12))
 PAGE = {
@@ -27,17 +27,17 @@ STYLE: Any = {
     "ytick.color": QUIET, "axes.spines.top": False, "axes.spines.right": False,
     "grid.color": LINE, "axes.axisbelow": True, "legend.frameon": False,
 }  # fmt: skip
-Curves = Mapping[str, Sequence[Sequence[Mapping[str, float]]]]  # by method, of each seed
+Curves = Mapping[str, Sequence[Sequence[Mapping[str, float]]]]  # by method, seed and epoch
 
 
 def colours(methods: Iterable[str]) -> dict[str, str]:
-    """Return every method's colour: the baseline has the quiet one."""
+    """Return the colour of each method; the baseline has the colour of secondary text."""
     others = sorted(set(methods) - {BASELINE})
     return {BASELINE: QUIET, **{m: METHODS[n % len(METHODS)] for n, m in enumerate(others)}}
 
 
 def differences(board: Leaderboard) -> str:
-    """Return every method's difference to the baseline, with its interval."""
+    """Draw each method's difference to the baseline, with its confidence interval."""
     rows = board.rows[board.rows["difference"].notna()].iloc[::-1]
     if rows.empty:
         return ""
@@ -51,7 +51,7 @@ def differences(board: Leaderboard) -> str:
             axes.plot(row["difference"], place, "o", color=colour, ms=6)
         axes.set_yticks(range(len(rows)), list(rows["method"]), color=INK)
         axes.set_ylim(-0.6, len(rows) - 0.4)
-        axes.set_xlabel(f"{board.metric} less that of {BASELINE} ({board.unit}), 95 % interval")
+        axes.set_xlabel(f"{board.metric}: difference to {BASELINE} ({board.unit}), 95% CI")
         axes.grid(axis="x", lw=0.6)
         axes.tick_params(length=0)
         axes.spines["left"].set_visible(False)
@@ -59,7 +59,7 @@ def differences(board: Leaderboard) -> str:
 
 
 def cost(board: Leaderboard) -> str:
-    """Return the score of every method over what a run cost."""
+    """Draw the score of each method against the cost of a run."""
     rows = board.rows
     name = "gpu_hours_total" if rows["gpu_hours_total"].notna().all() else "minutes"
     with rc_context(STYLE):
@@ -73,16 +73,16 @@ def cost(board: Leaderboard) -> str:
                 fontsize=9, color=colour,
             )  # fmt: skip
         axes.set(
-            xlabel="GPU-hours, what was reused included" if name != "minutes" else "minutes",
+            xlabel="GPU-hours (total)" if name != "minutes" else "time (min)",
             ylabel=f"{board.metric} ({board.unit})",
         )
         axes.margins(x=0.18, y=0.15)
         axes.grid(lw=0.6)
-        return _svg(figure, "Score over cost")
+        return _svg(figure, "Score and cost")
 
 
 def learning(curves: Curves, metric: str, unit: str) -> str:
-    """Return the validation metric over the epochs: every method's mean over its seeds."""
+    """Draw the validation metric over epochs: each method's mean and range over seeds."""
     column = f"validation_{metric}"
     there = {
         method: runs
@@ -110,7 +110,7 @@ def learning(curves: Curves, metric: str, unit: str) -> str:
 
 
 def critical_difference(found: Overall) -> str:
-    """Return the mean ranks on a line, methods that cannot be told apart joined by bars."""
+    """Draw the mean ranks on a line; bars join methods that do not differ significantly."""
     if found.pairs.empty:
         return ""
     import scikit_posthocs
@@ -134,7 +134,7 @@ def _axes(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def _svg(figure: Figure, title: str) -> str:
-    """Return a figure as an element of a page, in the page's colours."""
+    """Return a figure as an SVG element that uses the CSS colours of the page."""
     stream = io.StringIO()
     figure.savefig(stream, format="svg", metadata={"Date": None, "Title": title})
     text = stream.getvalue()

@@ -1,4 +1,4 @@
-"""The pages of the site: one for each suite, method, task and record."""
+"""Build the pages of the site: one for each suite, method, task and record."""
 
 import json
 import shutil
@@ -37,23 +37,28 @@ from mixbench.registry.units import find, paths
 from mixbench.site import charts
 from mixbench.storage.files import read_json, write_bytes
 
-PREVIEW = "mixes"  # the picture that says most of a method
+PREVIEW = "mixes"  # the name of the most informative picture of a method
 STATIC = ("site.css", "site.js")
 KINDS: tuple[Kind, Kind] = ("method", "task")
 
 
 @dataclass(frozen=True)
 class Board:
-    """A leaderboard as a page shows it.
+    """A leaderboard with everything that its page shows.
 
     Attributes
     ----------
+    board
+        The leaderboard.
     texts
-        The table, as people read it.
+        Formatted table of the leaderboard.
     charts
-        Titles and SVG.
+        Title and SVG of each chart.
     pictures
-        By method, or empty for the methods side by side: paths below the site.
+        Method and paths of its pictures, relative to the top of the site. An empty method stands
+        for pictures that compare all methods.
+    records
+        Records of the leaderboard, sorted by method and seed.
     """
 
     board: Leaderboard
@@ -64,12 +69,12 @@ class Board:
 
 
 class Site:
-    """A site of suites.
+    """A static site with the leaderboards of suites.
 
     Parameters
     ----------
     folders
-        Of the suites.
+        Folders of the suites.
     """
 
     def __init__(self, folders: Iterable[Path]) -> None:
@@ -90,9 +95,9 @@ class Site:
         }
 
     def build(self, out: Path) -> Iterator[Path]:
-        """Write every page; yield each file.
+        """Write all pages to a folder; yield the path of each file.
 
-        What lies in the folder already is replaced.
+        Existing files are overwritten.
         """
         for name in STATIC:
             yield _written(out / name, (Path(__file__).parent / "static" / name).read_text())
@@ -122,7 +127,7 @@ class Site:
     def _board(self, name: str, board: Leaderboard, records: list[Record]) -> Board:
         drawn = {
             f"Difference to {BASELINE}": charts.differences(board),
-            "Score over cost": charts.cost(board),
+            "Score and cost": charts.cost(board),
             "Learning curves": charts.learning(
                 self._curves(name, records), board.metric, board.unit
             ),
@@ -130,14 +135,14 @@ class Site:
         return Board(
             board=board,
             texts=display(board),
-            charts=[(title, Markup(svg)) for title, svg in drawn.items() if svg],  # our own
+            charts=[(title, Markup(svg)) for title, svg in drawn.items() if svg],  # trusted
             pictures=self._pictures(name, group_name(representative(records))),
             records=[self.answered[name].as_recorded[record.digest]
                      for record in sorted(records, key=lambda r: (method_label(r), r.seed))],
         )  # fmt: skip
 
     def _curves(self, name: str, records: Iterable[Record]) -> dict[str, list[Any]]:
-        """Return the learning curves that a suite's folder has, by method."""
+        """Return the learning curves in a suite's folder, by method."""
         found: dict[str, list[Any]] = {}
         for record in records:
             for artifact in record.artifacts:
@@ -166,7 +171,7 @@ class Site:
 
     def _suite(self, out: Path, name: str, answered: Answered) -> Path:
         found = overall(answered.boards)
-        diagram = Markup(charts.critical_difference(found)) if found else ""  # our own
+        diagram = Markup(charts.critical_difference(found)) if found else ""  # trusted
         return self._page(
             out, f"suites/{name}.html", template="suite.html", boards=self.boards[name],
             overall=found, diagram=diagram, **self._summary(name),
@@ -205,14 +210,14 @@ class Site:
         )  # fmt: skip
 
     def _page(self, out: Path, place: str, /, *, template: str = "", **context: Any) -> Path:
-        """Write a page; links in it are relative to the site's top, `top`."""
+        """Write a page; its links start with `top`, the relative path to the top of the site."""
         top = "../" * place.count("/")
         text = self._pages.get_template(template or place).render(top=top, **context)
         return _written(out / place, text)
 
 
 def _marked(text: str) -> Markup:
-    """Return an answer's sentence, its title in bold instead of between Markdown's stars."""
+    """Return a sentence of results with its title in HTML bold instead of Markdown bold."""
     _, title, said = text.split("**", 2)
     return Markup("<strong>{}</strong>{}").format(title, said)
 

@@ -1,1 +1,1 @@
-"""Where artifacts lie: the store, the lock on a stage, and files that are written whole."""
+"""The store of artifacts, the lock of a stage, and atomic reading and writing of files."""

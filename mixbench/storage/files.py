@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and read with errors that name them."""
+"""Atomic writing of files, and reading with error messages that name the file."""
 
 import hashlib
 import json
@@ -16,18 +16,18 @@ Content = TypeVar("Content")
 
 
 def now() -> str:
-    """Return the time as ISO 8601 in UTC, to the second."""
+    """Return the current UTC time in ISO 8601 format, with a precision of seconds."""
     return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def sha256(path: Path) -> str:
-    """Return the digest of a file's content."""
+    """Return the SHA-256 digest of a file's content, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def flush_to_disk(path: Path) -> None:
-    """Have the operating system write a file or folder out."""
+    """Flush a file or folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -36,7 +36,7 @@ def flush_to_disk(path: Path) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
+    """Write bytes to a file atomically; the file is complete or does not exist."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
@@ -49,7 +49,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON so that it is there whole or not at all."""
+    """Write a value to a JSON file atomically."""
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
     write_bytes(path, f"{text}\n".encode())
 
@@ -60,7 +60,7 @@ def read_json(path: Path) -> Any:
     Raises
     ------
     Damaged
-        If it is not JSON.
+        If the file is not valid JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -69,12 +69,14 @@ def read_json(path: Path) -> Any:
 
 
 class Typed(Generic[Content]):
-    """Reads and writes the JSON files of one dataclass: its only reader and writer.
+    """Read and write the JSON files of one dataclass.
+
+    All files of the dataclass are read and written through this class.
 
     Parameters
     ----------
     content
-        A frozen dataclass, or one made of such.
+        Frozen dataclass whose fields have JSON types or are frozen dataclasses.
     """
 
     def __init__(self, content: type[Content]) -> None:
@@ -82,17 +84,19 @@ class Typed(Generic[Content]):
         self._name = content.__name__
 
     def parse(self, text: str | bytes, name: str) -> Content:
-        """Return what a JSON text holds.
+        """Parse a JSON text and return its value.
 
         Parameters
         ----------
+        text
+            JSON text to parse.
         name
-            What to call the text in an error: its file.
+            Name of the text in error messages, such as the path of its file.
 
         Raises
         ------
         Damaged
-            If it holds something else; the message names the first wrong field.
+            If the text is not valid for the dataclass; the message names the first wrong field.
         """
         try:
             return self._adapter.validate_json(text)
@@ -102,19 +106,19 @@ class Typed(Generic[Content]):
             raise Damaged(f"{name} is damaged: {where}: {first['msg']}.") from error
 
     def text(self, content: Content) -> str:
-        """Return the JSON text of a value, in one line."""
+        """Return a value as JSON text on one line."""
         return self._adapter.dump_json(content).decode()
 
     def read(self, path: Path) -> Content:
-        """Read a file.
+        """Read a file and return its value.
 
         Raises
         ------
         Damaged
-            If it holds something else.
+            If the file's content is not valid for the dataclass.
         """
         return self.parse(path.read_bytes(), str(path))
 
     def write(self, path: Path, content: Content) -> None:
-        """Write a file so that it is there whole or not at all."""
+        """Write a value to a file atomically."""
         write_bytes(path, self._adapter.dump_json(content, indent=1) + b"\n")

@@ -1,9 +1,9 @@
-"""A lease on a stage: who works on it, wherever they are, as long as their heart beats.
+"""A lock file with heartbeat, which ensures that only one process works on a stage.
 
-A lock of the operating system may say nothing between machines that share a disk. A lease is a file
-whose number its holder raises every few seconds. Nobody compares clocks: who finds it unchanged for
-long enough by a clock of their own, takes it over; on the holder's own machine, as soon as the
-holder is gone.
+Locks of the operating system may not work between machines that share a disk. The lock is a file
+that contains a counter, which the holder increments every 5 seconds. Clocks of different machines
+are not compared: a process that sees no change of the file for 45 seconds, by its own clock, takes
+the lock over. On the holder's machine, it does so as soon as the holder's process has ended.
 """
 
 import json
@@ -17,17 +17,17 @@ from pathlib import Path
 from typing import Any
 
 BEAT_S = 5.0
-DEAD_S = 45.0  # without a beat: more than what a busy network's disk keeps from readers
+DEAD_S = 45.0  # without a heartbeat; longer than the delays of a busy network file system
 LOOK_S = 0.5
 
 
 class Lease:
-    """The lease of one stage.
+    """The lock of one stage.
 
     Parameters
     ----------
     path
-        Of the file, the same for all who want the lease.
+        Path of the lock file, which must be the same in all processes that use the lock.
     """
 
     def __init__(self, path: Path) -> None:
@@ -37,13 +37,13 @@ class Lease:
 
     @contextmanager
     def held(self, lost: Callable[[], None]) -> Iterator[None]:
-        """Wait for the lease, and hold it.
+        """Wait for the lock, and hold it while the context is active.
 
         Parameters
         ----------
         lost
-            Called in another thread if somebody took the lease over, because this process was
-            stopped for too long.
+            Callback that is called in another thread if another process has taken the lock over,
+            because this process was suspended for too long.
         """
         self._take()
         ended = threading.Event()
@@ -58,9 +58,10 @@ class Lease:
                 self._path.unlink(missing_ok=True)
 
     def fresh(self) -> bool:
-        """Tell by one look whether somebody holds the lease.
+        """Return whether a process holds the lock, without waiting.
 
-        Ages are compared as the disk itself has them, whatever the clocks of those who use it say.
+        The age of the lock file is measured with time stamps of the file system, so that the clocks
+        of the machines do not matter.
         """
         content = self._read()
         if not self._path.exists() or _is_dead(content):
@@ -69,13 +70,13 @@ class Lease:
         try:
             probe.touch()
             return probe.stat().st_mtime - self._path.stat().st_mtime < DEAD_S
-        except OSError:  # a disk that cannot be written to, or a lease that was just given back
+        except OSError:  # the disk is not writable, or the lock was just released
             return self._path.exists()
         finally:
             probe.unlink(missing_ok=True)
 
     def _take(self) -> None:
-        """Wait until nobody holds the lease, and take it."""
+        """Wait until no process holds the lock, and take it."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         seen: dict[str, Any] = {}
         since = time.monotonic()
@@ -89,7 +90,7 @@ class Lease:
                 time.sleep(LOOK_S)
 
     def _create(self) -> bool:
-        """Put our lease there, whole and at once, unless there is one."""
+        """Create the lock file atomically; return False if it already exists."""
         beside = self._path.with_name(f".{self._path.name}.{self._owner}")
         beside.write_text(self._content(), encoding="utf-8")
         try:
@@ -101,7 +102,7 @@ class Lease:
         return True
 
     def _move_away(self, dead: dict[str, Any]) -> None:
-        """Remove the lease of a dead holder; put back what another has made of it meanwhile."""
+        """Remove a dead holder's lock file; restore it if it has changed in the meantime."""
         aside = self._path.with_name(f".{self._path.name}.{self._owner}")
         with suppress(OSError):
             self._path.rename(aside)
@@ -110,9 +111,9 @@ class Lease:
         aside.unlink(missing_ok=True)
 
     def _keep(self, ended: threading.Event, lost: Callable[[], None]) -> None:
-        """Let the heart beat until the lease is given back, or somebody else has it."""
+        """Update the heartbeat until the lock is released or another process has taken it."""
         while not ended.wait(BEAT_S):
-            with suppress(OSError):  # a disk that is full or away: the next beat may succeed
+            with suppress(OSError):  # disk full or not available: the next heartbeat may succeed
                 if self._read().get("owner", self._owner) != self._owner:
                     lost()
                     return
@@ -125,7 +126,7 @@ class Lease:
         return json.dumps({"owner": self._owner, "beat": self._beat, **_identity()})
 
     def _read(self, path: Path | None = None) -> dict[str, Any]:
-        """Return what the file says; nothing where it is not there, or half written."""
+        """Return the content of the lock file; empty if it is missing or incomplete."""
         try:
             content = json.loads((path or self._path).read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -134,12 +135,12 @@ class Lease:
 
 
 def _identity() -> dict[str, str]:
-    """Return which process this is, among all that share a disk."""
+    """Return fields that identify this process among all machines that share the disk."""
     return {"place": _place(), "pid": str(os.getpid()), "started": _started(os.getpid())}
 
 
 def _place() -> str:
-    """Return where process numbers are unique: a machine since its start, or a container on it."""
+    """Return the machine's boot ID and PID namespace, within which process IDs are unique."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     with suppress(OSError):
         names = Path("/proc/self/ns/pid").readlink()
@@ -148,7 +149,7 @@ def _place() -> str:
 
 
 def _started(pid: int) -> str:
-    """Return when a process was started, in the kernel's ticks; empty if there is none."""
+    """Return a process's start time in clock ticks; empty if it does not run."""
     with suppress(OSError):
         words = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
         if words[0] not in "ZX":
@@ -157,7 +158,7 @@ def _started(pid: int) -> str:
 
 
 def _is_dead(content: dict[str, Any]) -> bool:
-    """Tell whether the holder was a process of this place, and is gone."""
+    """Return whether the holder ran in this PID namespace of this machine and has ended."""
     place = _place()
     if not place or content.get("place") != place:
         return False

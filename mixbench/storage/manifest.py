@@ -1,4 +1,4 @@
-"""What a finished stage says about itself: ``manifest.json`` in its folder."""
+"""The manifest of a finished stage: ``manifest.json`` in its folder."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,22 +14,22 @@ NonNegative = Annotated[float, Ge(0)]
 
 
 class Hardware(StrictModel):
-    """The machine that trained.
+    """The hardware that a computation ran on.
 
     Attributes
     ----------
     cpu
-        The model of its CPU.
+        Model name of the CPU.
     cpu_cores
-        CPU cores that the run could use.
+        Number of CPU cores of the machine.
     ram_gib
         Memory of the machine, in GiB.
     gpu
-        The model of its GPUs; null if none was used.
+        Model name of the GPUs; null if no GPU was used.
     gpus
-        GPUs that took part; null where that was not recorded.
+        Number of GPUs used; null if it was not recorded.
     gpu_gib
-        Memory of one GPU, in GiB; null if none was used.
+        Memory of one GPU, in GiB; null if no GPU was used.
     """
 
     cpu: str
@@ -41,7 +41,7 @@ class Hardware(StrictModel):
 
 
 class Software(StrictModel):
-    """The software that trained.
+    """The software versions that a computation used.
 
     Attributes
     ----------
@@ -52,11 +52,11 @@ class Software(StrictModel):
     mixbench
         Version of mixbench.
     commit
-        The commit of mixbench; null outside a checkout.
+        Git commit of mixbench; null if it did not run from a checkout.
     dirty
-        Whether the checkout differed from that commit.
+        Whether the checkout had uncommitted changes; null if mixbench did not run from a checkout.
     packages
-        Versions of the libraries that compute, by name.
+        Versions of the numerical libraries, by package name.
     """
 
     python: str
@@ -69,20 +69,20 @@ class Software(StrictModel):
 
 @dataclass(frozen=True)
 class TuningResult:
-    """The choice among the candidates of a grid search.
+    """The result of a grid search.
 
     Attributes
     ----------
     metric
-        The primary metric, on the validation split.
-    chosen
-        The best candidate.
+        Name of the task's primary metric, by which the best candidate is selected.
     value
-        Its value of the metric.
+        Value of the metric for the best candidate, on the validation split.
+    chosen
+        Label of the best candidate.
     values
-        The value of every candidate that did not diverge.
+        Validation values of all candidates that did not diverge, by label.
     diverged
-        The candidates that did.
+        Labels of the candidates that diverged.
     """
 
     metric: str
@@ -94,18 +94,18 @@ class TuningResult:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """Which epochs of a training are reported.
+    """The reported epochs of a training.
 
     Attributes
     ----------
     best
-        The epoch with the best validation result; 0 before the first one.
+        Epoch with the best validation result, counted from 1; 0 if no epoch has been validated.
     tail
-        The last epochs, whose weights are kept.
+        Numbers of the last epochs, whose weights are saved.
     steps
-        Optimiser steps of the whole training.
+        Number of optimizer steps of the whole training.
     tuning
-        None where nothing was tuned.
+        Result of the grid search; None if the training was not tuned.
     """
 
     best: int
@@ -116,24 +116,30 @@ class TrainingResult:
 
 @dataclass(frozen=True)
 class StageCost:
-    """What a stage cost.
+    """The cost of a stage.
 
     Attributes
     ----------
     wall_s : seconds
-        Of work, over all attempts, without the start of processes.
+        Wall-clock time of all attempts, without the start-up of processes.
     gpu_s : seconds
-        The same times the GPUs that it held.
-    train_s, eval_s : seconds
-        Of training steps, and of validation between them.
+        Wall-clock time multiplied by the number of GPUs held.
+    train_s : seconds
+        Time spent in training steps.
+    eval_s : seconds
+        Time spent in validation during training.
     images
-        Images passed forward and backward.
-    parameters, extra_parameters
-        Trainable parameters of the model and of the method; None where none was evaluated.
-    peak_host_gib, peak_gpu_gib
-        The most memory that the process held.
-    energy_kwh
-        None where no counter was read.
+        Number of images passed forward and backward.
+    parameters
+        Number of trainable parameters of the model; None if the stage evaluates no model.
+    extra_parameters
+        Number of trainable parameters of the method; None if the stage evaluates no model.
+    peak_host_gib : GiB
+        Peak resident memory of the process.
+    peak_gpu_gib : GiB
+        Peak GPU memory allocated by the process; None if it used no GPU.
+    energy_kwh : kWh
+        Energy used by the GPUs; None if it was not measured for the whole stage.
     """
 
     wall_s: float
@@ -150,7 +156,7 @@ class StageCost:
 
 @dataclass(frozen=True)
 class FileDigest:
-    """A file of a finished stage."""
+    """The SHA-256 digest and size in bytes of a file of a finished stage."""
 
     sha256: str
     bytes: int
@@ -158,18 +164,30 @@ class FileDigest:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A finished stage.
+    """The description of a finished stage.
 
     Attributes
     ----------
-    started, ended
-        UTC, in ISO 8601, of the attempt that finished it.
+    key
+        Key of the stage.
+    spec
+        Stage with its execution options.
+    started
+        Time at which the successful attempt started, in UTC and ISO 8601 format.
+    ended
+        Time at which the successful attempt ended, in UTC and ISO 8601 format.
     resumed_at_steps
-        The steps at which it continued from a checkpoint.
+        Steps at which attempts resumed from a checkpoint.
+    hardware
+        Hardware that the successful attempt ran on.
+    software
+        Software versions that the successful attempt used.
+    cost
+        Cost of the stage.
     training
-        None for a stage that trains nothing.
+        Reported epochs; None for a stage that trains no model.
     files
-        By their paths in the stage's folder.
+        Digests of the stage's files, by path relative to the stage's folder.
     """
 
     key: str

@@ -1,9 +1,9 @@
-"""The kind of pydantic model that everything written to disk is read into."""
+"""The pydantic base model of all settings, suites and records."""
 
 from pydantic import BaseModel, ConfigDict
 
 
 class StrictModel(BaseModel):
-    """Frozen, with no field beside the declared ones, and no number that is infinite or NaN."""
+    """A frozen model that forbids undeclared fields and infinite or NaN numbers."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

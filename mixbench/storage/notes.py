@@ -1,4 +1,4 @@
-"""Small files in which stages and launchers tell each other where they are."""
+"""Files through which stages and launchers exchange progress, failures and plans."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,18 +10,22 @@ from mixbench.storage.spec import StageKind
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a running stage is: a line of ``progress.jsonl``.
+    """The progress of a running stage: a line of ``progress.jsonl``.
 
     Attributes
     ----------
-    step, of
-        Steps done, and all steps.
+    step
+        Number of steps done.
+    of
+        Total number of steps.
     first
-        The step at which this attempt began.
+        Step at which the current attempt started.
+    steps_per_s
+        Speed of the current attempt, in steps per second; 0 if it is not known yet.
     elapsed_s
-        Seconds since then.
+        Seconds since the current attempt started.
     shown
-        Numbers to show beside it, by name.
+        Metrics to display, by name.
     """
 
     step: int
@@ -34,7 +38,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Failure:
-    """How a stage failed: ``failure.json``."""
+    """The failure of a stage, with its reason: ``failure.json``."""
 
     status: Literal["failed", "diverged"]
     reason: str
@@ -42,14 +46,14 @@ class Failure:
 
 @dataclass(frozen=True)
 class Exit:
-    """The exit code that an attempt at a stage left: ``ended.json``."""
+    """The exit code of the last attempt at a stage: ``ended.json``."""
 
     code: int
 
 
 @dataclass(frozen=True)
 class StageNote:
-    """A stage of a noted run."""
+    """A stage of a run, as listed in the run's file."""
 
     kind: StageKind
     key: str
@@ -57,7 +61,7 @@ class StageNote:
 
 @dataclass(frozen=True)
 class CellNote:
-    """A cell of a noted run, with all stages that it depends on, inputs first."""
+    """A cell of a run, with all stages that it depends on, inputs first."""
 
     cell: str
     stages: tuple[StageNote, ...]
@@ -65,7 +69,7 @@ class CellNote:
 
 @dataclass(frozen=True)
 class RunNote:
-    """A run as its launcher notes it for other shells: a file in ``runs/``."""
+    """The plan of a run, which its launcher writes to ``runs/`` for commands in other shells."""
 
     created: str
     command: tuple[str, ...]

@@ -1,7 +1,7 @@
-"""What a stage is: its identity, which decides the result, and what its process needs to know.
+"""The spec of a stage: its identity, which determines the result, its paths and its options.
 
-Written by the launcher as ``spec.json``, read by the stage's process, and kept in the manifest of
-the finished stage.
+The launcher writes it as ``spec.json``, the stage's process reads it, and the manifest of the
+finished stage includes it.
 """
 
 import hashlib
@@ -22,12 +22,16 @@ Origin = Literal["official", "modified", "synthetic"]
 
 @dataclass(frozen=True)
 class UnitIdentity:
-    """A method or task as it decides results; its code has a digest of its own.
+    """The part of a method or task, besides its code, that determines results.
 
     Attributes
     ----------
+    name
+        Name of the method or task.
+    version
+        Version that the method or task declares.
     parameters
-        All of them; of a file, the digest of its content instead of its path.
+        Values of all parameters, by name; for a file, the digest of its content.
     """
 
     name: str
@@ -37,14 +41,22 @@ class UnitIdentity:
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """What decides the result of a stage that has a model: of every kind but ``data``.
+    """The part of the identity that stages with a model have: all kinds except ``data``.
 
     Attributes
     ----------
+    method
+        Method with its parameters.
     model
-        The name of the network.
+        Name of the model.
+    recipe
+        Recipe that trains the model.
+    seed
+        Random seed.
+    data_origin
+        Whether the data is official, modified or synthetic.
     data_digest
-        Identifies the data; empty for data that a stage generates, whose key identifies it.
+        Digest of the data; empty for generated data, which the key of its stage identifies.
     """
 
     method: UnitIdentity
@@ -57,20 +69,24 @@ class RunIdentity:
 
 @dataclass(frozen=True)
 class Identity:
-    """Everything that decides a stage's result, and nothing else.
+    """Everything that determines a stage's result, and nothing else.
 
     Attributes
     ----------
     key_version
-        Raised when keys are formed in another way.
-    base_task
-        The task whose models are evaluated, if the task only evaluates.
+        Version of the way in which keys are computed.
+    kind
+        Kind of the stage.
+    task
+        Task with its parameters.
     inputs
-        The keys of the stages whose results it reads, by role.
+        Keys of the stages whose results this stage reads, by role.
     code
-        A digest of the first-party code that decides the result.
+        Digest of the code of mixbench, the method and the task that determines the result.
+    base_task
+        Base task, whose models are evaluated; None for a task that trains models.
     run
-        None for a stage that generates data.
+        Method, model, recipe, seed and data; None for a stage that generates data.
     """
 
     key_version: int
@@ -83,7 +99,7 @@ class Identity:
 
     @property
     def units(self) -> dict[Role, UnitIdentity]:
-        """The units that take part, by role, in the order in which their code is looked up."""
+        """The task, method and base task of the stage, by role, in the order of code lookup."""
         method = self.run.method if self.run else None
         every: dict[Role, UnitIdentity | None] = {
             "task": self.task, "method": method, "base_task": self.base_task
@@ -93,16 +109,16 @@ class Identity:
 
 @dataclass(frozen=True)
 class Paths:
-    """Paths that a stage's process needs and that do not decide the result.
+    """Paths that a stage's process needs and that do not affect the result.
 
     Attributes
     ----------
     data
-        The folder of the data; None where a stage generates it.
+        Folder of the data; None if a stage generates the data.
     unit_files
-        The files of methods and tasks that were named by a path, by role.
+        Files of the methods and tasks that the user gave by path, by role.
     parameter_files
-        The values of parameters that are files, by role and parameter.
+        Paths of the parameters that are files, by role and parameter name.
     """
 
     data: str | None = None
@@ -112,16 +128,20 @@ class Paths:
 
 @dataclass(frozen=True)
 class Stage:
-    """One computation with named inputs, in a process of its own.
+    """One computation with named inputs, which runs in a process.
 
     Attributes
     ----------
     label
-        The cell that it is planned for, in what people read.
+        Name in messages of the cell that the stage is planned for.
+    identity
+        Everything that determines the result.
     code
-        The digest of each module, to say later which one changed.
+        Digest of each module in the identity's `code`, to report which module changed.
+    paths
+        Paths that do not affect the result.
     num_epochs
-        Epochs of training, for the estimate of the time; 0 where there is none.
+        Number of training epochs, for time estimates; 0 for stages that do not train.
     """
 
     label: str
@@ -132,29 +152,29 @@ class Stage:
 
     @property
     def kind(self) -> StageKind:
-        """What it does."""
+        """Kind of the stage."""
         return self.identity.kind
 
     @property
     def inputs(self) -> Mapping[str, str]:
-        """The keys of the stages whose results it reads, by role."""
+        """Keys of the stages whose results this stage reads, by role."""
         return self.identity.inputs
 
     @property
     def run(self) -> RunIdentity:
-        """What decides the result beside the task; only a stage that generates data has none."""
+        """The identity's `run`, which every stage has that does not generate data."""
         assert self.identity.run is not None
         return self.identity.run
 
     @cached_property
     def key(self) -> str:
-        """A digest of the identity: the stage's name in the store."""
+        """Digest of the identity, which names the stage in the store."""
         text = json.dumps(asdict(self.identity), sort_keys=True, separators=(",", ":"))
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     @cached_property
     def packable_with(self) -> str:
-        """What trainings that may share a process have in common; of another stage, its key."""
+        """A text that is equal for trainings that can share a process; else the stage's key."""
         if self.kind != "train":
             return self.key
         run, identity = self.run, self.identity
@@ -165,20 +185,21 @@ class Stage:
 
 @dataclass(frozen=True)
 class ExecutionOptions:
-    """How a stage is run. None of it decides a result.
+    """Options of how stages are run, none of which affects a result.
 
     Attributes
     ----------
     checkpoint_every : steps
-        A checkpoint is written every so many steps.
+        Number of steps between two checkpoints.
     workers
-        DataLoader workers of a stage.
+        Number of DataLoader workers per stage.
     processes
-        Processes that train one model together.
+        Number of distributed processes that train one model together.
     cuda_graphs
         Whether training steps are captured as CUDA graphs.
     pack
-        Trainings of one task, model and recipe that are interleaved in one process.
+        Maximum number of trainings that are interleaved in one process; they have the same task,
+        model and recipe.
     """
 
     checkpoint_every: int
@@ -190,7 +211,7 @@ class ExecutionOptions:
 
 @dataclass(frozen=True)
 class StageSpec:
-    """A stage with the options of the run that starts it."""
+    """A stage with the execution options of the run that starts it."""
 
     stage: Stage
     options: ExecutionOptions

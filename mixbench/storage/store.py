@@ -1,4 +1,4 @@
-"""Where things lie, and how they get there whole.
+"""The store: a folder of finished stages, stages in progress, logs, records and runs.
 
 ::
 
@@ -7,10 +7,10 @@
     STORE/logs/KEY.txt   what the stage's processes printed
     STORE/records/       one JSON record per cell
     STORE/runs/          one JSON file per command, with its plan
-    STORE/damaged/       what was found not to be what was written
+    STORE/damaged/       finished stages whose files did not match their digests
 
-A stage is finished exactly if ``stages/KEY/manifest.json`` exists. Everything is written beside
-its place, flushed to the disk and renamed; the first writer wins.
+A stage is finished if and only if ``stages/KEY/manifest.json`` exists. Everything is written to a
+temporary path, flushed to the disk and renamed; the first writer wins.
 """
 
 import errno
@@ -38,44 +38,50 @@ from mixbench.storage.notes import (
 )
 from mixbench.storage.spec import SPECS, StageSpec
 
-SMALL = 1 << 20  # bytes up to which a file is hashed whenever its stage is looked at
+SMALL = 1 << 20  # bytes up to which `Store.damage` hashes a file
 
 
 class Store:
-    """A folder of finished and running stages and of records."""
+    """A store of stages and records in a folder.
+
+    Parameters
+    ----------
+    root
+        Folder of the store.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root.expanduser().resolve()
 
     def folder(self, key: str) -> Path:
-        """Return where a finished stage lies."""
+        """Return the folder of a finished stage."""
         return self.root / "stages" / key
 
     def work(self, key: str) -> Path:
-        """Return where a running stage leaves what it needs to continue."""
+        """Return the folder in which a stage in progress keeps its checkpoints and progress."""
         return self.root / "work" / key
 
     def log(self, key: str) -> Path:
-        """Return what the stage's processes print into."""
+        """Return the log file of a stage's processes."""
         return self.root / "logs" / f"{key}.txt"
 
     @property
     def records(self) -> Path:
-        """Where the records lie."""
+        """The folder of the records."""
         return self.root / "records"
 
     @property
     def runs(self) -> Path:
-        """Where the plans of past commands lie."""
+        """The folder of the plans of past and current runs."""
         return self.root / "runs"
 
     def open(self) -> None:
-        """Make the store's folders.
+        """Create the store's folders.
 
         Raises
         ------
         MixbenchError
-            If the place cannot be written to.
+            If the folder is not writable.
         OSError
             If the disk is full.
         """
@@ -88,7 +94,7 @@ class Store:
                 raise
             raise MixbenchError(
                 f"The store {self.root} cannot be written to ({error.strerror}). "
-                "Give another folder with --store."
+                "Choose another folder with --store."
             ) from error
 
     def finished_keys(self) -> list[str]:
@@ -97,7 +103,7 @@ class Store:
         return [path.parent.name for path in sorted(manifests, key=lambda p: p.stat().st_mtime)]
 
     def finished(self, key: str) -> bool:
-        """Tell whether a stage is finished."""
+        """Return whether a stage is finished."""
         return (self.folder(key) / "manifest.json").exists()
 
     def manifest(self, key: str) -> Manifest:
@@ -105,23 +111,30 @@ class Store:
         return MANIFESTS.read(self.folder(key) / "manifest.json")
 
     def checked(self, key: str, name: str) -> Path:
-        """Return a file of a finished stage, after comparing its content with its digest.
+        """Return the path of a file of a finished stage, after checking the file's digest.
 
         Raises
         ------
         DamagedStage
-            If it is not what was written.
+            If the file is missing or does not match its digest.
         """
         self.check(key, [name])
         return self.folder(key) / name
 
     def check(self, key: str, names: Iterable[str] | None = None) -> None:
-        """Compare some files of a finished stage, or all, with their digests.
+        """Check the digests of some or all files of a finished stage.
+
+        Parameters
+        ----------
+        key
+            Key of the stage.
+        names
+            Paths of the files to check, relative to the stage's folder; all files by default.
 
         Raises
         ------
         DamagedStage
-            If one is not what was written.
+            If a file is missing or does not match its digest.
         """
         if not self.finished(key):
             raise DamagedStage(key, self.folder(key))
@@ -132,9 +145,9 @@ class Store:
                 raise DamagedStage(key, path)
 
     def damage(self, key: str) -> str:
-        """Say what is wrong with a finished stage, or return an empty text.
+        """Return a description of the first damaged file of a finished stage, or an empty text.
 
-        Sizes are compared for all files, contents for small ones.
+        The sizes of all files are checked, and the digests of files of at most 1 MiB.
         """
         folder = self.folder(key)
         try:
@@ -151,17 +164,25 @@ class Store:
         return ""
 
     def quarantine(self, key: str) -> Path:
-        """Move a finished stage away, so that it counts as not finished; return where it lies."""
+        """Move a finished stage to ``damaged/``, and return its new folder."""
         aside = self.root / "damaged" / f"{key}.{uuid.uuid4().hex[:8]}"
         aside.parent.mkdir(exist_ok=True)
-        with suppress(FileNotFoundError):  # another process may have been faster
+        with suppress(FileNotFoundError):  # another process may have moved it already
             self.folder(key).rename(aside)
         return aside
 
     def publish(self, built: Path, manifest: Manifest) -> None:
-        """Make a folder of files the finished stage, manifest last.
+        """Write the manifest into a folder of files, and make it the finished stage.
 
-        If another process finished the same stage first, its result stays and this one goes.
+        If another process has finished the same stage first, its result is kept and this one is
+        removed.
+
+        Parameters
+        ----------
+        built
+            Folder with the stage's files.
+        manifest
+            Manifest of the stage; its `files` are computed here.
 
         Raises
         ------
@@ -187,80 +208,80 @@ class Store:
             flush_to_disk(self.folder(manifest.key).parent)
 
     def lease(self, key: str) -> Lease:
-        """Return the lease that the process running a stage holds."""
+        """Return the lock that a stage's process holds while it runs."""
         return Lease(self.root / "work" / f"{key}.lease")
 
     def running(self, key: str) -> bool:
-        """Tell whether some process works on a stage now, here or elsewhere."""
+        """Return whether a process on any machine is running a stage now."""
         return self.lease(key).fresh()
 
     def spec(self, key: str) -> StageSpec:
-        """Return the spec with which a stage was started last."""
+        """Return the spec with which a stage was last started."""
         return SPECS.read(self.work(key) / "spec.json")
 
     def write_spec(self, key: str, spec: StageSpec) -> None:
-        """Leave what a stage's process needs to know, and forget how earlier attempts ended."""
+        """Write the spec for a stage's process, and remove the outcome of earlier attempts."""
         work = self.work(key)
         for name in ("failure.json", "ended.json", "cancel.json"):
             (work / name).unlink(missing_ok=True)
         SPECS.write(work / "spec.json", spec)
 
     def progress(self, key: str) -> Progress | None:
-        """Return the last line of a stage's progress; None if there is none."""
+        """Return a stage's latest progress; None if there is none."""
         path = self.work(key) / "progress.jsonl"
         try:
-            lines = path.read_bytes()[-4096:].split(b"\n")[:-1]  # the last line may be half written
+            lines = path.read_bytes()[-4096:].split(b"\n")[:-1]  # the last line may be incomplete
             return PROGRESS.parse(lines[-1], str(path)) if lines else None
-        except (FileNotFoundError, Damaged):  # just published, or a line that a full disk cut
+        except (FileNotFoundError, Damaged):  # just published, or truncated by a full disk
             return None
 
     def failure(self, key: str) -> Failure | None:
-        """Return how a stage failed; None if it did not."""
+        """Return the failure of a stage; None if it did not fail."""
         path = self.work(key) / "failure.json"
         return FAILURES.read(path) if path.exists() else None
 
     def write_failure(self, key: str, failure: Failure) -> None:
-        """Leave how a stage failed where the launcher looks for it."""
+        """Write the failure of a stage, which the launcher reads."""
         FAILURES.write(self.work(key) / "failure.json", failure)
 
     def cancel(self, key: str) -> None:
-        """Ask whoever runs a stage, or will, to end it."""
+        """Write a cancellation request, which the stage's launcher reads."""
         write_json(self.work(key) / "cancel.json", {"asked": now()})
 
     def cancelled(self) -> set[str]:
-        """Return the stages that somebody asked to end."""
+        """Return the keys of the stages with a cancellation request."""
         return {path.parent.name for path in (self.root / "work").glob("*/cancel.json")}
 
     def exit_code(self, key: str) -> int | None:
-        """Return the exit code that the last attempt at a stage left; None if it left none."""
+        """Return the exit code of the last attempt at a stage; None if it wrote none."""
         path = self.work(key) / "ended.json"
         return EXITS.read(path).code if path.exists() else None
 
     def write_exit_code(self, key: str, code: int) -> None:
-        """Leave the exit code of an attempt, for launchers that do not see it."""
+        """Write the exit code of an attempt, for engines that cannot observe it."""
         EXITS.write(self.work(key) / "ended.json", Exit(code))
 
     def note_run(self, note: RunNote) -> Path:
-        """Note a run, for `status`, `logs` and `cancel` in other shells; return its file."""
+        """Write a run's plan for `status`, `logs` and `cancel` in other shells; return its path."""
         stamp = note.created.replace(":", "").replace("-", "")
         path = self.runs / f"{stamp}-{uuid.uuid4().hex[:8]}.json"
         RUNS.write(path, note)
         return path
 
     def noted_runs(self) -> list[Path]:
-        """Return the files of the noted runs, oldest first."""
+        """Return the plan files of all runs, oldest first."""
         return sorted(self.runs.glob("*.json"))
 
     @staticmethod
     def launcher_lease(note: Path) -> Lease:
-        """Return the lease that the launcher of a noted run holds as long as it lives."""
+        """Return the lock that the launcher of a run holds while it runs."""
         return Lease(note.with_suffix(".lease"))
 
     def forget(self, key: str) -> None:
-        """Remove a stage, finished or not."""
+        """Remove the files of a stage, finished or in progress."""
         for folder in (self.folder(key), self.work(key)):
             shutil.rmtree(folder, ignore_errors=True)
 
     def record_files(self) -> Iterator[Path]:
-        """Yield the file of every record."""
+        """Yield the path of every record, in sorted order."""
         yield from sorted(self.records.glob("*/*/*.json"))

@@ -1,4 +1,4 @@
-"""What people settle in TOML files, read into models that know every field."""
+"""Reading of TOML files, such as settings and suites, into pydantic models."""
 
 import tomllib
 from pathlib import Path
@@ -12,17 +12,21 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def read_toml(path: Path, model: type[Model], what: str) -> Model:
-    """Return the content of a file.
+    """Read a TOML file into a model.
 
     Parameters
     ----------
+    path
+        Path of the file.
+    model
+        Pydantic model that declares all fields.
     what
-        It is called in errors.
+        Name of the kind of file in error messages, such as ``settings``.
 
     Raises
     ------
     UsageError
-        If it cannot be read, or a field is unknown or has another form.
+        If the file cannot be read, or a field is unknown or invalid.
     """
     try:
         return model.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))

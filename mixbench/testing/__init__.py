@@ -1,4 +1,4 @@
-"""The contracts as checks, for whoever writes a method or a task."""
+"""Checks of the method and task interfaces, for authors of methods and tasks."""
 
 from mixbench.testing.checks import Result, run_checks
 from mixbench.testing.methods import METHOD_CHECKS

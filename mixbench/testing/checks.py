@@ -1,8 +1,8 @@
-"""Checks that anyone can run on any method or task, and what came of them.
+"""Running of the checks of a method or task, and their results.
 
-Each takes a subject and returns what was measured, or raises AssertionError with a sentence that
-says so; the second paragraph of its docstring is what to do then. A method may be exempt from some
-of them, and says why (`Method.exempt`).
+A check is a function that takes a method or task under test. It returns what it measured, or raises
+an AssertionError that states the failure; the second paragraph of its docstring is the remedy. A
+method may be exempt from some checks if it declares a reason (`Method.exempt`).
 """
 
 import ast
@@ -14,7 +14,7 @@ from mixbench.contract.loading import line_of
 from mixbench.registry.cards import Card, MethodCard
 
 Check = Callable[[Any], str]
-# Which method of the class a failed check is about, where nothing was raised in it.
+# The Python method whose line is reported for a failed check if the file raised no error itself.
 ABOUT = {
     "card_tells_the_truth": "__init__",
     "evaluation_is_untouched": "predict",
@@ -27,16 +27,20 @@ ABOUT = {
 
 
 class Result(NamedTuple):
-    """What came of a check.
+    """The result of a check.
 
     Attributes
     ----------
+    check
+        Name of the check.
+    status
+        Outcome: "ok", "FAILED", or "exempt" if the check failed and the method is exempt from it.
     said
-        What was measured, or went wrong.
+        What was measured, or the failure.
     line
-        Of the method's file, where one can be named.
+        Line of the unit's file to which the failure refers; None if there is none.
     remedy
-        What to do; empty unless the check failed.
+        How to fix the failure; empty unless the check failed.
     """
 
     check: str
@@ -47,22 +51,22 @@ class Result(NamedTuple):
 
 
 class HasCard(Protocol):
-    """What is checked: a `Subject` or a `TaskSubject`."""
+    """A method or task under test: a `Subject` or a `TaskSubject`."""
 
     @property
     def card(self) -> Card | None:
-        """What the file says of itself; None for a class without a file."""
+        """Card of the file; None for a class without a file."""
 
 
 def run_checks(subject: HasCard, checks: Sequence[Check]) -> Iterator[Result]:
-    """Run checks on a method or task; yield each result as soon as it is there."""
+    """Run checks on a method or task and yield each result as soon as it is available."""
     card = subject.card
     exempt = card.declared.exempt if isinstance(card, MethodCard) else {}
     for check in checks:
         name = check.__name__
         try:
             yield Result(name, "ok", check(subject), None, "")
-        except Exception as error:  # noqa: BLE001  # whatever a plugin raises is a result
+        except Exception as error:  # noqa: BLE001  # any exception of a plugin is a result
             said = str(error).partition("\n")[0] or type(error).__name__
             if not isinstance(error, AssertionError):
                 said = f"{type(error).__name__}: {said}"
@@ -73,12 +77,12 @@ def run_checks(subject: HasCard, checks: Sequence[Check]) -> Iterator[Result]:
 
 
 def remedy_of(check: Check) -> str:
-    """Return what to do when a check fails."""
+    """Return the remedy for a failed check, from its docstring."""
     return (inspect.getdoc(check) or "").partition("Else: ")[2]
 
 
 def _line(card: Card | None, check: str, error: Exception) -> int | None:
-    """Return the line of a method's file that an error is about."""
+    """Return the line of the unit's file to which an error refers."""
     if card is None:
         return None
     usual = "mix" if card.kind == "method" else "load"
@@ -86,7 +90,7 @@ def _line(card: Card | None, check: str, error: Exception) -> int | None:
 
 
 def _defined_at(card: Card, name: str) -> int:
-    """Return the line at which a class defines one of its methods, or begins."""
+    """Return the line of a Python method in the unit's class, or of the class if it has none."""
     tree = ast.parse(card.path.read_text(encoding="utf-8"))
     unit = next(
         node

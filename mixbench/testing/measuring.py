@@ -1,4 +1,4 @@
-"""What checks measure with: a tolerance, and whether global randomness moved."""
+"""Helpers of the checks: a numerical tolerance, and detection of global random state use."""
 
 import random
 from collections.abc import Iterator
@@ -12,16 +12,16 @@ TOLERANCE = 1e-5
 
 @contextmanager
 def unchanged_global_randomness() -> Iterator[None]:
-    """Fail if the global generators of torch, numpy or Python moved."""
+    """Fail if the block changes the global random state of torch, numpy or Python."""
     before = _global_randomness()
     yield
     moved = [name for name, state in _global_randomness().items() if state != before[name]]
-    assert not moved, f"the global generator of {', '.join(moved)} was used"
+    assert not moved, f"the global random state of {', '.join(moved)} was used"
 
 
 def _global_randomness() -> dict[str, str]:
     with np.printoptions(threshold=10_000):
-        legacy = repr(np.random.get_state())  # noqa: NPY002  # it is what must not move
+        legacy = repr(np.random.get_state())  # noqa: NPY002  # this state must not change
     return {
         "torch": repr(torch.get_rng_state().numpy().tobytes()),
         "numpy": legacy,
@@ -30,5 +30,5 @@ def _global_randomness() -> dict[str, str]:
 
 
 def within(gap: float) -> str:
-    """Return a gap beside what it may be."""
-    return f"largest gap {gap:.1e} (limit {TOLERANCE:.0e})"
+    """Return a text with a measured difference and its limit."""
+    return f"largest difference {gap:.1e} (limit {TOLERANCE:.0e})"

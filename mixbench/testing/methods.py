@@ -1,4 +1,4 @@
-"""What every mixing method owes, check by check."""
+"""The list of checks that every mixing method must pass."""
 
 from mixbench.testing.checks import Check
 from mixbench.testing.mixing import (

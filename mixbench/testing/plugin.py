@@ -1,4 +1,4 @@
-"""The checks as tests of pytest, for whoever keeps a method or task in a repository of theirs."""
+"""The checks as pytest parameters, for methods and tasks in separate repositories."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def method_checks(
     method: str | Path, parameters: Mapping[str, Any] | None = None
 ) -> "list[ParameterSet]":
-    """Return every check of a method as parameters for pytest; those it is exempt from may fail.
+    """Return the checks of a method as pytest parameters; those it is exempt from may fail.
 
     ::
 
@@ -30,17 +30,17 @@ def method_checks(
     Parameters
     ----------
     method
-        A name, or a file.
+        Name of the method, or path of its file.
     parameters
-        Values other than the defaults.
+        Values of the method's parameters, by name, that differ from the defaults.
     """
     subject = subject_of(find("method", str(method)), parameters)
-    assert isinstance(subject.card, MethodCard)  # it has a file
+    assert isinstance(subject.card, MethodCard)  # it comes from a file
     return _as_parameters(subject, METHOD_CHECKS, subject.card.declared.exempt)
 
 
 def task_checks(task: str | Path) -> "list[ParameterSet]":
-    """Return every check of a task, by its name or its file, as parameters for pytest."""
+    """Return the checks of a task, given its name or file, as pytest parameters."""
     return _as_parameters(TaskSubject(find("task", str(task))), TASK_CHECKS, {})
 
 

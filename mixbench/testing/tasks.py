@@ -1,7 +1,7 @@
-"""What every task owes, as checks on its generated data.
+"""The checks that every task must pass, on a small amount of its generated data.
 
-As those of methods, each returns what was measured or raises AssertionError with a sentence, and
-the second paragraph of its docstring is what to do then.
+Each check returns what it measured, or raises an AssertionError that states the failure. The second
+paragraph of its docstring is the remedy.
 """
 
 import tempfile
@@ -28,13 +28,19 @@ PARTS: tuple[Part, ...] = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class TaskSubject:
-    """A task under test, with a little generated data of its own."""
+    """A task under test, with a small amount of generated data.
+
+    Attributes
+    ----------
+    card
+        Card of the task.
+    """
 
     card: TaskCard
 
     @cached_property
     def task(self) -> Task:
-        """The task as it runs on generated data."""
+        """Task with the parameters of its first protocol for generated data."""
         protocol = next(iter(self.card.declared.synthetic.protocols), "")
         of = self.card.declared.evaluates
         subject = base_values(find("task", of), protocol) if of else None
@@ -42,7 +48,7 @@ class TaskSubject:
 
     @cached_property
     def trains(self) -> bool:
-        """Whether it has parts to train on: an evaluation has a test part alone."""
+        """Whether the task trains models; an evaluation does not, and has only a test split."""
         return not isinstance(self.task, Evaluation)
 
     @cached_property
@@ -53,36 +59,36 @@ class TaskSubject:
 
     @property
     def folder(self) -> Path:
-        """Where its generated data is."""
+        """Folder of the task's generated data."""
         return Path(self._made.name)
 
     def few(self, train: int, test: int) -> Synthetic:
-        """Return a small amount of data, unless the layout knows only one."""
+        """Return a small amount of data, or the only amount that the layout supports."""
         synthetic = self.task.synthetic
         return replace(synthetic, train=train, test=test) if synthetic.protocols else synthetic
 
     def parts(self) -> dict[Part, Split]:
-        """Return the parts that the task reads."""
+        """Return the splits that the task reads, by name."""
         return {part: self.task.load(part, self.folder, 0)
                 for part in (PARTS if self.trains else ("test",))}  # fmt: skip
 
 
 def card_tells_the_truth(subject: TaskSubject) -> str:
-    """What is read from the file without running it is what the class has.
+    """The declarations read from the file equal those of the loaded class.
 
-    Else: declare in the class itself, and begin the file with Data and Licence.
+    Else: declare as literals in the class, and begin the file with Data and Licence.
     """
     card = subject.card
-    load_task(card)  # which refuses what differs
+    load_task(card)  # raises if a declaration differs
     for field in ("Data", "Licence"):
         assert card.header.get(field), f"the file's docstring has no field {field}"
     return f"{len(card.parameters)} parameters, {len(card.attributes)} declarations"
 
 
 def declarations_fit_together(subject: TaskSubject) -> str:
-    """One metric ranks; protocols, rates and published numbers are of models and metrics it has.
+    """One metric is primary; protocols and references use only models and metrics of the task.
 
-    Else: add what is missing to `models`, `metrics` or `protocols`.
+    Else: add the missing name to `models`, `metrics` or `protocols`.
     """
     task = subject.task
     primary = [metric.name for metric in task.metrics if metric.primary]
@@ -90,9 +96,9 @@ def declarations_fit_together(subject: TaskSubject) -> str:
     assert task.models, "models is empty"
     known = set(task.models)
     for name, recipe in task.protocols.items():
-        assert recipe.model in known, f"protocol {name} has the model {recipe.model}, unknown here"
+        assert recipe.model in known, f"protocol {name}: {recipe.model} is not in models"
     missing = {*task.synthetic.protocols, *task.by_model} - set(task.protocols)
-    assert not missing, f"there is no protocol {', '.join(sorted(missing))}"
+    assert not missing, f"not in protocols: {', '.join(sorted(missing))}"
     for protocol, models in task.by_model.items():
         assert set(models) <= known, f"by_model[{protocol!r}] names a model that is not in models"
         assert all(replace(task.protocols[protocol], **values) for values in models.values())
@@ -102,16 +108,16 @@ def declarations_fit_together(subject: TaskSubject) -> str:
     assert not wrong, f"{wrong[0]!r} is neither MD5 nor SHA-256" if wrong else ""
     names, methods = {metric.name for metric in task.metrics}, set(paths("method"))
     for one in task.references:
-        assert one.metric in names, f"a reference is of the metric {one.metric}, unknown here"
-        assert one.model in known, f"a reference is of the model {one.model}, unknown here"
-        assert one.method in methods, f"a reference is of the method {one.method}, unknown here"
+        assert one.metric in names, f"a reference has the metric {one.metric}, not in metrics"
+        assert one.model in known, f"a reference has the model {one.model}, not in models"
+        assert one.method in methods, f"a reference has the method {one.method}, which is unknown"
     return f"{len(known)} models, {len(names)} metrics, {len(task.references)} published numbers"
 
 
 def generated_data_has_the_layout(subject: TaskSubject) -> str:
-    """What `synthesize` writes is exactly what `data` declares.
+    """The files that `synthesize` writes are exactly those that `data` declares.
 
-    Else: declare every file in `Data.files`, or the folder it lies in, in `Data.file_counts`.
+    Else: declare each file in `Data.files`, or its folder in `Data.file_counts`.
     """
     task, folder = subject.task, subject.folder
     written = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
@@ -126,9 +132,9 @@ def generated_data_has_the_layout(subject: TaskSubject) -> str:
 
 
 def generating_twice_gives_the_same(subject: TaskSubject) -> str:
-    """Equal amounts and seeds give the same files, bit by bit.
+    """Generating the same amount with the same seed twice gives bit-identical files.
 
-    Else: draw from `generator(amount.seed, "synthetic")`, and write no clock.
+    Else: draw from `generator(amount.seed, "synthetic")`, and do not write the time.
     """
     amount = subject.few(4, 3)
     contents = []
@@ -139,19 +145,19 @@ def generating_twice_gives_the_same(subject: TaskSubject) -> str:
             contents.append({path.relative_to(made): path.read_bytes() for path in files})
     first, second = contents
     assert first, "no file was written"
-    assert first.keys() == second.keys(), "the second time, other files were written"
+    assert first.keys() == second.keys(), "the second time, files with different names were written"
     other = [path for path, content in first.items() if second[path] != content]
     assert not other, f"{other[0]} differs the second time" if other else ""
-    return f"{len(first)} files, bit by bit"
+    return f"{len(first)} files, bit-identical"
 
 
 def parts_share_no_image(subject: TaskSubject) -> str:
-    """No image is in two parts, and none of the test part depends on the seed.
+    """No image is in two splits.
 
-    Else: hold the validation part out of the training part with `held_out`.
+    Else: split the official training images into training and validation with `held_out`.
     """
     if not subject.trains:
-        return "has a test part alone"
+        return "has only a test split"
     found: dict[str, torch.Tensor] = {}
     for name, split in subject.parts().items():
         found[name] = split.read(torch.arange(len(split)), None).flatten(1).unique(dim=0)
@@ -163,9 +169,9 @@ def parts_share_no_image(subject: TaskSubject) -> str:
 
 
 def classes_are_named_and_all_there(subject: TaskSubject) -> str:
-    """There is a name for each class, all different, and every part has images of every class.
+    """Every class has a unique name, and every split has images of every class.
 
-    Else: return the names in the order of the targets, and split class by class.
+    Else: return the names in the order of the class indices, and split each class separately.
     """
     task, names = subject.task, subject.task.class_names(subject.folder)
     assert len(set(names)) == len(names), "two classes have the same name"
@@ -174,32 +180,32 @@ def classes_are_named_and_all_there(subject: TaskSubject) -> str:
         if hasattr(task, "labels"):
             assert all(len(names) == len(row) for row in test.targets), "a label has no name"
         return f"{len(names)} names"
-    assert len(names) == task.num_classes, f"{len(names)} names of {task.num_classes} classes"
+    assert len(names) == task.num_classes, f"{len(names)} names for {task.num_classes} classes"
     for part, split in subject.parts().items():
         assert split.by_class is not None, f"{part} has no index by class"
         lacking = task.num_classes - len(split.by_class.classes.unique())
-        assert lacking == 0, f"{part} has no image of {lacking} classes"
+        assert lacking == 0, f"{part} has no images of {lacking} classes"
     return f"{len(names)} classes"
 
 
 def augmentation_draws_only_from_its_stream(subject: TaskSubject) -> str:
-    """Equal streams read equal images, and no global random state is used.
+    """Equal random generators give equal images, and the global random state is not used.
 
-    Else: draw in `Split.read` from the generator that it is given.
+    Else: draw random numbers in `Split.read` only from its argument `rng`.
     """
     if not subject.trains:
         return "trains nothing"
     split, index = subject.task.load("train", subject.folder, 0), torch.arange(16)
     with unchanged_global_randomness():
         one, same, other = (split.read(index, generator(n, "augment")) for n in (0, 0, 1))
-    assert torch.equal(one, same), "equal streams read different images"
+    assert torch.equal(one, same), "equal random generators give different images"
     return "not augmented" if torch.equal(one, other) else "augmented"
 
 
 def models_predict_and_are_scored(subject: TaskSubject) -> str:
-    """Models train on the loss of every item, predict, and get exactly the declared metrics.
+    """The loss has one value per item, and `score` returns exactly the declared metrics.
 
-    Else: return one loss for each item, and from `score` one number for each of `metrics`.
+    Else: return one loss per item from `loss`, and one value per metric of `metrics` from `score`.
     """
     task, folder = subject.task, subject.folder
     split, declared = task.load("test", folder, 0), {metric.name for metric in task.metrics}
@@ -208,7 +214,7 @@ def models_predict_and_are_scored(subject: TaskSubject) -> str:
         model = task.build(name)
         predictions = predict(task, model, baseline, split)
         found = set(task.score(predictions, split.targets))
-        assert found == declared, f"score returns {sorted(found)}, declared are {sorted(declared)}"
+        assert found == declared, f"score returns {sorted(found)}, not {sorted(declared)}"
         if not subject.trains:
             continue
         train, index = task.load("train", folder, 0), torch.arange(7)
@@ -220,21 +226,21 @@ def models_predict_and_are_scored(subject: TaskSubject) -> str:
             shape = tuple(task.loss(predictions["outputs"], split.targets).shape)
             assert shape == (len(split),), f"the loss of predictions has the shape {shape}"
         for block in model.blocks:
-            model.get_submodule(block)  # raises what it lacks
+            model.get_submodule(block)  # raises if there is none
     return f"{', '.join(task.models[:2])}: {', '.join(sorted(declared))}"
 
 
 def features_have_the_declared_size(subject: TaskSubject) -> str:
-    """The last map of a model is as deep, high and wide as the model says.
+    """The last feature map has the model's declared channels, height and width.
 
-    Else: build with `mixbench.vision.models.build`, or pass what you build through its `sized`.
+    Else: build models with `mixbench.vision.models.build`, or pass them through its `sized`.
     """
     task = subject.task
     model = task.build(task.models[0])
     images = task.load("test", subject.folder, 0).read(torch.arange(3), None)
     found = tuple(model(images).features.shape)
     said = (3, model.feature_dim, *model.feature_size)
-    assert found == said, f"features are {found}, the model says {said}"
+    assert found == said, f"features have shape {found}, declared {said}"
     return f"{'x'.join(map(str, found[1:]))}"
 
 

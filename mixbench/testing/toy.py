@@ -1,4 +1,4 @@
-"""A toy task, and a method under test on it: small enough for a check to take no time."""
+"""A toy task, small enough for fast checks, and the method under test on it."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -32,13 +32,23 @@ from mixbench.vision.models.build import sized
 from mixbench.vision.models.residual import ResidualNet
 
 CLASSES = 5
-SIZES = ((8, 12), (16, 16), (13, 9))  # height, width: non-square, square, divisible by nothing
+SIZES = ((8, 12), (16, 16), (13, 9))  # height, width: non-square, square, odd
 SEEDS = range(8)
 
 
 @dataclass
 class ToySplit:
-    """Images that are not augmented: (N, C, H, W) float32, with their classes, (N,) int64."""
+    """A split of images without augmentation.
+
+    Attributes
+    ----------
+    images : (N, C, H, W) float32
+        Images of the split.
+    targets : (N,) int64
+        Class of each image.
+    by_class
+        Index of the images by class.
+    """
 
     images: Tensor
     targets: Tensor
@@ -51,21 +61,21 @@ class ToySplit:
         return len(self.targets)
 
     def to(self, device: torch.device) -> Split:
-        """Return the same part for a device."""
+        """Return the same split with its images on a device."""
         return ToySplit(self.images.to(device), self.targets)
 
     def read(self, index: Tensor, rng: torch.Generator | None) -> Tensor:  # noqa: ARG002  # the protocol
-        """Return the items' images."""
+        """Return the images at the given indices."""
         return self.images[index]
 
 
 class ToyTask(Task):
-    """Tell apart images of one dominant colour per class; 96 of them, 16x12, made by arithmetic.
+    """A task that classifies 96 computed images of 16 x 12 pixels by their dominant colour.
 
     Parameters
     ----------
     channels
-        Of the images that the model takes, where they are not the task's own.
+        Number of input channels of the model; the task's images have 3.
     """
 
     version = 1
@@ -78,15 +88,15 @@ class ToyTask(Task):
         self.channels = channels
 
     def load(self, part: Part, folder: Path, seed: int) -> ToySplit:  # noqa: ARG002  # nothing to read
-        """Return the images; all parts are alike."""
+        """Return the images, which are the same for all splits."""
         targets = torch.arange(96) % CLASSES
         colours = torch.randn(CLASSES, 3, 1, 1, generator=generator(0, "synthetic"))
         noise = torch.randn(96, 3, 16, 12, generator=generator(1, "synthetic"))
         images = colours[targets] + 0.3 * noise
         return ToySplit(images, targets)
 
-    def build(self, model: str) -> Backbone:  # noqa: ARG002  # there is one
-        """Return a small residual net with a last map of 8x6."""
+    def build(self, model: str) -> Backbone:  # noqa: ARG002  # there is only one model
+        """Return a small residual network whose last feature map has 8 x 6 pixels."""
         net = ResidualNet(8, channels=self.channels, classes=CLASSES, strides=(1, 2, 1))
         return sized(net, self.channels, self.image_size)
 
@@ -111,11 +121,11 @@ class Subject:
     Attributes
     ----------
     make
-        Returns a fresh, unbound instance.
+        Function that returns a new instance of the method, not bound to a model.
     card
-        What the file says of itself; None for a class without a file.
+        Card of the method's file; None for a class without a file.
     scorers
-        The methods that it needs trained models of, by role.
+        Functions that create the methods whose trained models the method under test needs, by role.
     """
 
     make: Callable[[], Method]
@@ -124,30 +134,33 @@ class Subject:
 
     @cached_property
     def prepared(self) -> Mapping[str, Tensor]:
-        """What the method's preparation leaves in its buffers, on untrained models."""
+        """Buffers of the method after its preparation with untrained models, by name."""
         method = self.make()
         prepare(method, self.scorers, ToyTask(), "toy", Path())
         return dict(method.named_buffers())
 
     def fresh(self) -> Method:
-        """Return a prepared method that is bound to no model yet."""
+        """Return a new, prepared method that is not bound to a model."""
         method = self.make()
         method.load_state_dict(self.prepared)
         return method
 
     def bound(self, channels: int = 3) -> tuple[Method, Backbone, Task]:
-        """Return a fresh, prepared method with the toy task's model, always the same weights."""
+        """Return a new, prepared method, the toy task's model with fixed weights, and the task."""
         method, task = self.fresh(), ToyTask(channels)
         return method, bound(method, task, "toy"), task
 
 
 def subject_of(card: Card, parameters: Mapping[str, Any] | None = None) -> Subject:
-    """Return a method's file as the subject of checks, and what it needs with it.
+    """Return the method of a card, with the methods that it needs, as a subject of checks.
 
     Parameters
     ----------
+    card
+        Card of the method.
     parameters
-        Values other than the defaults and those of the protocol ``toy``.
+        Values of parameters, by name; they override the defaults and the values of the protocol
+        ``toy``.
     """
     values = {**card.declared.by_protocol.get("toy", {}), **(parameters or {})}
     needs: Mapping[str, Need] = card.declared.needs
@@ -162,7 +175,17 @@ def subject_of(card: Card, parameters: Mapping[str, Any] | None = None) -> Subje
 
 
 class Mixed(NamedTuple):
-    """A batch before and after mixing."""
+    """A batch before and after mixing.
+
+    Attributes
+    ----------
+    step
+        Step with the unmixed batch.
+    images
+        Images of the mixed batch.
+    sources
+        Sources of the mixed images, with their weights.
+    """
 
     step: Step
     images: Tensor
@@ -172,12 +195,20 @@ class Mixed(NamedTuple):
 def mix(
     subject: Subject, images: Tensor, seed: int, site: str = "input", pool: Tensor | None = None
 ) -> Mixed:
-    """Mix a batch with a fresh method and a fresh stream.
+    """Mix a batch with a new method and a new random generator.
 
     Parameters
     ----------
-    pool
-        The images that `Step.draw` draws from; the batch itself if there are no others.
+    subject
+        Method under test.
+    images : (B, C, H, W)
+        Batch to mix.
+    seed
+        Seed of the random generator.
+    site
+        Site at which to mix.
+    pool : (N, C, H, W)
+        Images from which `Step.draw` draws; None for copies of the batch.
     """
     method, model, task = subject.bound(images.shape[1])
     targets = torch.arange(len(images)) % CLASSES
@@ -191,17 +222,17 @@ def mix(
 
 
 def lit(number: int, size: tuple[int, int]) -> Tensor:
-    """Return images of which number i is 1 in channel i and 0 elsewhere."""
+    """Return images of which image i is 1 in channel i and 0 elsewhere."""
     return torch.eye(number)[:, :, None, None].expand(-1, -1, *size).contiguous()
 
 
 def noise(number: int, size: tuple[int, int]) -> Tensor:
-    """Return images of noise."""
+    """Return images of Gaussian noise, with three channels."""
     return torch.randn(number, 3, *size, generator=generator(0, "synthetic"))
 
 
 def mixes(subject: Subject, number: int = 6) -> Iterator[tuple[str, Mixed]]:
-    """Yield what the method makes of lit images at every site, size and seed."""
+    """Yield the result of mixing the images of `lit`, for every site, image size and seed."""
     for site in subject.make().sites:
         for size in SIZES:
             images = lit(number + 4 * CLASSES, size)
@@ -211,7 +242,7 @@ def mixes(subject: Subject, number: int = 6) -> Iterator[tuple[str, Mixed]]:
 
 
 def toy_step(split: Split, task: Task, model: Backbone, number: int) -> Step:
-    """Return a step on some training images."""
+    """Return a step with 32 training images, which depend on `number`."""
     index = torch.arange(number, number + 32) % len(split)
     images, targets = split.read(index, None), split.targets[index]
     rng = generator(number, "mix")

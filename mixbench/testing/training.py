@@ -1,4 +1,4 @@
-"""What a method owes as a part of training: a loss that teaches, a state that can be kept."""
+"""Checks of a method in training and evaluation: loss, gradients, state and predictions."""
 
 import copy
 from pathlib import Path
@@ -13,9 +13,9 @@ from mixbench.train.mixing import mixed_step
 
 
 def loss_falls(subject: Subject) -> str:
-    """Forty steps lower the loss at every site, with finite gradients for all parameters.
+    """The loss falls over 40 training steps that mix at all sites, and all gradients are finite.
 
-    Else: see whether `loss` compares each prediction with its own sources.
+    Else: check that `loss` compares each prediction with the targets of its own sources.
     """
     method, model, task = subject.bound()
     split = task.load("train", Path(), 0)
@@ -27,7 +27,9 @@ def loss_falls(subject: Subject) -> str:
         optimizer.zero_grad()
         loss.backward()
         gradients = [p.grad for p in parameters if p.grad is not None]
-        assert all(bool(g.isfinite().all()) for g in gradients), f"a gradient at step {number}"
+        assert all(bool(g.isfinite().all()) for g in gradients), (
+            f"a gradient is not finite at step {number}"
+        )
         optimizer.step()
         losses.append(float(loss.detach()))
     first, last = sum(losses[:8]) / 8, sum(losses[-8:]) / 8
@@ -36,9 +38,9 @@ def loss_falls(subject: Subject) -> str:
 
 
 def all_parameters_learn(subject: Subject) -> str:
-    """Every parameter that the method adds takes part in its loss.
+    """Every parameter that the method adds receives a gradient.
 
-    Else: use every head in `loss`, or do not make it.
+    Else: use every head in `loss`, or do not create it.
     """
     method, model, task = subject.bound()
     split = task.load("train", Path(), 0)
@@ -46,13 +48,13 @@ def all_parameters_learn(subject: Subject) -> str:
         mixed_step(method, toy_step(split, task, model, number)).loss.backward()
     idle = [n for n, p in method.named_parameters() if p.grad is None or not p.grad.any()]
     assert not idle, f"no gradient reaches {', '.join(idle)}"
-    return f"{sum(1 for _ in method.parameters())} tensors of its own"
+    return f"{sum(1 for _ in method.parameters())} parameter tensors added"
 
 
 def state_survives(subject: Subject) -> str:
-    """A fresh instance with the state of another has the same loss.
+    """A new instance that loads the state of another one has the same loss.
 
-    Else: register heads as submodules, and what is found as buffers.
+    Else: register heads as submodules, and search results as buffers.
     """
     method, model, task = subject.bound()
     split = task.load("train", Path(), 0)
@@ -73,14 +75,14 @@ def state_survives(subject: Subject) -> str:
         for m in (method, other)
     ]
     gap = max(abs(a - b) for a, b in zip(*losses, strict=True))
-    assert gap <= TOLERANCE, f"the losses are {gap:.3f} apart after a round trip of the state"
-    return f"{within(gap)} after a round trip"
+    assert gap <= TOLERANCE, f"the losses differ by {gap:.3f} after saving and loading the state"
+    return f"{within(gap)} after saving and loading"
 
 
 def evaluation_is_untouched(subject: Subject) -> str:
-    """Evaluation mixes nothing, draws nothing and depends on each image alone.
+    """Evaluation does not mix or draw random numbers, and predicts each image independently.
 
-    Else: mix in `mix` alone, and let `predict` look at each item by itself.
+    Else: mix only in `mix`, and make `predict` process each item independently.
     """
     method, model, task = subject.bound()
     split = task.load("test", Path(), 0)
@@ -91,19 +93,19 @@ def evaluation_is_untouched(subject: Subject) -> str:
         part = predict(task, model, method, few)["outputs"]
     assert model.training, "the model was left in evaluation mode"
     gap = float((whole[:7] - part).abs().max())
-    assert gap <= 1e-4, f"predictions change by {gap:.3f} with the company of the image"
-    return f"largest gap {gap:.1e} (limit 1e-4)"
+    assert gap <= 1e-4, f"predictions change by {gap:.3f} with the other images"
+    return f"largest difference {gap:.1e} (limit 1e-4)"
 
 
 def card_tells_the_truth(subject: Subject) -> str:
-    """What is read from the file without running it is what the class has.
+    """The declarations read from the file equal those of the loaded class.
 
-    Else: declare in the class itself, and begin the file with Paper, Source and Differs.
+    Else: declare as literals in the class, and begin the file with Paper, Source and Differs.
     """
     card = subject.card
     if card is None:
         return "a class without a file"
-    load_method(card)  # which refuses what differs
+    load_method(card)  # raises if a declaration differs
     for field in ("Paper", "Source", "Differs"):
         assert card.header.get(field), f"the file's docstring has no field {field}"
     return f"{len(card.parameters)} parameters, {len(card.attributes)} declarations"

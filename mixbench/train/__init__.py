@@ -1,1 +1,1 @@
-"""The training loop: one step after the other, the same for every method."""
+"""Training: the training loop, data loading, checkpoints and CUDA graphs."""

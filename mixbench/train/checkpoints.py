@@ -1,4 +1,4 @@
-"""A run's traces on the disk: checkpoints, kept weights, progress."""
+"""Files of a running stage: checkpoints, kept weights and progress."""
 
 import hashlib
 import io
@@ -22,27 +22,28 @@ from mixbench.train.distributed import SINGLE_PROCESS, Distributed
 State = dict[str, Any]
 REPORT_EVERY_S = 0.5
 KEPT_CHECKPOINTS = 2
-KEPT_FROM_S = 0.2  # predictions that took less are computed again as fast as they are read
+KEPT_FROM_S = 0.2  # recomputing faster predictions costs as little as reading them
 
 
 class Stopped(Exception):
-    """The run was told to stop; its checkpoint is written."""
+    """The run received a stop request and has written its checkpoint."""
 
 
 class DiskJournal:
-    """The journal of a stage in its work folder.
+    """Write the checkpoints, weights and progress of a stage to its work folder.
 
     Parameters
     ----------
     work
         The stage's work folder.
     checkpoint_every : steps
+        Number of training steps between two checkpoints.
     notify
-        Told of anything that a reader of the log should know.
+        Function that writes a line to the stage's log.
     distributed
-        Of several processes only the first writes; all stop when it does.
+        The processes of a distributed run. Only the first one writes; all stop when it stops.
     yield_turn
-        Lets other runs of this process do a step.
+        Function that lets the other runs of this process do one step each.
     """
 
     def __init__(
@@ -66,9 +67,9 @@ class DiskJournal:
         self._shown: Mapping[str, float] = {}
 
     def restore(self) -> State | None:
-        """Return the newest sound checkpoint; name and remove the damaged ones."""
+        """Return the newest intact checkpoint, or None; log and delete damaged ones."""
         if not self._ranks.is_main:
-            self._ranks.broadcast_flag(True)  # noqa: FBT003  # the first has removed what is damaged
+            self._ranks.broadcast_flag(True)  # noqa: FBT003  # wait until damaged files are deleted
         state = self._newest()
         if self._ranks.is_main:
             self._ranks.broadcast_flag(True)  # noqa: FBT003
@@ -78,25 +79,25 @@ class DiskJournal:
         for path in sorted(self.work.glob("checkpoint-*.pt"), reverse=True):
             content = path.read_bytes()
             if _name(_step(path), content) != path.name:
-                self.log(f"{path} is damaged and not used; the run goes on from before it.")
+                self.log(f"{path} is damaged and ignored; an earlier state is used.")
                 path.unlink()
                 continue
             state: State = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
             self.resumed_at = [*state["resumed_at"], int(state["step"])]
             self._start = (int(state["step"]), perf_counter())
-            self.log(f"goes on at step {state['step']}")
+            self.log(f"resumed from the checkpoint of step {state['step']}")
             return state
         if self._ranks.is_main:
             shutil.rmtree(self.kept, ignore_errors=True)
         return None
 
     def after_step(self, step: int, num_steps: int, state: Callable[[], State]) -> None:
-        """Report, keep a checkpoint if one is due, and stop if told to.
+        """Report progress, write a checkpoint if one is due, and stop if requested.
 
         Raises
         ------
         Stopped
-            If the run was told to stop.
+            If a stop was requested; the checkpoint is written first.
         """
         stop = self._ranks.broadcast_flag(self.stop) and step < num_steps
         if self._ranks.is_main:
@@ -104,33 +105,33 @@ class DiskJournal:
             if stop or (step < num_steps and step % self._every == 0):
                 self._checkpoint(step, state())
         if stop:
-            self._ranks.broadcast_flag(True)  # noqa: FBT003  # the checkpoint is written before anyone ends
+            self._ranks.broadcast_flag(True)  # noqa: FBT003  # wait until the checkpoint is written
             raise Stopped
         self._hand_over()
 
     def report(self, done: int, of: int, shown: Mapping[str, float]) -> None:
-        """Note how far a preparation is, and stop if told to.
+        """Report the progress of a preparation or evaluation, and stop if requested.
 
         Raises
         ------
         Stopped
-            If the stage was told to stop.
+            If a stop was requested.
         """
         self._note(done, of, shown)
         if self.stop:
             raise Stopped
 
     def earlier_s(self) -> float:
-        """Return the seconds that earlier attempts of a preparation worked, by their notes."""
+        """Return the total seconds of earlier attempts, as noted in the progress file."""
         path, total, last = self.work / "progress.jsonl", 0.0, 0.0
         for line in path.read_text().splitlines() if path.exists() else ():
-            with suppress(ValueError):  # an attempt that was killed may leave half a line
+            with suppress(ValueError):  # a killed attempt may leave an incomplete line
                 elapsed = float(json.loads(line)["elapsed_s"])
                 total, last = total + (last if elapsed < last else 0.0), elapsed
         return total + last
 
     def _note(self, done: int, of: int, shown: Mapping[str, float]) -> None:
-        """Append a line to the progress file, now and then: how far, how fast, numbers to show."""
+        """Append step, speed and metrics to the progress file, at most every `REPORT_EVERY_S`."""
         if monotonic() - self._reported < REPORT_EVERY_S:
             return
         self._reported = monotonic()
@@ -151,7 +152,7 @@ class DiskJournal:
     def end_epoch(
         self, row: Mapping[str, float], weights: Callable[[], State], names: list[str]
     ) -> None:
-        """Note an epoch's numbers and keep its weights under every given name."""
+        """Show an epoch's validation metric and save its weights under every given name."""
         first = next(name for name in row if name.startswith("validation_"))
         self._shown = {first.removeprefix("validation_"): row[first]}
         if names and self._ranks.is_main:
@@ -170,16 +171,18 @@ class DiskJournal:
 
 @dataclass(frozen=True)
 class DiskPredictionCache:
-    """The predictions of an evaluation that is under way.
+    """Predictions of an evaluation in progress, stored batch by batch.
 
     Attributes
     ----------
     folder
-        For the predictions of finished batches.
+        Folder of the predictions of finished batches.
     report
-        Shows how many batches are done, of how many.
-    turn, turns
-        Which of how many predictions of the same part it is, for the report.
+        Function that reports the number of finished batches and of all batches.
+    turn
+        Index of this pass over the split, for the progress report.
+    turns
+        Number of passes over the split, one for each evaluated epoch.
     """
 
     folder: Path
@@ -188,7 +191,7 @@ class DiskPredictionCache:
     turns: int = 1
 
     def kept(self, device: torch.device) -> dict[int, dict[str, Tensor]]:
-        """Return the predictions that an earlier attempt left whole, by their batches."""
+        """Return the intact predictions of earlier attempts, by batch."""
         found = {}
         for path in self.folder.glob("*.safetensors"):
             batch, content = int(path.name.split("-")[0]), path.read_bytes()
@@ -197,24 +200,24 @@ class DiskPredictionCache:
         return found
 
     def note(self, batch: int, predictions: Mapping[str, Tensor], since: float) -> None:
-        """Keep a batch's predictions if they took long to make."""
+        """Store the predictions of a batch if they took long to compute."""
         tensors = {name: tensor.cpu().contiguous() for name, tensor in predictions.items()}
-        if perf_counter() - since > KEPT_FROM_S:  # a GPU has finished only now
+        if perf_counter() - since > KEPT_FROM_S:  # measured after the copy, which waits for the GPU
             content = save(tensors)
             write_bytes(self.folder / _batch_name(batch, content), content)
 
     def tell(self, done: int, of: int) -> None:
-        """Show how many of so many batches are done."""
+        """Report that `done` of `of` batches are finished."""
         self.report(self.turn * of + done, self.turns * of, {})
 
 
 def _batch_name(batch: int, content: bytes) -> str:
-    """Return a file's name: its batch, and a digest by which it can vouch for itself."""
+    """Return the file name of a batch's predictions: its index and a digest of the content."""
     return f"{batch:07}-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
 
 
 def _name(step: int, content: bytes) -> str:
-    """Return a checkpoint's name: its step, and a digest by which it can vouch for itself."""
+    """Return the file name of a checkpoint: its step and a digest of the content."""
     return f"checkpoint-{step:09d}-{hashlib.sha256(content).hexdigest()[:16]}.pt"
 
 

@@ -1,9 +1,9 @@
-"""Steps whose work is named once, and then done again with other numbers.
+"""CUDA graphs of training steps: capture the work of a step once and replay it on new inputs.
 
-A recording holds the tensors that its work reads and those that it leaves behind; to replay it is
-to fill the former and to do the work. Mixing stays outside: at the input it comes before the work,
-inside the model it cuts the work in three: up to the mix, from there to the loss and back to the
-mix, and back to the input.
+A captured step holds the tensors that its work reads and those that it writes. To replay it, copy
+new values into the former and run the work again. Mixing is not captured. At the input, it runs
+before the captured work. Inside the model, it divides the work into three graphs: forward to the
+site, from the site to the loss and backward to the site, and backward from the site to the input.
 """
 
 import warnings
@@ -22,42 +22,43 @@ ReplayFn = Callable[[], None]
 Capture = Callable[[], AbstractContextManager[ReplayFn]]
 LossAndGrads = list[
     Tensor | None
-]  # the loss, and its gradients; None where it does not depend on one
+]  # the loss, then a gradient per parameter; None where the loss does not depend on it
 
 
 class GraphBackend(Protocol):
-    """Records what is done, so that it can be done again with the same tensors."""
+    """Captures work so that it can be replayed on the same tensors."""
 
     def check_capturable(self) -> AbstractContextManager[ReplayFn]:
-        """Let work be done as ever; raise a `RuntimeError` if it could not be recorded."""
+        """Run the work eagerly; raise a `RuntimeError` if it cannot be captured."""
         ...
 
     def capture(self) -> AbstractContextManager[ReplayFn]:
-        """Record work; yield what does it again."""
+        """Capture the work; yield a function that replays it."""
         ...
 
 
 class CudaGraphs:
-    """Records work on the current GPU as CUDA graphs.
+    """Captures work on the current GPU as CUDA graphs.
 
-    They share their memory: one is replayed at a time, and what it leaves is used before the next.
-    The stream on which they are captured is theirs alone, and so is what libraries keep for it.
+    All graphs share one memory pool: only one is replayed at a time, and its results are used
+    before the next replay. They are captured on a separate stream, so that buffers which libraries
+    allocate per stream are not shared with other work.
     """
 
     def __init__(self) -> None:
         self._pool, self._stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream()
-        self._graphs: list[torch.cuda.CUDAGraph] = []  # with the last of them the pool would go
+        self._graphs: list[torch.cuda.CUDAGraph] = []  # keeps the memory pool alive
 
     @contextmanager
     def check_capturable(self) -> Iterator[ReplayFn]:
-        """Do the work, and see whether the host waits for the device, which ends a capture.
+        """Run the work and check that the host never waits for the device, which breaks a capture.
 
-        A failed capture leaves the device's memory in disorder, so it is not tried.
+        A failed capture leaves the allocator of the device in an invalid state, so none is tried.
 
         Raises
         ------
         RuntimeError
-            If it does.
+            If the host waits for the device.
         """
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -73,22 +74,24 @@ class CudaGraphs:
 
     @contextmanager
     def capture(self) -> Iterator[ReplayFn]:
-        """Record work as a graph."""
+        """Capture the work as a CUDA graph; yield the function that replays it."""
         graph = torch.cuda.CUDAGraph()
         self._graphs.append(graph)
-        # Not "global": a loader's thread may ask for pinned memory meanwhile.
+        # Not "global": a DataLoader thread may allocate pinned memory during the capture.
         mode = "thread_local"
         with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode=mode):
             yield graph.replay
 
 
 class StepComputation:
-    """What all steps of a run have in common.
+    """Compute losses and gradients, for all steps of a run.
 
     Parameters
     ----------
+    shared
+        The model and the method.
     half
-        Whether a model computes in bfloat16 where that is safe.
+        Whether to run the forward pass in bfloat16 autocast.
     """
 
     def __init__(self, shared: SharedStep, *, half: bool) -> None:
@@ -97,12 +100,20 @@ class StepComputation:
         self._half = half
 
     def precision(self, device: torch.device) -> AbstractContextManager[object]:
-        """Return the context of a forward pass."""
-        # A cast that is remembered would be done once, and not again in a replay.
+        """Return the autocast context of a forward pass."""
+        # A cached cast would be computed during the capture only, not in each replay.
         return torch.autocast(device.type, torch.bfloat16, self._half, cache_enabled=False)
 
     def at_input(self, step: Step, inputs: Sequence[Tensor]) -> LossAndGrads:
-        """Return the loss of a mixed batch, given with its sources and targets, and gradients."""
+        """Return the loss and the gradients of a batch that was mixed at the input.
+
+        Parameters
+        ----------
+        step
+            The training step that the batch belongs to.
+        inputs
+            Mixed images, source index, source weight and targets.
+        """
         mixed, index, weight, targets = inputs
         with self.precision(mixed.device):
             output = self.model(mixed)
@@ -111,12 +122,18 @@ class StepComputation:
 
 
 class InputMixGraph:
-    """A recorded step that mixes at the input.
+    """A captured step that mixes at the input.
 
     Parameters
     ----------
+    work
+        Computes the loss and the gradients.
+    capture
+        Captures work as a graph.
+    step
+        The step to capture.
     inputs
-        The mixed batch, its sources and the targets.
+        Mixed images, source index, source weight and targets.
     """
 
     def __init__(
@@ -126,20 +143,26 @@ class InputMixGraph:
         with capture() as self._replay:
             self._loss_and_grads = work.at_input(step, self._inputs)
 
-    def replay(self, step: Step, inputs: Sequence[Tensor]) -> LossAndGrads:  # noqa: ARG002  # as inside
-        """Return loss and gradients of other inputs; they are valid until the next replay."""
+    def replay(self, step: Step, inputs: Sequence[Tensor]) -> LossAndGrads:  # noqa: ARG002  # as HiddenMixGraph
+        """Return loss and gradients for new inputs; they are valid until the next replay."""
         _fill(self._inputs, inputs)
         self._replay()
         return self._loss_and_grads
 
 
 class HiddenMixGraph:
-    """A recorded step that mixes inside the model.
+    """A captured step that mixes inside the model.
 
     Parameters
     ----------
+    work
+        Holds the model, the method and the parameters.
+    capture
+        Captures work as a graph.
+    step
+        The step to capture, whose site is a block of the model.
     inputs
-        The batch and the targets.
+        Unmixed images and targets.
     """
 
     def __init__(
@@ -154,7 +177,7 @@ class HiddenMixGraph:
             nonlocal activations
             parts.close()
             activations = found
-            # While it is recorded there are no numbers; of which shapes a mix is, zeros tell.
+            # During the capture activations have no values: mix zeros to get the shapes.
             mixed, sources = work.method.mix(torch.zeros_like(found), step)
             self._mixed = mixed.detach().clone().requires_grad_()
             self._sources = Sources(*(tensor.clone() for tensor in _two(sources)))
@@ -176,12 +199,12 @@ class HiddenMixGraph:
             )
 
     def replay(self, step: Step, inputs: Sequence[Tensor]) -> LossAndGrads:
-        """Return loss and gradients of another batch; they are valid until the next replay.
+        """Return loss and gradients for a new batch; they are valid until the next replay.
 
         Raises
         ------
         MixbenchError
-            If the method makes its mixes of another number of items than before.
+            If the method mixes another number of items than in the captured step.
         """
         _fill(self._inputs, inputs)
         self._to_the_mix()
@@ -191,8 +214,9 @@ class HiddenMixGraph:
         sources = _two(sources)
         if (mixed.shape, sources.index.shape) != (self._mixed.shape, self._sources.index.shape):
             raise MixbenchError(
-                f"{type(self._work.method).__name__} makes mixes of {sources.index.shape[1]} items "
-                f"after some of {self._sources.index.shape[1]}: train it without --record."
+                f"{type(self._work.method).__name__} must mix the same number of items in every "
+                f"step under --cuda-graphs (got {sources.index.shape[1]} after "
+                f"{self._sources.index.shape[1]}). Run the command again without --cuda-graphs."
             )
         with torch.no_grad():
             _fill([self._mixed, *self._sources], [mixed, *sources])
@@ -206,7 +230,7 @@ class HiddenMixGraph:
 
 
 def _fixed(step: Step, images: Tensor, targets: Tensor) -> Step:
-    """Return what a method sees of a step when it computes the loss."""
+    """Return a step without site and split, as `Method.loss` sees it in a graph."""
     return Step(images, targets, rng=step.rng, task=step.task, model=step.model)
 
 
@@ -216,7 +240,7 @@ def _fill(own: Sequence[Tensor], others: Sequence[Tensor]) -> None:
 
 
 def _two(sources: Sources) -> Sources:
-    """Return the sources of items that were not mixed as of pairs, like those of other steps."""
+    """Return the sources of unmixed items as pairs, so that all steps have the same shapes."""
     index, weight = sources
     if index.shape[1] > 1:
         return sources
@@ -224,6 +248,6 @@ def _two(sources: Sources) -> Sources:
 
 
 def _sum(*parts: Tensor | None) -> Tensor | None:
-    """Return the sum of what is there; None if nothing is."""
+    """Return the sum of the parts that are not None, or None if there are none."""
     there = [part for part in parts if part is not None]
     return sum(there[1:], there[0]) if there else None

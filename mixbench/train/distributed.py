@@ -1,12 +1,13 @@
-"""Several processes that train one model together, each on its share of every batch.
+"""Distributed training: several processes train one model, each on its share of every batch.
 
-The ranks draw the same random numbers and see the same batch, so that mixing has all of its
-partners; each passes forward and backward its own rows of the mixed batch. So the result is that
-of one process with the whole batch, up to the order of sums.
+All processes draw the same random numbers and load the same batch, so that mixing can use every
+item as a partner. Each process runs the forward and backward pass on its own rows of the mixed
+batch. The result equals that of one process with the whole batch, up to the order of summation.
 
-The first rank is the stage's process. It starts the others with the variables that torchrun sets,
-so ``torchrun --nproc-per-node N -m mixbench.worker STORE KEY`` does the same for a planned
-training. Random draws inside the model (dropout) are each process's own.
+The process of distributed rank 0 is the stage's process. It starts the others with the environment
+variables that torchrun sets. ``torchrun --nproc-per-node N -m mixbench.worker STORE KEY`` therefore
+runs a planned training in the same way. Random draws inside the model (dropout) differ between
+processes.
 """
 
 import os
@@ -30,12 +31,12 @@ from mixbench.errors import UsageError
 
 @dataclass(frozen=True)
 class Distributed:
-    """One process among those that train one model.
+    """One process of a distributed run.
 
     Attributes
     ----------
     rank
-        Its number; 0 for the one that writes.
+        The distributed rank of the process; rank 0 writes the files.
     world_size
         The number of processes.
     """
@@ -45,31 +46,31 @@ class Distributed:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that writes."""
+        """Whether this process writes the files."""
         return self.rank == 0
 
     @property
     def rows(self) -> slice:
-        """Return which rows of a batch are its own."""
+        """The rows of a batch that this process computes."""
         return slice(self.rank, None, self.world_size)
 
     def gather(self, x: Tensor) -> Tensor:
-        """Return the whole batch from every process's rows; gradients flow back to theirs."""
+        """Return the whole batch from the rows of all processes; gradients flow back to each."""
         if self.world_size == 1:
             return x
         whole: Tensor = _Gather.apply(x, self)
         return whole
 
     def mean(self, x: Tensor) -> Tensor:
-        """Return the mean over the processes."""
+        """Return the mean of a tensor over the processes."""
         if self.world_size == 1:
             return x
         total = x.clone()
         dist.all_reduce(total)
         return total / self.world_size
 
-    def broadcast_flag(self, flag: bool) -> bool:  # noqa: FBT001  # the answer of each process
-        """Return whether the first process says so."""
+    def broadcast_flag(self, flag: bool) -> bool:  # noqa: FBT001  # the value is sent, not an option
+        """Return the flag of the first process, in every process."""
         if self.world_size == 1:
             return flag
         said = torch.tensor(int(flag))
@@ -77,23 +78,23 @@ class Distributed:
         return bool(said)
 
     def wrap_ddp(self, module: nn.Module, device: torch.device) -> nn.Module:
-        """Return the module with its gradients averaged over the processes.
+        """Return a module whose gradients are averaged over the processes.
 
-        Batch norms take their statistics over the whole batch, too.
+        Batch normalization uses the statistics of the whole batch.
         """
         if self.world_size == 1:
             return module
         if device.type == "cuda":
             from timm import layers
 
-            # It keeps the activations that timm fuses with norms.
+            # timm's version keeps the activations that timm fuses with norms.
             module = layers.convert_sync_batchnorm(module)  # type: ignore[attr-defined, no-untyped-call]
         else:
             self._gather_at_norms(module)
         return DistributedDataParallel(module, find_unused_parameters=True)
 
     def _gather_at_norms(self, module: nn.Module) -> None:
-        """Let batch norms see the whole batch: torch has no such norm for processors."""
+        """Give batch norms the whole batch: `torch.nn.SyncBatchNorm` does not support CPUs."""
 
         def gather(norm: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             return tuple(self.gather(x) for x in inputs) if norm.training else inputs
@@ -117,12 +118,12 @@ class _Gather(torch.autograd.Function):
         x = x.contiguous()
         parts = [torch.empty_like(x) for _ in range(distributed.world_size)]
         dist.all_gather(parts, x)
-        return torch.stack(parts, 1).flatten(0, 1)  # row r of process p is row r * number + p
+        return torch.stack(parts, 1).flatten(0, 1)  # row r of process p is row r * world_size + p
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (gradient,) = gradients
-        gradient = gradient.contiguous().clone()  # the one that came is not ours to change
+        gradient = gradient.contiguous().clone()  # autograd owns the original
         dist.all_reduce(gradient)
         return gradient[ctx.distributed.rows], None
 
@@ -131,7 +132,7 @@ _groups: list[Any] = []
 
 
 def _control() -> Any:
-    """Return the group for messages that are no tensors of the training."""
+    """Return the process group for control messages, which are CPU tensors."""
     if not _groups:
         _groups.append(dist.new_group(backend="gloo"))
     return _groups[0]
@@ -141,19 +142,21 @@ def _control() -> Any:
 def process_group(
     number: int, arguments: Sequence[str], ok_exit_codes: Container[int]
 ) -> Iterator[Distributed]:
-    """Start the other processes if this is the first, and meet them; part at the end.
+    """Start the other processes if this is the first, and join the process group until the exit.
 
     Parameters
     ----------
+    number
+        The planned number of processes.
     arguments
-        Of ``python -m mixbench.worker``.
+        Command-line arguments of ``python -m mixbench.worker`` in the other processes.
     ok_exit_codes
-        Exit codes of the others with which this process goes on.
+        Exit codes of the other processes after which this process continues.
 
     Raises
     ------
     UsageError
-        If torchrun started another number of processes.
+        If torchrun started another number of processes than planned.
     """
     if number == 1 and "RANK" not in os.environ:
         yield SINGLE_PROCESS
@@ -161,7 +164,7 @@ def process_group(
     if "RANK" in os.environ and os.environ.get("WORLD_SIZE") != str(number):
         raise UsageError(
             f"The stage was planned for {number} processes (got WORLD_SIZE="
-            f"{os.environ.get('WORLD_SIZE')}): give torchrun --nproc-per-node {number}."
+            f"{os.environ.get('WORLD_SIZE')}): run torchrun with --nproc-per-node {number}."
         )
     if "RANK" not in os.environ:
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
@@ -180,7 +183,7 @@ def process_group(
 
 
 def _start(rank: int, arguments: Sequence[str], ok_exit_codes: Container[int]) -> None:
-    """Start another process; if it ends with another code than these, this one does too."""
+    """Start another process; exit with its code if the code is not in `ok_exit_codes`."""
     process = subprocess.Popen(
         [sys.executable, "-m", "mixbench.worker", *arguments],
         env=os.environ | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
@@ -191,7 +194,7 @@ def _start(rank: int, arguments: Sequence[str], ok_exit_codes: Container[int]) -
         if code < 0:
             os.kill(os.getpid(), -code)
         if code not in ok_exit_codes:
-            os._exit(code)  # the others wait for it in a collective, for ever
+            os._exit(code)  # a collective would wait for it forever
 
     threading.Thread(target=watch, daemon=True).start()
 

@@ -1,4 +1,4 @@
-"""Predictions of a trained model, and what the reported numbers are taken at."""
+"""Compute the predictions of a trained model and select the reported scores."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -18,20 +18,20 @@ Point = Literal["last", "best_validation", "median_tail"]
 
 
 class PredictionCache(Protocol):
-    """Where a prediction leaves its batches, so that another attempt goes on after the last."""
+    """Stores the predictions of finished batches, so that a new attempt continues after them."""
 
     def kept(self, device: torch.device) -> dict[int, dict[str, Tensor]]:
-        """Return the predictions that an earlier attempt left whole, by their batches."""
+        """Return the intact predictions of earlier attempts, by batch."""
 
     def note(self, batch: int, predictions: Mapping[str, Tensor], since: float) -> None:
-        """Keep a batch's predictions if they took long to make, since a time of `perf_counter`."""
+        """Store a batch's predictions if they took long; `since` is a `perf_counter` time."""
 
     def tell(self, done: int, of: int) -> None:
-        """Show how many of so many batches are done; may raise to stop."""
+        """Report that `done` of `of` batches are finished; may raise to stop."""
 
 
 @torch.no_grad()
-def predict(  # noqa: PLR0913  # all that a prediction depends on
+def predict(  # noqa: PLR0913  # a prediction depends on all of these
     task: Task,
     model: Backbone,
     method: Method,
@@ -42,14 +42,31 @@ def predict(  # noqa: PLR0913  # all that a prediction depends on
 ) -> dict[str, Tensor]:
     """Return the predictions for every item of a split, in order, on the CPU.
 
-    Nothing is mixed or augmented; model and method keep the mode they are in. What a task draws is
-    a matter of the batch alone, the same for all methods and seeds. Of several ranks, each predicts
-    its share, and all return the whole.
+    Nothing is mixed or augmented. Model and method are set to evaluation mode, and back afterwards.
+    Random draws of the task depend on the batch index only, so they are the same for all methods
+    and seeds. In a distributed run each process predicts its share, and all return all predictions.
 
     Parameters
     ----------
+    task
+        The task whose `predict` computes the predictions.
+    model
+        The trained model.
+    method
+        The method that the model was trained with.
+    split
+        The items to predict.
+    workers
+        Number of DataLoader workers; with 0, this process reads the images.
+    distributed
+        The processes that share the work.
     cache
-        Of one process alone.
+        Predictions of earlier attempts; only for a run of one process.
+
+    Returns
+    -------
+    predictions
+        The tensors of `Task.predict`, by name, with one row for each item.
     """
     modes = model.training, method.training
     model.eval()
@@ -57,7 +74,7 @@ def predict(  # noqa: PLR0913  # all that a prediction depends on
     number = len(split)
     even = (
         -(-number // distributed.world_size) * distributed.world_size
-    )  # every rank predicts as many
+    )  # every process predicts the same number of items
     own = torch.arange(even).clamp_max(number - 1)[distributed.rows]
     chunks = own.split(task.evaluation_batch)
     parts = cache.kept(next(model.parameters()).device) if cache else {}
@@ -84,21 +101,22 @@ def predict(  # noqa: PLR0913  # all that a prediction depends on
 def at_points(
     scores: Mapping[int, Mapping[str, Score]], best: int | None, tail: Sequence[int]
 ) -> dict[Point, dict[str, Score]]:
-    """Return every metric at the points of training that are reported.
+    """Return every metric at the reported points of training.
 
     Parameters
     ----------
     scores
-        By epoch, then by metric.
+        Scores by epoch, then by metric.
     best
-        The epoch that was best on the validation part; None where only the last one is scored.
+        The epoch with the best validation score; None if only the last epoch is scored.
     tail
-        The last epochs; the last of them is the end of training.
+        The last epochs in ascending order; the final one is the end of training.
 
     Returns
     -------
     points
-        ``last`` (which is ranked), ``best_validation`` and ``median_tail``, then by metric.
+        Scores by point (``last``, which is ranked, ``best_validation`` and ``median_tail``), then
+        by metric. Only ``last`` if `best` is None.
     """
     last = scores[tail[-1]]
     if best is None:

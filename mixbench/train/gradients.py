@@ -1,9 +1,9 @@
-"""The gradients of a step: computed as they come, or recorded once and replayed.
+"""Compute the gradients of a step eagerly, or replay them from CUDA graphs.
 
-A GPU finishes a small net's step sooner than the host has named its hundreds of operations. Named
-once, as a CUDA graph, they are started with one word. Mixing stays outside: what a method draws is
-drawn on the host, and applied on the device, before the recorded part begins or between two. So
-does the optimiser, whose rate changes.
+A small model's step takes a GPU less time than the host needs to launch its hundreds of kernels. A
+CUDA graph launches all of them at once. Mixing stays outside the graphs: methods draw random
+numbers on the host, and mix on the device before the captured work or between two parts of it. The
+optimizer stays outside, too, because its learning rate changes.
 """
 
 import gc
@@ -28,30 +28,32 @@ from mixbench.train.cuda_graphs import (
 )
 from mixbench.train.mixing import SharedStep, StepResult, choose_site
 
-WARMUP_STEPS, VALIDATION_STEPS = 2, 8  # of each shape: before the recording, and beside it
+WARMUP_STEPS, VALIDATION_STEPS = 2, 8  # eager steps of each shape, then compared ones
 TOLERANCE, BFLOAT16_TOLERANCE, ABSOLUTE_TOLERANCE = (
     1e-3,
     2e-2,
     1e-5,
-)  # of what was recorded: other orders of sums
+)  # between replayed and eager gradients: sums are taken in another order
 Key = tuple[str | torch.Size | torch.dtype, ...]
 
 
 class Gradients(Protocol):
-    """Leaves a step's gradients in the parameters, and returns its loss."""
+    """Computes a step's gradients, leaves them in the parameters and returns the loss."""
 
     def __call__(self, step: Step) -> StepResult:
-        """Pass a batch forward and backward."""
+        """Run the forward and backward pass of a batch."""
         ...
 
 
 class EagerGradients:
-    """Gradients computed anew in every step.
+    """Gradients computed eagerly in every step.
 
     Parameters
     ----------
     shared
-        Model and method, as `SharedStep` or what shares its gradients between processes.
+        Model and method: a `SharedStep`, or a DDP module around it in a distributed run.
+    recipe
+        The recipe, whose `precision` decides on autocast.
     """
 
     def __init__(self, shared: nn.Module, recipe: Recipe) -> None:
@@ -59,7 +61,7 @@ class EagerGradients:
         self._half = recipe.precision == "bfloat16"
 
     def __call__(self, step: Step) -> StepResult:
-        """Pass a batch forward and backward."""
+        """Mix a batch and run its forward and backward pass eagerly."""
         with torch.autocast(step.images.device.type, torch.bfloat16, self._half):
             loss, num_images = self._shared(step)
         for parameter in self._shared.parameters():
@@ -69,18 +71,23 @@ class EagerGradients:
 
 
 class GraphGradients:
-    """Gradients replayed from a recording, one for every site and every shape of batch.
+    """Gradients replayed from CUDA graphs, one graph for every site and every shape of inputs.
 
-    The first steps of a kind are computed; the next ones are both computed and replayed, and what
-    differs is refused for good: a loss may depend on numbers of the host, which a recording holds
-    fast. So is what cannot be recorded.
+    The first `WARMUP_STEPS` steps of a kind are computed eagerly. The next `VALIDATION_STEPS` are
+    both computed and replayed. If the gradients differ, this kind of step is computed eagerly from
+    then on: its loss may depend on values of the host, which a graph keeps constant. The same holds
+    for a kind that cannot be captured.
 
     Parameters
     ----------
     shared
-        Model and method of this process alone.
+        The model and the method, for training in one process.
+    recipe
+        The recipe, whose `precision` decides on autocast and on the tolerance of the comparison.
+    backend
+        Captures and replays the work.
     log
-        Told once of every kind of step what became of it.
+        Function that receives one message for every kind of step: captured, or why not.
     """
 
     def __init__(
@@ -95,7 +102,7 @@ class GraphGradients:
         self._graphs: dict[Key, InputMixGraph | HiddenMixGraph | None] = {}
 
     def __call__(self, step: Step) -> StepResult:
-        """Pass a batch forward and backward, mixed on the way."""
+        """Mix a batch and run its forward and backward pass, by replay where possible."""
         method, drawn = self._shared.method, step.rng.get_state()
         choose_site(method, step)
         compute: Callable[[], LossAndGrads]
@@ -113,7 +120,7 @@ class GraphGradients:
         return StepResult(loss, len(inputs[0]) + step.num_saliency_images)
 
     def _compute(self, step: Step, drawn: Tensor) -> LossAndGrads:
-        """Compute a step anew that mixes inside the model."""
+        """Compute a step that mixes inside the model eagerly, from the given generator state."""
         step.rng.set_state(drawn)
         loss = self._eager(step).loss
         return [loss, *(parameter.grad for parameter in self._work.parameters)]
@@ -121,7 +128,7 @@ class GraphGradients:
     def _loss_and_grads(
         self, step: Step, inputs: list[Tensor], compute: Callable[[], LossAndGrads]
     ) -> LossAndGrads:
-        """Return the step's loss and gradients, by whichever way is due."""
+        """Return the step's loss and gradients: computed eagerly, replayed, or both to compare."""
         key = (step.site, *(part for tensor in inputs for part in (tensor.shape, tensor.dtype)))
         self._seen[key] += 1
         if self._seen[key] > WARMUP_STEPS and key not in self._graphs:
@@ -139,44 +146,48 @@ class GraphGradients:
         if not all(map(alike, replayed, [*computed, *self._shared.buffers()])):
             self._graphs[key] = None
             self._log(
-                "the step is not recorded: replayed, it has other gradients. Its loss depends on "
-                "numbers of the host; see the contract of methods."
+                "the training step is not captured as a CUDA graph: the replayed gradients differ "
+                "from the eager ones. The loss depends on values that the host computes; see "
+                "docs/method-contract.md."
             )
         elif self._seen[key] == WARMUP_STEPS + VALIDATION_STEPS:
             shape = tuple(inputs[0].shape)
-            self._log(f"the step is recorded, mixed at {step.site}, for batches of {shape}")
+            self._log(f"CUDA graph captured: mixed at {step.site}, for inputs of shape {shape}")
         return computed
 
     def _capture(
         self, step: Step, inputs: Sequence[Tensor]
     ) -> InputMixGraph | HiddenMixGraph | None:
-        """Record a step, or say why that cannot be.
+        """Capture a step, or log why it cannot be captured and return None.
 
         Raises
         ------
         MixbenchError
-            If it fails, although nothing stood against it.
+            If the capture fails although the check found nothing against it.
         """
         kind = InputMixGraph if step.site == "input" else HiddenMixGraph
         try:
             with self._without_side_effects(step):
                 kind(self._work, self._backend.check_capturable, step, inputs)
         except RuntimeError as error:
-            self._log(f"the step is not recorded, mixed at {step.site}: {_line(error)}")
+            self._log(
+                f"the training step is not captured as a CUDA graph, mixed at {step.site}: "
+                f"{_line(error)}"
+            )
             return None
-        gc.collect()  # what is left of earlier steps may belong to other streams
+        gc.collect()  # free tensors of earlier steps, which other streams may own
         try:
             with self._without_side_effects(step):
                 return kind(self._work, self._backend.capture, step, inputs)
-        except RuntimeError as error:  # torch is in no state to go on
+        except RuntimeError as error:  # torch cannot continue after a failed capture
             raise MixbenchError(
-                f"The step could not be recorded, mixed at {step.site} ({_line(error)}): train it "
-                "without --record."
+                f"The training step, mixed at {step.site}, must be capturable as a CUDA graph, but "
+                f"the capture failed ({_line(error)}). Run the command again without --cuda-graphs."
             ) from error
 
     @contextmanager
     def _without_side_effects(self, step: Step) -> Iterator[None]:
-        """Undo what work does to buffers, streams and counters."""
+        """Restore buffers, random generators and counters after the work."""
         buffers, device = [*self._shared.buffers()], step.images.device
         before = [buffer.clone() for buffer in buffers]
         drawn, looked_at = step.rng.get_state(), step.num_saliency_images
@@ -191,21 +202,25 @@ class GraphGradients:
 
 
 def _padded(targets: Tensor) -> Tensor:
-    """Return targets with more of them, which nothing names: a power of two.
+    """Return the targets, padded to a power of two with entries that no source refers to.
 
-    Methods that draw more images draw as many as it happens; every number would be a shape.
+    Some methods draw a varying number of extra images. Padding limits the number of shapes, each of
+    which needs its own graph.
     """
     number = 1 << (len(targets) - 1).bit_length()
     return torch.cat([targets, targets[:1].expand(number - len(targets), *targets.shape[1:])])
 
 
 def _line(error: Exception) -> str:
-    """Return what an error says, in one line."""
+    """Return an error's message as one line."""
     return " ".join(str(error).split())
 
 
 def _close(one: Tensor | None, other: Tensor | None, *, tolerance: float) -> bool:
-    """Tell whether tensors differ by rounding alone: as wholes, since single sums may cancel."""
+    """Return whether two tensors differ by rounding only.
+
+    The norms of whole tensors are compared, since single sums may cancel.
+    """
     if one is None or other is None:
         return one is other
     far = (one.double() - other.double()).norm()

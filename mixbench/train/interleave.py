@@ -1,8 +1,9 @@
-"""Several runs in one process, a step of each in turn.
+"""Interleave several runs in one process: each does one step in turn.
 
-Each is a thread, so that its code is that of a run alone; but one of them works at a time, and
-hands over between its steps. So what a step sets for the whole process, as torch's generator, is
-its own, and a run ends as it would alone. A GPU works on: each run has a stream there.
+Each run is a thread, so that its code is the same as for a single run. Only one thread works at a
+time, and it yields to the next between its steps. Global state that a step sets, such as torch's
+random generator, therefore affects only that step, and a run ends with the same result as alone.
+On a GPU each run has its own stream, so that kernels of several runs overlap.
 """
 
 import threading
@@ -11,7 +12,13 @@ from contextlib import contextmanager
 
 
 class Interleaver:
-    """Whose turn it is, of numbered runs."""
+    """Decides which of several numbered runs may work.
+
+    Parameters
+    ----------
+    number
+        Number of runs.
+    """
 
     def __init__(self, number: int) -> None:
         self._waiting = [*range(number)]  # the first of them works
@@ -19,7 +26,7 @@ class Interleaver:
 
     @contextmanager
     def taken(self, run: int) -> Iterator[None]:
-        """Work as one of the runs, from its first turn to its last."""
+        """Wait for the run's first turn; remove the run from the rotation at the exit."""
         try:
             self._await(run)
             yield
@@ -29,7 +36,7 @@ class Interleaver:
                 self._changed.notify_all()
 
     def yield_turn(self, run: int) -> None:
-        """Let each of the others do a step."""
+        """Let each of the other runs do a step; return when it is this run's turn again."""
         with self._changed:
             self._waiting.append(self._waiting.pop(0))
             self._changed.notify_all()
@@ -41,9 +48,13 @@ class Interleaver:
 
 
 def run_interleaved(works: Sequence[Callable[[Callable[[], None]], None]]) -> None:
-    """Do several works, each of which is given what hands over to the next; wait for all.
+    """Run several functions in turns, one thread each, and wait for all.
 
-    What one of them raises is its own matter: a work must not raise.
+    Parameters
+    ----------
+    works
+        Functions that must not raise. Each receives a function that it calls between two steps to
+        let the others work.
     """
     turns = Interleaver(len(works))
 
@@ -60,7 +71,7 @@ def run_interleaved(works: Sequence[Callable[[Callable[[], None]], None]]) -> No
 
 @contextmanager
 def _own_stream() -> Iterator[None]:
-    """Let this thread's work on a GPU run beside that of others."""
+    """Use a separate CUDA stream for this thread, if there is a GPU."""
     import torch
 
     if not torch.cuda.is_available():

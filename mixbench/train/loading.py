@@ -1,4 +1,4 @@
-"""Batches in the order in which a run asks for them, read ahead where that takes time."""
+"""Load the batches that a run requests, in order, with DataLoader workers where files are read."""
 
 import signal
 from collections.abc import Generator, Iterable, Iterator
@@ -13,7 +13,7 @@ from mixbench.errors import DataError
 from mixbench.train.distributed import SINGLE_PROCESS, Distributed
 from mixbench.vision.images.splits import StreamedSplit
 
-Request = tuple[Tensor, torch.Generator | None]  # which items, and what augments them
+Request = tuple[Tensor, torch.Generator | None]  # the items, and the generator that augments them
 Work = tuple[Tensor, Tensor | None]
 
 
@@ -25,16 +25,27 @@ def batches(
 ) -> Generator[Tensor, None, None]:
     """Yield the images of every request, normalised, on the split's device.
 
-    A batch depends on its request alone, so it is the same with any number of workers. Whoever may
-    stop early closes it, which ends the workers: as long as something refers to it, they wait.
+    A batch depends on its request only, so it is the same with any number of workers. Close the
+    generator if you stop early: the workers run as long as it is referenced.
 
     Parameters
     ----------
+    split
+        The split to read from.
+    requests
+        Pairs of item positions, (B,) int64, and the generator of their augmentation, or None for no
+        augmentation.
     workers
-        Processes that read files ahead; with none, this process reads. What lies in memory needs
-        none.
+        Number of DataLoader workers that read files ahead; with 0, this process reads them. Splits
+        in memory use none.
     distributed
-        Each of them reads its rows from files, and has those of the others sent.
+        The processes of a distributed run. Each reads its own rows from files and receives the rows
+        of the others.
+
+    Yields
+    ------
+    images
+        A batch of shape (B, C, H, W).
 
     Raises
     ------
@@ -45,7 +56,7 @@ def batches(
         for index, rng in requests:
             yield split.read(index, rng)
         return
-    asked: list[Tensor | None] = []  # the draws of the batches that are being read
+    asked: list[Tensor | None] = []  # augmentation draws of the batches in flight
 
     def work() -> Iterator[Work]:
         for index, rng in requests:
@@ -69,14 +80,14 @@ def batches(
             whole = distributed.gather(images.to(split.device, non_blocking=True))
             yield split.finish(whole, asked.pop(0))
     finally:
-        del fetched  # which ends the readers; an exception's traceback would keep it and them
+        del fetched  # ends the workers, which a traceback would keep alive
 
 
 @contextmanager
 def _unheard() -> Iterator[None]:
-    """Start processes that no stop reaches from their first moment: the stage ends its readers.
+    """Block SIGTERM and SIGINT in DataLoader workers from their start; the stage ends them itself.
 
-    A stop goes to the whole process group; what a reader does on its own comes too late.
+    A stop request goes to the whole process group. A handler that a worker installs comes too late.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     try:
@@ -86,14 +97,14 @@ def _unheard() -> Iterator[None]:
 
 
 class Fetch(Dataset[Tensor | DataError]):
-    """A split as the loader's processes see it: an item is a whole batch."""
+    """A dataset for the DataLoader, each item of which is a whole batch of a split."""
 
     def __init__(self, split: StreamedSplit) -> None:
         self._split = split
 
     def __getitem__(self, work: Work) -> Tensor | DataError:
-        """Return the stored pixels of a batch, or why there are none."""
+        """Return the stored pixels of a batch, or the error that prevented reading them."""
         try:
             return self._split.fetch(*work)
-        except DataError as error:  # raised here, it would arrive with another process's traceback
+        except DataError as error:  # if raised here, it would carry the worker's traceback
             return error

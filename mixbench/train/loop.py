@@ -1,7 +1,8 @@
 """The training loop, the same for every method.
 
-Everything random is drawn from streams of (seed, purpose, step), so the state of a run is its
-weights, its optimiser and its step: a run continued from a checkpoint ends bit-identical.
+All random numbers come from streams of (seed, purpose, step). The state of a run is therefore its
+weights, its optimizer and its step, and a run resumed from a checkpoint ends with bit-identical
+weights.
 """
 
 import math
@@ -25,31 +26,43 @@ from mixbench.train.setup import Counters, Run, Setup, State, begin, load_weight
 
 
 class Journal(Protocol):
-    """Where a run leaves its traces: checkpoints, weights and progress."""
+    """Stores a run's checkpoints, weights and progress."""
 
     def restore(self) -> State | None:
-        """Return the newest sound checkpoint, or None."""
+        """Return the newest intact checkpoint, or None."""
 
     def after_step(self, step: int, num_steps: int, state: Callable[[], State]) -> None:
-        """Keep the state if a checkpoint is due; leave if the run was told to stop."""
+        """Write a checkpoint if one is due; raise if a stop was requested."""
 
     def end_epoch(
         self, row: Mapping[str, float], weights: Callable[[], State], names: list[str]
     ) -> None:
-        """Note an epoch's numbers and keep its weights under every given name."""
+        """Show an epoch's metrics and save its weights under every given name."""
 
 
 def train(setup: Setup, journal: Journal) -> Run:
-    """Train one model with one method, continuing from the journal's checkpoint if it has one.
+    """Train one model with one method, resuming from the journal's checkpoint if there is one.
+
+    Parameters
+    ----------
+    setup
+        The configuration of the run.
+    journal
+        Stores checkpoints, weights and progress.
+
+    Returns
+    -------
+    run
+        The finished run.
 
     Raises
     ------
     Diverged
-        If a loss is not finite.
+        If a loss or a validation metric is not finite.
     """
     run = begin(setup)
     start = _restore(run, journal.restore())
-    ahead: deque[Tensor] = deque()  # which items the batches consist of that are being read
+    ahead: deque[Tensor] = deque()  # the items of the batches in flight
     asked = _requests(run, start, ahead)
     reading = batches(run.train, asked, setup.workers, setup.distributed)
     with closing(reading) as images:
@@ -62,9 +75,9 @@ def train(setup: Setup, journal: Journal) -> Run:
 
 
 def _train_on(run: Run, step: int, batch: Tensor, targets: Tensor) -> None:
-    """Mix a batch, and take a step of the optimiser."""
+    """Mix a batch, compute its gradients and take an optimizer step."""
     setup = run.setup
-    # Dropout, and what is like it, draws from the generator of the process.
+    # Dropout and similar layers draw from the global generator.
     torch.manual_seed(stream_seed(setup.seed, "layer", step) + setup.distributed.rank)
     state = Step(
         batch,
@@ -84,14 +97,14 @@ def _train_on(run: Run, step: int, batch: Tensor, targets: Tensor) -> None:
 
 
 def _requests(run: Run, start: int, ahead: deque[Tensor]) -> Iterator[Request]:
-    """Yield which items make up each batch and what augments them; note the items."""
+    """Yield the items and the augmentation generator of each batch; append the items to `ahead`."""
     for step in range(start, run.num_steps):
         ahead.append(batch_index(run, step))
         yield ahead[-1], generator(run.setup.seed, "augment", step)
 
 
 def batch_index(run: Run, step: int) -> Tensor:
-    """Return which training items make up the batch of a step, (batch_size,) int64."""
+    """Return the positions of the training items in the batch of a step, (batch_size,) int64."""
     epoch, position = divmod(step, run.steps_per_epoch)
     if run.order[0] != epoch:
         rng = generator(run.setup.seed, "order", epoch)
@@ -101,7 +114,7 @@ def batch_index(run: Run, step: int) -> Tensor:
 
 
 def _end_epoch(run: Run, epoch: int, journal: Journal) -> None:
-    """Check the epoch's losses, validate, and hand over what is worth keeping."""
+    """Check that the epoch's losses are finite, validate, and save the weights that are needed."""
     bad = torch.nonzero(~run.losses.isfinite()).flatten().tolist()
     if bad:
         step = (epoch - 1) * run.steps_per_epoch + bad[0] + 1
@@ -133,7 +146,7 @@ def _end_epoch(run: Run, epoch: int, journal: Journal) -> None:
 
 
 def _state(run: Run, step: int) -> State:
-    """Return all that a continuation needs."""
+    """Return the state of a run that a checkpoint stores."""
     _tick(run, "train_s")
     return {
         "step": step,
@@ -147,7 +160,7 @@ def _state(run: Run, step: int) -> State:
 
 
 def _restore(run: Run, state: State | None) -> int:
-    """Put a checkpoint's state into the run; return the step at which it goes on."""
+    """Load a checkpoint's state into the run; return the step at which to resume."""
     if state is None:
         return 0
     load_weights(run.model, run.setup.method, state["weights"])
@@ -161,7 +174,7 @@ def _restore(run: Run, state: State | None) -> int:
 
 
 def _tick(run: Run, counter: str) -> None:
-    """Add the time since the last tick to a counter."""
+    """Add the time since the last call to a counter."""
     if run.setup.device.type == "cuda":
         torch.cuda.synchronize(run.setup.device)
     now = perf_counter()

@@ -1,4 +1,4 @@
-"""One mixed step: at the input, or inside the model by a hook, so that no backbone knows of it."""
+"""Run one mixed step: mix at the input, or inside the model with a forward hook."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,14 +13,22 @@ from mixbench.train.distributed import SINGLE_PROCESS, Distributed
 
 
 class StepResult(NamedTuple):
-    """The loss of a step, a scalar, and the number of images that the model was run on."""
+    """The result of a training step.
+
+    Attributes
+    ----------
+    loss
+        The loss, a scalar.
+    num_images
+        Number of images that the model processed, including those for saliency maps.
+    """
 
     loss: Tensor
     num_images: int
 
 
 class SharedStep(nn.Module):
-    """Model and method as one module, as torch wants them to share gradients between processes."""
+    """Model and method as one module, so that DDP averages the gradients of both."""
 
     def __init__(self, model: Backbone, method: Method, distributed: Distributed) -> None:
         super().__init__()
@@ -34,7 +42,7 @@ class SharedStep(nn.Module):
 
 
 def choose_site(method: Method, step: Step) -> None:
-    """Say where a step mixes: at one of the method's sites, drawn if there are several."""
+    """Set the step's site to one of the method's sites, drawn uniformly if there are several."""
     if len(method.sites) > 1:
         choice = torch.randint(len(method.sites), (), generator=step.rng)
         step.site = method.sites[int(choice)]
@@ -43,20 +51,30 @@ def choose_site(method: Method, step: Step) -> None:
 
 
 def mixed_step(method: Method, step: Step, distributed: Distributed = SINGLE_PROCESS) -> StepResult:
-    """Mix a batch at one of the method's sites, and return the loss.
+    """Mix a batch at one of the method's sites, run the forward pass and return the loss.
 
-    Mixing inside the model runs as a forward hook on the named block, so that backbones hold no
-    mixing code.
+    Inside the model, a forward hook on the block of the site mixes its output. Models therefore
+    need no mixing code.
 
     Parameters
     ----------
+    method
+        The method that mixes and computes the loss.
+    step
+        The step, with the unmixed batch.
     distributed
-        Of several processes, each passes its own rows of the mixed batch through the model.
+        The processes of a distributed run. Each passes its own rows of the mixed batch through the
+        model.
+
+    Returns
+    -------
+    result
+        The loss and the number of images processed.
 
     Raises
     ------
     InvalidUnit
-        If the model has no such block.
+        If the model has no block for the site.
     """
     choose_site(method, step)
     if step.site == "input":
@@ -79,10 +97,10 @@ def mixed_step(method: Method, step: Step, distributed: Distributed = SINGLE_PRO
 
 @contextmanager
 def hooked(model: Backbone, site: str, hook: Callable[..., Tensor]) -> Iterator[None]:
-    """Let a hook change what the block of a site returns.
+    """Register a hook that replaces the output of a site's block, and remove it at the exit.
 
-    The model is to be run meanwhile, not called: a compiled one does not see a hook that comes and
-    goes.
+    Inside the context call ``model.forward``, not ``model``: a compiled model ignores hooks that
+    are added and removed.
 
     Raises
     ------
@@ -92,8 +110,8 @@ def hooked(model: Backbone, site: str, hook: Callable[..., Tensor]) -> Iterator[
     blocks = {f"block{i}": name for i, name in enumerate(model.blocks, start=1)}
     if site not in blocks:
         raise InvalidUnit(
-            f"The method mixes at {site!r}, which the model does not have: it has "
-            f"{', '.join(['input', *blocks])}."
+            f"The method mixes at {site!r}, but the model has only the sites "
+            f"{', '.join(['input', *blocks])}. Change `sites` in the method's file."
         )
     handle = model.get_submodule(blocks[site]).register_forward_hook(hook)
     try:

@@ -1,4 +1,4 @@
-"""The optimiser of a recipe, and its parameter groups."""
+"""The optimizer of a recipe, and its parameter groups."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from mixbench.declare import Recipe
 
 
 def make_optimizer(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
-    """Return the recipe's optimiser of parameters in groups."""
+    """Return the recipe's optimizer for parameter groups."""
     if recipe.optimizer == "adam":
         betas = (recipe.momentum, 0.999)
         return torch.optim.Adam(groups, recipe.lr, betas, weight_decay=recipe.weight_decay)
@@ -23,7 +23,11 @@ def make_optimizer(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.
 
 
 def parameter_groups(model: Backbone, method: Method, recipe: Recipe) -> list[dict[str, Any]]:
-    """Return what is optimised, by how fast it learns, in parts of the recipe's rate."""
+    """Return two parameter groups: the backbone, and the heads together with the method.
+
+    The entry ``speed`` of a group is the multiplier of the recipe's learning rate: 1 for the
+    backbone, `Recipe.head_lr_mult` for the heads and the method.
+    """
     head_modules = [model.get_submodule(name) for name in model.head_modules]
     chosen = {id(p) for module in (*head_modules, method) for p in module.parameters()}
     parameters = [*model.parameters(), *method.parameters()]

@@ -6,7 +6,11 @@ from mixbench.declare import Recipe
 
 
 def learning_rate(recipe: Recipe, step: int, num_steps: int) -> float:
-    """Return the rate of a step: half a cosine to 0, or a tenth after every milestone."""
+    """Return the learning rate of a step.
+
+    Without milestones it is cosine annealing to 0. Otherwise the rate is multiplied by 0.1 after
+    every milestone epoch.
+    """
     if not recipe.milestones:
         return recipe.lr * (1 + math.cos(math.pi * step / num_steps)) / 2
     epoch = step * recipe.epochs // num_steps

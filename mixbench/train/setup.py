@@ -1,4 +1,4 @@
-"""A run of training: what it is made of, and its weights as they are kept."""
+"""Set up a training run: its configuration, state and weights."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,33 +20,43 @@ from mixbench.train.mixing import SharedStep
 from mixbench.train.optimizer import make_optimizer, parameter_groups
 
 State: TypeAlias = dict[str, Any]
-Parts: TypeAlias = dict[tuple[Part, int], Split]  # by name and seed, on the device
+Parts: TypeAlias = dict[tuple[Part, int], Split]  # by split name and seed, on the device
 PARTS: tuple[Part, Part] = ("train", "validation")
 MEMORY = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What a run is made of.
+    """Configuration of a training run.
 
     Attributes
     ----------
-    folder
-        Of the data, in the official layout.
+    method
+        The mixing method.
+    task
+        The task to train on.
     model
-        Its name.
+        Name of the model that the task builds.
+    recipe
+        Hyperparameters of the training.
+    seed
+        Seed of all random streams of the run.
+    folder
+        Data folder, in the official layout.
+    device
+        The device to train on.
     workers
-        Processes that read images ahead.
+        Number of DataLoader workers that read images ahead.
     distributed
         The processes that train the model together.
     trained
-        The models that the task starts from, by role.
+        Trained models that the task starts from, by role.
     parts
-        Of the data, which this run finds, or leaves for others.
+        Cache of loaded splits, shared by the runs of one process.
     cuda_graphs
-        Whether training steps are captured as CUDA graphs.
+        Whether to capture training steps as CUDA graphs.
     log
-        Tells whoever reads the log.
+        Function that writes a line to the stage's log.
     """
 
     method: Method
@@ -66,14 +76,16 @@ class Setup:
 
 @dataclass
 class Counters:
-    """The cost of a run so far, over all its attempts.
+    """The cost of a run so far, summed over all its attempts.
 
     Attributes
     ----------
     images
-        Passed forward and backward.
-    train_s, eval_s : seconds
-        Of the loop without validation, and of validation.
+        Number of images passed forward and backward.
+    train_s : seconds
+        Time of the training loop without validation.
+    eval_s : seconds
+        Time of validation.
     """
 
     images: int = 0
@@ -83,7 +95,35 @@ class Counters:
 
 @dataclass
 class Run:
-    """A run in progress."""
+    """The state of a run in progress.
+
+    Attributes
+    ----------
+    setup
+        Configuration of the run.
+    model
+        The model in training.
+    gradients
+        Computes the gradients of a step.
+    optimizer
+        Optimizer of the model's and the method's parameters.
+    train
+        The training split.
+    validation
+        The validation split.
+    losses : (steps_per_epoch,)
+        Losses of the steps of the current epoch.
+    order
+        The current epoch, and the order of the training items in it.
+    curve
+        One row of metrics for every finished epoch.
+    best
+        The epoch with the best validation score; 0 before the first validation.
+    counters
+        Time and number of images so far.
+    clock
+        `perf_counter` time of the last update of the counters.
+    """
 
     setup: Setup
     model: Backbone
@@ -91,8 +131,8 @@ class Run:
     optimizer: torch.optim.Optimizer
     train: Split
     validation: Split
-    losses: Tensor  # of the epoch's steps so far, (steps_per_epoch,)
-    order: tuple[int, Tensor] = (-1, torch.empty(0))  # the epoch, and the items' order in it
+    losses: Tensor
+    order: tuple[int, Tensor] = (-1, torch.empty(0))
     curve: list[dict[str, float]] = field(default_factory=list)
     best: int = 0
     counters: Counters = field(default_factory=Counters)
@@ -100,22 +140,22 @@ class Run:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Full batches of an epoch."""
+        """Number of full batches in an epoch."""
         return len(self.losses)
 
     @property
     def num_steps(self) -> int:
-        """Of the whole run."""
+        """Number of steps of the whole run."""
         return self.setup.recipe.epochs * self.steps_per_epoch
 
 
 def begin(setup: Setup) -> Run:
-    """Return a run at its first step: fresh model, heads and optimiser, and the data.
+    """Return a run at its first step, with a new model, heads and optimizer, and the data loaded.
 
     Raises
     ------
     BadParameter
-        If the training part does not fill one batch.
+        If the training split has fewer images than one batch.
     """
     recipe, seed, device = setup.recipe, setup.seed, setup.device
     with torch.random.fork_rng():
@@ -135,7 +175,7 @@ def begin(setup: Setup) -> Run:
     if len(train) < recipe.batch_size:
         raise BadParameter(
             f"batch_size must be at most the number of training images, {len(train)} "
-            f"(got {recipe.batch_size})."
+            f"(got {recipe.batch_size}). Choose a smaller batch_size."
         )
     optimizer = make_optimizer(parameter_groups(model, setup.method, recipe), recipe)
     losses = torch.zeros(len(train) // recipe.batch_size, device=device)
@@ -143,7 +183,7 @@ def begin(setup: Setup) -> Run:
 
 
 def _part(setup: Setup, name: Part) -> Split:
-    """Return a part of the data; runs of one process share it."""
+    """Return a split of the data; the runs of one process share it."""
     if (name, setup.seed) not in setup.parts:
         part = setup.task.load(name, setup.folder, setup.seed).to(setup.device)
         setup.parts[name, setup.seed] = part
@@ -151,22 +191,22 @@ def _part(setup: Setup, name: Part) -> Split:
 
 
 def _gradients(setup: Setup, shared: SharedStep) -> Gradients:
-    """Return how a step's gradients come about."""
+    """Return CUDA-graph gradients if they are requested and possible, otherwise eager ones."""
     if setup.cuda_graphs and setup.device.type == "cuda" and setup.distributed.world_size == 1:
         return GraphGradients(shared, setup.recipe, CudaGraphs(), setup.log)
     if setup.cuda_graphs:
-        setup.log("steps are not recorded: that needs one process, on a GPU.")
+        setup.log("--cuda-graphs is ignored: it needs a GPU and training in one process.")
     return EagerGradients(setup.distributed.wrap_ddp(shared, setup.device), setup.recipe)
 
 
 def weights(model: Backbone, method: Method) -> State:
-    """Return everything that evaluation needs: the model's and the method's tensors."""
+    """Return all tensors that evaluation needs: those of the model and of the method."""
     parts = {"model": model.state_dict(), "method": method.state_dict()}
     return {f"{part}.{name}": t for part, state in parts.items() for name, t in state.items()}
 
 
 def load_weights(model: Backbone, method: Method, state: Mapping[str, Tensor]) -> None:
-    """Put back what `weights` returned."""
+    """Load the tensors that `weights` returned into the model and the method."""
     parts = {
         part: {n.removeprefix(part): t for n, t in state.items() if n.startswith(part)}
         for part in ("model.", "method.")

@@ -1,4 +1,4 @@
-"""Methods before anything is trained: on models with always the same first weights."""
+"""Build methods with untrained models of fixed initial weights, for checks and figures."""
 
 import tempfile
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ Make = Callable[[], Method]
 
 
 def bound(method: Method, task: Task, model: str) -> Backbone:
-    """Return a model of the task, always the same weights, with the method bound to it."""
+    """Return a model of the task with fixed initial weights, with the method bound to it."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         built = task.build(model)
@@ -24,12 +24,23 @@ def bound(method: Method, task: Task, model: str) -> Backbone:
 def prepare(
     method: Method, scorers: Mapping[str, Make], task: Task, model: str, folder: Path, seed: int = 0
 ) -> None:
-    """Let a method prepare itself.
+    """Run a method's preparation with untrained scorers.
 
     Parameters
     ----------
+    method
+        The method to prepare.
     scorers
-        The methods that it needs trained models of, by role: here they are untrained.
+        Functions that make the methods of the trained models that `method` needs, by role. Here
+        their models are untrained.
+    task
+        The task that provides the data and the models.
+    model
+        Name of the model to build.
+    folder
+        Data folder, in the official layout.
+    seed
+        Seed of the preparation.
     """
     trained = {}
     for role, make in scorers.items():
@@ -46,7 +57,7 @@ def prepare_from(
     folder: Path,
     seed: int = 0,
 ) -> None:
-    """Let a method prepare itself outside a run, from the models that it needs, by role."""
+    """Run a method's preparation outside a run, with the given models by role."""
     with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryDirectory() as results:
         method.prepare(
             Preparation(

@@ -1,1 +1,1 @@
-"""What tasks on images are made of: images, models, metrics and base classes."""
+"""Building blocks of image tasks: image data, models, metrics and base classes of tasks."""

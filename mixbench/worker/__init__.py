@@ -1,1 +1,1 @@
-"""One stage in a process of its own: ``python -m mixbench.worker STORE KEY``."""
+"""The process that runs a stage: ``python -m mixbench.worker STORE KEY``."""

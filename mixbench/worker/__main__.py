@@ -1,7 +1,7 @@
-"""One stage in one process: ``python -m mixbench.worker STORE KEY``, on every engine.
+"""The command ``python -m mixbench.worker STORE KEY``, which runs one stage on every engine.
 
-The process takes the stage's lease, does its work, publishes the result, and says by its exit code
-what the launcher cannot read from the store.
+The process takes the stage's lock, runs the stage and publishes its result. Its exit code tells the
+launcher what it cannot read from the store.
 """
 
 import os
@@ -31,20 +31,34 @@ if TYPE_CHECKING:
 
 
 def main() -> int:
-    """Run the stage that the command line names, or several trainings in turns."""
+    """Run the stage that the command line names, or several trainings interleaved."""
     root, *keys = sys.argv[1:]
     _die_with_launcher()
     store = Store(Path(root))
     if len(keys) > 1:
         return _pack(store, keys)
-    if not _is_main():  # the first process holds the lease for all
+    if not _is_main():  # the first process holds the lock for all
         return DONE if store.finished(keys[0]) else _guarded(store, keys[0], Shared())
     return _leased(store, keys[0], Shared())
 
 
 @dataclass
 class Shared:
-    """What runs of one process have in common, and how one hands over to the next."""
+    """The state that interleaved runs of one process share.
+
+    Attributes
+    ----------
+    number
+        Number of runs in the process.
+    yield_turn
+        Function that a run calls after a step to let the other runs do a step.
+    parts
+        Splits of the data that a run has loaded, for the other runs.
+    stop
+        Functions that ask each run to stop.
+    stopped
+        Event that is set once the process received SIGTERM.
+    """
 
     number: int = 1
     yield_turn: Callable[[], None] = lambda: None
@@ -53,7 +67,7 @@ class Shared:
     stopped: threading.Event = field(default_factory=threading.Event)
 
     def on_stop(self, tell: Callable[[], None]) -> None:
-        """Have a run told when the process is told to stop; tell it now if that was before."""
+        """Call `tell` on SIGTERM, or immediately if the process has already received it."""
         self.stop.append(tell)
         if self.stopped.is_set():
             tell()
@@ -68,7 +82,7 @@ class Shared:
 
 
 def _pack(store: Store, keys: Sequence[str]) -> int:
-    """Run several trainings in turns; each leaves a word of its own for the launcher."""
+    """Run several trainings interleaved; each writes its exit code to the store."""
     from mixbench.train.interleave import run_interleaved
 
     shared = Shared(len(keys))
@@ -82,20 +96,20 @@ def _pack(store: Store, keys: Sequence[str]) -> int:
 
 
 def _leased(store: Store, key: str, shared: Shared) -> int:
-    """Run a stage that no other process runs; leave its exit code where it is not done."""
+    """Run a stage while holding its lock; write its exit code to the store if it is not done."""
     try:
         with naming_full_disk(store.root), store.lease(key).held(_end):
             code = DONE if store.finished(key) else _guarded(store, key, shared)
     except StoreFull as error:
         code = _say(error, FULL)
     if code != DONE:
-        with suppress(OSError):  # where the disk is full, the exit code must do
+        with suppress(OSError):  # if the disk is full, only the exit code reports it
             store.write_exit_code(key, code)
     return code
 
 
 def _guarded(store: Store, key: str, shared: Shared) -> int:
-    """Run the stage and turn what goes wrong into a word for the launcher."""
+    """Run the stage, and turn any error into an exit code and a recorded failure."""
     try:
         with naming_full_disk(store.root):
             code = _run(store, key, shared)
@@ -110,14 +124,14 @@ def _guarded(store: Store, key: str, shared: Shared) -> int:
         code = _fail(store, key, Failure("failed", str(error)))
     except Exception as error:  # noqa: BLE001  # a unit may raise anything: it becomes a failed record
         traceback.print_exc()
-        # What breaks when another process of the stage has failed is not the reason.
+        # After another process of the stage failed, this error is only a consequence.
         known = store.failure(key) is not None
         code = FAILED if known else _fail(store, key, Failure("failed", _reason(error)))
     return code
 
 
 def _run(store: Store, key: str, shared: Shared) -> int:
-    """Do the work and publish it."""
+    """Run the stage, publish its result, and return the exit code."""
     from mixbench.train.checkpoints import Stopped
     from mixbench.train.distributed import SINGLE_PROCESS, process_group
     from mixbench.worker.stages import check_code
@@ -147,7 +161,7 @@ def _is_main() -> bool:
 def _work(
     store: Store, key: str, spec: StageSpec, distributed: "Distributed", shared: Shared
 ) -> None:
-    """Do the work with the other processes of the stage; the first one publishes it."""
+    """Compute the stage together with its other processes; the first one publishes the result."""
     from mixbench.train.checkpoints import DiskJournal
     from mixbench.worker import environment
     from mixbench.worker.job import Job
@@ -172,7 +186,7 @@ def _work(
         return
     host, gpu = environment.peak_memory_gib(device)
     gpus = distributed.world_size if device.type == "cuda" else 0
-    # What earlier attempts used was not noted, nor what GPUs of other machines do.
+    # The energy of earlier attempts and of GPUs on other machines is unknown.
     known = not journal.resumed_at and distributed.world_size <= max(len(uuids), 1)
     after_mj = environment.gpu_energy_mj(uuids) if known else None
     manifest = Manifest(
@@ -197,12 +211,12 @@ def _work(
 
 
 def _end() -> None:
-    """End this process and its children at once."""
+    """Kill this process and its children."""
     os.killpg(0, signal.SIGKILL)
 
 
 def _die_with_launcher() -> None:
-    """End this process and its children as soon as the launcher's end of the pipe is closed."""
+    """Kill this process and its children once the launcher's end of the pipe is closed."""
     descriptor = os.environ.pop(LIFELINE, None)
     if descriptor is None:
         return
@@ -217,11 +231,11 @@ def _die_with_launcher() -> None:
 
 
 def _reason(error: Exception) -> str:
-    """Return the exception in one line, with the place where it was raised."""
+    """Return the exception as one line, with the file and line that raised it."""
     if type(error).__name__ == "OutOfMemoryError":  # torch's, which a launcher does not import
         return (
-            "The GPU's memory does not hold it: let fewer stages share it (--jobs-per-gpu), or "
-            "make the batch smaller."
+            "The GPU ran out of memory: run fewer stages per GPU (--jobs-per-gpu), or reduce the "
+            "batch size (--set TASK.batch_size=N)."
         )
     frame = traceback.extract_tb(error.__traceback__)[-1]
     text = " ".join(str(error).split())
@@ -229,7 +243,7 @@ def _reason(error: Exception) -> str:
 
 
 def _fail(store: Store, key: str, failure: Failure) -> int:
-    """Leave the reason where the launcher looks for it."""
+    """Write a failure to the store, where the launcher reads it, and return the exit code."""
     _log(f"{failure.status}: {failure.reason}")
     try:
         store.write_failure(key, failure)

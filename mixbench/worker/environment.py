@@ -1,4 +1,4 @@
-"""On what a stage ran: the machine and the software, for its manifest."""
+"""The hardware and software that a stage runs on, for its manifest; and torch's settings."""
 
 import ctypes
 import importlib.metadata
@@ -22,17 +22,17 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 
 
 def device() -> torch.device:
-    """Return where to compute: the first visible GPU, or the CPU."""
+    """Return the first visible GPU, or the CPU if there is none."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def configure_torch(recipe: Recipe | None) -> None:
-    """Set torch for this process so that it gives the same result every time.
+    """Configure torch in this process for deterministic results.
 
     Parameters
     ----------
     recipe
-        The recipe that the stage trains or trained by; None for a stage without a model.
+        Recipe of the stage's training or of its trained model; None for a stage without a model.
     """
     keep_freed_memory()
     torch.set_num_threads(recipe.threads if recipe else 1)
@@ -43,7 +43,7 @@ def configure_torch(recipe: Recipe | None) -> None:
 
 
 def hardware(device: torch.device, gpus: int) -> Hardware:
-    """Return the machine's CPU, memory and GPU, and how many of those took part."""
+    """Return the machine's CPU, memory and GPU model, with the number of GPUs used."""
     gpu = torch.cuda.get_device_properties(device) if device.type == "cuda" else None
     return Hardware(
         cpu=_cpu(),
@@ -56,7 +56,7 @@ def hardware(device: torch.device, gpus: int) -> Hardware:
 
 
 def software() -> Software:
-    """Return versions, and the commit of the checkout that mixbench runs from."""
+    """Return the software versions, and the commit of the checkout that mixbench runs from."""
     versions = {}
     for name in PACKAGES:
         try:
@@ -75,17 +75,17 @@ def software() -> Software:
 
 
 def peak_memory_gib(device: torch.device) -> tuple[float, float | None]:
-    """Return the process's largest resident memory and its largest share of the GPU's."""
+    """Return the process's peak resident memory and peak GPU memory, in GiB."""
     host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     gpu = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None
     return host, gpu
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep memory that is freed, for this process; elsewhere nothing happens.
+    """Make glibc keep freed memory for reuse by this process; do nothing without glibc.
 
-    A batch is otherwise given back and asked for again in every step, and each of its pages is
-    cleared anew: that costs several times what mixing it does.
+    Otherwise, every step returns the memory of its batch to the kernel, and the kernel clears each
+    page of the next batch again. That takes several times as long as mixing the batch.
     """
     with suppress(OSError, AttributeError):
         c = ctypes.CDLL(None)
@@ -94,10 +94,10 @@ def keep_freed_memory() -> None:
 
 
 def gpu_energy_mj(uuids: Sequence[str]) -> int | None:
-    """Return what the counters of GPUs have counted since the driver was loaded, in millijoules.
+    """Return the energy that GPUs have used since their driver was loaded, in millijoules.
 
-    The counter is of the device: others' work on it counts, too. None where one has no counter, or
-    there is no GPU.
+    The counters include the work of other processes on the same GPUs. Return None if a GPU has no
+    counter, or if `uuids` is empty.
     """
     import pynvml
 
@@ -114,7 +114,7 @@ def gpu_energy_mj(uuids: Sequence[str]) -> int | None:
 
 
 def gpu_uuids(device: torch.device) -> list[str]:
-    """Return the identities of the GPUs that this process and its ranks on this machine see."""
+    """Return the UUIDs of the GPUs that are visible to this process."""
     if device.type != "cuda":
         return []
     number = torch.cuda.device_count()
@@ -122,7 +122,7 @@ def gpu_uuids(device: torch.device) -> list[str]:
 
 
 def energy_kwh(before_mj: int | None, after_mj: int | None) -> float | None:
-    """Return the energy between two readings; None where one is missing."""
+    """Return the energy in kWh between two counter values in mJ; None if one is missing."""
     return None if before_mj is None or after_mj is None else (after_mj - before_mj) / 3.6e9
 
 
@@ -135,7 +135,7 @@ def _cpu() -> str:
 
 @cache
 def _git(*arguments: str) -> str | None:
-    """Return what git says of the checkout that holds mixbench; None outside one."""
+    """Return the output of a git command in mixbench's checkout; None outside a checkout."""
     root = Path(mixbench.__file__).parent.parent
     if not (root / ".git").exists():
         return None

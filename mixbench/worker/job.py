@@ -1,4 +1,4 @@
-"""A stage at work: its spec, and what the spec means: units, data, a model with its weights."""
+"""Jobs: running stages, and the method, task, data, model and weights that their specs name."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,14 +25,26 @@ from mixbench.train.setup import MEMORY, Parts, Setup, load_weights
 
 @dataclass(frozen=True)
 class Job:
-    """A stage at work.
+    """A running stage.
 
     Attributes
     ----------
+    stage
+        Stage that is run.
+    options
+        Execution options of the run.
+    store
+        Store that holds the inputs and receives the result.
+    journal
+        Journal that writes checkpoints and progress.
     built
-        An empty folder for the files that will be published.
+        Empty folder for the files that will be published.
+    device
+        Device to compute on.
+    distributed
+        This process among those that train the model.
     parts
-        Parts of the data that this process's other runs have loaded.
+        Splits of the data that other runs of this process have loaded.
     """
 
     stage: Stage
@@ -51,11 +63,11 @@ class Job:
 
     @property
     def data(self) -> Path:
-        """The folder with the data's files."""
+        """The folder with the files of the data set."""
         return data_folder(self.stage, self.store)
 
     def setup(self) -> Setup:
-        """Return a run of the stage's method, with what its preparation found."""
+        """Return the training setup, with the buffers from the method's `prepare` stage loaded."""
         method, inputs, run = make_method(self.stage), self.stage.inputs, self.stage.run
         if "prepare" in inputs:
             found = self.store.checked(inputs["prepare"], "method.safetensors")
@@ -77,7 +89,7 @@ class Job:
         )
 
     def trained(self, role: str) -> Trained:
-        """Return the model and method that a finished training stage ended with."""
+        """Return the model and method of a finished training stage, in evaluation mode."""
         key = self.stage.inputs[role]
         model, method = revive(self.store.manifest(key).spec.stage, self.device)
         take_weights(key, self.store, (model, method))
@@ -85,7 +97,7 @@ class Job:
 
 
 def data_folder(stage: Stage, store: Store) -> Path:
-    """Return the folder with the data of a stage; generated files are checked first."""
+    """Return the folder with the data of a stage, after checking the digests of generated files."""
     if "data" not in stage.inputs:
         assert stage.paths.data is not None
         return Path(stage.paths.data)
@@ -95,13 +107,13 @@ def data_folder(stage: Stage, store: Store) -> Path:
 
 
 def card_of(stage: Stage, role: Role) -> Card:
-    """Return the card of a unit that takes part in a stage."""
+    """Return the card of a stage's method or task."""
     name = stage.paths.unit_files.get(role, stage.identity.units[role].name)
     return find("method" if role == "method" else "task", name)
 
 
 def parameters_of(stage: Stage, role: Role) -> Mapping[str, ParameterValue]:
-    """Return a unit's parameters; files by their paths, which the identity leaves out."""
+    """Return a unit's parameters, with paths for files instead of the digests in the identity."""
     unit = stage.identity.units[role]
     return {**unit.parameters, **stage.paths.parameter_files.get(role, {})}
 
@@ -115,14 +127,14 @@ def make_task(stage: Stage) -> Task:
 
 
 def make_method(stage: Stage) -> Method:
-    """Return the method of a stage, unbound."""
+    """Return the method of a stage, not yet bound to a model."""
     card = card_of(stage, "method")
     assert isinstance(card, MethodCard)
     return load_method(card)(**parameters_of(stage, "method"))
 
 
 def revive(stage: Stage, device: torch.device) -> tuple[Backbone, Method]:
-    """Return a stage's model and method, bound, on the device, with weights to be loaded."""
+    """Return a stage's model and bound method on a device; the weights must still be loaded."""
     task, method = make_task(stage), make_method(stage)
     model = task.build(stage.run.model)
     method.bind(model, task)
@@ -133,12 +145,22 @@ def revive(stage: Stage, device: torch.device) -> tuple[Backbone, Method]:
 def give_weights(
     stage: Stage, store: Store, trained: tuple[Backbone, Method], name: str = ""
 ) -> None:
-    """Give an evaluated model and its method the weights that training kept, or given ones.
+    """Load the weights to evaluate into a model and its method.
+
+    They are those of the training stage, if the stage has one as an input, and otherwise the
+    initial weights that the task's parameters name.
 
     Parameters
     ----------
+    stage
+        Evaluation stage.
+    store
+        Store with the finished training stage.
+    trained
+        Model and method that receive the weights.
     name
-        The kept weights; by default, those of the last epoch.
+        Name of the training's weights file, as in ``best`` or ``epoch-60``; by default, that of
+        the last epoch.
     """
     if "train" in stage.inputs:
         take_weights(stage.inputs["train"], store, trained, name)
@@ -147,7 +169,7 @@ def give_weights(
 
 
 def take_weights(key: str, store: Store, trained: tuple[Backbone, Method], name: str = "") -> None:
-    """Give a model and its method the weights that a training stage kept: of its last epoch."""
+    """Load a training stage's weights, by default those of the last epoch, into a model."""
     model, method = trained
     name = name or f"epoch-{training_result(key, store).tail[-1]}"
     path = store.checked(key, f"weights/{name}.safetensors")
@@ -155,12 +177,12 @@ def take_weights(key: str, store: Store, trained: tuple[Backbone, Method], name:
 
 
 def training_result(key: str, store: Store) -> TrainingResult:
-    """Return which epochs of a finished training are reported.
+    """Return the training result in the manifest of a finished training stage.
 
     Raises
     ------
     Damaged
-        If the stage's manifest has none.
+        If the manifest has no training result.
     """
     result = store.manifest(key).training
     if result is None:

@@ -1,7 +1,7 @@
-"""Check whether methods and models fit their tasks, before anything is trained.
+"""Checks that methods and models fit their tasks, before any training starts.
 
-``python -m mixbench.worker.preflight`` reads stages as JSON from standard input, a line each, and
-prints a JSON list of complaints. It is a process of its own because it imports torch, which the
+``python -m mixbench.worker.preflight`` reads stages as JSON from standard input, one per line, and
+prints a JSON list of error messages. It is a separate process because it imports torch, which the
 launcher does not.
 """
 
@@ -16,11 +16,11 @@ from mixbench.worker.job import make_method, make_task
 
 
 def complaint(stage: Stage) -> str:
-    """Return what keeps the method of a stage from training its model, or an empty text."""
+    """Return the error that a stage's method or model raises for its task, or an empty text."""
     try:
         task, run = make_task(stage), stage.run
         held_out = None
-        if stage.paths.data and not isinstance(task, Evaluation):  # which has a test part alone
+        if stage.paths.data and not isinstance(task, Evaluation):  # which has only a test split
             held_out = task.load("validation", Path(stage.paths.data), run.seed)
         method = make_method(stage)
         method.check(task, held_out)

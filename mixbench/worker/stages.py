@@ -1,7 +1,7 @@
-"""What each kind of stage does, from its spec to its files.
+"""The functions that compute each kind of stage.
 
-A stage reads its spec and its inputs' files, leaves its own files in a folder, and returns what
-its manifest says of the result and the cost.
+Each reads the stage's spec and the files of its inputs, writes the stage's files into a folder, and
+returns the training result and the cost for the manifest.
 """
 
 import os
@@ -29,31 +29,31 @@ from mixbench.worker.tuning import tune
 
 
 class Work(NamedTuple):
-    """What a stage's manifest says about its work."""
+    """The cost and the training result of a stage, for its manifest."""
 
     cost: StageCost
     training: TrainingResult | None = None
 
 
 def check_code(stage: Stage) -> None:
-    """Refuse to publish under a key the work of other code than the key was made of.
+    """Check that the code is still that from which the stage's key was computed.
 
     Raises
     ------
     MixbenchError
-        If a file was changed since the stage was planned.
+        If a module has changed since the stage was planned.
     """
     now = code_of(stage.kind, tuple(card_of(stage, role) for role in stage.identity.units))
     changed = [name for name, digest in stage.code.items() if now.get(name) != digest]
     if changed or len(now) != len(stage.code):
         raise MixbenchError(
-            f"The code was changed while the run was going on ({', '.join(changed) or 'imports'}): "
-            "give the command again, so that it is planned anew."
+            f"The code has changed since the run was planned ({', '.join(changed) or 'imports'}): "
+            "run the same command again to plan it with the new code."
         )
 
 
 def synthesize(job: Job) -> Work:
-    """Write the task's generated data in the official layout."""
+    """Generate the task's synthetic data in the layout of the official data."""
     files = job.built / "files"
     files.mkdir()
     start = perf_counter()
@@ -62,7 +62,7 @@ def synthesize(job: Job) -> Work:
 
 
 def prepare(job: Job) -> Work:
-    """Let the method do what comes before training, and keep the buffers that it filled."""
+    """Run the method's `prepare`, and save the buffers that it filled."""
     setup = job.setup()
     roles = [role for role in job.stage.inputs if role in setup.method.needs]
     scratch = job.journal.work / "scratch"
@@ -88,12 +88,12 @@ def prepare(job: Job) -> Work:
 
 
 def train_stage(job: Job) -> Work | None:
-    """Train, and keep the weights of the best and of the last epochs and the learning curve."""
+    """Train, and save the learning curve and the weights of the best and the last epochs."""
     setup = job.setup()
     run = train(setup, job.journal)
     if not job.distributed.is_main:
         return None
-    # Links: an attempt that fails from here on must still find the weights of the last epochs.
+    # Hard links: if this attempt fails later, the next one must still find these weights.
     shutil.copytree(job.journal.kept, job.built / "weights", copy_function=os.link)
     write_json(job.built / "curve.json", run.curve)
     epochs, tail = setup.recipe.epochs, min(setup.recipe.tail, setup.recipe.epochs)
@@ -109,7 +109,7 @@ def train_stage(job: Job) -> Work | None:
 
 
 def evaluate(job: Job) -> Work:
-    """Score the test part at the reported points, and keep the final predictions."""
+    """Score the test split at the reported epochs, and save the predictions of the last one."""
     stage, store = job.stage, job.store
     test = job.task.load("test", job.data, stage.run.seed).to(job.device)
     model, method = revive(stage, job.device)
@@ -147,13 +147,13 @@ def evaluate(job: Job) -> Work:
 
 
 def _items(job: Job, scores: Mapping[str, Score]) -> Items | None:
-    """Return the primary metric of every item, where it is a mean over them."""
+    """Return the primary metric of every item; None if the metric is not a mean over items."""
     items = scores[next(metric.name for metric in job.task.metrics if metric.primary)].items
     return None if items is None else pack(items.numpy())
 
 
 def _scored(job: Job) -> tuple[int | None, tuple[int, ...]]:
-    """Return the best epoch and the last ones, as far as they are scored; 0 for given weights."""
+    """Return the best epoch, or None, and the last epochs to score; (0,) for given weights."""
     if "train" not in job.stage.inputs:
         return None, (0,)
     trained = training_result(job.stage.inputs["train"], job.store)
@@ -168,7 +168,7 @@ def _size(module: nn.Module) -> int:
 
 
 def tune_stage(job: Job) -> Work:
-    """Keep the weights of the candidate that ended best on the validation part."""
+    """Keep the weights of the candidate with the best final result on the validation split."""
     return Work(StageCost(0.0), tune(job))
 
 

@@ -1,4 +1,4 @@
-"""Choose among trainings that differ by their recipes, by their validation results."""
+"""Selection of the best candidate of a grid search by its validation result."""
 
 import os
 from dataclasses import replace
@@ -10,9 +10,9 @@ from mixbench.worker.job import Job, training_result
 
 
 def tune(job: Job) -> TrainingResult:
-    """Keep the files of the candidate that ended best on the validation part.
+    """Keep the files of the candidate with the best final result on the validation split.
 
-    Candidates that diverged are absent, and not chosen; of equals the first is.
+    Candidates that diverged are not selected. Among equal candidates, the first is selected.
 
     Raises
     ------

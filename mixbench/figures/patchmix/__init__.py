@@ -1,1 +1,1 @@
-"""The figures of the PatchMix paper."""
+"""Figures of the PatchMix paper."""

@@ -1,9 +1,10 @@
-"""What mixing does to decision boundaries in the plane (Figure 5 of the PatchMix paper).
+"""Effect of mixing on decision boundaries in the plane (Figure 5 of the PatchMix paper).
 
-Three linearly separable classes of points, a net of two layers, and the real methods: a point is an
-image whose left half has the one coordinate and whose right half the other, and the net sees the
-halves' means. (The paper's masks take or leave whole coordinates; a box or a cell may take a part.)
-Where a method mixes two far classes into the place of the third, the boundary shows it.
+The figure uses three linearly separable classes of points, a two-layer network and the real
+methods. A point is an image: its left half holds the first coordinate and its right half the
+second. The network takes the mean of each half. (The paper's masks select whole coordinates; a box
+or a grid cell may cover a part of one.) If a method mixes two distant classes into the region of
+the third, the boundary shows it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -34,16 +35,26 @@ CENTRES = ((-2.0, -0.6), (0.0, 0.9), (2.0, -0.6))
 DEVIATION, PER_CLASS = 0.32, 60
 COLOURS = ("#2b6cb0", "#c05621", "#2f855a")
 STEPS, BATCH, RATE, HIDDEN = 400, 60, 0.02, 32
-SIDE = 8  # pixels of an image, half of them for each coordinate
-REACH = 3.2, 2.4  # of the shown plane, to each side
-SHOWN_STEPS, SHOWN_OF_EACH = 10, 7  # mixed points
-# Of methods that have such parameters: two cells across, and the loss of the whole alone.
+SIDE = 8  # side of an image in pixels, half of the columns for each coordinate
+REACH = 3.2, 2.4  # half the width and half the height of the shown plane
+SHOWN_STEPS, SHOWN_OF_EACH = 10, 7  # steps, and mixed points of each step, that are shown
+# For methods with these parameters: a 2 x 2 grid, no patch loss and a short direct search.
 VALUES = {"grid": 2, "patch_loss": False, "search": "direct", "image_pairs": 20}
 
 
 @dataclass
 class Points:
-    """Points as images, (N, 1, SIDE, SIDE), with their classes."""
+    """Points as images, with their classes.
+
+    Attributes
+    ----------
+    images : (N, 1, SIDE, SIDE)
+        Images of the points.
+    targets : (N,)
+        Classes of the points.
+    by_class
+        Indices of the points of each class.
+    """
 
     images: Tensor
     targets: Tensor
@@ -55,29 +66,29 @@ class Points:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def to(self, device: torch.device) -> Split:  # noqa: ARG002  # there is no need
-        """Return the same points."""
+    def to(self, device: torch.device) -> Split:  # noqa: ARG002  # always the CPU
+        """Return the same points, whose images stay on the CPU."""
         return self
 
     def read(self, index: Tensor, rng: torch.Generator | None) -> Tensor:  # noqa: ARG002  # plain
-        """Return points."""
+        """Return the images of the points at the given indices."""
         return self.images[index]
 
 
 def _images_of(points: Tensor) -> Tensor:
-    """Return points, (N, 2), as images, (N, 1, SIDE, SIDE)."""
+    """Convert points, (N, 2), to images, (N, 1, SIDE, SIDE)."""
     halves = points.repeat_interleave(SIDE // 2, 1)
     return halves[:, None, None].expand(-1, -1, SIDE, -1).contiguous()
 
 
 def _points_of(images: Tensor) -> Tensor:
-    """Return images as points, (N, 2): the means of their halves."""
+    """Convert images to points, (N, 2): the means of the left and the right half."""
     halves: Tensor = images.unflatten(-1, (2, -1))
     return halves.mean((1, 2, 4))
 
 
 class TwoLayers(Backbone):
-    """A hidden layer and a classifier of points."""
+    """Network of a hidden layer and a classifier, for points in the plane."""
 
     feature_dim, feature_size, blocks = HIDDEN // 2, (2, 2), ()
 
@@ -87,14 +98,14 @@ class TwoLayers(Backbone):
         self.classifier = nn.Linear(HIDDEN, len(CENTRES))
 
     def forward(self, x: Tensor) -> Output:
-        """Return the scores of the classes, and the hidden units as a map of 2x2 cells."""
+        """Return the class scores, and the hidden units as a 2 x 2 feature map."""
         hidden = self.hidden(_points_of(x)).relu()
         features = hidden.view(len(x), -1, 1, 2).expand(-1, -1, 2, -1)
         return Output(self.classifier(hidden), features)
 
 
 class Plane(Classification):
-    """Tell apart three clouds of points."""
+    """Classification of points from three normal distributions."""
 
     version, channels, metrics = 1, 1, TOP1
 
@@ -113,17 +124,24 @@ class Plane(Classification):
         return Points(_images_of(points), targets)
 
     def build(self, model: str) -> Backbone:  # noqa: ARG002  # there is one
-        """Return the net of two layers."""
+        """Return the two-layer network."""
         return TwoLayers()
 
 
 def boundaries(cards: Sequence[Card], seed: int = 0) -> Figure:
-    """Train the net with each method, and return its regions with some of what it saw.
+    """Train the network with each method, and plot its class regions with some mixed points.
+
+    Parameters
+    ----------
+    cards
+        Cards of the methods to show, one panel each.
+    seed
+        Seed of the points, the training and the mixes.
 
     Raises
     ------
     UsageError
-        If a method mixes inside the net, which has no places for it.
+        If a method mixes inside the network, which this network does not support.
     """
     plane, columns = Plane(seed), min(len(cards), 3)
     rows = -(-len(cards) // columns)
@@ -131,8 +149,8 @@ def boundaries(cards: Sequence[Card], seed: int = 0) -> Figure:
     for axes in figure.subplots(rows, columns, squeeze=False).flat[len(cards) :]:
         axes.axis("off")
     figure.supxlabel(
-        "Dots: training points. Crosses: what the net was trained on, in the colour of its label. "
-        "Accuracy on other points.", fontsize=8, color=INK,
+        "Dots: training points. Crosses: mixed points, in the colours of their mixed labels. "
+        "Titles: accuracy on test points.", fontsize=8, color=INK,
     )  # fmt: skip
     test = plane.load("test", Path(), seed)
     for axes, card in zip(figure.axes, cards, strict=False):
@@ -155,12 +173,15 @@ def boundaries(cards: Sequence[Card], seed: int = 0) -> Figure:
 def _trained(
     card: Card, plane: Plane, seed: int, changed: Mapping[str, Any] | None = None
 ) -> Trained:
-    """Return the net that a method trains, and the method."""
+    """Train the network with a method; return both."""
     known = {parameter.name for parameter in card.parameters}
     wanted = {**VALUES, **(changed or {})}
     method = load_method(card)(**{name: v for name, v in wanted.items() if name in known})
     if "input" not in method.sites or len(method.sites) > 1:
-        raise UsageError(f"{card.name} mixes inside a net; the one of this figure has no place.")
+        raise UsageError(
+            f"{card.name} mixes inside the network, which this figure does not support: "
+            "leave it out of -m."
+        )
     needs: Mapping[str, Need] = card.declared.needs
     if "prepare" in card.defines:
         first = {
@@ -180,7 +201,7 @@ def _trained(
 
 
 def _step(plane: Plane, model: Backbone, seed: int, number: int) -> Step:
-    """Return one step's batch, the same for every method."""
+    """Return the batch of one training step, which is the same for every method."""
     split = plane.load("train", Path(), seed)
     index = torch.randperm(len(split), generator=generator(seed, "order", number))[:BATCH]
     rng = generator(seed, "mix", number)
@@ -191,7 +212,7 @@ def _step(plane: Plane, model: Backbone, seed: int, number: int) -> Step:
 def _seen(
     method: Method, model: Backbone, plane: Plane, seed: int
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Return some mixed points, (n, 2), with the colours of their labels, (n, 3)."""
+    """Return some mixed points, (n, 2), and the colours of their labels, (n, 3)."""
     points, colours = [], []
     for number in range(SHOWN_STEPS):
         step = _step(plane, model, seed, STEPS + number)
@@ -206,7 +227,7 @@ def _seen(
 
 @torch.no_grad()
 def _regions(model: Backbone) -> np.ndarray[Any, Any]:
-    """Return the classes' colours, blended by their probabilities, over the plane."""
+    """Return an image of the plane: the class colours, blended by the predicted probabilities."""
     lines = (torch.linspace(-reach, reach, n) for reach, n in zip(REACH, (240, 180), strict=True))
     grid = torch.stack(torch.meshgrid(*lines, indexing="xy"), -1)
     scores: Callable[[Tensor], Output] = model

@@ -1,4 +1,4 @@
-"""One cycle of the genetic search, really run on three classes (Figure 3 of the PatchMix paper)."""
+"""One generation of the genetic search on three classes (Figure 3 of the PatchMix paper)."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -21,25 +21,39 @@ from mixbench.worker.job import data_folder, make_task, revive, take_weights
 CLASSES, POPULATION, IMAGE_PAIRS = 3, 4, 32
 TITLES = (
     *("population, evaluated", "tournament: low scores win", "crossover of 1, 2 and 3, 4"),
-    *("mutation of some", "next population, evaluated"),
+    *("mutation of some individuals", "next population, evaluated"),
 )
 SETTINGS = Settings(POPULATION, 1, 1.0, 0.5, 2, 0, maximise=False)
 
 
 class Column(NamedTuple):
-    """The individuals after a step of the cycle, and the fitness of those that have one."""
+    """Individuals after one step of the cycle.
+
+    Attributes
+    ----------
+    title
+        Name of the step.
+    individuals
+        Individuals with their fitness, which is valid only for those that are evaluated.
+    """
 
     title: str
     individuals: list[Individual]
 
 
 def search_cycle(store: Store, record: Record, seed: int) -> Figure:
-    """Return a cycle scored by the model that guided a finished run, on its first three classes.
+    """Return a figure of one cycle on the first three classes of a finished run's task.
+
+    The model that guided the search of the run scores the individuals.
 
     Parameters
     ----------
+    store
+        Store with the artifacts of the run.
     record
-        Of a method that searched.
+        Record of a finished run whose method searches.
+    seed
+        Seed of the genetic search.
     """
     first = next(stage.key for stage in record.stages if stage.kind == "train" and not stage.own)
     stage = store.manifest(first).spec.stage
@@ -47,7 +61,7 @@ def search_cycle(store: Store, record: Record, seed: int) -> Figure:
     model, method = revive(stage, torch.device("cpu"))
     take_weights(first, store, (model, method))
     split = task.load("validation", folder, record.seed)
-    assert split.by_class is not None  # it was searched by classes
+    assert split.by_class is not None  # the search of the run needed it
     images = split.read(torch.arange(len(split)), None)
     space = Space(CLASSES, record.method.parameters["grid"], CLASSES)
     held_out = HeldOut(images, split.by_class, IMAGE_PAIRS, record.seed)
@@ -58,7 +72,7 @@ def search_cycle(store: Store, record: Record, seed: int) -> Figure:
 
 
 def cycle(search: Genetic) -> list[Column]:
-    """Run one generation, and return the individuals after each of its steps."""
+    """Run one generation and return the individuals after each of its steps."""
     search.start()
     stages = [search.population, *([x.copy() for x in stage] for stage in search.breed())]
     search.step()
@@ -70,7 +84,7 @@ def _draw(columns: Sequence[Column], space: Space, names: Sequence[str]) -> Figu
     figure = Figure(figsize=(2.5 * len(columns), 0.86 * POPULATION + 0.5), layout="constrained")
     figure.supxlabel(
         "Each individual: class pairs with their masks (dark cells show the first class). "
-        "Percentages: patch accuracy of the guiding model. Framed: what the step changed.",
+        "Percentages: patch accuracy of the guiding model. Framed: masks that the step changed.",
         fontsize=8, color=INK,
     )  # fmt: skip
     grid = figure.subplots(POPULATION, len(columns), squeeze=False)
@@ -89,7 +103,7 @@ def _show(
     space: Space,
     names: Sequence[str],
 ) -> None:
-    """Draw an individual's masks beside each other; those that a step changed are framed."""
+    """Draw an individual's masks side by side, with frames around those that a step changed."""
     step = space.grid + 1
     picture = np.full((space.grid, step * len(individual.pairs) - 1), np.nan)
     cells = space.bits(individual.masks).reshape(-1, space.grid, space.grid)

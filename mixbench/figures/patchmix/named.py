@@ -1,4 +1,4 @@
-"""The figures of the PatchMix paper by name, each from methods at work or from finished runs."""
+"""Figures of the PatchMix paper by name, drawn from methods or from finished runs."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -23,14 +23,18 @@ from mixbench.storage.store import Store
 
 @dataclass(frozen=True)
 class Subjects:
-    """What a figure may be about.
+    """Inputs from which a figure is drawn.
 
     Attributes
     ----------
     cards
-        The methods to show.
+        Cards of the methods to show.
+    store
+        Store with the artifacts of the runs.
     records
-        Of finished runs, those asked for.
+        Records of the selected finished runs.
+    seed
+        Seed of all random draws of the figure.
     """
 
     cards: Sequence[Card]
@@ -40,17 +44,17 @@ class Subjects:
 
 
 def mixes(about: Subjects) -> Figure:
-    """Return the same photographs as each method mixes them, with the shares of their labels."""
+    """Return a figure of the same photographs mixed by each method, with their label weights."""
     return drawn(preview(about.cards, bundled(), Path(), "", about.seed))
 
 
 def boxes(about: Subjects) -> Figure:
-    """Return where the methods' models see birds, with found and true boxes, on the same images.
+    """Return each method's class activation maps on the same images, with found and true boxes.
 
     Raises
     ------
     UsageError
-        If no run left maps.
+        If no finished run has class activation maps.
     """
     located: list[tuple[Record, dict[str, Located]]] = []
     for runs in first_runs(about.records).values():
@@ -65,29 +69,32 @@ def boxes(about: Subjects) -> Figure:
 
 
 def fitness(about: Subjects) -> Figure:
-    """Return how the fitness of a search fell, and which pairs came and went.
+    """Return the fitness over the generations of a search, with the pairs gained and lost.
 
     Raises
     ------
     UsageError
-        If the search was not genetic, and has no history.
+        If the search was not genetic, so it has no history.
     """
     made = evolution(_result(about))
     if made is None:
         cell = _searched(about).cell
-        raise UsageError(f"The search of {cell} has no history: it was not genetic.")
+        raise UsageError(
+            f"The search of {cell} has no history, because it was not genetic: select a run "
+            "with a genetic search with -m and -t."
+        )
     return made
 
 
 def _result(about: Subjects) -> Result:
-    """Return what the search of a finished run left."""
+    """Return the search result of a finished run."""
     path = next(a.path for a in _searched(about).artifacts if a.role == "search")
     found: Result = json.loads((about.store.root / path).read_text(encoding="utf-8"))
     return found
 
 
 def _searched(about: Subjects) -> Record:
-    """Return the first finished run that searched, a genetic one if there is any."""
+    """Return the finished run with a search that has the fewest changed parameters."""
     found = [r for r in about.records if any(a.role == "search" for a in r.artifacts)]
     if not found:
         raise UsageError(_lacking("searches", "of a method with a search"))
@@ -96,7 +103,8 @@ def _searched(about: Subjects) -> Record:
 
 def _lacking(does: str, run: str) -> str:
     return (
-        f"No finished run that {does} is in the store: run one ({run}), or name it with -m and -t."
+        f"No finished run that {does} is in the store: run one ({run}), or select one that exists "
+        "with -m and -t."
     )
 
 

@@ -1,4 +1,4 @@
-"""What a search did and found, from its published result (Figures 4 and 7-9 of the paper)."""
+"""Figures of a search's history and result (Figures 4 and 7-9 of the PatchMix paper)."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -14,19 +14,22 @@ from mixbench.search.space import Space
 
 INK, QUIET, KEPT, DROPPED = "#1f2933", "#9aa5b1", "#2f855a", "#c05621"
 Result = Mapping[str, Any]
-SHOWN = 4  # pairs named at a mark
+SHOWN = 4  # pairs named at each marked generation
 MUTATIONS = ("flip tails", "transpose", "flip heads", "random tails")
 
 
 def evolution(result: Result) -> Figure | None:
-    """Return the fitness over the generations, with the pairs that came and went; None without."""
+    """Return the fitness over the generations with the pairs gained and lost.
+
+    Return None if the result has no history.
+    """
     history = result["history"]
     if not history:
         return None
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()
     generations = [row["generation"] for row in history]
-    axes.plot(generations, [r["mean"] for r in history], color=QUIET, label="population's mean")
+    axes.plot(generations, [r["mean"] for r in history], color=QUIET, label="population mean")
     axes.plot(
         generations, [r["best_of_generation"] for r in history], color=INK, lw=0.8, alpha=0.6,
         label="best of the generation",
@@ -34,7 +37,7 @@ def evolution(result: Result) -> Figure | None:
     axes.plot(generations, [r["best"] for r in history], color=INK, lw=2, label="best so far")
     axes.set(xlabel="generation", ylabel=f"{result['score']} on held-out compositions")
     axes.set_title(
-        f"{result['distinct']:,} items scored for {result['requests']:,} asked", loc="left",
+        f"{result['distinct']:,} items scored for {result['requests']:,} requests", loc="left",
         fontsize=10, color=INK,
     )  # fmt: skip
     _mark_changes(axes, result["snapshots"])
@@ -44,7 +47,7 @@ def evolution(result: Result) -> Figure | None:
 
 
 def _mark_changes(axes: Axes, snapshots: Result) -> None:
-    """Name what the best solution gained and lost from mark to mark."""
+    """Mark the generations at which pairs of the best solution changed, with these pairs."""
     marks = sorted(map(int, snapshots))
     for before, after in pairwise(marks):
         old, new = ({tuple(p) for p in snapshots[str(mark)]} for mark in (before, after))
@@ -67,7 +70,7 @@ def _named(sign: str, pairs: set[tuple[str, ...]]) -> list[str]:
 
 
 def combinations(result: Result) -> Figure:
-    """Return the matrix of found class pairs with their masks: dark cells are the first class."""
+    """Return the matrix of found class pairs with their masks; dark cells show the first class."""
     classes: Sequence[str] = result["classes"]
     grid, number = result["grid"], len(classes)
     picture = np.full((number * (grid + 1) + 1, number * (grid + 1) + 1), np.nan)
@@ -95,7 +98,7 @@ def combinations(result: Result) -> Figure:
 
 
 def mutations(result: Result, seed: int) -> Figure:
-    """Return the first found masks beside what the search's four mutations make of them."""
+    """Return the first found masks next to the results of the search's four mutations."""
     found = result_of(result)
     space = Space(len(result["classes"]), result["grid"], len(found.ids))
     settings = Settings(1, 1, 0.0, 1.0, 1, 0, maximise=False)

@@ -1,1 +1,1 @@
-"""Sentences about images: their words, how they are scored, and a model that writes them."""
+"""Image captioning: a tokenizer, caption scores and a captioning model."""

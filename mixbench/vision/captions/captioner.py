@@ -1,8 +1,8 @@
-"""Show and Tell (Vinyals et al., arXiv:1411.4555): a recurrent net tells what an encoder saw.
+"""Show and Tell (Vinyals et al., arXiv:1411.4555): an image encoder with an LSTM decoder.
 
-The image is the first word that the decoder reads. As in yunjey/pytorch-tutorial@0500d3d,
-tutorials/03-advanced/image_captioning/model.py, the encoder's pooled features pass a linear layer
-and a batch norm.
+The embedded image is the first input of the decoder. As in yunjey/pytorch-tutorial@0500d3d,
+tutorials/03-advanced/image_captioning/model.py, a linear layer and a batch norm embed the encoder's
+pooled features.
 """
 
 from typing import Self
@@ -14,26 +14,28 @@ from torch.nn import functional as F
 from mixbench.contract import Backbone, Output
 from mixbench.vision.captions.tokenizer import END, START, UNKNOWN
 
-DEPTHS = 2  # dimensions of features that were pooled before: (B, D)
+DEPTHS = 2  # dimensions of features that are already pooled: (B, D)
 
 
 class Captioner(Backbone):
-    """An image encoder and a decoder of words.
+    """An image encoder with an LSTM decoder of word indices.
 
     Parameters
     ----------
     encoder
-        A backbone.
+        Backbone that encodes the images.
     words
-        Numbers of words there are.
+        Size of the vocabulary, including the special tokens.
     width
-        Of the embeddings and of the decoder's state.
+        Size of the embeddings and of the decoder's hidden state.
     length
-        Words of a caption, at the most.
+        Maximum number of words in a caption.
     beam
-        Captions that are followed at once; 1 takes the likeliest word each time.
+        Beam width of the search; 1 is greedy decoding.
+    dropout
+        Dropout probability of the word embeddings and of the decoder's outputs.
     frozen
-        Whether the encoder stays as it is, its norms included.
+        Whether the encoder is frozen, including its batch norms.
     """
 
     classifier: nn.Linear
@@ -78,7 +80,7 @@ class Captioner(Backbone):
         Parameters
         ----------
         x : (B, C, H, W), or (B, D)
-            Images, or the pooled features of images.
+            Images, or pooled features of images.
         """
         if x.dim() == DEPTHS:
             return Output(self.image(x), x[..., None, None])
@@ -87,14 +89,14 @@ class Captioner(Backbone):
         return Output(self.image(features.mean((2, 3))), features)
 
     def loss(self, out: Tensor, captions: Tensor) -> Tensor:
-        """Return the cross-entropy of every caption's words and its end, a mean over them, (B,).
+        """Return the cross-entropy of each caption, averaged over its words and end token, (B,).
 
         Parameters
         ----------
         out : (B, width)
             Embedded images.
         captions : (B, length + 1)
-            Numbers of words, with an end.
+            Word indices of the captions, with at least one end token each.
         """
         captions = captions.long()
         read = F.pad(captions[:, :-1], (1, 0), value=START)
@@ -110,7 +112,7 @@ class Captioner(Backbone):
 
     @torch.no_grad()
     def tell(self, out: Tensor) -> Tensor:
-        """Return the likeliest captions that a beam search finds, (B, length) int32.
+        """Return the most likely captions found by beam search, (B, length) int32.
 
         Parameters
         ----------
@@ -121,7 +123,7 @@ class Captioner(Backbone):
         state = self._step(out, None)[1]
         word = torch.full((size,), START, device=out.device)
         log_p, state = self._step(self._embedded(word), state)
-        totals, word = log_p.topk(beam)  # (B, beam), as all below
+        totals, word = log_p.topk(beam)  # (B, beam), as are those below
         told = word[..., None]
         rows = torch.arange(size, device=out.device)[:, None].expand_as(word)
         state = self._chosen(state, rows)
@@ -145,10 +147,10 @@ class Captioner(Backbone):
     def _step(
         self, embedded: Tensor, state: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Read one word each, (N, width); return the next ones' log probabilities and the state."""
+        """Decode one embedded word each, (N, width); return next log-probabilities and state."""
         states, state = self.decoder(embedded[:, None], state)
         logits = self.classifier(self.dropout(states[:, 0]))
-        logits[:, [START, UNKNOWN]] = -torch.inf  # nobody says these
+        logits[:, [START, UNKNOWN]] = -torch.inf  # these are never generated
         return logits.log_softmax(1), state
 
     @staticmethod

@@ -1,6 +1,6 @@
-"""BLEU, ROUGE-L and CIDEr-D as coco-caption computes them, derived again from their papers.
+"""BLEU, ROUGE-L and CIDEr-D as in coco-caption, reimplemented from their papers.
 
-A sentence is a sequence of words, of any kind that can be compared. Every image has one hypothesis
+A sentence is a sequence of words, and a word is any hashable value. Every image has one hypothesis
 and at least one reference. Constants and corner cases are those of salaniz/pycocoevalcap@ad63453:
 bleu/bleu_scorer.py, rouge/rouge.py, cider/cider_scorer.py.
 """
@@ -14,18 +14,22 @@ Sentence = Sequence[Hashable]
 Ngrams = Counter[tuple[Hashable, ...]]
 
 ORDERS = 4
-TINY, SMALL = 1e-15, 1e-9  # keep fractions of nothing defined, as the reference does
-BETA = 1.2  # of ROUGE-L: how much more recall counts
-SIGMA = 6.0  # of CIDEr-D: the words by which lengths may differ
+TINY, SMALL = 1e-15, 1e-9  # avoid 0 / 0, as in the reference
+BETA = 1.2  # of ROUGE-L: weight of recall relative to precision
+SIGMA = 6.0  # of CIDEr-D: standard deviation of the length penalty, in words
 
 
 class CaptionScores(NamedTuple):
-    """Of a corpus, in [0, 1]; CIDEr-D in [0, 10].
+    """Caption scores of a corpus.
 
     Attributes
     ----------
     bleu
-        Of the orders 1 to 4.
+        BLEU-1 to BLEU-4, in [0, 1].
+    rouge_l
+        ROUGE-L, averaged over the images, in [0, 1].
+    cider_d
+        CIDEr-D, in [0, 10].
     """
 
     bleu: tuple[float, ...]
@@ -45,11 +49,11 @@ def caption_scores(
     """
     if len(hypotheses) != len(references) or not hypotheses:
         raise ValueError(
-            f"There must be one hypothesis for each image (got {len(hypotheses)} for "
+            f"Captions must have one hypothesis for each image (got {len(hypotheses)} for "
             f"{len(references)})."
         )
     if not all(references):
-        raise ValueError("Every image must have a reference.")
+        raise ValueError("Every image must have a reference (got an image with none).")
     rouge = [rouge_l(h, rs) for h, rs in zip(hypotheses, references, strict=True)]
     return CaptionScores(
         bleu(hypotheses, references), sum(rouge) / len(rouge), cider_d(hypotheses, references)
@@ -57,7 +61,7 @@ def caption_scores(
 
 
 def ngrams(sentence: Sentence, order: int) -> Ngrams:
-    """Return how often each run of so many words is there."""
+    """Return the count of every n-gram of the given order in a sentence."""
     words = tuple(sentence)
     return Counter(words[i : i + order] for i in range(len(words) - order + 1))
 
@@ -65,9 +69,10 @@ def ngrams(sentence: Sentence, order: int) -> Ngrams:
 def bleu(
     hypotheses: Sequence[Sentence], references: Sequence[Sequence[Sentence]]
 ) -> tuple[float, ...]:
-    """Return BLEU of the orders 1 to 4 (Papineni et al., ACL 2002, §2) over a whole corpus.
+    """Return BLEU-1 to BLEU-4 over a whole corpus (Papineni et al., ACL 2002, §2).
 
-    The reference length is the closest to the hypothesis's, of two equally close the shorter.
+    The reference length of an image is the length closest to that of the hypothesis; of two
+    equally close lengths, the shorter is used.
     """
     matched, possible = [0] * ORDERS, [0] * ORDERS
     length = closest = 0
@@ -86,7 +91,7 @@ def bleu(
 def _bleu(
     matched: Sequence[int], possible: Sequence[int], length: int, closest: int
 ) -> tuple[float, ...]:
-    """Return BLEU from the n-grams of each order, and from the words told and referred to."""
+    """Return BLEU from n-gram counts of each order and the hypothesis and reference lengths."""
     ratio = (length + TINY) / (closest + SMALL)
     penalty = math.exp(1 - 1 / ratio) if ratio < 1 else 1.0
     scores, product = [], 1.0
@@ -97,10 +102,10 @@ def _bleu(
 
 
 def blind_bleu(references: Sequence[Sequence[Sentence]]) -> float:
-    """Return the largest BLEU-4 of one reference, whichever, that is told of every image.
+    """Return the largest BLEU-4 that a single reference reaches as the caption of all images.
 
-    It needs no look at the images. A run of words, for the k-th time in a sentence, matches in as
-    many images as have it k times in some reference.
+    This baseline does not use the images. The k-th occurrence of an n-gram in the caption matches
+    in every image that has a reference with at least k occurrences of it.
     """
     number = len(references)
     images: Counter[tuple[tuple[Hashable, ...], int]] = Counter()
@@ -127,9 +132,9 @@ def blind_bleu(references: Sequence[Sequence[Sentence]]) -> float:
 
 
 def rouge_l(hypothesis: Sentence, references: Sequence[Sentence]) -> float:
-    """Return ROUGE-L of one image (Lin, 2004, §3.1), with the best precision and the best recall.
+    """Return ROUGE-L of one image (Lin, 2004, §3.1), with the best precision and best recall.
 
-    These may be those of different references; of an empty sentence nothing is found.
+    The two may come from different references. An empty sentence scores 0.
     """
     precision = recall = 0.0
     for ref in references:
@@ -142,7 +147,7 @@ def rouge_l(hypothesis: Sentence, references: Sequence[Sentence]) -> float:
 
 
 def longest_common(one: Sentence, other: Sentence) -> int:
-    """Return the length of the longest sequence that both have, not necessarily in one piece."""
+    """Return the length of the longest common subsequence."""
     before = [0] * (len(other) + 1)
     for word in one:
         row = [0]
@@ -154,18 +159,19 @@ def longest_common(one: Sentence, other: Sentence) -> int:
 
 
 class _Weighted(NamedTuple):
-    """A sentence's n-grams by their weights, for each order, with the vectors' lengths."""
+    """Weights of a sentence's n-grams and the norms of the weight vectors, for each order."""
 
     weights: list[dict[tuple[Hashable, ...], float]]
     norms: list[float]
-    pairs: int  # of words: what CIDEr-D calls the length
+    pairs: int  # number of bigrams, which CIDEr-D calls the length
 
 
 def cider_d(hypotheses: Sequence[Sentence], references: Sequence[Sequence[Sentence]]) -> float:
     """Return CIDEr-D (Vedantam et al., CVPR 2015, §5) over a corpus, in [0, 10].
 
-    An n-gram weighs how often it is there times the logarithm of how few images' references have
-    it. So in a corpus of one image, nothing weighs anything, and the score is 0.
+    The weight of an n-gram is its count in the sentence times the logarithm of the number of images
+    over the number of images whose references contain it (TF-IDF). So in a corpus of one image all
+    weights are 0, and so is the score.
     """
     images: Ngrams = Counter()
     for refs in references:
@@ -189,7 +195,7 @@ def cider_d(hypotheses: Sequence[Sentence], references: Sequence[Sequence[Senten
 
 
 def _similarity(own: _Weighted, ref: _Weighted) -> float:
-    """Return the mean over the orders of the clipped cosine, less where lengths differ."""
+    """Return the clipped cosine similarity averaged over the orders, with a length penalty."""
     cosines = 0.0
     for mine, theirs, length, other in zip(
         own.weights, ref.weights, own.norms, ref.norms, strict=True

@@ -1,8 +1,8 @@
-"""From captions to words and their numbers.
+"""Split captions into words, and map words to indices.
 
-Words are those of coco-caption (salaniz/pycocoevalcap@ad63453, tokenizer/ptbtokenizer.py), which
-runs Stanford's tokeniser for the Penn Treebank in Java. Here NLTK splits by the Treebank's rules,
-and what Stanford does otherwise is done before and after it.
+The words are those of coco-caption (salaniz/pycocoevalcap@ad63453, tokenizer/ptbtokenizer.py),
+which runs Stanford's Penn Treebank tokenizer in Java. Here NLTK's Treebank tokenizer splits the
+text. Steps before and after it account for the differences from Stanford's tokenizer.
 """
 
 import re
@@ -13,13 +13,13 @@ import torch
 from nltk.tokenize.treebank import TreebankWordTokenizer
 from torch import Tensor
 
-END, START, UNKNOWN = range(3)  # numbers that are no words; what follows an end is no word either
+END, START, UNKNOWN = range(3)  # special tokens; everything after an end token is padding
 SPECIAL = 3
 
 _TREEBANK = TreebankWordTokenizer()
 _DROPPED = frozenset({"''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"})
 _ONLY_MARKS = re.compile(r"\.+|-+|'+")
-# Lower-cased as Stanford writes them, so that coco-caption, which drops -LRB-, keeps them.
+# coco-caption drops -LRB- and the like only in upper case, so it keeps these brackets.
 _BRACKETS = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
 _PLAIN = str.maketrans({
     "\n": " ", "\u2018": "'", "\u2019": "'", "`": "'", "\u00b4": "'", "\u201c": '"',
@@ -34,13 +34,14 @@ _ABBREVIATIONS = frozenset({
     "hon", "gov", "sen", "rep", "jan", "feb", "mar", "apr", "jun", "jul", "aug", "sep", "sept",
     "oct", "nov", "dec", "bros",
 })  # fmt: skip
-_KEPT_DOT = "\x00"  # stands behind a full stop that belongs to its word
+_KEPT_DOT = "\x00"  # follows a full stop that belongs to its word
 
 
 def words_of(caption: str) -> list[str]:
-    """Return a caption's words in lower case, without marks.
+    """Return a caption's words in lower case, without punctuation marks.
 
-    An empty caption, or one of marks alone, has none; letters of any script and emoji are words.
+    A caption that is empty or has only punctuation marks has no words. Letters of any script and
+    emoji count as words.
     """
     plain = caption.lower().translate(_PLAIN).replace(_KEPT_DOT, "")
     text = " ".join(map(_without_full_stop, plain.split()))
@@ -53,7 +54,7 @@ def words_of(caption: str) -> list[str]:
 
 
 def _without_full_stop(word: str) -> str:
-    """Return a word without the dots that end a sentence, and with those of an abbreviation."""
+    """Remove the dots that end a sentence from a word, but keep the dots of an abbreviation."""
     match = _ENDS_WITH_DOTS.fullmatch(word)
     if match is None:
         return word
@@ -66,16 +67,18 @@ def _without_full_stop(word: str) -> str:
 
 
 class Vocabulary:
-    """Words with their numbers: the most frequent ones of some captions, most frequent first.
+    """The most frequent words of some captions, with an index for each.
+
+    The special tokens have the first indices. Words follow by decreasing frequency.
 
     Parameters
     ----------
     captions
-        The words of each.
+        Captions that are already split into words.
     size
-        How many numbers there are at the most, those that are no words included.
+        Maximum number of indices, including the special tokens.
     least
-        How often a word must be there.
+        Minimum number of occurrences of a word.
     """
 
     def __init__(self, captions: Iterable[Sequence[str]], size: int, least: int) -> None:
@@ -89,9 +92,9 @@ class Vocabulary:
         return len(self.names)
 
     def number(self, captions: Sequence[Sequence[str]], length: int) -> Tensor:
-        """Return captions as numbers, (N, length + 1) int32, cut where they are longer.
+        """Return captions as word indices, (N, length + 1) int32, truncated to `length` words.
 
-        Words that are not known have the number `UNKNOWN`; from the end on it is `END`.
+        Unknown words have the index `UNKNOWN`. Rows are padded with `END`.
         """
         rows = torch.full((len(captions), length + 1), END, dtype=torch.int32)
         for row, words in zip(rows, captions, strict=True):
@@ -100,11 +103,12 @@ class Vocabulary:
         return rows
 
     def number_whole(self, images: Sequence[Sequence[Sequence[str]]]) -> tuple[Tensor, list[str]]:
-        """Return all captions of every image as numbers, (N, R, L) int32, none cut, and all names.
+        """Return all captions as untruncated word indices, (N, R, L) int32, and all words.
 
-        Words that are not known get numbers of their own, so that equal numbers are equal words:
-        scores of numbers are scores of words. They come after all of the vocabulary's, of which a
-        decoder may tell those that are no word's.
+        Each unknown word gets an index that no other word has. So two indices are equal exactly
+        if their words are equal, and scores of indices are scores of words. These indices start at
+        the maximum size of the vocabulary, because a decoder can predict every index below it,
+        even one without a word.
         """
         unused = [f"<unused {n}>" for n in range(len(self.names), self._size)]
         numbers, names = dict(self._numbers), [*self.names, *unused]
@@ -121,5 +125,5 @@ class Vocabulary:
 
 
 def sentences(rows: Tensor) -> list[tuple[int, ...]]:
-    """Return rows of numbers up to their ends, without them."""
+    """Return the word indices of each row before its end token."""
     return [tuple(row[: row.index(END)] if END in row else row) for row in rows.tolist()]

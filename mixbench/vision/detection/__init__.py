@@ -1,1 +1,1 @@
-"""Detection: annotations and boxes, a detector, and how its boxes are scored."""
+"""Object detection: annotations, boxes, a detector and its average precision."""

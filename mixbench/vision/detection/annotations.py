@@ -1,4 +1,4 @@
-"""Lists of images and annotations of objects, in the files of Pascal VOC."""
+"""Image lists and object annotations in the file formats of Pascal VOC."""
 
 import math
 from collections.abc import Iterable
@@ -18,16 +18,16 @@ CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 class ObjectAnnotation(NamedTuple):
-    """An object on an image.
+    """Annotation of an object in an image.
 
     Attributes
     ----------
     class_id
-        Its position in `CLASSES`.
+        Index of the object's class in `CLASSES`.
     box
-        Columns and rows of its first and last pixel, from 1, as annotated.
+        First column, first row, last column and last row of the object, counted from 1.
     difficult
-        Whether it is hard to see.
+        Whether the object is annotated as difficult to recognise.
     """
 
     class_id: int
@@ -36,27 +36,35 @@ class ObjectAnnotation(NamedTuple):
 
 
 class Annotated(NamedTuple):
-    """What an annotation says of an image: its width and height, and its objects."""
+    """Annotation of an image.
+
+    Attributes
+    ----------
+    size : pixels
+        Width and height of the image.
+    things
+        Annotated objects in the image.
+    """
 
     size: tuple[int, int]
     things: list[ObjectAnnotation]
 
 
 def listed(root: Path, name: str) -> list[tuple[Path, Path]]:
-    """Return the images of a list in one of VOC's folders, each with its annotation."""
+    """Return the image paths of a list in a VOC folder, each with the path of its annotation."""
     ids = [line.split()[0] for line in read_lines(root / f"ImageSets/Main/{name}.txt")]
     return [(root / f"JPEGImages/{i}.jpg", root / f"Annotations/{i}.xml") for i in ids]
 
 
 def read_annotation(path: Path) -> Annotated:
-    """Return what an annotation says.
+    """Read the annotation of an image.
 
-    Parts of objects, which some annotations have, are not looked at.
+    Annotations of parts of objects, which some files contain, are ignored.
 
     Raises
     ------
     DataError
-        If it is missing or no annotation, or names another class.
+        If the file is missing, is not a valid annotation, or names an unknown class.
     """
     try:
         root = ElementTree.parse(path).getroot()
@@ -66,14 +74,14 @@ def read_annotation(path: Path) -> Annotated:
         raise DataError(f"{path} must be an annotation in XML: {error}.") from error
     width, height = (int(_number(path, root, f"size/{name}")) for name in ("width", "height"))
     if min(width, height) < 1:
-        raise DataError(f"{path} must say how large the image is (got {width} x {height} pixels).")
+        raise DataError(f"{path} must give a positive image size (got {width} x {height} pixels).")
     return Annotated((width, height), [_thing(path, item) for item in root.findall("object")])
 
 
 def _thing(path: Path, item: ElementTree.Element) -> ObjectAnnotation:
     name = item.findtext("name", "").strip()
     if name not in CLASSES:
-        raise DataError(f"{path} names an object of VOC's 20 classes each (got {name!r}).")
+        raise DataError(f"{path} must name one of VOC's 20 classes for each object (got {name!r}).")
     box = tuple(_number(path, item, f"bndbox/{corner}") for corner in CORNERS)
     return ObjectAnnotation(
         CLASSES.index(name), box, item.findtext("difficult", "0").strip() == "1"
@@ -92,7 +100,7 @@ def _number(path: Path, item: ElementTree.Element, name: str) -> float:
 
 
 def write_annotation(path: Path, size: tuple[int, int], things: Iterable[ObjectAnnotation]) -> None:
-    """Write what `read_annotation` reads."""
+    """Write an annotation in the format that `read_annotation` reads."""
     lines = [f"<annotation>\n<filename>{path.stem}.jpg</filename>"]
     lines += [f"<size><width>{size[0]}</width><height>{size[1]}</height><depth>3</depth></size>"]
     for thing in things:

@@ -1,4 +1,4 @@
-"""Average precision of detection, as COCO counts it: pycocotools, with its own settings."""
+"""Average precision of detection as defined by COCO, computed with pycocotools."""
 
 import contextlib
 import io
@@ -12,18 +12,20 @@ from torch import Tensor
 
 from mixbench.vision.detection.boxes import CLASS, DIFFICULT, NOTHING, SCORE
 
-OVERLAPS = {"ap50": 0, "ap75": 5}  # positions among COCO's overlaps, .5 to .95
+OVERLAPS = {"ap50": 0, "ap75": 5}  # indices of COCO's IoU thresholds, .5 to .95
 
 
 class CocoAP(NamedTuple):
-    """The mean over the classes with objects, in [0, 1].
+    """COCO's average precision, the mean over the classes with objects, in [0, 1].
 
     Attributes
     ----------
     ap
-        Over overlaps of .5, .55, ..., .95.
-    ap50, ap75
-        At these overlaps.
+        Mean average precision over the IoU thresholds .5, .55, ..., .95.
+    ap50
+        Average precision at an IoU threshold of .5.
+    ap75
+        Average precision at an IoU threshold of .75.
     """
 
     ap: float
@@ -32,20 +34,24 @@ class CocoAP(NamedTuple):
 
 
 def coco_ap(found: Tensor, targets: Tensor, classes: int) -> CocoAP:
-    """Return COCO's average precision over objects of all sizes and up to 100 boxes of an image.
+    """Return COCO's average precision over objects of all sizes, with up to 100 boxes per image.
 
-    A difficult object is to it what a crowd is in COCO: boxes within count neither as right nor as
-    wrong.
+    Difficult objects are treated like crowds in COCO: boxes that match them count neither as
+    correct nor as wrong.
 
     Parameters
     ----------
     found : (N, D, 6)
+        Predicted boxes with their classes and scores.
     targets : (N, M, 6)
+        Frame of each image, and true boxes with their classes and difficult flags.
+    classes
+        Number of classes.
     """
     rows = _results(found)
     if len(rows) == 0:
         return CocoAP(0.0, 0.0, 0.0)
-    with contextlib.redirect_stdout(io.StringIO()):  # it tells what it does
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
         truth = COCO()
         truth.dataset = coco_truth(targets, classes)
         truth.createIndex()
@@ -54,7 +60,7 @@ def coco_ap(found: Tensor, targets: Tensor, classes: int) -> CocoAP:
         scorer.params.maxDets = [100]
         scorer.evaluate()
         scorer.accumulate()
-    precision = scorer.eval["precision"]  # overlap, recall, class, 1, 1; -1 without objects
+    precision = scorer.eval["precision"]  # IoU, recall, class, 1, 1; -1 without objects
     at = {name: _mean(precision[place]) for name, place in OVERLAPS.items()}
     return CocoAP(_mean(precision), **at)
 
@@ -65,7 +71,7 @@ def _mean(precision: Any) -> float:
 
 
 def coco_truth(targets: Tensor, classes: int) -> dict[str, Any]:
-    """Return the objects of images in COCO's format, their boxes as edges from 0."""
+    """Return the true objects in COCO's format, with box edges counted from 0."""
     places = torch.nonzero(targets[..., CLASS] != NOTHING)
     objects = targets[places[:, 0], places[:, 1]].double().numpy()
     boxes = _corner_and_size(objects)
@@ -90,7 +96,7 @@ def coco_truth(targets: Tensor, classes: int) -> dict[str, Any]:
 
 
 def _results(found: Tensor) -> Any:
-    """Return what was found as pycocotools takes it, (n, 7): image, box, score and class."""
+    """Return the predictions in pycocotools' format, (n, 7): image, box, score and class."""
     places = torch.nonzero(found[..., CLASS] != NOTHING)
     rows = found[places[:, 0], places[:, 1]].double().numpy()
     columns = (places[:, :1].numpy(), _corner_and_size(rows), rows[:, [SCORE, CLASS]])
@@ -98,6 +104,6 @@ def _results(found: Tensor) -> Any:
 
 
 def _corner_and_size(rows: Any) -> Any:
-    """Return left and top edge, width and height."""
+    """Return the left edge, top edge, width and height of each box."""
     corner = rows[:, :2] - 1
     return np.concatenate([corner, rows[:, 2:4] - corner], 1)

@@ -1,8 +1,7 @@
 """Faster R-CNN with a feature pyramid (Ren et al., arXiv:1506.01497; Lin et al., arXiv:1612.03144).
 
-Its parts are torchvision's, put together as torchvision's ``fasterrcnn_resnet50_fpn`` is, around
-any backbone of the project: an encoder that was trained before keeps its first layers and all its
-norms as they are.
+The parts are torchvision's, assembled like ``fasterrcnn_resnet50_fpn`` around any backbone of
+mixbench. The first layers and all batch norms of a pretrained encoder are frozen.
 """
 
 from typing import Any
@@ -20,31 +19,35 @@ from mixbench.contract import Backbone, Output
 from mixbench.errors import UsageError
 from mixbench.vision.detection.boxes import detections, fitted, to_torchvision_targets
 
-ANCHOR = 8  # sides of anchors, in strides of their level
+ANCHOR = 8  # side of the anchors, in strides of their level
 RATIOS = (0.5, 1.0, 2.0)
-CROP = 7  # rows and columns of what the head sees of a region
-LEARNING = 3  # blocks of a trained encoder that go on learning
-FOUND = 100  # boxes of an image, at the most
+CROP = 7  # rows and columns of a region's features in the box head
+LEARNING = 3  # last blocks of a pretrained encoder that are trained
+FOUND = 100  # maximum number of boxes per image
 
 
 class Detector(Backbone):
-    """A backbone with a feature pyramid, a net that proposes regions, and one that judges them.
+    """A backbone with a feature pyramid, a region proposal network and a box head.
 
     Parameters
     ----------
     encoder
-        A backbone with ``maps``.
+        Backbone whose ``maps`` gives feature maps of several sizes.
+    classes
+        Number of object classes, without the background.
     side : pixels
-        Of the images, which are squares.
+        Side of the input images, which are squares.
     width
-        Of the pyramid's maps; the judging net's layers are four times as wide.
+        Number of channels of the pyramid's maps; the layers of the box head have four times as
+        many units as there are channels.
     proposals
-        Regions that are proposed in training, for each level and after overlapping ones are
-        dropped; half as many at test.
+        Maximum number of proposed regions in training, per level before non-maximum suppression
+        and per image after it. At test time, the maximum is half of this.
     regions
-        Of which so many are judged in training, and half as many anchors.
+        Number of proposed regions per image that are sampled for the loss of the box head. Half as
+        many anchors are sampled for the loss of the region proposal network.
     trained
-        Whether the encoder will start from weights that were trained before.
+        Whether the encoder will start from pretrained weights.
     """
 
     head_modules = ("pyramid", "rpn", "roi_heads")
@@ -64,7 +67,7 @@ class Detector(Backbone):
         self.side = side
         self.encoder = encoder
         self.blocks = tuple(f"encoder.{name}" for name in encoder.blocks)
-        encoder.classifier.requires_grad_(False)  # noqa: FBT003  # it takes no part
+        encoder.classifier.requires_grad_(False)  # noqa: FBT003  # unused
         maps = blank_maps(encoder, side)
         self.feature_dim, self.feature_size = (
             maps[-1].shape[1],
@@ -78,14 +81,14 @@ class Detector(Backbone):
         net = _faster_rcnn(width, classes, [side / size[0] for size in self._sizes.values()])
         self.rpn, self.roi_heads = net.rpn, net.roi_heads
         self._limit(proposals, regions)
-        # It takes the levels' scales from the first image that it sees: be that a whole square.
+        # MultiScaleRoIAlign infers the levels' scales from its first images: use a full square.
         self.roi_heads.box_roi_pool(levels, [torch.zeros(1, 4)], [(side, side)])
         if trained:
             _freeze_beginning(encoder)
 
     @property
     def classifier(self) -> nn.Module:  # type: ignore[override]  # torchvision's own
-        """What tells the classes of regions."""
+        """The layer that classifies the regions."""
         layer: nn.Module = self.roi_heads.box_predictor.cls_score
         return layer
 
@@ -97,20 +100,22 @@ class Detector(Backbone):
         self.roi_heads.detections_per_img = FOUND
 
     def forward(self, x: Tensor) -> Output:
-        """Return the pyramid's maps, (B, width, positions of all levels), and the last features."""
+        """Return the flattened pyramid, (B, width, positions of all levels), and last features."""
         maps = self.encoder.maps(x)[-self._levels :]
         levels = self.pyramid({str(i): features for i, features in enumerate(maps)})
         return Output(torch.cat([level.flatten(2) for level in levels.values()], 2), maps[-1])
 
     def loss(self, out: Tensor, targets: Tensor) -> Tensor:
-        """Return the loss of the whole batch for every image, (B,).
+        """Return the loss of the whole batch, repeated for every image, (B,).
 
-        It is a mean over regions, which are drawn from all images together.
+        The loss is a mean over regions sampled from all images, so it has no value per image.
 
         Parameters
         ----------
         out : (B, width, positions)
+            Flattened maps of the pyramid.
         targets : (B, M, 6)
+            Frame of each image, and true boxes with their classes and difficult flags.
         """
         levels, canvas = self._levels_of(out), self._canvas(out, targets)
         taught = [to_torchvision_targets(target, self.side) for target in targets]
@@ -120,13 +125,14 @@ class Detector(Backbone):
 
     @torch.no_grad()
     def detect(self, out: Tensor, targets: Tensor) -> Tensor:
-        """Return the boxes that are found, (B, 100, 6), the likeliest first.
+        """Return the detected boxes, (B, 100, 6), by decreasing score.
 
         Parameters
         ----------
         out : (B, width, positions)
+            Flattened maps of the pyramid.
         targets : (B, M, 6)
-            Only the images' frames are looked at.
+            Targets of the images, of which only the frames are used.
         """
         levels, canvas = self._levels_of(out), self._canvas(out, targets)
         regions, _ = self.rpn(canvas, levels)
@@ -136,22 +142,22 @@ class Detector(Backbone):
         return torch.stack([detections(boxes, place, FOUND) for boxes, place in pairs])
 
     def _levels_of(self, out: Tensor) -> dict[str, Tensor]:
-        """Return the pyramid's maps by their names."""
+        """Return the pyramid's maps by the names of their levels."""
         parts = out.split([height * width for height, width in self._sizes.values()], 2)
         pairs = zip(self._sizes.items(), parts, strict=True)
         return {name: part.unflatten(2, size) for (name, size), part in pairs}
 
     def _canvas(self, out: Tensor, targets: Tensor) -> Any:
-        """Return the squares, of which only sizes are asked, and the images in them."""
+        """Return an image list with the sizes of squares and images; its pixels are not set."""
         squares = out.new_empty(1).expand(len(out), 3, self.side, self.side)
         return ImageList(squares, [fitted(target, self.side).size for target in targets])
 
 
 def _faster_rcnn(width: int, classes: int, strides: list[float]) -> Any:
-    """Return torchvision's detector of maps that are there already, for maps of these strides."""
+    """Return torchvision's detector for precomputed feature maps with the given strides."""
     maps = nn.Identity()
-    maps.out_channels = width  # type: ignore[assignment]  # it asks for nothing else
-    # Strides are powers of 2, but where a side is no multiple of them.
+    maps.out_channels = width  # type: ignore[assignment]  # the only attribute used
+    # Strides are powers of 2 unless the side is not a multiple of them.
     anchors = [(ANCHOR * 2 ** round(torch.tensor(s).log2().item()),) for s in strides]
     names = [str(level) for level in range(len(strides) - 1)]
     return FasterRCNN(
@@ -164,12 +170,12 @@ def _faster_rcnn(width: int, classes: int, strides: list[float]) -> Any:
 
 
 def blank_maps(encoder: Backbone, side: int) -> list[Tensor]:
-    """Return a backbone's maps of a blank image, but those as large as the image.
+    """Return a backbone's maps of a blank image, without those as large as the image.
 
     Raises
     ------
     UsageError
-        If it has none, or they do not get smaller.
+        If the backbone has no such maps, or their sizes do not decrease strictly.
     """
     name = getattr(encoder, "name", type(encoder).__name__)
     training = encoder.training
@@ -181,14 +187,14 @@ def blank_maps(encoder: Backbone, side: int) -> list[Tensor]:
     sizes = [features.shape[2] for features in maps]
     if not sizes or sorted(set(sizes), reverse=True) != sizes:
         raise UsageError(
-            f"{name} has no maps of features of several sizes, which a detector needs: take a "
-            "convolutional net."
+            f"{name} has no feature maps of several sizes, which a detector needs: choose a "
+            "convolutional model with --model."
         )
     return maps
 
 
 def _freeze_beginning(encoder: Backbone) -> None:
-    """Keep an encoder's norms, and all before its last blocks, as they are."""
+    """Freeze an encoder's batch norms and all parameters before its last blocks."""
     layers.freeze_batch_norm_2d(encoder)  # type: ignore[attr-defined, no-untyped-call]
     first_learning = encoder.blocks[-LEARNING:][0]
     for name, parameter in encoder.named_parameters():

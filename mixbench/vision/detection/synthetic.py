@@ -1,4 +1,4 @@
-"""Generated scenes of several things each, annotated as Pascal VOC's photographs are."""
+"""Synthetic scenes of one to three objects, annotated in the format of Pascal VOC."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,21 +9,27 @@ from mixbench.vision.detection.annotations import ObjectAnnotation, write_annota
 from mixbench.vision.images.lists import write_lines
 from mixbench.vision.images.scenes import Look, several_things, write_images
 
-SIZE = (72, 96)  # of images: height and width
-DIFFICULT = 0.1  # share of objects
+SIZE = (72, 96)  # height and width of the images
+DIFFICULT = 0.1  # fraction of objects that are marked as difficult
 
 
 def write_scenes(
     root: Path, part: str, names: Sequence[str], kinds: list[Look], rng: torch.Generator
 ) -> None:
-    """Write a list of scenes with their annotations into one of VOC's folders.
+    """Write a list of scenes and their annotations into a VOC folder.
 
     Parameters
     ----------
+    root
+        VOC folder to write to.
     part
-        The list's name.
+        Name of the image list.
     names
-        Of the scenes, each of which shows one to three things.
+        Names of the scenes, each of which shows one to three objects.
+    kinds
+        Appearance of the objects of each class.
+    rng
+        Generator of all random draws.
     """
     for folder in ("Annotations", "ImageSets/Main", "JPEGImages"):
         (root / folder).mkdir(parents=True, exist_ok=True)
@@ -38,7 +44,7 @@ def write_scenes(
 
 
 def _seen(looks: list[int], boxes: list[list[float]], hard: list[bool]) -> list[ObjectAnnotation]:
-    """Return the things of which something can be seen, their boxes counted from 1."""
+    """Return annotations of the objects that are visible, with boxes counted from 1."""
     return [
         ObjectAnnotation(look, (left + 1, top + 1, left + width, top + height), difficult)
         for look, (left, top, width, height), difficult in zip(looks, boxes, hard, strict=True)

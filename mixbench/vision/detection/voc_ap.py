@@ -1,12 +1,14 @@
-"""Average precision of detection, as Pascal VOC counts it.
+"""Average precision of detection as defined by Pascal VOC.
 
-After the devkit's rules, as facebookresearch/detectron2@02b5c4e,
-detectron2/evaluation/pascal_voc_evaluation.py:187-300 has them: of all boxes of a class, likeliest
-first, one is right that overlaps by more than a half with an object of which no box was right
-before; a box that overlaps most with a difficult object counts neither as right nor as wrong.
-Differs: scores and boxes are not rounded, equally likely boxes keep the order of the images, and
-the recalls at which eleven precisions are taken are those numbers exactly: there, a recall of
-exactly 3/10, 6/10 or 7/10 falls short of its own by a rounding error.
+The rules are those of the devkit, as implemented in facebookresearch/detectron2@02b5c4e,
+detectron2/evaluation/pascal_voc_evaluation.py:187-300. The boxes of a class are sorted by
+decreasing score. A box is matched with the object of its class with which it has the largest IoU,
+and is correct if this IoU is larger than 0.5 and no earlier box was correct for the object. A box
+that matches a difficult object counts neither as correct nor as wrong.
+
+Differences: scores and boxes are not rounded. Boxes with equal scores keep the order of the images.
+The eleven recalls at which precision is taken are exact; in the reference, a recall of exactly
+3/10, 6/10 or 7/10 falls below its threshold because of a rounding error.
 """
 
 import numpy as np
@@ -18,22 +20,26 @@ from mixbench.vision.average_precision import Curve
 from mixbench.vision.box_iou import box_iou
 from mixbench.vision.detection.boxes import CLASS, DIFFICULT, NOTHING, SCORE
 
-OVERLAP = 0.5  # more is enough
-CHUNK = 256  # images that are compared at once
+OVERLAP = 0.5  # a correct box has a larger IoU
+CHUNK = 256  # images compared at once
 
 
 def detection_curves(found: Tensor, targets: Tensor, classes: int) -> list[Curve | None]:
-    """Return the precision and recall of every class after each of its boxes, likeliest first.
+    """Return every class's precision and recall after each of its boxes, by decreasing score.
 
     Parameters
     ----------
     found : (N, D, 6)
+        Predicted boxes with their classes and scores.
     targets : (N, M, 6)
+        Frame of each image, and true boxes with their classes and difficult flags.
+    classes
+        Number of classes.
 
     Returns
     -------
     curves
-        None for a class without objects that count.
+        One curve per class; None for a class without objects that count.
     """
     names = targets[..., CLASS]
     counted = (names != NOTHING) & (targets[..., DIFFICULT] == 0)
@@ -53,13 +59,18 @@ def detection_curves(found: Tensor, targets: Tensor, classes: int) -> list[Curve
 def judged(
     best: NDArray[np.float64], place: NDArray[np.int64], difficult: NDArray[np.bool_]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return which of a class's boxes, likeliest first, are right, and which of them count.
+    """Return which boxes of a class are correct and which of them count.
+
+    The boxes are sorted by decreasing score.
 
     Parameters
     ----------
-    best, place, difficult : (n,)
-        Of the object with which each box overlaps most: how much, which it is, and whether it is
-        difficult.
+    best : (n,)
+        Largest IoU of each box with an object of its class.
+    place : (n,)
+        Index of the object with which each box has its largest IoU.
+    difficult : (n,)
+        Whether that object is difficult.
     """
     hit = best > OVERLAP
     firsts = np.zeros(len(best), bool)
@@ -74,7 +85,7 @@ def _curve(right: NDArray[np.bool_], number: int) -> Curve:
 
 
 def _most_overlapping(found: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Return every box's largest overlap with an object of its class, and that object, (N, D)."""
+    """Return every box's largest IoU with an object of its class, and that object, (N, D)."""
     parts = []
     for boxes, objects in zip(found.split(CHUNK), targets.split(CHUNK), strict=True):
         same = boxes[:, :, None, CLASS] == objects[:, None, :, CLASS]

@@ -1,1 +1,1 @@
-"""Images: read from files, kept in memory or streamed, augmented, generated."""
+"""Image data: reading, splits in memory or streamed from files, augmentation, generation."""

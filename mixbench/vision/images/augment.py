@@ -1,8 +1,8 @@
-"""Augmentations of single images. What is random is drawn first, for the whole batch at once.
+"""Augmentations of single images, whose random numbers are drawn for a whole batch at once.
 
-A batch's draws are a tensor of numbers in [0, 1), one row for each image, so that an image can be
-augmented anywhere, by the device in one batch or by another process by itself, with the same
-result. Images are uint8, (C, H, W) or (B, C, H, W), until the colours are touched.
+The draws of a batch are a tensor of random numbers in [0, 1) with one row per image. The result
+is therefore the same whether the device augments a whole batch or a DataLoader worker augments a
+single image. Images are uint8, (C, H, W) or (B, C, H, W), until `color_jitter` makes them float32.
 """
 
 import math
@@ -15,33 +15,35 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-MARGIN = 256 / 224  # of an image's side, or its short side, over what the model sees of it
+MARGIN = 256 / 224  # short side of the resized image / side of the central crop
 
 
 class Augmentation(Protocol):
-    """A random change of every image."""
+    """Interface of an augmentation, which changes every image of a batch at random."""
 
     def draw(self, number: int, rng: torch.Generator) -> Tensor:
-        """Return the draws for that many images, (number, n) float32 in [0, 1)."""
+        """Return the draws for `number` images, (number, n) float32 in [0, 1)."""
         ...
 
     def crop(self, image: Tensor, draws: Tensor) -> Tensor:
-        """Return what is cut out of one image, uint8 (C, h, w), with its own draws, (n,)."""
+        """Return a crop of one image, uint8 (C, h, w), given its draws, (n,)."""
         ...
 
     def color_jitter(self, images: Tensor, draws: Tensor) -> Tensor:
-        """Return a batch with changed colours; float32 (B, C, h, w) in [0, 1]."""
+        """Return a batch with changed colours, float32 (B, C, h, w) in [0, 1]."""
         ...
 
 
 @dataclass(frozen=True)
 class CropFlip:
-    """Shift by up to `padding` pixels each way, black where nothing was; flip with `flip`.
+    """Pad an image with zeros, crop it at random to its original size, and flip it at random.
 
     Parameters
     ----------
+    padding : pixels
+        Padding on each side, which is the largest shift of the image.
     flip
-        The probability of a mirror image.
+        Probability of a horizontal flip.
     """
 
     padding: int
@@ -52,12 +54,12 @@ class CropFlip:
         return torch.rand(number, 3, generator=rng)
 
     def _places(self, draws: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the windows' first rows and columns, and who is flipped."""
+        """Return the first row and column of each crop, and whether it is flipped."""
         down, right = (draws[..., :2] * (2 * self.padding + 1)).long().unbind(-1)
         return down, right, draws[..., 2] < self.flip
 
     def crop(self, image: Tensor, draws: Tensor) -> Tensor:
-        """Return one image's window."""
+        """Return the crop of one image."""
         height, width = image.shape[-2:]
         down, right, flip = self._places(draws)
         padded = F.pad(image, (self.padding,) * 4)
@@ -65,14 +67,14 @@ class CropFlip:
         return window.flip(-1) if flip else window
 
     def crop_batch(self, images: Tensor, draws: Tensor) -> Tensor:
-        """Return every image's window, without a loop over images."""
+        """Return the crops of a batch of images, without a loop over images."""
         size, channels, height, width = images.shape
         down, right, flip = (draw.to(images.device) for draw in self._places(draws))
         padded = F.pad(images, (self.padding,) * 4)
         stride = width + 2 * self.padding
         plane = (height + 2 * self.padding) * stride
-        # A mirrored window is a window of the mirrored image. Every piece of a row, wherever it
-        # begins, is a row of one table of overlapping rows, from which one call takes them all.
+        # A flipped crop is a crop of the flipped image. `pieces` is an overlapping view with one
+        # row per start position, so a single index_select gathers the rows of all crops.
         pixels = torch.cat([padded, padded.flip(-1)]).flatten()
         pieces = pixels.as_strided((pixels.numel() - width + 1, width), (1, 1))
         image = torch.arange(size, device=images.device) + size * flip
@@ -84,18 +86,20 @@ class CropFlip:
         return pieces.index_select(0, starts).view(images.shape)
 
     def color_jitter(self, images: Tensor, draws: Tensor) -> Tensor:  # noqa: ARG002  # the protocol
-        """Return the images: colours stay."""
+        """Return the images unchanged."""
         return images
 
 
 @dataclass(frozen=True)
 class WindowFlip:
-    """Resize to a square, whatever the image's shape; cut out a smaller one; flip half of them.
+    """Resize an image to a square, crop a smaller square at random, and flip half of the images.
 
     Parameters
     ----------
-    whole, size : pixels
-        Sides of the two squares.
+    whole : pixels
+        Side of the square to which an image is resized, regardless of its aspect ratio.
+    size : pixels
+        Side of the square crop.
     """
 
     whole: int
@@ -106,38 +110,43 @@ class WindowFlip:
         return torch.rand(number, 3, generator=rng)
 
     def crop(self, image: Tensor, draws: Tensor) -> Tensor:
-        """Return the image's window."""
+        """Return the crop of one image, after resizing it."""
         top, left = (draws[:2] * (self.whole - self.size + 1)).long().tolist()
         square = resize(image, (self.whole, self.whole))
         cut = square[:, top : top + self.size, left : left + self.size]
-        return cut.flip(-1) if draws[2] < 0.5 else cut  # half of them
+        return cut.flip(-1) if draws[2] < 0.5 else cut  # flip half of the images
 
     def color_jitter(self, images: Tensor, draws: Tensor) -> Tensor:  # noqa: ARG002  # the protocol
-        """Return the images: colours stay."""
+        """Return the images unchanged."""
         return images
 
 
-# Of ImageNet's colours (Krizhevsky et al., NIPS 2012, §4.1): deviations along the principal axes.
+# Standard deviations along the principal axes of ImageNet's RGB values (Krizhevsky et al., NIPS
+# 2012, §4.1), and these axes, one row per colour channel.
 DEVIATIONS = (0.2175, 0.0188, 0.0045)
 AXES = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
 GREY = (0.299, 0.587, 0.114)
-TRIES = 10  # for a window that fits, as torchvision tries
+TRIES = 10  # attempts to draw a window that fits, as in torchvision
 
 
 @dataclass(frozen=True)
 class ResizedCropFlip:
-    """Cut out a window of random area and shape, resize it, flip half of them; change the colours.
+    """Crop a window of random area and aspect ratio, resize it, flip half, change the colours.
 
     Parameters
     ----------
     size : pixels
-        Of the square that comes out.
+        Side of the square to which the window is resized.
     area
-        Shares of the image between which the window's area is drawn.
+        Range of the window's area, as a fraction of the image's area; drawn uniformly.
+    aspect
+        Range of the window's aspect ratio (width / height); drawn log-uniformly.
     jitter
-        Brightness, contrast and saturation are scaled by up to 1 ± `jitter`, in that order.
+        Brightness, contrast and saturation are multiplied, in this order, by factors drawn
+        uniformly from 1 ± `jitter`.
     lighting
-        The deviation of the colour shift along ImageNet's principal axes, in parts of theirs.
+        Standard deviation of the random colour shift along each principal axis of ImageNet's RGB
+        values, as a fraction of ImageNet's own standard deviation along that axis.
     """
 
     size: int
@@ -147,14 +156,14 @@ class ResizedCropFlip:
     lighting: float = 0.0
 
     def draw(self, number: int, rng: torch.Generator) -> Tensor:
-        """Draw windows' areas, shapes and places, flips, three factors and three shifts."""
+        """Draw the window, the flip, three jitter factors and three colour shifts per image."""
         return torch.rand(number, 4 * TRIES + 7, generator=rng)
 
     def window(self, size: tuple[int, int], draws: Tensor) -> tuple[int, int, int, int]:
-        """Return top, left, height and width of the window in an image of a size.
+        """Return top, left, height and width of the window in an image of the given size.
 
-        The first of ten windows that fits is taken; if none does, the largest central one with an
-        aspect in range (torchvision's rule).
+        The window is the first of ten drawn windows that fits into the image. If none fits, it is
+        the largest central window whose aspect ratio is in range (torchvision's rule).
         """
         height, width = size
         low, high = (math.log(bound) for bound in self.aspect)
@@ -172,13 +181,13 @@ class ResizedCropFlip:
         return (height - h) // 2, (width - w) // 2, h, w
 
     def crop(self, image: Tensor, draws: Tensor) -> Tensor:
-        """Return one image's window, resized."""
+        """Return the resized window of one image."""
         top, left, h, w = self.window((image.shape[-2], image.shape[-1]), draws)
         cut = resize(image[:, top : top + h, left : left + w], (self.size, self.size))
-        return cut.flip(-1) if draws[4 * TRIES] < 0.5 else cut  # half of them
+        return cut.flip(-1) if draws[4 * TRIES] < 0.5 else cut  # flip half of the images
 
     def color_jitter(self, images: Tensor, draws: Tensor) -> Tensor:
-        """Return the batch with other brightness, contrast, saturation and lighting."""
+        """Return the batch with changed brightness, contrast, saturation and lighting."""
         draws = draws.to(images.device)[:, 4 * TRIES + 1 :, None, None, None]
         if self.jitter:
             factors = 1 + self.jitter * (2 * draws[:, :3] - 1)
@@ -187,9 +196,7 @@ class ResizedCropFlip:
             images = torch.lerp(mean, images, factors[:, 1]).clamp(0, 1)
             images = torch.lerp(grey(images), images, factors[:, 2]).clamp(0, 1)
         if self.lighting:
-            inside = draws[:, 3:6, 0, 0, 0].clamp(
-                1e-6, 1 - 1e-6
-            )  # the normal law's tails have none
+            inside = draws[:, 3:6, 0, 0, 0].clamp(1e-6, 1 - 1e-6)  # ndtri is infinite at 0 and 1
             shifts = torch.special.ndtri(inside) * self.lighting * images.new_tensor(DEVIATIONS)
             images = images + (shifts @ images.new_tensor(AXES).T)[:, :, None, None]
         return images
@@ -202,7 +209,17 @@ def grey(images: Tensor) -> Tensor:
 
 
 def centre(image: Tensor, short_side: int, size: int) -> Tensor:
-    """Return an image resized to a short side and cut to its central square, (C, size, size)."""
+    """Resize an image and return its central square, (C, size, size).
+
+    Parameters
+    ----------
+    image : (C, H, W) uint8
+        Image of any size.
+    short_side : pixels
+        Length of the image's shorter side after resizing, which keeps the aspect ratio.
+    size : pixels
+        Side of the central square.
+    """
     height, width = image.shape[-2:]
     short = min(height, width)
     resized = resize(image, (short_side * height // short, short_side * width // short))
@@ -211,10 +228,10 @@ def centre(image: Tensor, short_side: int, size: int) -> Tensor:
 
 
 def central(side: int) -> Callable[[Tensor], Tensor]:
-    """Return what fits images to be tested: resizes them, and takes their central square."""
+    """Return a function that resizes a test image and crops its central square of this side."""
     return partial(centre, short_side=round(MARGIN * side), size=side)
 
 
 def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return an image, uint8 (C, H, W), of another size, as torchvision resizes (antialiased)."""
+    """Resize an image, uint8 (C, H, W), bilinearly with antialiasing, as torchvision does."""
     return F.interpolate(image[None], size, mode="bilinear", antialias=True)[0]

@@ -1,4 +1,4 @@
-"""Image files as tensors."""
+"""Decoding of image files to tensors."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,15 +13,15 @@ from mixbench.errors import DataError
 
 
 def read_image(path: Path) -> Tensor:
-    """Return an image file's pixels, uint8 (3, H, W).
+    """Return the pixels of an image file, uint8 (3, H, W).
 
-    Grey, palette and CMYK images are converted to RGB. A note on how to turn the image (EXIF) is
-    not followed: annotations, and the field's results, are of the pixels as they are stored.
+    Grey, palette and CMYK images are converted to RGB. The EXIF orientation is ignored, because
+    annotations and published results refer to the pixels as stored.
 
     Raises
     ------
     DataError
-        If the file is missing, truncated or no image.
+        If the file is missing, truncated or not an image.
     """
     with _naming_damage(path), Image.open(path) as image:
         pixels = np.array(image.convert("RGB"))
@@ -29,12 +29,12 @@ def read_image(path: Path) -> Tensor:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Return an image file's width and height, from its header.
+    """Return the width and height of an image file, from its header.
 
     Raises
     ------
     DataError
-        If the file is missing or no image.
+        If the file is missing or not an image.
     """
     with _naming_damage(path), Image.open(path) as image:
         return image.size

@@ -1,4 +1,4 @@
-"""A part of which a frozen encoder has seen every image once."""
+"""Splits of image features that a frozen encoder has computed in advance."""
 
 from collections.abc import Callable
 from copy import copy
@@ -9,18 +9,20 @@ from torch import Tensor
 
 from mixbench.contract import ClassIndex, Split
 
-CHUNK = 200  # images that are encoded at once
+CHUNK = 200  # images per call of the encoder
 
 
 class FeatureSplit:
-    """Items that are features of images; several items may be of one image.
+    """A split whose items are image features; several items may share one image.
 
     Parameters
     ----------
     features : (M, D)
-        Of every image.
+        Features of the M images.
     image : (N,) int64
-        Of every item.
+        Row of `features` that belongs to each of the N items.
+    targets : (N, ...)
+        Targets of the N items.
     """
 
     by_class: ClassIndex | None = None
@@ -34,7 +36,7 @@ class FeatureSplit:
         return len(self.targets)
 
     def to(self, device: torch.device) -> Self:
-        """Return the same split with its features on a device; this one stays as it is."""
+        """Return the same split with its features on a device; leave this one unchanged."""
         moved = copy(self)
         moved._features = self._features.to(device)
         return moved
@@ -46,6 +48,6 @@ class FeatureSplit:
 
 @torch.no_grad()
 def encoded(encode: Callable[[Tensor], Tensor], images: Split) -> Tensor:
-    """Return the features of all images of a part, (M, D), on the device that they are read for."""
+    """Return the features of all images of a split, (M, D), on the split's device."""
     chunks = torch.arange(len(images)).split(CHUNK)
     return torch.cat([encode(images.read(chunk, None)) for chunk in chunks])

@@ -1,4 +1,4 @@
-"""Images in a folder for each class."""
+"""Image files stored in one folder per class."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,40 +20,43 @@ class Listing(NamedTuple):
     Attributes
     ----------
     paths
-        Of the N images.
+        Paths of the N images.
     classes : (N,) int64
+        Class index of each image.
     """
 
     paths: list[Path]
     classes: Tensor
 
     def only(self, chosen: Tensor) -> "Listing":
-        """Return some of the files, by a (N,) bool."""
+        """Return the files that a boolean mask, (N,), selects."""
         kept = torch.nonzero(chosen).flatten().tolist()
         return Listing([self.paths[i] for i in kept], self.classes[chosen])
 
 
 def class_folders(root: Path) -> list[str]:
-    """Return the names of the folders in a folder, sorted: the order of the classes.
+    """Return the sorted names of a folder's subfolders, which are the classes in order.
 
     Raises
     ------
     DataError
-        If there is none.
+        If the folder does not exist or has no subfolder.
     """
     names = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
     if not names:
-        raise DataError(f"{root} must be a folder with a folder of images for each class.")
+        raise DataError(f"{root} must be a folder with one subfolder of images per class.")
     return names
 
 
 def unreadable(roots: Sequence[Path], tell: Callable[[int, int], None]) -> tuple[int, list[str]]:
-    """Open every image under some folders; return how many there are, and what is wrong with whom.
+    """Decode every image under some folders; return their number and one message per bad file.
 
     Parameters
     ----------
+    roots
+        Folders, which are searched recursively.
     tell
-        Told how many were opened, of how many.
+        Progress callback, called after each image with the number of decoded images and the total.
     """
     paths = [path for root in roots for path in root.rglob("*") if path.suffix.lower() in SUFFIXES]
 
@@ -73,12 +76,16 @@ def unreadable(roots: Sequence[Path], tell: Callable[[int, int], None]) -> tuple
 
 
 def list_images(root: Path, names: Sequence[str], inside: str = "") -> Listing:
-    """Return the image files of some classes, in the order of classes and file names.
+    """Return the image files of the given classes, ordered by class and then by file name.
 
     Parameters
     ----------
+    root
+        Folder with one subfolder per class.
+    names
+        Names of the class folders, in the order of the class indices.
     inside
-        Of a class's folder, where its images lie in a folder of their own.
+        Subfolder of every class folder that contains the images; "" for the class folder itself.
 
     Raises
     ------
@@ -92,7 +99,7 @@ def list_images(root: Path, names: Sequence[str], inside: str = "") -> Listing:
         found = folder.iterdir() if folder.is_dir() else ()
         files = sorted(path for path in found if path.suffix.lower() in SUFFIXES)
         if not files:
-            raise DataError(f"The class folder {folder} must hold images (got none).")
+            raise DataError(f"The class folder {folder} must contain images (got none).")
         paths += files
         counts.append(len(files))
     return Listing(paths, torch.arange(len(names)).repeat_interleave(torch.tensor(counts)))

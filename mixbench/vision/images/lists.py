@@ -1,4 +1,4 @@
-"""Text files that list and annotate images, a line each."""
+"""Text files that list or annotate images, one per line."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -7,12 +7,12 @@ from mixbench.errors import DataError
 
 
 def read_lines(path: Path) -> list[str]:
-    """Return the lines of a text file that are not empty.
+    """Return the non-empty lines of a text file.
 
     Raises
     ------
     DataError
-        If it cannot be read, or has none.
+        If the file cannot be read, or has no non-empty line.
     """
     try:
         lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
@@ -24,21 +24,32 @@ def read_lines(path: Path) -> list[str]:
 
 
 def first_names(found: Sequence[str], number: int, data: str, where: Path) -> list[str]:
-    """Return the names of the classes that take part, out of those that the data has.
+    """Return the first `number` class names of a data set.
+
+    Parameters
+    ----------
+    found
+        Names of all classes of the data set, in order.
+    number
+        Number of classes that the task uses.
+    data
+        Name of the data set, for the error message.
+    where
+        File or folder that defines the classes, for the error message.
 
     Raises
     ------
     DataError
-        If it has fewer.
+        If the data set has fewer than `number` classes.
     """
     if len(found) < number:
         raise DataError(
-            f"{where} has {len(found)} classes, and {number} are asked for: set the task's "
-            f"parameter classes to {len(found)} or less, or give all of {data}."
+            f"{where} has {len(found)} classes, but the task needs {number}: set the task's "
+            f"parameter classes to {len(found)} or less, or use the complete {data} data."
         )
     return list(found[:number])
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """Write a text file."""
+    """Write lines to a text file."""
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

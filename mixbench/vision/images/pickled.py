@@ -1,7 +1,8 @@
-"""Pickled tables of arrays, the form in which CIFAR is published, without running what is in them.
+"""Safe reading and writing of pickled dicts of arrays, the format in which CIFAR is published.
 
-A pickle may name any function to be called. Here the names of numpy's functions stand for records
-of what they are given, from which arrays of bytes are made afterwards; other names are refused.
+Unpickling can call any function that the file names. Here, the names of numpy's functions map to
+placeholders that store their arguments, from which uint8 arrays are built afterwards. All other
+names are refused.
 """
 
 import codecs
@@ -18,17 +19,17 @@ BYTE = "u1"
 
 
 class _Dtype:
-    """What a pickle says of an array's type."""
+    """Placeholder for a numpy dtype."""
 
     def __init__(self, name: str, *_: object) -> None:
         self.name = name
 
     def __setstate__(self, state: object) -> None:
-        """Ignore byte order and the like: a byte has none."""
+        """Ignore the byte order and other state, which single bytes do not have."""
 
 
 class _Array:
-    """What a pickle says of an array."""
+    """Placeholder for a numpy array, which stores the pickled state."""
 
     state: tuple[Any, ...] = ()
 
@@ -36,10 +37,10 @@ class _Array:
         self.state = state
 
     def array(self) -> Any:
-        """Return the array; anything but whole rows of bytes raises."""
+        """Return the array; raise ValueError unless it is uint8 in C order."""
         _version, shape, dtype, by_columns, content = self.state
         if dtype.name != BYTE or by_columns:
-            raise ValueError(f"an array must be of {BYTE}, in rows (got {dtype.name})")
+            raise ValueError(f"an array must have dtype {BYTE} in C order (got {dtype.name})")
         raw = content.encode("latin1") if isinstance(content, str) else content
         return np.frombuffer(raw, np.uint8).reshape(shape).copy()
 
@@ -58,21 +59,21 @@ KNOWN = {
 
 
 class _Unpickler(pickle.Unpickler):
-    """Makes records of arrays, numbers, texts and containers."""
+    """Unpickler that accepts only arrays, numbers, strings and containers."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in KNOWN:
-            raise pickle.UnpicklingError(f"it names {module}.{name}, which has no place in data")
+            raise pickle.UnpicklingError(f"it names {module}.{name}, which is not allowed")
         return KNOWN[module, name]
 
 
 def read_pickle(path: Path) -> dict[str, Any]:
-    """Return the table in a file; its arrays are of bytes.
+    """Return the dict in a pickle file, whose arrays must be uint8.
 
     Raises
     ------
     DataError
-        If there is none, or something else.
+        If the file cannot be read or contains anything else.
     """
     try:
         with path.open("rb") as file:
@@ -81,10 +82,10 @@ def read_pickle(path: Path) -> dict[str, Any]:
             str(name): value.array() if isinstance(value, _Array) else value
             for name, value in content.items()
         }
-    except Exception as error:  # damage shows in every possible way
-        raise DataError(f"{path} must be a pickled table of arrays ({error}).") from error
+    except Exception as error:  # a damaged pickle can raise any exception
+        raise DataError(f"{path} must be a pickled dict of arrays ({error}).") from error
 
 
 def write_pickle(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a table as Python 2 and 3 read it."""
+    """Write a dict as a pickle that Python 2 and Python 3 can read."""
     path.write_bytes(pickle.dumps(dict(content), protocol=2))

@@ -1,9 +1,9 @@
-"""Generated pictures of textured shapes on cluttered grounds, for tests and for quick runs.
+"""Generated images of textured objects on cluttered backgrounds, for tests and quick runs.
 
-A thing has a shape, a texture and a colour; a class of things is one combination of the three, and
-classes share each of them, so that no single one tells a class. Things vary in place, size, turn,
-hue and light, and stand before a ground of soft colours and grey debris. Everything that later
-annotates a picture is known: every thing's class, box and name.
+An object has a shape, a texture and a colour. A class is one combination of the three, and classes
+share shapes, textures and colours, so that no single property identifies a class. Objects vary in
+position, size, rotation, hue and brightness. The background has smooth colours and grey clutter.
+The class, bounding box and class name of every object are known and serve as annotations.
 """
 
 import math
@@ -26,14 +26,24 @@ COLOURS = (
     "red", "orange", "yellow", "lime", "green", "mint", "cyan", "azure", "blue", "violet",
     "magenta", "rose",
 )  # fmt: skip
-HUE_SPREAD = 0.035  # deviation of a thing's hue: neighbours are 1/12 apart
-DEBRIS = 6  # grey shapes on a ground
-QUALITY = 92  # of JPEG files
-CHUNK_PIXELS = 1 << 21  # painted at once
+HUE_SPREAD = 0.035  # standard deviation of an object's hue; neighbouring colours are 1/12 apart
+DEBRIS = 6  # grey shapes on each background
+QUALITY = 92  # JPEG quality of written files
+CHUNK_PIXELS = 1 << 21  # number of pixels painted at once
 
 
 class Look(NamedTuple):
-    """What all things of a class have in common: positions in SHAPES, TEXTURES and COLOURS."""
+    """Appearance that all objects of a class share.
+
+    Attributes
+    ----------
+    shape
+        Index into SHAPES.
+    texture
+        Index into TEXTURES.
+    colour
+        Index into COLOURS.
+    """
 
     shape: int
     texture: int
@@ -41,47 +51,49 @@ class Look(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """Name of the class, such as ``red striped disc``."""
         return f"{COLOURS[self.colour]} {[*TEXTURES][self.texture]} {SHAPES[self.shape]}"
 
 
 def looks(number: int, *, birds: bool = False) -> list[Look]:
-    """Return the first so many classes of things; a longer list begins with the shorter one.
+    """Return the first `number` classes of generated objects; a longer list extends a shorter one.
 
     Parameters
     ----------
+    number
+        Number of classes.
     birds
-        Whether the things are birds, instead of figures.
+        Whether the objects are birds instead of geometric figures.
 
     Raises
     ------
     BadParameter
-        If there are not that many.
+        If `number` is less than 1 or greater than the number of available classes.
     """
     shapes = range(len(FIGURES), len(SHAPES)) if birds else range(len(FIGURES))
     sizes = len(shapes), len(TEXTURES), len(COLOURS)
     most = math.prod(sizes)
     if not 1 <= number <= most:
-        raise BadParameter(f"There are {most} kinds of generated things (got classes={number}).")
+        raise BadParameter(f"classes must be in 1..{most} for generated images (got {number}).")
     order = torch.randperm(most, generator=generator(0, "synthetic")).tolist()
     every = [Look(*parts) for parts in product(*map(range, sizes))]
-    # Few shapes, textures and colours for few classes, so that none of them tells much.
+    # A few classes share a few shapes, textures and colours, so that none identifies a class.
     chosen = sorted((every[place] for place in order), key=max)[:number]
     return [look._replace(shape=shapes[look.shape]) for look in chosen]
 
 
 @dataclass
 class Layout:
-    """Which things stand where in B scenes of up to n things each.
+    """Placement of objects in B scenes of up to n objects each.
 
     Attributes
     ----------
     looks : (B, n) int64
-        Positions in a list of classes; -1 where there is no thing.
+        Index of each object's class in a list of classes; -1 for no object.
     centres : (B, n, 2) float32
-        Rows and columns, in parts of the image's sides.
+        Row and column of each object's centre, as fractions of the image's height and width.
     radii : (B, n) float32
-        In parts of the image's shorter side.
+        Radius of each object, as a fraction of the image's shorter side.
     """
 
     looks: Tensor
@@ -92,18 +104,20 @@ class Layout:
         return len(self.looks)
 
     def rows(self, start: int, stop: int) -> "Layout":
-        """Return some of the scenes."""
+        """Return the scenes from `start` up to, but not including, `stop`."""
         return Layout(self.looks[start:stop], self.centres[start:stop], self.radii[start:stop])
 
 
 class Painted(NamedTuple):
-    """Scenes as pictures.
+    """Painted scenes.
 
     Attributes
     ----------
     images : (B, 3, H, W) uint8
+        RGB image of each scene.
     boxes : (B, n, 4) float32
-        Left, top, width and height in pixels of what can be seen of each thing; 0 if nothing.
+        Left, top, width and height in pixels of the visible part of each object; all 0 if none of
+        the object is visible.
     """
 
     images: Tensor
@@ -111,7 +125,22 @@ class Painted(NamedTuple):
 
 
 def shuffled_classes(number: int, per_class: int, rng: torch.Generator) -> Tensor:
-    """Return so many items of every class in random order, (number * per_class,) int64."""
+    """Return each of `number` classes `per_class` times in random order, int64.
+
+    Parameters
+    ----------
+    number
+        Number of classes.
+    per_class
+        Number of items per class.
+    rng
+        Random generator of the order.
+
+    Returns
+    -------
+    classes : (number * per_class,) int64
+        Class index of each item.
+    """
     classes = torch.arange(number).repeat(per_class)
     return classes[torch.randperm(len(classes), generator=rng)]
 
@@ -119,12 +148,34 @@ def shuffled_classes(number: int, per_class: int, rng: torch.Generator) -> Tenso
 def one_thing(
     classes: Tensor, rng: torch.Generator, radius: tuple[float, float] = (0.2, 0.38)
 ) -> Layout:
-    """Return scenes of one thing each, anywhere that it fits, of the given classes, (B,)."""
+    """Return scenes with one object each, which lies entirely in the image.
+
+    Parameters
+    ----------
+    classes : (B,) int64
+        Class index of the object in each scene.
+    rng
+        Random generator of positions and radii.
+    radius
+        Range of the radius, as a fraction of the image's shorter side.
+    """
     return _anywhere(classes[:, None], rng, radius)
 
 
 def several_things(number: int, kinds: int, rng: torch.Generator, most: int = 3) -> Layout:
-    """Return scenes of one to `most` things each, of different classes, anywhere that they fit."""
+    """Return scenes with 1 to `most` objects each, of distinct classes, entirely in the image.
+
+    Parameters
+    ----------
+    number
+        Number of scenes.
+    kinds
+        Number of classes to draw from.
+    rng
+        Random generator of classes, positions and radii.
+    most
+        Maximum number of objects per scene.
+    """
     looks_ = torch.rand(number, kinds, generator=rng).argsort(1)[:, :most]
     count = torch.randint(1, most + 1, (number, 1), generator=rng)
     looks_ = torch.where(torch.arange(looks_.shape[1]) < count, looks_, -1)
@@ -132,7 +183,7 @@ def several_things(number: int, kinds: int, rng: torch.Generator, most: int = 3)
 
 
 def _anywhere(looks_: Tensor, rng: torch.Generator, radius: tuple[float, float]) -> Layout:
-    """Return scenes of these things, (B, n), each wherever it fits."""
+    """Return scenes with the given objects, (B, n), at random positions inside the image."""
     draws = torch.rand(3, *looks_.shape, generator=rng)
     radii = radius[0] + draws[0] * (radius[1] - radius[0])
     centres = radii[..., None] + draws[1:].permute(1, 2, 0) * (1 - 2 * radii[..., None])
@@ -142,14 +193,18 @@ def _anywhere(looks_: Tensor, rng: torch.Generator, radius: tuple[float, float])
 def paint(
     layout: Layout, kinds: list[Look], size: tuple[int, int], rng: torch.Generator
 ) -> Iterator[Painted]:
-    """Yield the pictures of the scenes, some at a time, in order.
+    """Yield the painted scenes in order, in batches.
 
     Parameters
     ----------
+    layout
+        Placement of the objects.
     kinds
-        The classes that `layout` counts in.
+        List of classes that ``layout.looks`` indexes.
     size : pixels
-        Height and width.
+        Height and width of the images.
+    rng
+        Random generator of everything that `layout` does not determine.
     """
     step = max(CHUNK_PIXELS // (size[0] * size[1]), 1)
     for start in range(0, len(layout), step):
@@ -163,7 +218,7 @@ def write_images(
     size: tuple[int, int],
     rng: torch.Generator,
 ) -> Tensor:
-    """Write the pictures of the scenes as image files; return their boxes, (B, n, 4)."""
+    """Write the painted scenes to image files; return the objects' boxes, (B, n, 4)."""
     boxes, start = [], 0
     for painted in paint(layout, kinds, size, rng):
         for path, image in zip(paths[start:], painted.images, strict=False):
@@ -176,7 +231,7 @@ def write_images(
 def _paint(
     layout: Layout, kinds: list[Look], size: tuple[int, int], rng: torch.Generator
 ) -> Painted:
-    """Paint grounds with debris, then thing after thing over them."""
+    """Paint backgrounds with clutter, then the objects in order, each over the earlier ones."""
     images = _grounds(len(layout), size, rng)
     table = torch.tensor(kinds)
     seen: list[Tensor] = []
@@ -198,7 +253,7 @@ def _paint(
 
 
 def _grounds(number: int, size: tuple[int, int], rng: torch.Generator) -> Tensor:
-    """Return grounds of soft colours with grey debris, (B, 3, H, W) in [0, 1]."""
+    """Return backgrounds of smooth colours with grey clutter, (B, 3, H, W) in [0, 1]."""
     soft = torch.rand(number, 3, 4, 4, generator=rng)
     images = F.interpolate(soft, size, mode="bicubic", align_corners=False).clamp(0, 1)
     images = 0.25 + 0.5 * images
@@ -214,10 +269,10 @@ def _grounds(number: int, size: tuple[int, int], rng: torch.Generator) -> Tensor
 
 
 def _two_colours(colour: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Return a light and a dark colour about each hue, (B, 3) in [0, 1]."""
+    """Return a light and a dark colour near each hue, (B, 3) in [0, 1] each."""
     draws = torch.randn(3, len(colour), generator=rng)
     hue = colour / len(COLOURS) + HUE_SPREAD * draws[0]
-    # Hue as three shifted and clipped waves, the usual way from HSV to RGB.
+    # Convert HSV to RGB: each channel is a shifted and clipped triangle wave of the hue.
     wave = ((hue[:, None] * 6 + torch.tensor([0.0, 4.0, 2.0])) % 6 - 3).abs() - 1
     pure = wave.clamp(0, 1)
     saturation = (0.65 + 0.12 * draws[1]).clamp(0.3, 0.95)[:, None]
@@ -227,10 +282,10 @@ def _two_colours(colour: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
 
 
 def _boxes(seen: Tensor) -> Tensor:
-    """Return left, top, width and height of what is seen, (B, 4); 0 where nothing is."""
+    """Return left, top, width and height of each visible mask, (B, 4); 0 if it is empty."""
     corners = []
     for axis in (1, 2):
-        along = seen.any(axis).float()  # over the columns, then over the rows
+        along = seen.any(axis).float()  # per column, then per row
         length = along.shape[1]
         first = along.argmax(1)
         last = length - along.flip(1).argmax(1)

@@ -1,4 +1,4 @@
-"""Outlines and textures of generated things: simple figures, and birds."""
+"""Outlines and textures of generated objects: geometric figures and birds."""
 
 import math
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 # Gielis' superformula (Am. J. Botany 90, 2003): r = (|cos(mφ/4)|^n2 + |sin(mφ/4)|^n3)^(-1/n1).
-# Symmetry m, then n1, n2, n3.
+# Values: symmetry m, then exponents n1, n2, n3.
 FIGURES: dict[str, tuple[float, float, float, float]] = {
     "disc": (0.0, 1.0, 1.0, 1.0),
     "square": (4.0, 12.0, 12.0, 12.0),
@@ -19,7 +19,8 @@ FIGURES: dict[str, tuple[float, float, float, float]] = {
     "pentagon": (5.0, 6.0, 12.0, 12.0),
     "pinwheel": (7.0, 0.5, 1.0, 0.6),
 }
-# Ellipses in a circle of radius 1, seen from the left: centre (right, down), half axes, turn.
+# A bird is a union of ellipses in the unit circle, given by centre (right, down), half axes and
+# rotation in radians. It looks to the right.
 BIRDS: dict[str, tuple[tuple[float, ...], ...]] = {
     "wren": (
         (0.0, 0.1, 0.6, 0.45, 0.0), (0.48, -0.38, 0.3, 0.3, 0.0), (0.8, -0.38, 0.2, 0.07, 0.0),
@@ -42,8 +43,8 @@ BIRDS: dict[str, tuple[tuple[float, ...], ...]] = {
         (0.28, -0.76, 0.1, 0.2, 0.3), (0.0, 0.85, 0.3, 0.1, 0.0),
     ),
 }  # fmt: skip
-TILT = 0.3  # of a bird, in radians each way; figures are turned all the way round
-# Waves across the thing along two directions, and how much each counts.
+TILT = 0.3  # maximum rotation of a bird in radians, either way; figures rotate by any angle
+# Number of half waves per radius along two perpendicular axes, then the weight of each wave.
 TEXTURES: dict[str, tuple[float, float, float, float]] = {
     "plain": (0.0, 0.0, 0.0, 0.0),
     "striped": (2.5, 0.0, 1.0, 0.0),
@@ -67,21 +68,27 @@ def outline(
     size: tuple[int, int],
     rng: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Return how much of every pixel each thing covers, and its texture's wave; (B, H, W).
+    """Return each object's coverage of every pixel and its texture, both (B, H, W) in [0, 1].
 
     Parameters
     ----------
-    shape, texture : (B,) int64
-        Positions in `SHAPES` and `TEXTURES`; all figures or all birds.
+    shape : (B,) int64
+        Index of each object's shape in `SHAPES`; either all are figures or all are birds.
+    texture : (B,) int64
+        Index of each object's texture in `TEXTURES`.
     centres : (B, 2)
-        Rows and columns, in parts of the image's sides.
+        Row and column of each object's centre, as fractions of the image's height and width.
     radii : (B,)
-        In parts of the image's shorter side.
+        Radius of each object, as a fraction of the image's shorter side.
+    size : pixels
+        Height and width of the image.
+    rng
+        Random generator of rotation, stretch and the phases of the texture.
     """
     number, short = len(shape), min(size)
     birds = bool((shape >= len(FIGURES)).any())
     turn, stretch = torch.rand(2, number, 1, 1, generator=rng)
-    # A bird looks to the left or to the right, by the sign of its turn.
+    # The lower half of the range of `turn` is for birds that look left, the upper half for right.
     side = torch.where(turn < 0.5, -1.0, 1.0) if birds else torch.ones_like(turn)
     turn = TILT * (4 * (turn % 0.5) - 1) if birds else 2 * math.pi * turn
     stretch = 0.85 + 0.3 * stretch
@@ -100,18 +107,18 @@ def outline(
 
 
 def _figure(figure: Tensor, u: Tensor, v: Tensor, unit: Tensor) -> Tensor:
-    """Return how much of every pixel a figure covers; `u` and `v` are in radii down and right."""
+    """Return a figure's coverage of every pixel; `u` (down) and `v` (right) are in radii."""
     m, n1, n2, n3 = torch.tensor([*FIGURES.values()])[figure].T[..., None, None]
     angle = m * torch.atan2(v, u) / 4
     edge = (angle.cos().abs() ** n2 + angle.sin().abs() ** n3) ** (-1 / n1)
-    edge = edge / edge.amax((1, 2), keepdim=True)  # the formula's own sizes differ
+    edge = edge / edge.amax((1, 2), keepdim=True)  # the formula's radii differ between figures
     distance = torch.hypot(u, v)
     cover: Tensor = ((edge - distance) * unit * 0.8 + 0.5).clamp(0, 1)
     return cover
 
 
 def _bird(bird: Tensor, u: Tensor, v: Tensor, unit: Tensor) -> Tensor:
-    """Return how much of every pixel the nearest of a bird's ellipses covers."""
+    """Return a bird's coverage of every pixel, which is the maximum over its ellipses."""
     cover = torch.zeros_like(u)
     for part in torch.tensor([*BIRDS.values()])[bird].unbind(1):
         right, down, long, high, turn = part.T[..., None, None]

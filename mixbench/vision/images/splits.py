@@ -1,4 +1,7 @@
-"""Parts of a data set: resident on the device, or streamed from files; the same batches of both."""
+"""Splits of an image data set: resident on the device, or streamed from files.
+
+Both kinds of split return the same batches.
+"""
 
 import os
 from collections.abc import Callable, Sequence
@@ -17,11 +20,19 @@ from mixbench.errors import DataError
 from mixbench.vision.images.augment import Augmentation, CropFlip
 from mixbench.vision.images.decode import read_image
 
-THREADS = 8  # for items that are read outside the loader's processes
+THREADS = 8  # for reading images outside DataLoader workers
 
 
 class Normalization(NamedTuple):
-    """How pixels in [0, 1] are normalised, by channel."""
+    """Normalisation of pixels in [0, 1].
+
+    Attributes
+    ----------
+    mean
+        Mean of each channel, which is subtracted.
+    std
+        Standard deviation of each channel, by which the difference is divided.
+    """
 
     mean: Sequence[float]
     std: Sequence[float]
@@ -31,14 +42,20 @@ IMAGENET_NORMALIZATION = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.2
 
 
 class ImageSplit:
-    """What resident and streamed parts share: from stored pixels to a model's input.
+    """Base class of image splits, which converts stored pixels to a model's input.
 
     Parameters
     ----------
-    max_value
-        The stored value that is 1 after scaling.
+    targets : (N, ...)
+        Targets of the N items.
+    by_class
+        The items grouped by class; None if items have no single class.
+    normalization
+        Mean and standard deviation of each channel.
     augment
-        Of training batches.
+        Augmentation of training batches; None for no augmentation.
+    max_value
+        Stored value that is scaled to 1.
     """
 
     def __init__(
@@ -61,27 +78,27 @@ class ImageSplit:
         return len(self.targets)
 
     def to(self, device: torch.device) -> Self:
-        """Return the same split with its batches on a device; this one stays as it is."""
+        """Return the same split with its batches on a device; leave this one unchanged."""
         moved = copy(self)
         moved.device = device
         return moved
 
     def unnormalized(self) -> Self:
-        """Return the same part with images that are not normalised: pixels in [0, 1]."""
+        """Return a copy of the split whose images are not normalised: pixels in [0, 1]."""
         plain, channels = copy(self), len(self._normalization.mean)
         plain._normalization = Normalization((0.0,) * channels, (1.0,) * channels)
         return plain
 
     def draw(self, number: int, rng: torch.Generator | None) -> Tensor | None:
-        """Return the augmentation's draws for a batch; None where nothing is augmented."""
+        """Return the augmentation's draws for a batch, or None without augmentation."""
         return self.augment.draw(number, rng) if self.augment and rng is not None else None
 
     def fetch(self, index: Tensor, draws: Tensor | None) -> Tensor:
-        """Return the items' stored normalization, cropped, uint8 (B, C, h, w)."""
+        """Return the stored pixels of the items, cropped, uint8 (B, C, h, w)."""
         raise NotImplementedError
 
     def finish(self, images: Tensor, draws: Tensor | None) -> Tensor:
-        """Return fetched items as a model takes them, float32 on the split's device."""
+        """Convert fetched items to model input, normalised float32 on the split's device."""
         images = images.to(self.device, non_blocking=True).to(torch.float32)
         mean, std = (images.new_tensor(values)[:, None, None] for values in self._normalization)
         if self.augment and draws is not None:
@@ -91,17 +108,18 @@ class ImageSplit:
         return images.mul_(scale).sub_(mean / std)
 
     def read(self, index: Tensor, rng: torch.Generator | None) -> Tensor:
-        """Return the items' images, normalised; augmented from `rng` unless it is None."""
+        """Return the items' normalised images, augmented with `rng` unless it is None."""
         draws = self.draw(len(index), rng)
         return self.finish(self.fetch(index, draws), draws)
 
 
 class ResidentSplit(ImageSplit):
-    """A part that stays in memory, and is augmented in batches where it lies.
+    """A split that stays in memory and is augmented in batches on its device.
 
     Parameters
     ----------
     images : (N, C, H, W) uint8
+        Pixels of the N images.
     """
 
     def __init__(
@@ -119,13 +137,13 @@ class ResidentSplit(ImageSplit):
         self._augment = augment
 
     def to(self, device: torch.device) -> Self:
-        """Return the same split with its images on a device; this one stays as it is."""
+        """Return the same split with its images on a device; leave this one unchanged."""
         moved = super().to(device)
         moved.images = self.images.to(device)
         return moved
 
     def fetch(self, index: Tensor, draws: Tensor | None) -> Tensor:
-        """Return the items' stored normalization, cropped, uint8 (B, C, H, W)."""
+        """Return the stored pixels of the items, cropped, uint8 (B, C, H, W)."""
         images = self.images.index_select(0, index.to(self.device))
         if self._augment is None or draws is None:
             return images
@@ -133,15 +151,16 @@ class ResidentSplit(ImageSplit):
 
 
 class StreamedSplit(ImageSplit):
-    """A part whose images are read from files when they are needed.
+    """A split whose images are read from files on demand.
 
     Parameters
     ----------
     paths
-        Of the N images. They are kept as one array: a million objects would be copied into every
-        process that reads.
+        Paths of the N images. They are stored in one array, because a million Python objects would
+        be copied into every DataLoader worker.
     fit
-        Brings an image, uint8 (3, H, W) of any size, to the size of all, where none is augmented.
+        Function that brings an image, uint8 (3, H, W) of any size, to the common size if it is not
+        augmented.
     """
 
     def __init__(
@@ -159,11 +178,11 @@ class StreamedSplit(ImageSplit):
         self._fit = fit
 
     def path(self, item: int) -> Path:
-        """Return an item's file."""
+        """Return the path of an item's image file."""
         return Path(os.fsdecode(self._paths[item]))
 
     def fetch(self, index: Tensor, draws: Tensor | None) -> Tensor:
-        """Read, crop and stack the items, uint8 (B, 3, h, w), in the memory of the host."""
+        """Read, crop and stack the items, uint8 (B, 3, h, w), in host memory."""
         rows: list[Tensor | None] = [None] * len(index) if draws is None else list(draws)
         if get_worker_info() is not None:
             return torch.stack([
@@ -180,7 +199,14 @@ class StreamedSplit(ImageSplit):
 
 
 def read_all(paths: Sequence[Path], size: tuple[int, int]) -> Tensor:
-    """Return the images of files that all have one size, (N, 3, H, W) uint8.
+    """Read image files of one size, (N, 3, H, W) uint8.
+
+    Parameters
+    ----------
+    paths
+        Paths of the N images.
+    size : pixels
+        Height and width that every image must have.
 
     Raises
     ------
@@ -204,23 +230,43 @@ def read_all(paths: Sequence[Path], size: tuple[int, int]) -> Tensor:
 
 
 def held_out_share(number: int, share: float, rng: torch.Generator) -> Tensor:
-    """Return which of so many items are held out, (number,) bool: at least one, drawn at random."""
+    """Return a mask of randomly drawn held-out items, (number,) bool, at least one of them True.
+
+    Parameters
+    ----------
+    number
+        Number of items.
+    share
+        Fraction of the items to hold out.
+    rng
+        Random generator of the draw.
+    """
     held = torch.zeros(number, dtype=torch.bool)
     held[torch.randperm(number, generator=rng)[: max(round(share * number), 1)]] = True
     return held
 
 
 def stratified_holdout(classes: Tensor, share: float, rng: torch.Generator) -> Tensor:
-    """Return which items are held out: the given share of every class, drawn at random.
+    """Return a mask of held-out items, a randomly drawn fraction of every class.
+
+    Parameters
+    ----------
+    classes : (N,) int64
+        Class index of each item.
+    share
+        Fraction of each class to hold out.
+    rng
+        Random generator of the draw.
 
     Returns
     -------
     held : (N,) bool
+        True for the items that are held out.
 
     Raises
     ------
     DataError
-        If nothing of a class is held out, or nothing left to train on.
+        If no item, or every item, of a class would be held out.
     """
     held = torch.zeros(len(classes), dtype=torch.bool)
     for name in classes.unique():
@@ -228,9 +274,9 @@ def stratified_holdout(classes: Tensor, share: float, rng: torch.Generator) -> T
         number = round(share * len(members))
         if not 0 < number < len(members):
             raise DataError(
-                f"The held-out share must leave images of every class on both sides: class "
-                f"{int(name)} has {len(members)}, of which {number} would be held out "
-                f"(got {share})."
+                f"The held-out fraction must leave images of every class in the training and the "
+                f"validation split: class {int(name)} has {len(members)} images, of which "
+                f"{number} would be held out (got {share}). Change the task's parameter holdout."
             )
         order = torch.randperm(len(members), generator=rng)
         held[members[order[:number]]] = True

@@ -1,1 +1,1 @@
-"""Where a classifier sees a class: its maps, the boxes of the maps, and how well those fit."""
+"""Weakly supervised localization: class activation maps, their boxes and the box accuracy."""

@@ -1,9 +1,10 @@
-"""MaxBoxAcc and MaxBoxAccV2: how many images have a box that fits the true one.
+"""MaxBoxAcc and MaxBoxAccV2: the percentage of images with a box that fits a true box.
 
-After Choe et al., Evaluating Weakly Supervised Object Localization Methods Right, CVPR 2020,
-arXiv:2001.07437, and exactly as clovaai/wsolevaluation@96f4b88, evaluation.py:46-103 and 260-346
-computes them: overlaps count pixels at both ends (+1), a map's best component counts at each
-threshold, and the best threshold is taken over the evaluated images, for each overlap by itself.
+Defined by Choe et al., Evaluating Weakly Supervised Object Localization Methods Right, CVPR 2020,
+arXiv:2001.07437, and computed exactly as in clovaai/wsolevaluation@96f4b88, evaluation.py:46-103
+and 260-346. The intersection over union (IoU) counts the pixels at both ends (+1). At each
+threshold, the best component of a map counts. The best threshold is chosen on the evaluated
+images, separately for each required IoU.
 """
 
 from functools import cache
@@ -17,40 +18,40 @@ from mixbench.vision.localization.components import LEVELS, Boxes, Ints, boxes_o
 
 Floats = NDArray[np.float64]
 
-SIDE = 224  # pixels of the maps and of the true boxes, whatever the images' sizes
-OVERLAPS = (30, 50, 70)  # percent
-GRID = np.arange(0, 1, 0.001)  # thresholds, in parts of a map's largest level
+SIDE = 224  # side in pixels of maps and true boxes, for images of all sizes
+OVERLAPS = (30, 50, 70)  # required IoU in percent
+GRID = np.arange(0, 1, 0.001)  # thresholds, as fractions of a map's largest level
 
 
 class BoxAccuracy(NamedTuple):
-    """The share of images with a fitting box.
+    """Percentage of images with a fitting box.
 
     Attributes
     ----------
     curves : (3, 1000), in percent
-        At every overlap of `OVERLAPS` and every threshold of `GRID`.
+        Accuracy at every required IoU of `OVERLAPS` and every threshold of `GRID`.
     """
 
     curves: Floats
 
     @property
     def best(self) -> dict[int, float]:
-        """MaxBoxAcc by overlap, each at the threshold that is best for it."""
+        """MaxBoxAcc by required IoU, each at the threshold that is best for it."""
         return dict(zip(OVERLAPS, self.curves.max(1).tolist(), strict=True))
 
     @property
     def thresholds(self) -> dict[int, float]:
-        """The first best thresholds by overlap."""
+        """The best threshold by required IoU; the lowest one if several are best."""
         return dict(zip(OVERLAPS, GRID[self.curves.argmax(1)].tolist(), strict=True))
 
     @property
     def v2(self) -> float:
-        """MaxBoxAccV2, the mean of MaxBoxAcc over the overlaps."""
+        """MaxBoxAccV2, the mean of MaxBoxAcc over the required IoUs."""
         return float(self.curves.max(1).mean())
 
 
 def resized(boxes: NDArray[np.int64], sizes: NDArray[np.int64], side: int = SIDE) -> Ints:
-    """Return boxes as they lie in images resized to a square, truncated to pixels.
+    """Scale boxes to images that are resized to a square, and truncate them to whole pixels.
 
     Parameters
     ----------
@@ -58,6 +59,8 @@ def resized(boxes: NDArray[np.int64], sizes: NDArray[np.int64], side: int = SIDE
         First column, first row, last column, last row.
     sizes : (N, 2)
         Width and height of the images.
+    side : pixels
+        Side of the square.
     """
     ends = np.concatenate([sizes, sizes], 1)[:, None].astype(np.float64)
     scaled: Ints = (boxes.astype(np.float64) * float(side) / ends).astype(np.int64)
@@ -65,22 +68,23 @@ def resized(boxes: NDArray[np.int64], sizes: NDArray[np.int64], side: int = SIDE
 
 
 def best_overlaps(scores: Floats, truth: Ints) -> Floats:
-    """Return a map's largest overlap with true boxes, at every threshold of `GRID`, (1000,).
+    """Return a map's largest IoU with true boxes at each threshold of `GRID`, (1000,).
 
     Parameters
     ----------
     scores : (H, W) in [0, 1]
+        Score map.
     truth : (n, 4)
-        In the map's pixels.
+        True boxes in the map's pixels.
     """
     peak = int(scores.max() * LEVELS)
-    if peak == 0:  # nothing is above any threshold: the reference's box of one pixel
+    if peak == 0:  # nothing is above any threshold: one pixel, as in the reference
         return np.full(len(GRID), box_iou(np.zeros((1, 4), np.int64), truth).max())
     return _best(boxes_of(scores), truth, peak)
 
 
 def _best(found: Boxes, truth: Ints, peak: int) -> Floats:
-    """Return the boxes' largest overlaps at every threshold of `GRID`, in parts of a peak."""
+    """Return the boxes' largest IoU at each threshold of `GRID`, taken as a fraction of `peak`."""
     best = np.zeros(peak)
     np.maximum.at(best, found.threshold, box_iou(found.corners, truth).max(1))
     at_grid: Floats = best[(GRID * peak).astype(np.int64)]
@@ -88,13 +92,13 @@ def _best(found: Boxes, truth: Ints, peak: int) -> Floats:
 
 
 def box_accuracy(best: Floats) -> BoxAccuracy:
-    """Return the accuracy of images with the given best overlaps, (N, 1000)."""
+    """Return the accuracy from every image's largest IoU at each threshold, (N, 1000)."""
     fits = [best >= overlap / 100 for overlap in OVERLAPS]
     return BoxAccuracy(np.stack([fit.sum(0) * 100.0 / len(best) for fit in fits]))
 
 
 def fitting_box(scores: Floats, truth: Ints, threshold: float) -> Ints:
-    """Return the box at a threshold of `GRID` that overlaps most with true ones, (4,)."""
+    """Return the box at a threshold of `GRID` with the largest IoU with a true box, (4,)."""
     level = int(threshold * int(scores.max() * LEVELS))
     found = boxes_of(scores)
     there = found.corners[found.threshold == level]
@@ -106,7 +110,7 @@ def fitting_box(scores: Floats, truth: Ints, threshold: float) -> Ints:
 
 @cache
 def centre_map(side: int = SIDE) -> Floats:
-    """Return a map that knows nothing but where photographers aim: a Gaussian about the centre."""
+    """Return a Gaussian about the centre: a score map that ignores the image."""
     squares = (np.arange(side) - side // 2) ** 2
     bell = np.exp(-(squares[:, None] + squares[None]) / (2 * (side / 4) ** 2))
     bell -= bell.min()
@@ -115,6 +119,6 @@ def centre_map(side: int = SIDE) -> Floats:
 
 
 def centre_baseline(truths: Ints) -> BoxAccuracy:
-    """Return the accuracy of `centre_map` on images with these true boxes, (N, n, 4)."""
+    """Return the accuracy of `centre_map` on images with the given true boxes, (N, n, 4)."""
     found = boxes_of(centre_map())
     return box_accuracy(np.stack([_best(found, truth, LEVELS) for truth in truths]))

@@ -1,7 +1,7 @@
-"""Class activation maps (Zhou et al., arXiv:1512.04150): where a classifier sees a class.
+"""Class activation maps of a classifier (Zhou et al., arXiv:1512.04150).
 
-As clovaai/wsolevaluation@96f4b88, wsol/resnet.py:109-114 and inference.py:42-66, draws, enlarges
-and normalises them.
+They are computed, upsampled and normalised as in clovaai/wsolevaluation@96f4b88,
+wsol/resnet.py:109-114 and inference.py:42-66.
 """
 
 import numpy as np
@@ -15,54 +15,57 @@ from mixbench.errors import Diverged, UsageError
 
 
 def check_maps(model: Backbone, name: str) -> None:
-    """Refuse a model of which no maps can be drawn.
+    """Raise an error if a model gives no class activation maps.
 
     Raises
     ------
     UsageError
-        If its last features are one point, or its classifier does not take their mean.
+        If its last features have fewer than four positions, or its classifier does not take the
+        mean of these features.
     """
     height, width = model.feature_size
     if height * width < 4:  # two points along each axis
         raise UsageError(
-            f"{name} has no map of where a class is: its last features are {height} x {width}. "
-            "Take larger images or another model."
+            f"{name} gives no class activation maps: its last features are {height} x {width} and "
+            "must be at least 2 x 2. Use larger images or choose another model with --model."
         )
     taken = class_weights(model).shape[1]
     if taken != model.feature_dim:
         raise UsageError(
-            f"{name} has no map of where a class is: its classifier takes {taken} numbers, and its "
-            f"last map has {model.feature_dim} at every point. Take another model."
+            f"{name} gives no class activation maps: its classifier takes {taken} features, and "
+            f"its last map has {model.feature_dim} channels. Choose another model with --model."
         )
 
 
 def class_weights(model: Backbone) -> Tensor:
-    """Return what the model's classifier gives every feature for every class, (K, D)."""
+    """Return the classifier's weight of every feature for every class, (K, D)."""
     weight = getattr(model.get_submodule("classifier"), "weight", torch.empty(0, 0))
     return weight.flatten(1)  # a classifier may be a convolution of 1x1
 
 
 def class_maps(model: Backbone, features: Tensor, classes: Tensor) -> Tensor:
-    """Return one map for each item: what every point of its features says for its class.
+    """Return the class activation map of each image for its class.
 
     Parameters
     ----------
     features : (B, D, h, w)
+        Last feature maps of the images.
     classes : (B,) int64
+        Class of each image for which the map is computed.
 
     Returns
     -------
     maps : (B, h, w) float32
-        Means over the features, with their sign.
+        Weighted means over the channels. Negative values are kept.
     """
     weights = class_weights(model)[classes].to(features.dtype)
     return (weights[:, :, None, None] * features).mean(1).float()
 
 
 def score_maps(maps: Tensor, side: int) -> NDArray[np.float64]:
-    """Return maps as scores of the pixels of a square image, (B, side, side) in [0, 1].
+    """Upsample maps to scores of the pixels of a square image, (B, side, side) in [0, 1].
 
-    Every map is stretched between 0 and 1; one that is everywhere the same becomes 0.
+    Every map is scaled to the range from 0 to 1; a constant map becomes 0.
 
     Raises
     ------
@@ -72,12 +75,12 @@ def score_maps(maps: Tensor, side: int) -> NDArray[np.float64]:
     wrong = torch.nonzero(~maps.isfinite().flatten(1).all(1)).flatten()
     if len(wrong):
         raise Diverged(
-            f"The map of image {int(wrong[0])} is not finite (of {len(wrong)} of {len(maps)}): "
-            "the model's weights or features are not."
+            f"The map of image {int(wrong[0])} is not finite ({len(wrong)} of {len(maps)} maps): "
+            "the model's weights or features are not finite."
         )
     size = (side, side)
-    flat = maps.amax((1, 2)) == maps.amin((1, 2))  # which rounding would not leave flat
-    # In double precision the result is OpenCV's cubic interpolation to the last bits.
+    flat = maps.amax((1, 2)) == maps.amin((1, 2))  # before rounding errors
+    # In double precision the result equals OpenCV's cubic interpolation up to the last bits.
     scores = F.interpolate(maps.double()[:, None], size, mode="bicubic")[:, 0].numpy()
     scores = scores - scores.min((1, 2), keepdims=True)
     peaks = scores.max((1, 2), keepdims=True)

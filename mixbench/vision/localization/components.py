@@ -1,11 +1,11 @@
-"""The boxes of all connected components of a score map, at all thresholds in one pass.
+"""Boxes of all connected components of a score map, at all thresholds in one pass.
 
-Above a rising threshold components shrink, split and vanish, but never grow: they are a tree, and
-a map is best described by its peaks and by the saddles at which their components meet. Every pixel
-is assigned to the peak that the steepest ascent from it reaches. The part of a basin above a
-threshold is connected, so a component is a set of basins, and its box is the union of theirs.
-Holes are the components of the inverted map. Small numbers of peaks take the place of tens of
-thousands of pixels, and no threshold is looked at twice.
+When the threshold rises, components shrink, split and vanish, but never grow, so they form a tree.
+The tree is built from the map's peaks and from the saddles at which components meet. Every pixel
+belongs to the basin of the peak that steepest ascent from the pixel reaches. The part of a basin
+above a threshold is connected, so a component is a set of basins, and its box is the union of the
+boxes of these basins. Holes are the components of the inverted map. The algorithm merges a small
+number of basins instead of labelling tens of thousands of pixels again at every threshold.
 """
 
 from collections.abc import Iterator
@@ -17,20 +17,20 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 
 LEVELS = 255  # integer thresholds 0..254 of a map whose largest value is 255
-FINE = 256  # steps within a level: only there to order pixels of one level by their scores
-NOWHERE = 1 << 20  # a bound that every pixel's is below
+FINE = 256  # steps within a level, used only to order the pixels of a level by their scores
+NOWHERE = 1 << 20  # initial bound, larger than the coordinates of every pixel
 
 
 class Boxes(NamedTuple):
-    """Boxes of components, each at every threshold at which it is there.
+    """Boxes of components, one for each threshold at which a component exists.
 
     Attributes
     ----------
     threshold : (A,) int64
-        Of the scores in 0..255; a component's are strictly larger.
+        Threshold of each box, in 0..255; the scores in a component are strictly larger.
     corners : (A, 4) int64
-        First column and row, and one past the last column and row, though never past the map's
-        last pixel: the convention of wsolevaluation.
+        First column, first row, last column plus one and last row plus one, clipped to the map's
+        last pixel, which is the convention of wsolevaluation.
     """
 
     threshold: Ints
@@ -38,14 +38,17 @@ class Boxes(NamedTuple):
 
 
 class Tree(NamedTuple):
-    """The components of M basins.
+    """Component tree of a map with M basins.
 
     Attributes
     ----------
     bounds : (M, 4, T) int64
-        Least column and row, largest column and row negated, at every threshold.
-    first, last : (M,) int64
-        The thresholds, `last` excluded, at which the basin stands for a component of its own.
+        Smallest column, smallest row, negated largest column and negated largest row of each
+        component, at every threshold.
+    first : (M,) int64
+        Lowest threshold at which each basin represents a component.
+    last : (M,) int64
+        Threshold from which on each basin no longer represents a component.
     """
 
     bounds: Ints
@@ -54,15 +57,16 @@ class Tree(NamedTuple):
 
 
 def boxes_of(scores: NDArray[np.float64]) -> Boxes:
-    """Return the boxes of all components and of all their holes, at every integer threshold.
+    """Return the boxes of all components and all their holes, at every integer threshold.
 
-    They are those of ``cv2.findContours(RETR_TREE)`` on the scores times 255, truncated, as
-    clovaai/wsolevaluation@96f4b88, evaluation.py:122-182 draws them: components are connected
-    through corners, holes are not, and a hole's contour is the ring of pixels around it.
+    They equal those of ``cv2.findContours(RETR_TREE)`` on the scores times 255, truncated, as in
+    clovaai/wsolevaluation@96f4b88, evaluation.py:122-182. Components are 8-connected, holes are
+    4-connected, and the contour of a hole is the ring of pixels around it.
 
     Parameters
     ----------
     scores : (H, W) in [0, 1]
+        Score map.
     """
     height, width = scores.shape
     end = np.array([width - 1, height - 1])
@@ -70,18 +74,18 @@ def boxes_of(scores: NDArray[np.float64]) -> Boxes:
     threshold, low, high = _components(component_tree(fine, diagonal=True))
     inverted = np.pad(LEVELS * FINE + FINE - 1 - fine, 1, constant_values=(LEVELS + 1) * FINE)
     tree = component_tree(inverted, diagonal=False)
-    outside = tree.last == LEVELS + 1  # of the map, where the padding is
+    outside = tree.last == LEVELS + 1  # the component that holds the padding is no hole
     above, ring_low, ring_high = _components(tree._replace(last=np.where(outside, 0, tree.last)))
     corners = [
         np.concatenate([low, np.minimum(high + 1, end)], 1),
-        # Less one for the padding, and one more for the ring on either side.
+        # Subtract 1 for the padding; the ring around a hole adds 1 on each side.
         np.concatenate([ring_low - 2, np.minimum(ring_high + 1, end)], 1),
     ]
     return Boxes(np.concatenate([threshold, LEVELS - 1 - above]), np.concatenate(corners))
 
 
 def _components(tree: Tree) -> tuple[Ints, Ints, Ints]:
-    """Return threshold, first and last column and row of every component at every threshold."""
+    """Return the threshold, first column and row, and last column and row of all components."""
     thresholds = np.arange(tree.bounds.shape[2])
     there = (tree.first[:, None] <= thresholds) & (thresholds < tree.last[:, None])
     basin, threshold = np.nonzero(there)
@@ -90,14 +94,14 @@ def _components(tree: Tree) -> tuple[Ints, Ints, Ints]:
 
 
 def component_tree(fine: Ints, *, diagonal: bool) -> Tree:
-    """Return the components of a map's levels.
+    """Return the component tree of a map's levels.
 
     Parameters
     ----------
     fine : (H, W)
-        Levels times `FINE`, plus what orders pixels within a level.
+        Levels times `FINE`, plus an offset that orders the pixels within a level.
     diagonal
-        Whether pixels that touch at a corner are connected.
+        Whether pixels that touch only at a corner are connected.
     """
     basin, peaks = _basins(fine, diagonal=diagonal)
     level = fine // FINE
@@ -119,7 +123,7 @@ def component_tree(fine: Ints, *, diagonal: bool) -> Tree:
 
 
 def _find(stands_for: list[int], basin: int) -> int:
-    """Return the basin that stands for a basin's component."""
+    """Return the basin that represents the component of a basin (union-find)."""
     while stands_for[basin] != basin:
         stands_for[basin] = stands_for[stands_for[basin]]
         basin = stands_for[basin]
@@ -127,7 +131,7 @@ def _find(stands_for: list[int], basin: int) -> int:
 
 
 def _basins(fine: Ints, *, diagonal: bool) -> tuple[Ints, Ints]:
-    """Return every pixel's basin, (H, W), and the basins' peaks as flat pixels, (M,)."""
+    """Return every pixel's basin, (H, W), and the basins' peaks as flat pixel indices, (M,)."""
     bits = int(fine.size - 1).bit_length()
     pixel = np.arange(fine.size).reshape(fine.shape)
     upward = _largest_near(fine << bits | pixel, diagonal=diagonal).ravel() & ((1 << bits) - 1)
@@ -159,10 +163,10 @@ def _bounds(basin: Ints, level: Ints, number: int, top: int) -> Ints:
     rows, columns = np.repeat(np.arange(height), width), np.repeat(np.arange(width), height)
     by_row = (basin * (top + 1) + level).ravel()
     by_column = (basin * (top + 1) + level).T.ravel()
-    # Of several values for one place the last one stays.
+    # If an index repeats, NumPy keeps the last assigned value.
     at[0, by_column[::-1]], at[1, by_row[::-1]] = columns[::-1], rows[::-1]
     at[2, by_column], at[3, by_row] = -columns, -rows
-    levels = at.reshape(4, number, top + 1)[:, :, :0:-1]  # a threshold's pixels are above it
+    levels = at.reshape(4, number, top + 1)[:, :, :0:-1]  # pixels above a threshold
     above = np.minimum.accumulate(levels, 2)[:, :, ::-1]
     return np.ascontiguousarray(above.transpose(1, 0, 2))
 
@@ -170,7 +174,7 @@ def _bounds(basin: Ints, level: Ints, number: int, top: int) -> Ints:
 def _saddles(
     basin: Ints, level: Ints, number: int, *, diagonal: bool
 ) -> Iterator[tuple[int, int, int]]:
-    """Yield the level at which two basins meet and the basins, the highest first."""
+    """Yield the level at which two basins meet and both basins, by decreasing level."""
     everything, before, after = slice(None), slice(None, -1), slice(1, None)
     steps = [
         ((everything, before), (everything, after)),

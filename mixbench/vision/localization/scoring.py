@@ -1,4 +1,4 @@
-"""What is reported of a classifier's maps: how well their boxes fit, and centred squares."""
+"""Localization scores of a classifier: the accuracy of its maps' boxes, and a baseline."""
 
 from collections.abc import Iterator
 
@@ -19,21 +19,22 @@ from mixbench.vision.localization.box_accuracy import (
 from mixbench.vision.localization.cam import score_maps
 from mixbench.vision.localization.components import Ints
 
-CHUNK = 64  # maps enlarged at once
+CHUNK = 64  # maps upsampled at once
 
 
 def enlarged(maps: Tensor) -> Iterator[NDArray[np.float64]]:
-    """Yield every map's scores of the pixels of a square image, (SIDE, SIDE) in [0, 1]."""
+    """Yield every map as scores of the pixels of a square image, (SIDE, SIDE) in [0, 1]."""
     for some in maps.split(CHUNK):
         yield from score_maps(some, SIDE)
 
 
 def map_overlaps(maps: Tensor, truths: Ints) -> NDArray[np.float64]:
-    """Return how well the boxes of every map fit, at every threshold, (N, 1000).
+    """Return the largest IoU of every map's boxes with true boxes, at every threshold, (N, 1000).
 
     Parameters
     ----------
     maps : (N, h, w)
+        Class activation maps.
     truths : (N, n, 4)
         True boxes in the pixels of `SIDE` x `SIDE` images.
     """
@@ -42,17 +43,22 @@ def map_overlaps(maps: Tensor, truths: Ints) -> NDArray[np.float64]:
 
 
 def localization_scores(maps: Tensor, truths: Ints, right: Tensor) -> dict[str, Score]:
-    """Return MaxBoxAccV2, MaxBoxAcc, the top-1 localisation and the centre baseline, in percent.
+    """Return MaxBoxAccV2, MaxBoxAcc, top-1 localization accuracy and the centre baseline (%).
 
     Parameters
     ----------
+    maps : (N, h, w)
+        Class activation maps of the test images.
+    truths : (N, n, 4)
+        True boxes of the test images, in the pixels of `SIDE` x `SIDE` images.
     right : (N,) bool
-        Which images are classified right. Those of them whose box overlaps by half, at the
-        threshold of MaxBoxAcc at 50 %, count for the top-1 localisation.
+        Whether each image is classified correctly. The top-1 localization accuracy is the
+        percentage of images that are classified correctly and have a box with an IoU of at least
+        0.5, at the threshold of MaxBoxAcc at 50 %.
     """
     best = map_overlaps(maps, truths)
     accuracy = box_accuracy(best)
-    found = best[:, accuracy.curves[1].argmax()] >= 0.5  # as MaxBoxAcc at 50 % counts
+    found = best[:, accuracy.curves[1].argmax()] >= 0.5  # at the threshold of MaxBoxAcc at 50 %
     scores = _box_scores(accuracy)
     fitting = [
         best[:, curve.argmax()] >= overlap / 100

@@ -1,1 +1,1 @@
-"""Backbones by name. All return `Output`, with the depth and size of their feature maps known."""
+"""Backbones by name, which return `Output` and know the shape of their feature maps."""

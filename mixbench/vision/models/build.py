@@ -1,4 +1,4 @@
-"""From a backbone's name to a model."""
+"""Construction of backbones by name."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,15 +13,15 @@ from mixbench.vision.models.residual import PreActNet, ResidualNet
 
 
 def _of_timm(name: str, channels: int, classes: int) -> Backbone:
-    """Return one of timm's nets, changed for small images; only who wants one imports timm."""
+    """Return a timm model adapted to small images; timm is imported only here, when needed."""
     from mixbench.vision.models.timm_models import SMALL as OF_TIMM
 
     return OF_TIMM[name](channels, classes)
 
 
 Sized = TypeVar("Sized", bound=Backbone)
-SMALL_SIDE = 64  # pixels
-# For images of 32 or 64 pixels; each takes channels and classes.
+SMALL_SIDE = 64  # maximum side of small images, in pixels
+# Networks for images of 32 or 64 pixels; each takes the number of channels and of classes.
 SMALL: dict[str, Callable[..., Backbone]] = {
     **{f"resnet{depth}": partial(ResidualNet, depth) for depth in (8, 14, 20, 32, 44, 56)},
     **{name: partial(_of_timm, name) for name in ("mobilenet_v2", "resnet50")},
@@ -43,16 +43,20 @@ def build(
     Parameters
     ----------
     name
-        Of a net for small images, or of a model of timm; where both have one, `small` decides.
+        Name of a network for small images or of a timm model; if both exist, `small` decides.
+    classes
+        Number of outputs of the classifier.
     size
-        Height and width of the images.
+        Height and width of the images in pixels.
+    channels
+        Number of channels of the images.
     small
-        Whether the images count as small; by default, those of up to 64 pixels do.
+        Whether the images count as small; by default, if both sides are at most 64 pixels.
 
     Raises
     ------
     UsageError
-        If the model does not take images of this size.
+        If the model does not accept images of this size.
     """
     if small is None:
         small = max(size) <= SMALL_SIDE
@@ -64,18 +68,22 @@ def build(
 
 
 def sized(model: Sized, channels: int, size: tuple[int, int]) -> Sized:
-    """Give a model the depth and size of its feature map: ``feature_dim``, ``feature_size``.
+    """Set ``feature_dim`` and ``feature_size`` of a model and return it.
+
+    Both are measured on the feature map of a blank image.
 
     Raises
     ------
     UsageError
-        If what it returns is no map.
+        If the model's features are not a map of shape (B, D, h, w).
     """
     model.eval()
     with torch.no_grad():
         features = model(torch.zeros(1, channels, *size)).features
     if features.dim() != 4:  # (1, D, h, w)
-        raise UsageError(f"{type(model).__name__} has no map of features for images of {size}.")
+        raise UsageError(
+            f"{type(model).__name__} has no feature map for images of {size}: choose another model."
+        )
     model.feature_dim = features.shape[1]
     model.feature_size = (features.shape[2], features.shape[3])
     return model.train()

@@ -1,9 +1,10 @@
-"""ResNet-50, VGG-16 and Inception v3 with large last feature maps, for maps of where a class is.
+"""ResNet-50, VGG-16 and Inception v3 with large last feature maps, for class activation maps.
 
-After clovaai/wsolevaluation@96f4b88, wsol/resnet.py:70-118, wsol/vgg.py:32-84 and
-wsol/inception.py:143-208: strides of the last stages are 1, and what stood between the last map and
-the classifier is replaced by convolutions. Maps are 28x28 for images of 224x224 pixels, or 14x14.
-Trunks have the names of torchvision's, so that its published weights fit.
+They follow clovaai/wsolevaluation@96f4b88, wsol/resnet.py:70-118, wsol/vgg.py:32-84 and
+wsol/inception.py:143-208: the last stages have stride 1, and convolutions replace the layers
+between the last feature map and the classifier. For images of 224x224 pixels, feature maps are
+28x28 if `large` is True, else 14x14. The layers of a trunk have torchvision's names, so that
+torchvision's published weights can be loaded.
 """
 
 from collections.abc import Callable
@@ -20,12 +21,12 @@ from mixbench.vision.models.weights import State, adopt
 
 
 class LargeMapNet(Backbone):
-    """A trunk, convolutions of its own, and a classifier of their mean.
+    """A trunk, further convolutions, and a linear classifier of their spatial mean.
 
     Attributes
     ----------
     head_modules
-        The submodules that learn at the recipe's `head_lr_mult`.
+        Names of the submodules whose learning rate is multiplied by the recipe's `head_lr_mult`.
     """
 
     classifier: nn.Linear
@@ -52,13 +53,13 @@ class LargeMapNet(Backbone):
         return Output(self.classifier(self.dropout(features).mean((2, 3))), features)
 
     def adopt(self, state: State) -> None:
-        """Start the trunk from published weights."""
+        """Load published weights into the trunk."""
         adopt(self.trunk, state)
 
 
 class _Vgg(LargeMapNet):
     def adopt(self, state: State) -> None:
-        """Count the published convolutions as the trunk does, which has fewer layers between."""
+        """Load published weights, renumbering the convolutions, as the trunk has fewer layers."""
         theirs = sorted({int(n.split(".")[1]) for n in state if n.startswith("features.")})
         ours = [i for i, layer in enumerate(self.trunk.children()) if isinstance(layer, nn.Conv2d)]
         places = {f"features.{a}": str(b) for a, b in zip(theirs, ours, strict=False)}
@@ -71,7 +72,7 @@ class _Vgg(LargeMapNet):
 
 
 def large_resnet50(classes: int, *, large: bool) -> LargeMapNet:
-    """Return ResNet-50 whose last stage, or last two, have stride 1."""
+    """Return ResNet-50 with stride 1 in the last stage, or in the last two if `large`."""
     net: Any = timm.create_model("resnet50")
     for stage in [net.layer4, *([net.layer3] if large else [])]:
         stage[0].conv2.stride = stage[0].downsample[0].stride = (1, 1)
@@ -84,8 +85,11 @@ def large_resnet50(classes: int, *, large: bool) -> LargeMapNet:
 
 
 def large_vgg16(classes: int, *, large: bool) -> LargeMapNet:
-    """Return VGG-16 without its last pooling, or its last two, and with a sixth convolution."""
-    with torch.device("meta"):  # its hundred million other weights are not needed
+    """Return VGG-16 with a sixth convolution stage and without its last pooling layer.
+
+    If `large`, the last two pooling layers are removed.
+    """
+    with torch.device("meta"):  # avoids allocating 100 million classifier weights
         net: Any = timm.create_model("vgg16")
     pools = [layer for layer in net.features if isinstance(layer, nn.MaxPool2d)]
     kept = pools[: 3 if large else 4]
@@ -102,7 +106,10 @@ def large_vgg16(classes: int, *, large: bool) -> LargeMapNet:
 
 
 def large_inception_v3(classes: int, *, large: bool) -> LargeMapNet:
-    """Return Inception v3 up to its last grid of 768 features, and two convolutions."""
+    """Return Inception v3 up to its last 768-channel block, followed by two convolutions.
+
+    A pooling layer before ``Mixed_6a`` halves the feature map unless `large`.
+    """
     net: Any = timm.create_model("inception_v3", aux_logits=False)
     net.Conv2d_1a_3x3.conv.padding = (1, 1)
     net.Pool1, net.Pool2 = (nn.MaxPool2d(3, 2, padding=1, ceil_mode=True) for _ in range(2))
@@ -122,12 +129,12 @@ def large_inception_v3(classes: int, *, large: bool) -> LargeMapNet:
     model.dropout.p = 0.5
     model.blocks = ("trunk.Conv2d_4a_3x3", "trunk.Mixed_5d", "trunk.Mixed_6e")
     initialised(model, nn.init.xavier_uniform_)
-    nn.init.xavier_uniform_(model.classifier.weight)  # the reference's is a convolution
+    nn.init.xavier_uniform_(model.classifier.weight)  # a convolution in the reference
     return model
 
 
 class _Unpooled(InceptionB):
-    """The block that halves the grid, with stride 1 throughout."""
+    """Inception's grid reduction block with stride 1, so that it keeps the feature map's size."""
 
     def __init__(self, width: int) -> None:
         super().__init__(width)
@@ -143,7 +150,16 @@ class _Unpooled(InceptionB):
 
 
 def initialised(model: LargeMapNet, law: Callable[[Tensor], Tensor]) -> LargeMapNet:
-    """Draw the weights anew: convolutions by a law, the classifier's from N(0, 0.01²)."""
+    """Reinitialise the weights of a model and return it.
+
+    Parameters
+    ----------
+    model
+        Model, whose linear layers are drawn from N(0, 0.01²), and whose batch normalisations and
+        biases are reset.
+    law
+        Function that initialises the weight of a convolution in place.
+    """
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             law(module.weight)

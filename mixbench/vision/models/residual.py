@@ -1,4 +1,4 @@
-"""Residual nets for small images: the original, and the one with activations first."""
+"""Residual networks for small images: the original and the pre-activation variant."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -8,7 +8,7 @@ from mixbench.vision.models.weights import State, adopt
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut (He et al., arXiv:1512.03385, fig. 2)."""
+    """Two 3x3 convolutions with a shortcut connection (He et al., arXiv:1512.03385, fig. 2)."""
 
     def __init__(self, width_in: int, width: int, stride: int) -> None:
         super().__init__()
@@ -29,14 +29,21 @@ class BasicBlock(nn.Module):
 
 
 class PreActBlock(nn.Module):
-    """Norm and activation before every convolution (He et al., arXiv:1603.05027, fig. 1b).
+    """Pre-activation block: normalisation and ReLU before every convolution.
+
+    See He et al., arXiv:1603.05027, fig. 1b.
 
     Parameters
     ----------
-    width_in, width
-        Of the activations that come and go.
+    width_in
+        Number of input channels.
+    width
+        Number of output channels.
+    stride
+        Stride of the block's 3x3 convolution, or of its first one if there are two.
     kernels
-        Of the convolutions: (3, 3), or (1, 3, 1) with a quarter of the width inside.
+        Kernel sizes of the convolutions: (3, 3), or (1, 3, 1) for a bottleneck with `width` / 4
+        inner channels.
     """
 
     def __init__(self, width_in: int, width: int, stride: int, kernels: tuple[int, ...]) -> None:
@@ -54,7 +61,7 @@ class PreActBlock(nn.Module):
             self.shortcut = nn.Conv2d(width_in, width, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the block's sum, (B, width, h, w), not activated."""
+        """Return the sum of residual and shortcut, (B, width, h, w), without an activation."""
         active = y = F.relu(self.norms[0](x))
         for norm, conv in zip([None, *self.norms[1:]], self.convs, strict=True):
             y = conv(F.relu(norm(y)) if norm else y)
@@ -62,14 +69,20 @@ class PreActBlock(nn.Module):
 
 
 class ResidualNet(Backbone):
-    """A residual net in three stages of widths 16, 32 and 64 (He et al., arXiv:1512.03385, §4.2).
+    """Residual network with three stages of 16, 32 and 64 channels.
+
+    See He et al., arXiv:1512.03385, §4.2.
 
     Parameters
     ----------
     depth
-        Layers with weights: 6n + 2.
+        Number of layers with weights, 6n + 2 for n blocks per stage.
+    channels
+        Number of channels of the images.
+    classes
+        Number of outputs of the classifier.
     strides
-        Of the three stages.
+        Strides of the three stages.
     """
 
     classifier: nn.Linear
@@ -92,7 +105,7 @@ class ResidualNet(Backbone):
         initialise(self)
 
     def adopt(self, state: State) -> None:
-        """Start all but the classifier from another such net."""
+        """Load all weights except the classifier's."""
         adopt(self, state, but=("classifier.weight", "classifier.bias"))
 
     @staticmethod
@@ -113,14 +126,18 @@ class ResidualNet(Backbone):
 
 
 class PreActNet(Backbone):
-    """A residual net with activations first, in three stages (He et al., arXiv:1603.05027).
+    """Pre-activation residual network with three stages (He et al., arXiv:1603.05027).
 
     Parameters
     ----------
     depth
-        Layers with weights: 9n + 2 with bottlenecks, 6n + 2 without.
+        Number of layers with weights: 9n + 2 with bottlenecks, 6n + 2 without.
+    channels
+        Number of channels of the images.
+    classes
+        Number of outputs of the classifier.
     bottleneck
-        Whether a block is a bottleneck four times as wide outside as inside.
+        Whether blocks are bottlenecks, whose inner width is a quarter of their output width.
     """
 
     classifier: nn.Linear
@@ -145,7 +162,7 @@ class PreActNet(Backbone):
         initialise(self)
 
     def adopt(self, state: State) -> None:
-        """Start all but the classifier from another such net."""
+        """Load all weights except the classifier's."""
         adopt(self, state, but=("classifier.weight", "classifier.bias"))
 
     def forward(self, x: Tensor) -> Output:
@@ -161,7 +178,7 @@ class PreActNet(Backbone):
 
 
 def initialise(model: Backbone) -> None:
-    """Draw the convolutions' weights from He's normal law (arXiv:1502.01852), by their outputs."""
+    """Initialise convolutions from He's normal distribution (arXiv:1502.01852), mode fan_out."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

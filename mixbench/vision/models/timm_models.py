@@ -1,4 +1,4 @@
-"""Any model of timm as a backbone: its classifier's output and its last map of features."""
+"""Any timm model as a backbone, which returns its logits and its last feature map."""
 
 from collections.abc import Callable
 from typing import Any, Self
@@ -11,59 +11,59 @@ from mixbench.contract import Backbone, Output
 from mixbench.errors import UsageError
 from mixbench.vision.models.weights import State, adopt
 
-MAPS = 4  # of strides of 4 to 32, as a rule
+MAPS = 4  # usually with strides of 4, 8, 16 and 32
 
 
 class TimmNet(Backbone):
-    """A timm model, seen through timm's own interface to features.
+    """A timm model, used through timm's feature extraction interface.
 
-    Where the features that the classifier pools are a map, they are the feature map. Where they
-    are tokens, or a map with the channels last, timm lays them out as one: a transformer's tokens
-    on their grid, without class tokens.
+    If the features that the classifier pools are a channels-first map, they are the feature map.
+    If they are tokens or a channels-last map, timm converts them to a channels-first map: the
+    tokens of a transformer are arranged in their grid, without class tokens.
 
     Parameters
     ----------
     net
-        Made by timm.
+        Model created by timm.
     name
-        For error messages.
+        Name of the model, for error messages.
     """
 
     def __init__(self, net: nn.Module, name: str) -> None:
         super().__init__()
         if not hasattr(net, "forward_intermediates"):
             raise UsageError(
-                f"The timm model {name} does not offer its feature maps: take another."
+                f"The timm model {name} does not provide feature maps: choose another model."
             )
         self.net: Any = net
         self.name = name
-        self.direct = False  # whether the pooled features are the map
+        self.direct = False  # whether the pooled features are a channels-first map
         infos: Any = net.feature_info
         modules = [info["module"] for info in getattr(infos, "info", infos)]
         known = dict(net.named_modules())
-        # timm counts some stems as a level; what is mixed there is hardly hidden.
+        # timm lists some stems as feature levels, but mixing there is close to mixing the input.
         deep = [m for m in modules if m in known and not m.startswith(("act", "bn", "stem"))]
         self.blocks = tuple(f"net.{module}" for module in deep)
 
     @property
-    def classifier(self) -> nn.Module:  # type: ignore[override]  # timm's name for it differs by model
-        """The last layer."""
+    def classifier(self) -> nn.Module:  # type: ignore[override]  # its name in timm varies
+        """The last layer, which maps pooled features to logits."""
         layer: nn.Module = self.net.get_classifier()
         return layer
 
     def adopt(self, state: State) -> None:
-        """Start all but the classifier from timm's weights of the same model."""
+        """Load timm's weights of the same model, except the classifier's."""
         last = {id(tensor) for tensor in self.classifier.parameters()}
         names = [name for name, tensor in self.net.named_parameters() if id(tensor) in last]
         adopt(self.net, state, but=names)
 
     def measured(self, channels: int, size: tuple[int, int]) -> Self:
-        """Find out how the features are laid out, with one blank image; return the model itself.
+        """Detect the layout of the features with one blank image, and return the model itself.
 
         Raises
         ------
         UsageError
-            If the model does not take images of this size, or has no single map of features.
+            If the model does not accept images of this size, or has no single feature map.
         """
         blank = torch.zeros(1, channels, *size)
         self.eval()
@@ -71,7 +71,9 @@ class TimmNet(Backbone):
             with torch.no_grad():
                 last = self.net.forward_features(blank)
                 if not isinstance(last, Tensor):
-                    raise UsageError(f"{self.name} has no single map of features: take another.")
+                    raise UsageError(
+                        f"{self.name} has no single feature map: choose another model."
+                    )
                 self.direct = last.dim() == 4 and last.shape[1] == self.net.num_features
                 self(blank)
         except (
@@ -97,7 +99,7 @@ class TimmNet(Backbone):
         return Output(self.net.forward_head(last), features)
 
     def maps(self, x: Tensor) -> list[Tensor]:
-        """Return the last feature maps, up to four, the last of which may not be what is pooled."""
+        """Return the last feature maps, at most four; the last may differ from `forward`'s."""
         maps: list[Tensor] = self.net.forward_intermediates(
             x, indices=min(len(self.blocks), MAPS), output_fmt="NCHW", intermediates_only=True
         )
@@ -105,12 +107,23 @@ class TimmNet(Backbone):
 
 
 def timm_net(name: str, classes: int, channels: int, size: tuple[int, int]) -> TimmNet:
-    """Return a freshly initialised timm model for images of a size; nothing is downloaded.
+    """Return a freshly initialised timm model, without downloading anything.
+
+    Parameters
+    ----------
+    name
+        Name of the model in timm.
+    classes
+        Number of outputs of the classifier.
+    channels
+        Number of channels of the images.
+    size
+        Height and width of the images in pixels.
 
     Raises
     ------
     UsageError
-        If timm cannot make it for this size.
+        If timm cannot create the model for this image size.
     """
     config = timm.get_pretrained_cfg(name)
     fixed = config is not None and config.fixed_input_size
@@ -119,13 +132,13 @@ def timm_net(name: str, classes: int, channels: int, size: tuple[int, int]) -> T
         net = timm.create_model(name, num_classes=classes, in_chans=channels, **options)
     except (AssertionError, RuntimeError, ValueError, TypeError) as error:
         raise UsageError(
-            f"timm cannot make {name} for images of {size[0]} x {size[1]} pixels: {error}"
+            f"timm cannot create {name} for images of {size[0]} x {size[1]} pixels: {error}"
         ) from error
     return TimmNet(net, name).measured(channels, size)
 
 
 def small_resnet50(channels: int, classes: int) -> TimmNet:
-    """Return ResNet-50 for small images: a 3x3 stem of stride 1, and no pooling after it."""
+    """Return ResNet-50 for small images, with a 3x3 stem of stride 1 and no pooling after it."""
     net: Any = timm.create_model("resnet50", num_classes=classes, in_chans=channels)
     net.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
@@ -134,7 +147,7 @@ def small_resnet50(channels: int, classes: int) -> TimmNet:
 
 
 def small_mobilenet_v2(channels: int, classes: int) -> TimmNet:
-    """Return MobileNetV2 for small images: strides of 1 in the stem and the second stage."""
+    """Return MobileNetV2 for small images, with stride 1 in the stem and the second stage."""
     net: Any = timm.create_model("mobilenetv2_100", num_classes=classes, in_chans=channels)
     net.conv_stem.stride = net.blocks[1][0].conv_dw.stride = (1, 1)
     return TimmNet(net, "mobilenet_v2").measured(channels, (32, 32))

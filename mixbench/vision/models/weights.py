@@ -1,8 +1,8 @@
-"""Weights that a model starts from, read from a file and fitted in."""
+"""Reading of initial weights from files or timm, and loading them into models."""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from pickle import UnpicklingError  # noqa: TID251  # torch's word for what is no file of weights
+from pickle import UnpicklingError  # noqa: TID251  # torch raises it for invalid files
 
 import torch
 from safetensors import SafetensorError
@@ -12,26 +12,29 @@ from torch import Tensor, nn
 from mixbench.errors import DataError, UsageError
 
 State = Mapping[str, Tensor]
-NAMED = 3  # tensors that do not fit
-OWN = "model."  # begins the names of the model's tensors in the files that training leaves
+NAMED = 3  # maximum number of mismatched tensors that an error lists
+OWN = "model."  # prefix of the model's tensors in the checkpoints that training writes
 
 
 def start_from(model: nn.Module, weights: str, trained: Mapping[str, nn.Module]) -> None:
-    """Start a model from weights, in all that it shares with the model that they are of.
+    """Load initial weights into a model, except its classifier's.
 
     Parameters
     ----------
+    model
+        Freshly initialised model.
     weights
-        A value of a parameter of type `Weights`; ``published`` ones by their path.
+        Value of a parameter of type `Weights`; for ``published`` weights, the path of their file.
     trained
-        The model of the finished cell, if there is one, under any name.
+        Model of the finished pre-training cell, under any name; empty if there is none. If given,
+        its weights are loaded unless `weights` is ``random``.
 
     Raises
     ------
     DataError
-        If the weights cannot be read, or are another model's.
+        If the weights cannot be read or do not fit the model.
     UsageError
-        If the model can only start at random.
+        If the model does not support initial weights, or timm cannot provide them.
     """
     if weights == "random":
         return
@@ -44,60 +47,72 @@ def start_from(model: nn.Module, weights: str, trained: Mapping[str, nn.Module])
 
 
 def start_whole(model: nn.Module, weights: str, classes: str) -> None:
-    """Give a model all its weights, the classifier's too.
+    """Load all weights of a model, including the classifier's.
 
     Parameters
     ----------
+    model
+        Model to load the weights into.
     weights
-        ``timm``, ``timm:TAG`` or a file.
+        ``timm``, ``timm:TAG`` or the path of a file.
     classes
-        What its classes are, for an error.
+        Description of the model's classes, for the error message.
 
     Raises
     ------
     DataError
-        If the weights cannot be read, are another model's or of other classes.
+        If the weights cannot be read, do not fit the model or have other classes.
     UsageError
-        If no weights are known for such a model.
+        If the model does not support initial weights, or timm cannot provide them.
     """
     state, where = _named(model, weights)
     _take(model, state, where)
     try:
-        adopt(getattr(model, "net", model), state)  # timm's own tensors lie one level down
-    except _Unfit as error:
+        adopt(getattr(model, "net", model), state)  # a TimmNet wraps the timm model
+    except TensorMismatch as error:
         raise DataError(
-            f"The weights {where} tell other classes: {error}. Give those of a model of the "
+            f"The weights {where} have other classes: {error}. Use the weights of a model of the "
             f"{classes}."
         ) from error
 
 
 def _named(model: nn.Module, weights: str) -> tuple[State, str]:
-    """Return the tensors that a text names, and how to call them."""
+    """Return the tensors that `weights` names, and a description of them for error messages."""
     if weights.startswith("timm"):
         return timm_weights(model, weights.removeprefix("timm").lstrip(":")), f"of {weights}"
     return read_weights(Path(weights)), weights
 
 
 def _take(model: nn.Module, state: State, where: str) -> None:
-    """Give a model all but its classifier's weights."""
+    """Load all weights of a model except the classifier's."""
     taking = getattr(model, "adopt", None)
     if taking is None:
-        raise UsageError(f"There are no weights for {type(model).__name__} to start from.")
+        raise UsageError(
+            f"The model {type(model).__name__} does not support initial weights: choose another."
+        )
     try:
         taking(state)
-    except _Unfit as error:
+    except TensorMismatch as error:
         raise DataError(
-            f"The weights {where} are not this model's: {error}. Give those of its own kind."
+            f"The weights {where} do not fit this model: {error}. Use the weights of a model of "
+            "the same architecture."
         ) from error
 
 
 def timm_weights(model: nn.Module, tag: str) -> State:
-    """Return the weights that timm publishes of one of its models, fetched if they are not here.
+    """Return the weights that timm publishes for a model, downloading them if necessary.
+
+    Parameters
+    ----------
+    model
+        Model whose attribute ``name`` is its name in timm.
+    tag
+        timm's tag of the weights; "" for timm's default.
 
     Raises
     ------
     UsageError
-        If timm has none of this model or tag, or they cannot be fetched.
+        If timm has no weights for this model and tag, or they cannot be downloaded.
     """
     import timm
 
@@ -107,18 +122,18 @@ def timm_weights(model: nn.Module, tag: str) -> State:
         net = timm.create_model(called, pretrained=True)
     except (RuntimeError, ValueError, OSError) as error:
         first = " ".join(str(error).split())[:200]
-        raise UsageError(f"timm's weights of {called} cannot be had: {first}") from error
+        raise UsageError(f"timm's weights of {called} cannot be loaded: {first}") from error
     state: State = net.state_dict()
     return state
 
 
 def read_weights(path: Path) -> State:
-    """Return the tensors of a file of safetensors or of torch's own format; no code of it is run.
+    """Return the tensors of a safetensors or PyTorch file, without executing code from it.
 
     Raises
     ------
     DataError
-        If it is neither, or damaged.
+        If the file has neither format or is damaged.
     """
     try:
         if path.suffix == ".safetensors":
@@ -129,37 +144,52 @@ def read_weights(path: Path) -> State:
         raise DataError(f"The weights {path} cannot be read: {first}") from error
     state = content.get("state_dict", content) if isinstance(content, dict) else {}
     tensors = {
-        n.removeprefix("module."): t  # as data-parallel training names them
+        n.removeprefix("module."): t  # DataParallel adds this prefix
         for n, t in state.items()
         if isinstance(n, str) and isinstance(t, Tensor)
     }
     if not tensors:
-        raise DataError(f"The weights {path} must be tensors by their names (got none).")
+        raise DataError(f"The weights {path} must be a dict of named tensors (got none).")
     return tensors
 
 
 def of_the_model(state: State) -> State:
-    """Return the tensors of the model itself, where those of a whole run are kept together."""
+    """Return the model's own tensors from the checkpoint of a run; other states are unchanged."""
     own = {n.removeprefix(OWN): tensor for n, tensor in state.items() if n.startswith(OWN)}
     return {n.removeprefix("net."): tensor for n, tensor in own.items()} or state
 
 
-class _Unfit(Exception):
-    """What does not fit."""
+class TensorMismatch(Exception):
+    """An error whose message lists tensors that do not fit a module."""
 
 
 def adopt(module: nn.Module, state: State, but: Collection[str] = ()) -> None:
-    """Load the tensors that a module has, but some; what the state has beyond them is left out."""
+    """Load a module's tensors from a state; ignore tensors that the module does not have.
+
+    Parameters
+    ----------
+    module
+        Module to load the tensors into.
+    state
+        Tensors by name.
+    but
+        Names of the module's tensors that are not loaded.
+
+    Raises
+    ------
+    TensorMismatch
+        If tensors are missing or have other shapes.
+    """
     own = {name: tensor for name, tensor in module.state_dict().items() if name not in but}
     found = {name: state[name] for name in own if name in state}
-    # Files older than torch 0.4.1 do not count the batches that a norm has seen.
+    # Files written before torch 0.4.1 lack num_batches_tracked.
     wanted = [name for name in own if not name.endswith("num_batches_tracked")]
     wrong = [n for n in wanted if n not in found or found[n].shape != own[n].shape]
     if wrong:
-        raise _Unfit(
+        raise TensorMismatch(
             "; ".join(
                 f"{name} must have the shape {tuple(own[name].shape)} "
-                f"(got {tuple(found[name].shape) if name in found else 'nothing of that name'})"
+                f"(got {tuple(found[name].shape) if name in found else 'no tensor of that name'})"
                 for name in wrong[:NAMED]
             )
             + (f"; and {len(wrong) - NAMED} more" if len(wrong) > NAMED else "")

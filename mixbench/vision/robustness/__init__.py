@@ -1,1 +1,1 @@
-"""How a trained model fares on images that were changed: attacked, or corrupted."""
+"""Robustness of trained models to adversarial attacks and image corruptions."""

@@ -1,9 +1,10 @@
-"""What tasks share whose test images are attacked: FGSM, and PGD beside it.
+"""Base class of tasks that attack their test images with FGSM and PGD.
 
 FGSM (Goodfellow et al., arXiv:1412.6572) moves every pixel by eps along the sign of the gradient
-of the cross-entropy with the true class; it measures hidden gradients as much as robustness. PGD
-(Madry et al., arXiv:1706.06083) repeats that from a random start, and is not so easily misled. All
-images are attacked, also those that are wrong without it, and all of them count.
+of the cross-entropy with the true class. A model can also resist FGSM by gradient masking, without
+being robust. PGD (Madry et al., arXiv:1706.06083) repeats the step from a random start and is
+harder to mislead. All test images are attacked and counted, including those that the model
+misclassifies without an attack.
 """
 
 from collections.abc import Callable
@@ -35,28 +36,29 @@ from mixbench.vision.robustness.changed_images import ChangedImages, stored
 
 
 class Attacked(ChangedImages):
-    """A task that attacks the test images of its subject.
+    """Evaluation of the base task's models on its test images under attack.
 
     Parameters
     ----------
     eps
-        Of FGSM; the first one ranks.
+        Perturbation sizes of FGSM; the accuracy under the first one ranks the methods.
     eps_space
-        In which these are numbers: of ``pixel``s, or of ``normalized`` input. Images stay in [0, 1]
-        either way. At the paper's three, the other space is reported as well.
+        Space in which `eps` is measured: ``pixel`` values in [0, 1] or ``normalized`` input.
+        Images stay in [0, 1] in both. At the paper's three values of `eps`, results in the other
+        space are reported as well.
     pgd_eps
-        Of PGD, in pixels.
+        Perturbation sizes of PGD, in pixel values in [0, 1].
     pgd_steps
-        Of PGD, each of a quarter of its eps.
+        Number of PGD steps; each step has a size of a quarter of the perturbation size.
     weights
-        Which model is attacked: what training with the same method and seed ended with
-        (``pretrained``), what timm publishes, or that in a file.
+        Weights of the attacked model: ``pretrained`` (the model trained with the same method and
+        seed), ``timm`` or ``timm:TAG`` (published by timm), or the path of a weight file.
     """
 
-    by_protocol = {"quick": {"eps": EPSILONS_ASCENDING}}  # of the first, small nets withstand some
+    by_protocol = {"quick": {"eps": EPSILONS_ASCENDING}}  # small models keep accuracy at the first
     metrics = under_attack()
 
-    # Gradients need what a prediction forgets.
+    # Attacks need more memory than predictions, because gradients keep the activations.
     evaluation_batch = 50
 
     def __init__(
@@ -72,7 +74,7 @@ class Attacked(ChangedImages):
         self.metrics = under_attack(eps, eps_space, pgd_eps, pgd_steps)
 
     def load(self, part: Part, folder: Path, seed: int) -> Split:
-        """Read a part of the data, with images in [0, 1]."""
+        """Read a part of the data as images in [0, 1]."""
         return stored(super().load(part, folder, seed)).unnormalized()
 
     def predict(
@@ -82,12 +84,13 @@ class Attacked(ChangedImages):
         images: Tensor,
         targets: Tensor,
     ) -> dict[str, Tensor]:
-        """Return the classes predicted of every image, clean and under each attack.
+        """Return the predicted class of every image, without an attack and under each attack.
 
         Returns
         -------
         predictions
-            ``attacked``, (B, 1 + attacks) int32.
+            ``attacked``, (B, 1 + attacks) int32: the predicted classes. The first column is
+            without an attack.
         """
         pixel_model = PixelModel(model, read, self.normalization)
         with open_to_attacks(model):
@@ -98,7 +101,7 @@ class Attacked(ChangedImages):
         return {"attacked": torch.stack(found, 1)}
 
     def score(self, predictions: Predictions, targets: Tensor) -> dict[str, Score]:
-        """Return the accuracies over all images, and over those that are right when clean."""
+        """Return accuracies over all images and over those classified correctly when clean."""
         correct = predictions["attacked"] == targets[:, None]
         clean = correct[:, 0]
         scores = {"top1": mean_of(100.0 * clean)}
@@ -109,5 +112,5 @@ class Attacked(ChangedImages):
 
 
 def among_correct(right: Tensor, clean: Tensor) -> Tensor:
-    """Return who is right among those that are when clean; if none is, that none is left."""
+    """Return `right` for the images that are correct when clean; all False if there are none."""
     return right[clean] if bool(clean.any()) else clean

@@ -1,8 +1,9 @@
-"""Attacks on a model's pixels, made by torchattacks, and what they would otherwise leave behind.
+"""Adversarial attacks by torchattacks, wrapped so that they leave the model unchanged.
 
-Harry24k/adversarial-attacks-pytorch@936e86d, torchattacks/attack.py and attacks/: it takes pixels
-in [0, 1] and clamps to them, so the model must normalise inside; and it puts all of the model that
-it was given in training mode after a call if the outermost flag was set.
+Harry24k/adversarial-attacks-pytorch@936e86d, torchattacks/attack.py and attacks/: torchattacks
+takes pixels in [0, 1] and clamps to that range, so the model must normalise its input itself. After
+a call, torchattacks sets all modules of the model to training mode if the training flag of the
+outermost module was set.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,19 +19,21 @@ from mixbench.declare.attacks import Attack
 from mixbench.errors import MixbenchError
 from mixbench.vision.images.splits import Normalization
 
-STEP = 1 / 4  # of PGD, in parts of its eps: 2/255 for 8/255
-PROBED = 2  # images of a batch whose gradient is looked at before an attack
+STEP = 1 / 4  # step size of PGD as a fraction of its eps: 2/255 for 8/255
+PROBED = 2  # images of a batch whose gradient is checked before an attack
 
 
 class PixelModel(nn.Module):
-    """A model of normalised images, as one of pixels in [0, 1] that returns logits.
+    """Wrapper that turns a model of normalised images into one of pixels in [0, 1].
 
     Parameters
     ----------
     model
-        Its mode is left as it is.
+        Model to wrap; its training mode is not changed.
     read
-        The method's reading of what the model returns.
+        The method's function that turns the model's output into logits.
+    pixels
+        Mean and standard deviation with which the images are normalised.
     """
 
     def __init__(
@@ -41,7 +44,7 @@ class PixelModel(nn.Module):
         self.read = read
         like = next(model.parameters())
         self.mean, self.std = (like.new_tensor(v)[:, None, None] for v in pixels)
-        self.training = False  # otherwise an attack ends by training mode, for the model as well
+        self.training = False  # otherwise an attack leaves the model in training mode
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits, (B, classes)."""
@@ -49,14 +52,18 @@ class PixelModel(nn.Module):
 
 
 def attacked(model: PixelModel, images: Tensor, classes: Tensor, attack: Attack) -> Tensor:
-    """Return the images as an attack changes them, in [0, 1], to raise the cross-entropy.
+    """Return the images perturbed by an attack to raise the cross-entropy, in [0, 1].
 
     Parameters
     ----------
+    model
+        Model to attack.
     images : (B, C, H, W)
         Pixels in [0, 1].
     classes : (B,)
-        The true ones.
+        True classes of the images.
+    attack
+        Kind of attack, its perturbation size and its space.
     """
     eps = attack.eps if attack.space == "pixel" else attack.eps * model.std
     made = (
@@ -70,7 +77,10 @@ def attacked(model: PixelModel, images: Tensor, classes: Tensor, attack: Attack)
 
 @contextmanager
 def open_to_attacks(model: nn.Module) -> Iterator[None]:
-    """Let gradients flow to images and to nothing else; leave the model as it was."""
+    """Disable the gradients of the parameters within the context, and restore them afterwards.
+
+    Gradients with respect to the images stay enabled.
+    """
     trained = [p for p in model.parameters() if p.requires_grad]
     for parameter in trained:
         parameter.requires_grad = False
@@ -83,22 +93,23 @@ def open_to_attacks(model: nn.Module) -> Iterator[None]:
 
 
 def check_attackable(model: PixelModel, images: Tensor, classes: Tensor) -> None:
-    """Refuse what an attack would make nonsense of.
+    """Raise an error if the results of an attack would be meaningless.
 
     Raises
     ------
     MixbenchError
-        If images are no pixels in [0, 1], or the model gives no gradient with respect to them.
+        If the images are not pixels in [0, 1], or the model gives no gradient with respect to
+        them.
     """
     low, high = images.min().item(), images.max().item()
-    if not 0 <= low <= high <= 1:  # not a number is neither
+    if not 0 <= low <= high <= 1:  # also False for NaN
         raise MixbenchError(
-            f"Images to be attacked must be pixels in [0, 1] (got {low:.4g} to {high:.4g}): a "
-            "task's parts must tell how they are normalised."
+            f"Images to be attacked must be pixels in [0, 1] (got {low:.4g} to {high:.4g}): "
+            "return splits from the task's `load` that declare their normalization."
         )
     probe = images[:PROBED].clone().requires_grad_()
     named = f"{type(model.model).__name__} gives no gradient with respect to its images"
-    remedy = "an attack needs one, so no layer may detach them or count as constant"
+    remedy = "an attack needs one, so no layer may detach its input or be piecewise constant"
     try:
         loss = F.cross_entropy(model(probe), classes[:PROBED])
         found: Sequence[Tensor | None] = torch.autograd.grad(loss, probe, allow_unused=True)

@@ -1,4 +1,4 @@
-"""What evaluations on changed images of a classification task share."""
+"""Base class of evaluations on changed images of a classification task."""
 
 from collections.abc import Mapping
 
@@ -10,38 +10,42 @@ from mixbench.vision.tasks.classification import Classification
 
 
 class ChangedImages(Evaluation):
-    """An evaluation of classifiers on images that were changed."""
+    """Evaluation of classifiers on changed images of their task."""
 
     normalization: Normalization
 
     def inherit(self, base_task: Task) -> None:
-        """Take over from the base task what this task does not declare itself.
+        """Copy from the base task the settings that this task does not declare itself.
 
         Raises
         ------
         UsageError
-            If it is no classification of single labels.
+            If the base task is not a classification task with single labels.
         """
         super().inherit(base_task)
         if not isinstance(base_task, Classification):
             raise UsageError(
-                f"{type(self).__name__} evaluates classifiers; {self.evaluates} has none."
+                f"{type(self).__name__} evaluates classifiers, but {self.evaluates} is not a "
+                "classification task with single labels: set `evaluates` to one that is."
             )
         self.normalization = base_task.normalization
 
     def start(self, model: Backbone, trained: Mapping[str, Backbone]) -> None:  # noqa: ARG002  # nothing else is trained
-        """Give a model the weights in a file or of timm's, its classifier's too."""
+        """Load weights from a file or from timm into a model, including its classifier."""
         start_whole(model, self.weights, f"{self.num_classes} classes of {self.evaluates}")
 
 
 def stored(split: Split) -> ImageSplit:
-    """Return a part whose images are kept as bytes.
+    """Return a split after a check that it stores its images as bytes.
 
     Raises
     ------
     UsageError
-        If it is none.
+        If it does not.
     """
     if not isinstance(split, ImageSplit):
-        raise UsageError(f"{type(split).__name__} keeps no images that could be changed.")
+        raise UsageError(
+            f"{type(split).__name__} does not store images as bytes, so they cannot be changed: "
+            "return an ImageSplit from the task's `load`."
+        )
     return split

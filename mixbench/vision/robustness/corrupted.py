@@ -1,6 +1,7 @@
-"""What tasks share whose test images are published corrupted, in fifteen ways and five strengths.
+"""Base class of tasks with published test images under 15 corruptions at 5 severities.
 
-A part's targets are (N, 3): class, corruption and severity, the latter two counted from 0.
+The targets of a split are (N, 3): class, corruption and severity. Corruption and severity are
+counted from 0.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,18 +22,18 @@ from mixbench.vision.robustness.corruptions import corruption_errors, error_rate
 
 
 class Corrupted(ChangedImages):
-    """A task that scores its base task's models on corrupted test images.
+    """Evaluation of the base task's models on corrupted test images.
 
     Parameters
     ----------
     weights
-        Which model is scored: what training with the same method and seed ended with
-        (``pretrained``), what timm publishes, or that in a file.
+        Weights of the evaluated model: ``pretrained`` (the model trained with the same method and
+        seed), ``timm`` or ``timm:TAG`` (published by timm), or the path of a weight file.
 
     Attributes
     ----------
     of_alexnet
-        Whether errors are divided by AlexNet's, which are known for ImageNet-C alone.
+        Whether errors are divided by AlexNet's errors, which are known only for ImageNet-C.
     """
 
     metrics = CORRUPTED
@@ -41,8 +42,8 @@ class Corrupted(ChangedImages):
     def __init__(self, weights: Weights = "pretrained") -> None:
         super().__init__(weights)
 
-    def class_names(self, folder: Path) -> Sequence[str]:  # noqa: ARG002  # they are no data
-        """Return the corruptions: errors are told by them."""
+    def class_names(self, folder: Path) -> Sequence[str]:  # noqa: ARG002  # constant
+        """Return the names of the corruptions, because errors are reported for each of them."""
         return CORRUPTIONS
 
     def predict(
@@ -52,13 +53,16 @@ class Corrupted(ChangedImages):
         images: Tensor,
         targets: Tensor,
     ) -> dict[str, Tensor]:
-        """Return what is scored of a batch; logits of millions of images would fill a disk.
+        """Return the predicted classes of a batch with their probabilities and losses.
+
+        The logits are not returned: those of millions of images would fill a disk.
 
         Returns
         -------
         predictions
-            The classes found, ``corrupted``, (B,) int32; their probabilities, ``confidence``, (B,);
-            and the ``cross_entropy`` of the true ones, (B,).
+            ``corrupted``, (B,) int32: the predicted classes; ``confidence``, (B,): the
+            probabilities of the predicted classes; ``cross_entropy``, (B,): the cross-entropy
+            with the true classes.
         """
         logits = read(model(images)).double()
         confidence, found = logits.softmax(1).max(1)
@@ -69,10 +73,10 @@ class Corrupted(ChangedImages):
         }
 
     def score(self, predictions: Predictions, targets: Tensor) -> dict[str, Score]:
-        """Return mCE, by corruption as well, and what classification is scored by, over all."""
+        """Return mCE, overall and per corruption, and classification scores over all images."""
         right = predictions["corrupted"] == targets[:, 0]
         errors = corruption_errors(error_rates(~right, targets[:, 1:]), of_alexnet=self.of_alexnet)
-        # Each image is there 75 times: their errors are not independent.
+        # Each image occurs 75 times, so the errors are not independent: no per-image scores.
         means = {
             "top1": mean_of(100.0 * right).value,
             "cross_entropy": mean_of(predictions["cross_entropy"]).value,
@@ -84,12 +88,14 @@ class Corrupted(ChangedImages):
         }
 
     def clean(self, folder: Path, amount: Synthetic) -> tuple[Tensor, Tensor]:
-        """Return generated test images of the base task, (N, 3, H, W) uint8, and their classes.
+        """Return synthetic test images of the base task, (N, 3, H, W) uint8, and their classes.
 
         Parameters
         ----------
         folder
-            With room for the base task's files, which are removed.
+            Folder in which the base task's files are written temporarily.
+        amount
+            Number of synthetic images and their seed.
         """
         with TemporaryDirectory(dir=folder) as place:
             self.base_task.synthesize(Path(place), replace(amount, train=1))

@@ -1,4 +1,4 @@
-"""Corrupted test images as CIFAR-C has them: an array for each corruption, and one of labels."""
+"""Corrupted test images in CIFAR-C's format: one array per corruption, and one of labels."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,21 +21,21 @@ Bytes = NDArray[np.uint8]
 
 
 class CorruptionArrays(Corrupted):
-    """A task whose corrupted images are in one array for each corruption.
+    """Base class of tasks with one array of corrupted images per corruption.
 
     Attributes
     ----------
     array_folder
-        Where the arrays are, in the folder of the data.
+        Folder of the arrays, relative to the data folder.
     array_digests
-        The MD5 of the official arrays by the names of their files.
+        MD5 digests of the official arrays by file name.
     """
 
     array_folder: ClassVar[str]
     array_digests: ClassVar[Mapping[str, str]]
 
-    def load(self, part: Part, folder: Path, seed: int) -> Split:  # noqa: ARG002  # all is the test part
-        """Read the images of the classes that take part, under every corruption."""
+    def load(self, part: Part, folder: Path, seed: int) -> Split:  # noqa: ARG002  # only test exists
+        """Read the images of the selected classes under every corruption."""
         inside, (height, width) = folder / self.array_folder, self.image_size
         labels = read_array(inside / "labels.npy", 1)
         severe = labels.reshape(SEVERITIES, -1)
@@ -60,15 +60,15 @@ class CorruptionArrays(Corrupted):
         return ResidentSplit(images.flatten(0, 1), targets, None, self.normalization)
 
     def verify(self, folder: Path) -> Iterator[Finding]:
-        """Yield whether each array is the official one."""
+        """Yield a finding for each array that says whether it is the official one."""
         for name, official in self.array_digests.items():
             path = folder / self.array_folder / name
             found = digest_of(path, official) if path.exists() else "missing"
-            text = "as published" if found == official else f"must be {official} (got {found})"
+            text = "as published" if found == official else f"must be MD5 {official} (got {found})"
             yield Finding(f"{self.array_folder}/{name}", found == official, text)
 
     def synthesize(self, folder: Path, amount: Synthetic) -> None:
-        """Write the base task's generated test images, corrupted, as the same arrays."""
+        """Write corrupted synthetic test images of the base task in the same format."""
         images, classes = self.clean(folder, amount)
         inside = folder / self.array_folder
         inside.mkdir()
@@ -82,20 +82,20 @@ class CorruptionArrays(Corrupted):
 
 
 def read_array(path: Path, dimensions: int) -> Bytes:
-    """Return the array of bytes in a file, which stays on the disk until it is read.
+    """Return the array of bytes in a file, memory-mapped.
 
     Raises
     ------
     DataError
-        If there is none.
+        If the file is missing or does not hold an array of the expected form.
     """
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} must be an array as numpy writes it ({error}).") from error
+        raise DataError(f"{path} must be an array written by numpy.save ({error}).") from error
     if array.dtype.kind not in "iu" or array.ndim != dimensions or len(array) % SEVERITIES:
         raise DataError(
-            f"{path} must hold bytes in {dimensions} dimensions, as many for each of the "
+            f"{path} must hold bytes in {dimensions} dimensions, equally many for each of the "
             f"{SEVERITIES} severities (got {array.dtype} of shape {array.shape})."
         )
     whole: Bytes = array

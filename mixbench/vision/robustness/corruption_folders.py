@@ -1,4 +1,4 @@
-"""Corrupted test images as ImageNet-C has them: CORRUPTION/SEVERITY/CLASS/*.JPEG."""
+"""Corrupted test images in ImageNet-C's layout: CORRUPTION/SEVERITY/CLASS/*.JPEG."""
 
 from functools import partial
 from itertools import product
@@ -19,14 +19,14 @@ from mixbench.vision.robustness.corrupted import Corrupted
 from mixbench.vision.robustness.corruptions import SEVERITIES, conditions
 from mixbench.vision.robustness.synthetic import corrupted
 
-QUALITY = 95  # of generated files: high, so that JPEG is a corruption only where it is meant to be
+QUALITY = 95  # of synthetic files: high, so that JPEG artefacts come only from that corruption
 
 
 class CorruptionFolders(Corrupted):
-    """A task whose corrupted images are files in folders by corruption, severity and class."""
+    """Base class of tasks with corrupted image files by corruption, severity and class."""
 
-    def load(self, part: Part, folder: Path, seed: int) -> Split:  # noqa: ARG002  # all is the test part
-        """List the images of the classes that take part, under every corruption."""
+    def load(self, part: Part, folder: Path, seed: int) -> Split:  # noqa: ARG002  # only test exists
+        """List the images of the selected classes under every corruption."""
         first = folder / CORRUPTIONS[0] / "1"
         names = first_names(class_folders(first), self.num_classes, self.data.name, first)
         paths: list[Path] = []
@@ -36,7 +36,7 @@ class CorruptionFolders(Corrupted):
             if classes and not torch.equal(listing.classes, classes[0]):
                 raise DataError(
                     f"{folder / name / str(severity)} must hold as many images of every class as "
-                    f"{first} does."
+                    f"{first}: extract the data set's archives again."
                 )
             paths += listing.paths
             classes.append(listing.classes)
@@ -45,7 +45,7 @@ class CorruptionFolders(Corrupted):
         return StreamedSplit(paths, targets, None, self.normalization, fit=fit)
 
     def synthesize(self, folder: Path, amount: Synthetic) -> None:
-        """Write the base task's generated test images, corrupted, in the same folders."""
+        """Write corrupted synthetic test images of the base task in the same layout."""
         images, classes = self.clean(folder, amount)
         for name, severity in product(CORRUPTIONS, range(1, SEVERITIES + 1)):
             place = folder / name / str(severity)
@@ -58,5 +58,5 @@ class CorruptionFolders(Corrupted):
 
 
 def square(image: Tensor, side: int) -> Tensor:
-    """Return an image of 224 pixels as it is where the model takes that; else resized."""
+    """Return an image unchanged if it is a square of that side, resized to one otherwise."""
     return image if image.shape[1:] == (side, side) else resize(image, (side, side))

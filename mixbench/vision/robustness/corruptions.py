@@ -1,9 +1,9 @@
-"""The fifteen corruptions of ImageNet-C and CIFAR-C, and what is told of a model under them.
+"""The fifteen corruptions of ImageNet-C and CIFAR-C, and the errors of models under them.
 
 Hendrycks & Dietterich, Benchmarking Neural Network Robustness to Common Corruptions and
 Perturbations, arXiv:1903.12261, eq. in §4: a corruption's error is the mean over its five
-severities, in parts of AlexNet's where that is known; mCE is the mean over corruptions. On CIFAR-C
-nobody divides (google-research/augmix@9b9824c, cifar.py), nor is it done here.
+severities, divided by AlexNet's error where that is known; mCE is the mean over corruptions. On
+CIFAR-C, errors are not divided, as is common practice (google-research/augmix@9b9824c, cifar.py).
 """
 
 from collections.abc import Mapping
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from mixbench.declare import CORRUPTIONS
 
-# With AlexNet's errors on ImageNet-C: the means over severities of those that
-# hendrycks/robustness publishes, as in google-research/augmix@9b9824c, imagenet.py, ALEXNET_ERR.
+# AlexNet's errors on ImageNet-C: means over severities of those published in
+# hendrycks/robustness, as in google-research/augmix@9b9824c, imagenet.py, ALEXNET_ERR.
 ALEXNET: Mapping[str, float] = {
     "gaussian_noise": 0.886428,
     "shot_noise": 0.894468,
@@ -42,8 +42,8 @@ def conditions(number: int) -> Tensor:
     Parameters
     ----------
     number
-        Of images under each corruption at each severity, which are next to each other: severity
-        after severity, corruption after corruption. Severities count from 0.
+        Number of images under each corruption at each severity. Items are sorted by corruption,
+        then by severity. Both are counted from 0.
     """
     corruption, severity = torch.meshgrid(
         torch.arange(len(CORRUPTIONS)), torch.arange(SEVERITIES), indexing="ij"
@@ -52,13 +52,14 @@ def conditions(number: int) -> Tensor:
 
 
 def error_rates(wrong: Tensor, under: Tensor) -> Tensor:
-    """Return the share of wrong items by corruption and severity, (15, 5).
+    """Return the fraction of misclassified items for each corruption and severity, (15, 5).
 
     Parameters
     ----------
     wrong : (N,) bool
+        Whether each item is misclassified.
     under : (N, 2) int64
-        Corruption and severity of every item; each pair of them must occur.
+        Corruption and severity of every item; each of the 75 combinations must occur.
     """
     place = under[:, 0] * SEVERITIES + under[:, 1]
     counts = place.bincount(minlength=len(CORRUPTIONS) * SEVERITIES)
@@ -67,6 +68,14 @@ def error_rates(wrong: Tensor, under: Tensor) -> Tensor:
 
 
 def corruption_errors(rates: Tensor, *, of_alexnet: bool) -> Tensor:
-    """Return the errors by corruption, (15,), in percent, of AlexNet's errors if so."""
+    """Return the error of each corruption in percent, (15,).
+
+    Parameters
+    ----------
+    rates : (15, 5)
+        Fractions of misclassified items by corruption and severity.
+    of_alexnet
+        Whether errors are given in percent of AlexNet's errors.
+    """
     errors = 100 * rates.mean(1)
     return errors / errors.new_tensor(list(ALEXNET.values())) if of_alexnet else errors

@@ -1,1 +1,1 @@
-"""Base classes of tasks: classification, multi-label classification, transfer."""
+"""Base classes of image tasks: classification, multi-label classification and fine-tuning."""

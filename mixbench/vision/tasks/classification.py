@@ -1,4 +1,4 @@
-"""What tasks with one class per image share: loss, scores, classifier, and the held-out part."""
+"""Base class of tasks with one class per image: loss, metrics, classifier, validation split."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -29,11 +29,11 @@ class Classification(Task):
     Parameters
     ----------
     classes
-        How many: the first ones, where the data has more.
+        Number of classes; if the data has more, the first ones are used.
     size : pixels
-        Height and width of what the model sees.
-    normalization
-        How images are normalised.
+        Height and width of the model's input.
+    pixels
+        Mean and standard deviation of each channel, which normalise the images.
     """
 
     channels = 3
@@ -46,11 +46,11 @@ class Classification(Task):
         self.normalization = pixels
 
     def build(self, model: str) -> Backbone:
-        """Return a backbone; up to 64 pixels, the nets for small images come before timm's."""
+        """Return a backbone; for up to 64 pixels, small-image networks are preferred to timm's."""
         return build(model, classes=self.num_classes, size=self.image_size, channels=self.channels)
 
     def new_classifier(self, feature_dim: int) -> nn.Module:
-        """Return a linear classifier of pooled features."""
+        """Return a linear classifier for pooled features."""
         return nn.Linear(feature_dim, self.num_classes)
 
     def loss(self, out: Tensor, targets: Tensor) -> Tensor:
@@ -58,28 +58,49 @@ class Classification(Task):
         return F.cross_entropy(out, targets, reduction="none")
 
     def score(self, predictions: Predictions, targets: Tensor) -> dict[str, Score]:
-        """Return every declared metric."""
+        """Return the score of every declared metric."""
         outputs = predictions["outputs"]
         return {metric.name: SCORES[metric.name](outputs, targets) for metric in self.metrics}
 
     def names_of(self, found: Sequence[str], where: Path) -> list[str]:
-        """Return the names of the classes that take part, out of those that the data has."""
+        """Return the names of the task's classes, which are the first of the data's classes."""
         return first_names(found, self.num_classes, self.data.name, where)
 
 
 def held_out(part: Part, classes: Tensor, share: float, seed: int) -> Tensor:
-    """Return which of the official training images belong to a part, (N,) bool."""
+    """Return a mask of the official training images in a split, (N,) bool.
+
+    Parameters
+    ----------
+    part
+        The training or the validation split.
+    classes : (N,) int64
+        Class index of each official training image.
+    share
+        Fraction of each class that is held out for validation.
+    seed
+        Seed of the random draw.
+    """
     held = stratified_holdout(classes, share, generator(seed, "split"))
     return held if part == "validation" else ~held
 
 
 def check_classes(classes: Tensor, number: int, where: Path) -> None:
-    """Refuse data with a class out of range.
+    """Check that all class indices are in range.
+
+    Parameters
+    ----------
+    classes : (N,) int64
+        Class index of each image.
+    number
+        Number of classes.
+    where
+        File that contains the class indices, for the error message.
 
     Raises
     ------
     DataError
-        If there is one.
+        If a class index is not in 0..number - 1.
     """
     wrong = torch.nonzero((classes < 0) | (classes >= number)).flatten()
     if len(wrong):

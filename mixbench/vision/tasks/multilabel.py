@@ -1,9 +1,9 @@
-"""What tasks share whose images have several labels each, found by a model of other images.
+"""Base class of multi-label classification tasks, which fine-tune a pre-trained model.
 
-Targets are 1 for a label that the image has, 0 for one that it does not have, and -1 where the
-data says neither, as of objects that are hard to see: those count as had in training, and not at
-all in the scores. Mixed images have the mean of their sources' losses, which is the loss of the
-mean of their targets.
+A target is 1 for a label that the image has, 0 for a label that it does not have, and -1 if the
+data is undecided, for example for objects marked as difficult. In training, -1 counts as 1; the
+metrics ignore it. The loss of a mixed image is the weighted mean of its sources' losses, which
+equals the loss of the weighted mean of their targets.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -58,26 +58,29 @@ class MultiLabel(Task):
     Parameters
     ----------
     classes
-        The first so many of the labels; images of none of them are left out. 0 takes all.
+        Number of labels to use, from the first one; images without any of them are left out. 0
+        uses all labels.
     side : pixels
-        Of the squares to which images are resized, whatever their shapes.
+        Height and width to which images are resized, regardless of their aspect ratio.
     holdout
-        The share of the training images that is held out for validation.
+        Fraction of the training images that is held out for validation.
     weights
-        What fine-tuning starts from: the same method's own model of ImageNet (``pretrained``, or
-        ``synthetic`` of generated images), what others published, ``random`` weights or a file.
+        Initial weights of fine-tuning: ``pretrained`` (the model that the same method trains on
+        ImageNet), ``synthetic`` (the same on generated images), ``timm`` or ``timm:TAG`` (weights
+        that timm publishes), ``random`` or a file.
     mix_in
-        Where the method mixes: in ``pretrain``-ing, in ``finetune``-ing or in ``both``.
+        Stage in which the method mixes: ``pretrain`` (pre-training), ``finetune`` (fine-tuning) or
+        ``both``.
     criterion
-        ``bce``: the binary cross-entropy, a mean over the labels. ``asl``: the asymmetric loss of
-        Ridnik et al., arXiv:2009.14119, a sum over them.
+        Loss function: ``bce`` (binary cross-entropy, averaged over the labels) or ``asl``
+        (asymmetric loss of Ridnik et al., arXiv:2009.14119, summed over the labels).
 
     Attributes
     ----------
     all_labels
-        How many the data has.
+        Number of labels of the data.
     labels
-        How many take part.
+        Number of labels that the task uses.
     """
 
     all_labels: ClassVar[int]
@@ -101,8 +104,8 @@ class MultiLabel(Task):
     ) -> None:
         if classes > self.all_labels:
             raise BadParameter(
-                f"classes must be at most {self.all_labels}, the labels of {self.data.name} (got "
-                f"{classes})."
+                f"classes must be at most {self.all_labels}, the number of labels of "
+                f"{self.data.name} (got {classes})."
             )
         self.labels = classes or self.all_labels
         self.image_size = (side, side)
@@ -114,15 +117,15 @@ class MultiLabel(Task):
         self._fit = partial(resize, size=self.image_size)
 
     def build(self, model: str) -> Backbone:
-        """Return a backbone with one output for every label."""
+        """Return a backbone with one output per label."""
         return build(model, classes=self.labels, size=self.image_size)
 
     def start(self, model: Backbone, trained: Mapping[str, Backbone]) -> None:
-        """Start from the weights that `weights` names."""
+        """Load the initial weights that the parameter `weights` names."""
         start_from(model, self.weights, trained)
 
     def new_classifier(self, feature_dim: int) -> nn.Module:
-        """Return a linear classifier of pooled features."""
+        """Return a linear classifier for pooled features."""
         return nn.Linear(feature_dim, self.labels)
 
     def loss(self, out: Tensor, targets: Tensor) -> Tensor:
@@ -130,7 +133,7 @@ class MultiLabel(Task):
         return self._criterion(out, (targets != 0).to(out.dtype))
 
     def score(self, predictions: Predictions, targets: Tensor) -> dict[str, Score]:
-        """Return the mean average precision over the labels that have images, and its company."""
+        """Return the declared metrics; mean average precision covers the labels with images."""
         logits = predictions["outputs"]
         found = curves(logits, targets)
         scores = {
@@ -143,20 +146,26 @@ class MultiLabel(Task):
         return {metric.name: scores[metric.name] for metric in self.metrics}
 
     def names_of(self, found: Sequence[str], where: Path) -> list[str]:
-        """Return the names of the labels that take part, out of those that the data has."""
+        """Return the names of the task's labels, which are the first of the data's labels."""
         return first_names(found, self.labels, self.data.name, where)
 
     def part_of(
         self, paths: Sequence[Path], targets: Tensor, part: Part, seed: int, *, empty: bool = True
     ) -> StreamedSplit:
-        """Return a part of the official images, of the labels that take part.
+        """Return a split of the official images, restricted to the task's labels.
 
         Parameters
         ----------
-        paths, targets
-            All official test images, or training images, with all labels, (N, all labels) int8.
+        paths
+            Paths of all N official test images, or of all N official training images.
+        targets : (N, all labels) int8
+            Targets of these images for all labels of the data.
+        part
+            Split to return.
+        seed
+            Seed of the draw of the validation split.
         empty
-            Whether images without any label are kept, where all labels take part.
+            Whether to keep images without any label if the task uses all labels.
         """
         whole = targets.shape[1] == self.labels
         targets = targets[:, : self.labels]
@@ -169,9 +178,10 @@ class MultiLabel(Task):
         )
 
     def scenes(self, amount: Synthetic, part: Literal["train", "test"]) -> "Scenes":
-        """Return what generated images of a part show, to be written in the data's layout.
+        """Return the scenes of a split's generated images, which are not written yet.
 
-        The amounts are images for every label, of which each shows one to three; some show none.
+        `amount` gives the number of images per label. Each image shows objects of one to three
+        labels, except that some images show none.
         """
         number = ("train", "test").index(part)
         rng = generator(amount.seed, "synthetic", number)
@@ -181,18 +191,22 @@ class MultiLabel(Task):
         return Scenes(layout, looks(self.labels), rng)
 
     def side_of_holdout(self, part: Part, number: int, seed: int) -> Tensor:
-        """Return which of the official training images belong to a part, (number,) bool."""
+        """Return a mask of the official training images in a split, (number,) bool."""
         held = held_out_share(number, self.holdout, generator(seed, "split"))
         return held if part == "validation" else ~held
 
 
 class Scenes(NamedTuple):
-    """Generated images with some things each, before they are painted.
+    """Generated images with several objects each, before they are painted.
 
     Attributes
     ----------
+    layout
+        Placement of the objects in the N images.
+    kinds
+        List of classes that ``layout.looks`` indexes, one per label.
     rng
-        The stream from which they are painted.
+        Random generator for painting the images.
     """
 
     layout: Layout
@@ -200,11 +214,11 @@ class Scenes(NamedTuple):
     rng: torch.Generator
 
     def write(self, paths: Sequence[Path]) -> Tensor:
-        """Write the images; return the boxes of what can be seen of each thing, (N, n, 4)."""
+        """Write the images; return the box of each object's visible part, (N, n, 4)."""
         return write_images(paths, self.layout, self.kinds, SIZE, self.rng)
 
     def targets(self, boxes: Tensor) -> Tensor:
-        """Return which labels each image has, (N, labels) int8, of things that can be seen."""
+        """Return the targets of each image, (N, labels) int8, which are 1 for visible objects."""
         found = torch.zeros(len(self.layout), len(self.kinds), dtype=torch.int8)
         seen = torch.nonzero((self.layout.looks >= 0) & (boxes[..., 2] > 0))
         found[seen[:, 0], self.layout.looks[seen[:, 0], seen[:, 1]]] = 1
@@ -212,15 +226,27 @@ class Scenes(NamedTuple):
 
 
 def binary_cross_entropy(out: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean over the labels, (B,)."""
+    """Return the binary cross-entropy of each image, averaged over the labels, (B,)."""
     return F.binary_cross_entropy_with_logits(out, targets, reduction="none").mean(1)
 
 
 def asymmetric_loss(out: Tensor, targets: Tensor, focus: float = 4, margin: float = 0.05) -> Tensor:
-    """Return the sum over the labels, (B,), in which labels that are surely absent hardly count.
+    """Return the asymmetric loss of each image, summed over the labels, (B,).
 
-    As Alibaba-MIIL/ASL@8c9e0bd, src/loss_functions/losses.py:5-50, with its weights for
-    multi-label data: positives are not focused on, and the weights have no gradient.
+    It reduces the weight of negative labels that the model predicts with confidence. It follows
+    Alibaba-MIIL/ASL@8c9e0bd, src/loss_functions/losses.py:5-50, with its settings for multi-label
+    data: positive labels are not reweighted, and no gradient flows through the weights.
+
+    Parameters
+    ----------
+    out : (B, K)
+        Logits of the labels.
+    targets : (B, K)
+        Targets in [0, 1].
+    focus
+        Focusing exponent of negative labels.
+    margin
+        Probability that is subtracted from the predicted probability of negative labels.
     """
     present = torch.sigmoid(out)
     absent = (1 - present + margin).clamp(max=1)

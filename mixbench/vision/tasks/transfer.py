@@ -1,8 +1,8 @@
-"""What tasks share that fine-tune a pre-trained model to images with one class each.
+"""Base classes of tasks that fine-tune a pre-trained model on images with one class each.
 
-The method mixes where the model is pre-trained; fine-tuning is plain and the same for all methods,
-unless the task's parameter `mix_in` says otherwise. Images are cut out of squares as in
-Westlake-AI/openmixup@37e1372's recipe for birds: half of the area or more.
+By default, the method mixes in pre-training only, and fine-tuning is the same for all methods
+without mixing; the task's parameter `mix_in` changes this. Training crops cover at least half of
+the image's area, as in the recipe for birds of Westlake-AI/openmixup@37e1372.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,32 +33,34 @@ from mixbench.vision.images.splits import StreamedSplit
 from mixbench.vision.models.weights import start_from
 from mixbench.vision.tasks.classification import Classification, held_out
 
-AREA = (0.5, 1.0)  # shares of an image that training cuts out
+AREA = (0.5, 1.0)  # range of a training crop's area, as a fraction of the image
 SIZE = (72, 96)  # of generated images: height and width
-RADIUS = (0.25, 0.42)  # of the things on them, in parts of the shorter side
+RADIUS = (0.25, 0.42)  # range of generated objects' radii, as a fraction of the shorter side
 
 
 class Transfer(Classification):
-    """A task whose images have one class each, and whose model was trained on other images.
+    """A classification task that fine-tunes a model pre-trained on other images.
 
     Parameters
     ----------
     classes
-        The first so many of the classes; 0 takes all.
+        Number of classes to use, from the first one; 0 uses all classes.
     side : pixels
-        Of the squares that the model sees.
+        Height and width of the model's input.
     holdout
-        The share of the training images that is held out for validation.
+        Fraction of the training images of each class that is held out for validation.
     weights
-        What fine-tuning starts from: the same method's own model of ImageNet (``pretrained``, or
-        ``synthetic`` of generated images), what others published, ``random`` weights or a file.
+        Initial weights of fine-tuning: ``pretrained`` (the model that the same method trains on
+        ImageNet), ``synthetic`` (the same on generated images), ``timm`` or ``timm:TAG`` (weights
+        that timm publishes), ``random`` or a file.
     mix_in
-        Where the method mixes: in ``pretrain``-ing, in ``finetune``-ing or in ``both``.
+        Stage in which the method mixes: ``pretrain`` (pre-training), ``finetune`` (fine-tuning) or
+        ``both``.
 
     Attributes
     ----------
     all_classes
-        How many the data has.
+        Number of classes of the data.
     """
 
     all_classes: ClassVar[int]
@@ -87,11 +89,11 @@ class Transfer(Classification):
         self._fit = central(side)
 
     def start(self, model: Backbone, trained: Mapping[str, Backbone]) -> None:
-        """Start from the weights that `weights` names."""
+        """Load the initial weights that the parameter `weights` names."""
         start_from(model, self.weights, trained)
 
     def load(self, part: Part, folder: Path, seed: int) -> Split:
-        """List the official test images, or training images on one side of the split."""
+        """Return the official test images, or the training or validation split of the others."""
         listing = self.listing(folder, test=part == "test")
         if part != "test":
             listing = listing.only(held_out(part, listing.classes, self.holdout, seed))
@@ -102,21 +104,25 @@ class Transfer(Classification):
         )
 
     def listing(self, folder: Path, *, test: bool) -> Listing:
-        """Return the images of the official test or training part, of the classes taking part."""
+        """Return the official test or training images that belong to the task's classes."""
         raise NotImplementedError
 
 
 class ListedTransfer(Transfer):
-    """A transfer task whose parts are lists of images, a line each: the class, a slash, the image.
+    """A transfer task whose images are listed in text files, one line ``CLASS/IMAGE`` per image.
 
     Attributes
     ----------
-    class_list, train_list, test_list
-        The files of the data with a line for each class and for each image.
+    class_list
+        Path in the data of the file with one line per class.
+    train_list
+        Path in the data of the file with one line per training image.
+    test_list
+        Path in the data of the file with one line per test image.
     image_folder
-        The folder to which the lines of `train_list` and `test_list` are relative.
+        Folder to which the lines of `train_list` and `test_list` are relative.
     suffix
-        What they leave out at the end.
+        End of the image files' names that the lines of `train_list` and `test_list` leave out.
     """
 
     class_list: ClassVar[str]
@@ -126,12 +132,12 @@ class ListedTransfer(Transfer):
     suffix: ClassVar[str]
 
     def listing(self, folder: Path, *, test: bool) -> Listing:
-        """Return the images of a list, of the classes that take part.
+        """Return the listed test or training images that belong to the task's classes.
 
         Raises
         ------
         DataError
-            If there are fewer classes, or a line has another form or a class that is not there.
+            If the data has too few classes, or a line is not ``CLASS/IMAGE`` with a known class.
         """
         path, classes = folder / (self.test_list if test else self.train_list), self.class_list
         known = read_lines(folder / classes)
@@ -142,7 +148,7 @@ class ListedTransfer(Transfer):
             name, _, image = line.rpartition("/")
             if not image or name not in index:
                 raise DataError(
-                    f"{path}, line {number}: must be CLASS/IMAGE, of a class of "
+                    f"{path}, line {number}: must be CLASS/IMAGE, where CLASS is a line of "
                     f"{Path(classes).name} (got {line!r})."
                 )
             if index[name] < self.num_classes:
@@ -151,20 +157,20 @@ class ListedTransfer(Transfer):
         return Listing(paths, torch.tensor(found))
 
     def image(self, folder: Path, line: str) -> Path:
-        """Return the file that a line of a list names."""
+        """Return the path of the image that a line of `train_list` or `test_list` names."""
         return folder / self.image_folder / f"{line.lstrip('/')}{self.suffix}"
 
     def class_names(self, folder: Path) -> list[str]:
-        """Return the names of the classes that take part, in the order of their list."""
+        """Return the names of the task's classes, in the order of `class_list`."""
         path = folder / self.class_list
         return self.names_of(read_lines(path), path)
 
     def class_lines(self, words: Sequence[str]) -> list[str]:
-        """Return the lines of the class list for generated classes, each ending with its word."""
+        """Return the lines of `class_list` for generated classes, ending with their `words`."""
         return list(words)
 
     def synthesize(self, folder: Path, amount: Synthetic) -> None:
-        """Write generated scenes of one thing each in the same folders, and their lists."""
+        """Write generated images with one object each, and their lists, in the data's layout."""
         kinds = looks(self.num_classes)
         words = [kind.name.replace(" ", "_") for kind in kinds]
         names = self.class_lines(words)
