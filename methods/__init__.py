@@ -1,1 +1,1 @@
-"""One file per mixing method; the file's name is the method's name."""
+"""Mixing methods, one file each; the file name is the method name."""

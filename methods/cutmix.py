@@ -1,10 +1,10 @@
-"""CutMix: paste a rectangle of a partner; weigh the targets by the area that is left.
+"""CutMix: paste a rectangle from a partner image and mix the targets in proportion to the areas.
 
 Paper    Yun et al., CutMix: Regularization Strategy to Train Strong Classifiers with Localizable
          Features, ICCV 2019, arXiv:1905.04899, §3.1
 Source   clovaai/CutMix-PyTorch@2d8eb68, train.py:227-240 and 279-295
-Differs  in names only: the source calls rows x and W. Before its commit f0c71b1 it did not correct
-         λ for clipping; this file does
+Differs  only in names: the source calls rows x and W. This file corrects λ for clipping at the
+         image edges, as the source does since its commit f0c71b1
 """
 
 import torch
@@ -16,14 +16,15 @@ from mixbench.kernels import Box, beta, clipped_box, paste_box, paste_box_, perm
 
 
 class CutMix(Method):
-    """Paste the same box of a random partner into every image of the batch.
+    """Paste a box from a random partner into every image; the box is the same in the whole batch.
 
     Parameters
     ----------
     alpha
-        λ ~ Beta(α, α) is the share of the image that the box, before clipping, leaves.
+        Parameter α of λ ~ Beta(α, α), the fraction of the image outside the box before the box is
+        clipped at the image edges.
     prob
-        Of mixing a batch at all; the source takes 0.5 on CIFAR and 1 on ImageNet.
+        Probability of mixing a batch. The source uses 0.5 on CIFAR and 1 on ImageNet.
     """
 
     version = 1
@@ -34,7 +35,7 @@ class CutMix(Method):
         self.prob = prob
 
     def mix(self, x: Tensor, step: Step) -> tuple[Tensor, Sources]:
-        """Return the pasted batch; the weight is the share of pixels, after clipping."""
+        """Return the mixed batch; the weights are the fractions of pixels after clipping."""
         box = self.draw_box((x.shape[-2], x.shape[-1]), step.rng)
         partner = permutation(len(x), step.rng, x.device)
         if box is None:
@@ -44,11 +45,11 @@ class CutMix(Method):
 
     @staticmethod
     def paste(x: Tensor, partner: Tensor, box: Box, step: Step) -> Tensor:
-        """Paste a box, in place where the step spares the batch."""
+        """Paste a box, in place if the step allows the batch to be overwritten."""
         return (paste_box_ if step.may_overwrite(x) else paste_box)(x, partner, box)
 
     def draw_box(self, size: tuple[int, int], rng: torch.Generator) -> Box | None:
-        """Draw what is pasted in images of a height and width; None if this batch is not mixed."""
+        """Draw a box for images of size (height, width); return None to leave the batch unmixed."""
         height, width = size
         skipped = torch.rand((), generator=rng) >= self.prob
         side = float(1 - beta(self.alpha, rng)) ** 0.5

@@ -1,11 +1,11 @@
-"""CutMix as the PatchMix paper's baseline: a box of fixed size around a Gaussian centre.
+"""CutMix as the PatchMix paper's baseline: a box of fixed size with a Gaussian centre.
 
 Paper    Cascante-Bonilla et al., Evolving Image Compositions for Feature Representation Learning,
          BMVC 2021, arXiv:2106.09011, §4.1 (Baselines)
 Source   none published
-Differs  unknown: the paper gives 16x16 pixels (on images of 32x32) and a Gaussian with its mean at
-         the image's centre, but not its deviation; α = 1 is without effect at a fixed size. The
-         deviation, in parts of the image's side, is a parameter here
+Differs  unknown: the paper gives a box of 16x16 pixels (on images of 32x32) and a Gaussian whose
+         mean is the image centre, but not its standard deviation, which is a parameter here, as a
+         fraction of the image side. The paper's α = 1 has no effect with a fixed box size
 """
 
 import torch
@@ -17,14 +17,14 @@ from .cutmix import CutMix
 
 
 class CutMix16(CutMix):
-    """Paste a box of fixed size, its centre normally distributed, clipped at the edges.
+    """Paste a box of fixed size at a normally distributed position, clipped at the image edges.
 
     Parameters
     ----------
     side_frac
-        The box's side, in parts of the image's: a half is 16 pixels of 32.
+        Side of the box as a fraction of the image side. 0.5 is 16 pixels on images of 32 pixels.
     deviation_frac
-        Of the centre's normal law, in parts of the image's side.
+        Standard deviation of the box centre's normal distribution, as a fraction of the image side.
     """
 
     version = 1
@@ -35,7 +35,7 @@ class CutMix16(CutMix):
         self.deviation_frac = deviation_frac
 
     def draw_box(self, size: tuple[int, int], rng: torch.Generator) -> Box:
-        """Draw what is pasted in images of a height and width."""
+        """Draw a box for images of size (height, width)."""
         height, width = size
         offsets = torch.randn(2, generator=rng) * self.deviation_frac
         row = min(max(int(height * (0.5 + float(offsets[0]))), 0), height - 1)

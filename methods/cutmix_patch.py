@@ -1,9 +1,10 @@
-"""CutMix and the loss of the patches: a control that tells the grid from the supervision.
+"""CutMix with a patch loss: a control that separates the effects of the grid and of the loss.
 
-Paper    none: a control of Cascante-Bonilla et al., arXiv:2106.09011, §5.5, whose Table 6 has the
-         grid without the patches' loss near the baseline
+Paper    none: a control for Cascante-Bonilla et al., arXiv:2106.09011, §5.5, where, in Table 6, the
+         grid without the patch loss scores close to the baseline
 Source   none published
-Differs  from both: a box crosses cells, so a patch has the mixed label of the two images in it
+Differs  from both CutMix and PatchMix: the box can cross cells, so the label of a patch is the
+         mixed label of the two images in it
 """
 
 import torch
@@ -18,14 +19,17 @@ from .random_patchmix import RandomPatchMix
 
 
 class CutMixPatch(RandomPatchMix):
-    """Paste a box as CutMix does; supervise the image and, in a grid, its patches.
+    """Paste a box as CutMix does, and supervise both the image and its patches on a grid.
 
     Parameters
     ----------
-    alpha, prob
-        Of CutMix.
+    alpha
+        Parameter α of CutMix's λ ~ Beta(α, α), the fraction of the image outside the box before the
+        box is clipped at the image edges.
+    prob
+        Probability of mixing a batch with CutMix.
     grid
-        Cells along each axis that have a loss of their own.
+        Number of cells along each axis of the grid of supervised patches.
     """
 
     version = 1
@@ -35,7 +39,7 @@ class CutMixPatch(RandomPatchMix):
         self.cutmix = CutMix(alpha, prob)
 
     def mix(self, x: Tensor, step: Step) -> tuple[Tensor, Sources]:
-        """Return the pasted batch; its sources are each cell's own and pasted part."""
+        """Return the mixed batch; each cell has two sources, the image and its partner."""
         size = (x.shape[-2], x.shape[-1])
         box = self.cutmix.draw_box(size, step.rng)
         partner = permutation(len(x), step.rng, x.device)
@@ -52,7 +56,7 @@ class CutMixPatch(RandomPatchMix):
         return mixed, sources
 
     def mean_patch_loss(self, output: Output, sources: Sources, step: Step) -> Tensor:
-        """Return the mean of the cells' losses, each on the mixed label of what is in it."""
+        """Return the mean loss over the cells, each with the mixed label of its two sources."""
         pairs = sources.weight.unflatten(1, (-1, 2))
         even = (pairs / pairs.sum(-1, keepdim=True) / self.grid**2).flatten(1)
         patches = self.patches(output.features).repeat_interleave(2, 1)

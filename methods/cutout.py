@@ -1,11 +1,11 @@
-"""Cutout: black out a square of every image, and mix nothing: the control of all that paste.
+"""Cutout: black out a square of every image without mixing; a control for pasting methods.
 
 Paper    DeVries & Taylor, Improved Regularization of Convolutional Neural Networks with Cutout,
          2017, arXiv:1708.04552, §3.2
 Source   uoguelph-mlrg/Cutout@287f934, util/cutout.py:16-42
-Differs  in sizes: the side is a share of the image's, by default half as the paper's 16 of 32
-         pixels on CIFAR-10 (its CIFAR-100 has a quarter). Zero is the mean of normalised images, as
-         there
+Differs  in the size: the side of the square is a fraction of the image side, by default 0.5, which
+         is the paper's 16 of 32 pixels on CIFAR-10 (the paper uses 0.25 on CIFAR-100). As in the
+         source, the square is zero, the mean of normalized images
 """
 
 import torch
@@ -17,18 +17,18 @@ from mixbench.kernels import around
 
 
 class Cutout(Method):
-    """Set one square of every image to zero, each at a place of its own, clipped at the edges.
+    """Set one square of every image to zero, at a random position and clipped at the image edges.
 
     Parameters
     ----------
     side_frac
-        The square's side, as a share of the image's shorter one.
+        Side of the square as a fraction of the shorter side of the image.
     """
 
     version = 1
     exempt = {
-        "labels_say_what_the_pixels_hold": "the label stays whole where pixels are lost",
-        "alike_images_stay": "every image loses a square",
+        "labels_say_what_the_pixels_hold": "the label does not change when pixels are removed",
+        "alike_images_stay": "a square of every image is set to zero",
     }
 
     def __init__(self, side_frac: Fraction = 0.5) -> None:
@@ -36,7 +36,7 @@ class Cutout(Method):
         self.side_frac = side_frac
 
     def mix(self, x: Tensor, step: Step) -> tuple[Tensor, Sources]:
-        """Return the images with a square blacked out, and each as its own only source."""
+        """Return the images with a zeroed square; the only source of each image is itself."""
         size, (height, width) = len(x), x.shape[-2:]
         half = int(min(height, width) * self.side_frac) // 2
         rows = torch.randint(height, (size,), generator=step.rng).to(x.device)

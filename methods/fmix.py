@@ -1,11 +1,12 @@
-"""FMix: paste a partner through a mask of few, large and ragged pieces, drawn by its spectrum.
+"""FMix: paste a partner through an irregular binary mask sampled from low-frequency noise.
 
 Paper    Harris et al., FMix: Enhancing Mixed Sample Data Augmentation, arXiv:2002.12047, §4
 Source   ecs-vlc/FMix@e5991dc, fmix.py:9-78 and 95-150
-Differs  in the label, whose weight is the mask's mean (the source's is the drawn λ, at most one
-         pixel away), and in the spectrum, which is two-dimensional as the paper has it: line 65 of
-         the source takes two rows of frequencies for the two parts of one, so that its masks know
-         no more than two frequencies across (seen by running it)
+Differs  in the label weight, which is the mean of the mask (the source uses the sampled λ, which
+         differs by at most one pixel), and in the spectrum, which is two-dimensional as in the
+         paper: line 65 of the source uses two rows of frequencies as the real and imaginary parts
+         of one row, so that its masks have at most two horizontal frequencies (verified by running
+         it)
 """
 
 import torch
@@ -17,14 +18,15 @@ from mixbench.kernels import beta, permutation
 
 
 class FMix(Method):
-    """Fill the same ragged part of every image from a random partner.
+    """Replace an irregular region, the same in the whole batch, with that of a random partner.
 
     Parameters
     ----------
     alpha
-        λ ~ Beta(α, α) is the share that stays.
+        Parameter α of λ ~ Beta(α, α), the fraction of pixels that each image keeps.
     decay
-        δ: amplitudes fall with the frequency f as 1 / f^δ; the larger, the smoother.
+        Exponent δ of the noise spectrum: the amplitude at frequency f is proportional to 1 / f^δ.
+        Larger values give smoother masks.
     """
 
     version = 1
@@ -35,7 +37,7 @@ class FMix(Method):
         self.decay = decay
 
     def mix(self, x: Tensor, step: Step) -> tuple[Tensor, Sources]:
-        """Return the pasted batch; the weight is the mask's mean."""
+        """Return the mixed batch; the weight is the mean of the mask."""
         height, width = x.shape[-2:]
         share = float(beta(self.alpha, step.rng))
         kept = round(share * height * width)
@@ -48,7 +50,7 @@ class FMix(Method):
         return mixed, Sources.pair(partner, kept / (height * width))
 
     def landscape(self, height: int, width: int, rng: torch.Generator) -> Tensor:
-        """Return noise of low frequencies, (H, W), whose highest pixels stay."""
+        """Return low-frequency noise, (H, W); images keep the pixels with the highest values."""
         rows, columns = torch.fft.fftfreq(height), torch.fft.rfftfreq(width)
         frequency = (rows[:, None] ** 2 + columns**2).sqrt()
         scale = frequency.clamp_min(1 / max(height, width)) ** -self.decay

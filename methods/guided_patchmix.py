@@ -1,12 +1,12 @@
-"""Guided PatchMix: compose the class pairs and masks that a Random PatchMix model finds hardest.
+"""Guided PatchMix: mix the class pairs and masks that are hardest for a Random PatchMix model.
 
 Paper    Cascante-Bonilla et al., Evolving Image Compositions for Feature Representation Learning,
          BMVC 2021, arXiv:2106.09011, §3.3-3.4, Algorithm 2, A.5-A.7
 Source   none published
-Differs  where the paper is silent or contradicts itself, the reading is a parameter. Phase 1 is the
-         training stage of random_patchmix; phase 2 scores compositions of images held out of the
-         training part; phases 3 and 4 train on clean, random and guided samples, by default a third
-         of each batch each (`final`), with the loss L_O
+Differs  where the paper does not specify a choice or contradicts itself, the choice is a parameter.
+         Phase 1 is the training stage of random_patchmix. Phase 2 scores compositions of validation
+         images, which are held out of the training split. Phases 3 and 4 train on clean, random and
+         guided samples, by default about a third of each batch each (`final`), with the loss L_O
 """
 
 from pathlib import Path
@@ -28,34 +28,63 @@ from .random_patchmix import RandomPatchMix
 
 
 class GuidedPatchMix(RandomPatchMix):
-    """Mix clean images, random compositions and found ones.
+    """Train on clean images, random compositions and compositions found by a search.
 
     Parameters
     ----------
-    grid, cells, alpha, head
-        As of random_patchmix, for the model that scores and for the random samples.
+    grid
+        Number of cells along each axis of the grid, for the scoring model and for all compositions.
+    cells
+        Distribution of the cells of random compositions: ``bernoulli`` or ``beta``, as in
+        random_patchmix.
+    alpha
+        Parameter α of λ ~ Beta(α, α), the probability that a cell of a random composition keeps the
+        original image. Only used if `cells` is ``beta``.
+    head
+        Patch classifier: ``shared`` by all cells, one ``per_cell``, or the model's own classifier
+        (``tied``), as in random_patchmix.
     patch_loss
-        Whether the final model is supervised by patches too (L_T), or by the image alone (L_O).
+        Whether the final model is trained with the patch loss too (L_T). If false, it is trained
+        with the image loss alone (L_O).
     final
-        ``thirds``: every sample is clean, random or guided with probability 1/3, at the cost of any
-        other method. ``sum``: the paper's literal sum of three losses, at three times the cost.
+        Composition of the final training batches. ``thirds``: every sample is clean, random or
+        guided with probability 1/3; a step costs as much as with other methods. ``sum``: the sum of
+        the losses of three full batches, as written in the paper; a step costs three times as much.
     search
-        ``genetic`` is the paper's. ``direct`` solves the same problem pair by pair. ``random``
-        takes random pairs and masks, ``fixed`` those of `file`.
-    fitness, goal
-        What of the patches on held-out compositions is scored, and whether it is to be small.
+        How class pairs and masks are found. ``genetic``: the paper's genetic search. ``direct``:
+        solve the same problem separately for each pair. ``random``: sample pairs and masks at
+        random. ``fixed``: read them from `file`.
+    file
+        Path of the result of an earlier search (search.json). Required if `search` is ``fixed``,
+        and not allowed otherwise.
+    fitness
+        Quantity that the search computes from the patch predictions on compositions of validation
+        images: their ``accuracy`` or their ``loss``.
+    goal
+        Whether the search minimizes (``min``) or maximizes (``max``) the fitness.
     num_pairs
-        Ordered cross-class pairs in a solution; 0 for as many as there are classes.
+        Number of ordered cross-class pairs in a solution. 0 means the number of classes.
     same_class
-        Whether the pairs of each class with itself are always part of a solution.
+        Whether every solution also contains the pair of each class with itself.
     image_pairs
-        Image pairs composed to score a class pair.
-    population, generations, crossover, mutation, tournament, patience
-        Of the genetic search; `patience` generations without a better solution end it, 0 never.
+        Number of image pairs that are composed to score one class pair.
+    population
+        Number of solutions in each generation of the genetic search.
+    generations
+        Maximum number of generations of the genetic search.
+    crossover
+        Probability that two solutions of the genetic search are crossed.
+    mutation
+        Probability that a solution of the genetic search is mutated.
+    tournament
+        Number of solutions that compete in each tournament of the genetic search.
+    patience
+        Number of generations without improvement after which the genetic search stops. 0 disables
+        early stopping.
     """
 
-    pairs: Tensor  # (A, 2) int64: the classes of every found pair
-    masks: Tensor  # (A, grid * grid) bool: which cells the first class fills
+    pairs: Tensor  # (A, 2) int64: the two classes of every pair
+    masks: Tensor  # (A, grid * grid) bool: the cells that show the first class
 
     version = 1
     needs = {
@@ -70,7 +99,7 @@ class GuidedPatchMix(RandomPatchMix):
         "toy": {"population": 8, "generations": 2, "image_pairs": 4},
     }
 
-    def __init__(  # noqa: PLR0913  # the settings of the paper's search, each by its name
+    def __init__(  # noqa: PLR0913  # every setting of the paper's search is a parameter
         self,
         grid: SearchGrid = 4,
         cells: Literal["bernoulli", "beta"] = "bernoulli",
@@ -112,35 +141,38 @@ class GuidedPatchMix(RandomPatchMix):
         )
 
     def check(self, task: Task, held_out: Split | None) -> None:
-        """Compare the parameters with the task's classes, images and held-out part."""
+        """Check the parameters against the task's classes, image size and validation split."""
         super().check(task, held_out)
         if task.num_classes == 0:
-            raise UsageError("guided_patchmix searches pairs of classes: this task has none.")
+            raise UsageError(
+                "guided_patchmix searches pairs of classes, but this task has no classes. Use "
+                "random_patchmix or another task."
+            )
         space = self.space(task)
         if space.num_pairs > space.num_cross:
             raise UsageError(
-                f"num_pairs must be at most {space.num_cross}, the ordered pairs of "
+                f"num_pairs must be at most {space.num_cross}, the number of ordered pairs of "
                 f"{task.num_classes} classes (got {space.num_pairs})."
             )
         if (self.search_config.strategy == "fixed") != self.takes_file:
-            raise UsageError("search=fixed and file=PATH belong together: give both or neither.")
+            raise UsageError("search=fixed and file=PATH require each other: set both or neither.")
         if self.takes_file:
             from_file(self.search_config.file, self.grid, task.num_classes)
         if held_out is not None and held_out.by_class is not None:
             empty = torch.nonzero(held_out.by_class.counts == 0).flatten().tolist()
             if empty:
                 raise UsageError(
-                    f"The search composes held-out images, but class {empty[0]} has none: hold out "
-                    "more of the training images."
+                    f"The search composes held-out images, but class {empty[0]} has none. Increase "
+                    "the task's parameter holdout."
                 )
 
     def space(self, task: Task) -> Space:
-        """Return what is searched."""
+        """Return the search space for a task."""
         number = self.num_pairs or task.num_classes
         return Space(task.num_classes, self.grid, number, self.same_class)
 
     def prepare(self, preparation: Preparation) -> None:
-        """Search, or read what was found, and keep pairs and masks in buffers."""
+        """Run the search, or read its result from a file, and store pairs and masks as buffers."""
         space = self.space(preparation.task)
         found = run_search(self.search_config, space, preparation)
         ids = torch.from_numpy(found.ids.astype("int64"))
@@ -149,7 +181,7 @@ class GuidedPatchMix(RandomPatchMix):
         self.register_buffer("masks", torch.from_numpy(space.bits(found.masks)))
 
     def mix(self, x: Tensor, step: Step) -> tuple[Tensor, Sources]:
-        """Return the batch, each sample clean, random or guided; or all three batches."""
+        """Return a batch of clean, random and guided samples, or all three batches concatenated."""
         size, device, rng = len(x), x.device, step.rng
         kind = torch.randint(3, (size,), generator=rng)
         if self.final == "sum":
@@ -171,7 +203,7 @@ class GuidedPatchMix(RandomPatchMix):
         return compose_grid(step.images, index, self.grid), sources
 
     def loss(self, output: Output, sources: Sources, step: Step) -> Tensor:
-        """Return the mean over the samples, or the sum over the three batches."""
+        """Return the mean loss over the samples, or the sum of the losses of the three batches."""
         mean = super().loss(output, sources, step)
         return 3 * mean if self.final == "sum" else mean
 

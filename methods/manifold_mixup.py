@@ -1,10 +1,10 @@
-"""Manifold Mixup: Mixup at a depth of the network that is drawn anew in each step.
+"""Manifold Mixup: apply Mixup to the input or to hidden activations, chosen at random each step.
 
 Paper    Verma et al., Manifold Mixup: Better Representations by Interpolating Hidden States,
          ICML 2019, arXiv:1806.05236, §2; layers {0, 1, 2} as in its Table 5
 Source   vikasverma1077/manifold_mixup@870ef77, supervised/models/preresnet.py:101-150
-Differs  in the loss: the source trains binary cross-entropy on the softmax, here it is the task's
-         own loss, the same for every method
+Differs  in the loss: the source applies the binary cross-entropy to the softmax; this file uses the
+         loss of the task, as all methods do
 """
 
 from mixbench.declare import Positive
@@ -13,12 +13,13 @@ from .mixup import Mixup
 
 
 class ManifoldMixup(Mixup):
-    """Blend the images, or the activations after the first or second block.
+    """Blend the images, or the activations after the first or the second block.
 
     Parameters
     ----------
     alpha
-        λ ~ Beta(α, α); the source's value for CIFAR.
+        Parameter α of λ ~ Beta(α, α), the weight of the original image. The default is the
+        source's value for CIFAR.
     """
 
     version = 1

@@ -1,8 +1,8 @@
-"""Mixup: a convex combination of two images, and of their targets.
+"""Mixup: blend two images and their targets with the same weight.
 
 Paper    Zhang et al., mixup: Beyond Empirical Risk Minimization, ICLR 2018, arXiv:1710.09412, §2
 Source   facebookresearch/mixup-cifar10@eaff31a, train.py:119-138
-Differs  nothing known; as there, one λ and one permutation for the whole batch
+Differs  nothing known; as in the source, the whole batch has one λ and one permutation
 """
 
 from typing import Literal
@@ -20,10 +20,12 @@ class Mixup(Method):
     Parameters
     ----------
     alpha
-        λ ~ Beta(α, α) is the share of the own image; small values mix little.
+        Parameter α of λ ~ Beta(α, α), the weight of the original image. Small values give weak
+        mixing.
     pairing
-        A random ``permutation``, as in the source, or every image with the one before it, as
-        torchvision pairs (``roll``): faster, and as random, since batches are drawn at random.
+        How partners are chosen. ``permutation``: by a random permutation, as in the source.
+        ``roll``: each image is paired with the previous one in the batch, as in torchvision; this
+        is faster, and the pairs are random because batches are shuffled.
     """
 
     version = 1

@@ -1,8 +1,8 @@
-"""No mixing: the baseline is a method like any other.
+"""No mixing: the baseline, which returns the batch unchanged.
 
 Paper    -
 Source   -
-Differs  nothing to differ from
+Differs  -
 """
 
 from torch import Tensor
@@ -11,10 +11,10 @@ from mixbench.contract import Method, Sources, Step
 
 
 class NoMixing(Method):
-    """Return every image as it is."""
+    """Return every image unchanged."""
 
     version = 1
 
     def mix(self, x: Tensor, step: Step) -> tuple[Tensor, Sources]:  # noqa: ARG002  # the contract
-        """Return the batch itself."""
+        """Return the batch unchanged."""
         return x, Sources.alone(x)

@@ -1,10 +1,11 @@
-"""One of several: Mixup or CutMix, drawn anew for every batch, as DeiT trains.
+"""Mixup or CutMix, chosen at random for every batch, as in the training of DeiT.
 
 Paper    Touvron et al., Training Data-Efficient Image Transformers & Distillation Through
          Attention, ICML 2021, arXiv:2012.12877, §6 and Table 9
 Source   huggingface/pytorch-image-models@aa4b585, timm/data/mixup.py:90-200, with DeiT's settings
-Differs  in pairing: a permutation, where the source mixes the batch with itself turned round; in
-         label smoothing, which is the recipe's and not the method's, and so none
+Differs  in the pairing: this file pairs images by a permutation, the source mixes the batch with
+         itself in reversed order; and in label smoothing, which the source applies in the same
+         class and this file does not, because it is a setting of the recipe
 """
 
 from collections.abc import Sequence
@@ -20,17 +21,19 @@ from .mixup import Mixup
 
 
 class OneOf(Method):
-    """Mix every batch by one of two methods.
+    """Mix every batch with one of two methods.
 
-    Another switch is a subclass whose ``__init__`` sets other `choices` and their `shares`; they
-    may be any methods that mix the input, add no heads and keep the loss.
+    To choose among other methods, write a subclass whose ``__init__`` sets `choices` and their
+    probabilities `shares`. The methods must mix the input, add no heads and not change the loss.
 
     Parameters
     ----------
-    mixup_alpha, cutmix_alpha
-        λ ~ Beta(α, α) of either.
+    mixup_alpha
+        Parameter α of λ ~ Beta(α, α) for batches that are mixed with Mixup.
+    cutmix_alpha
+        Parameter α of λ ~ Beta(α, α) for batches that are mixed with CutMix.
     switch_prob
-        How often it is CutMix.
+        Probability that a batch is mixed with CutMix instead of Mixup.
     """
 
     version = 1
@@ -46,7 +49,7 @@ class OneOf(Method):
         self.shares = (1 - switch_prob, switch_prob)
 
     def mix(self, x: Tensor, step: Step) -> tuple[Tensor, Sources]:
-        """Return the batch as the method that was drawn mixes it."""
+        """Return the batch mixed with the sampled method."""
         shares = torch.tensor(self.shares, dtype=torch.float64)
         drawn = int(torch.multinomial(shares, 1, generator=step.rng))
         return self.choices[drawn].mix(x, step)

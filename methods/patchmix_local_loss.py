@@ -1,14 +1,14 @@
-"""PatchMix with a local loss: a grid of two images; the cells' loss is added, not averaged.
+"""PatchMix with a local loss: a grid of two images; the patch loss is added, not averaged.
 
 Paper    none: a variant of Random PatchMix (Cascante-Bonilla et al., arXiv:2106.09011, §3.1-3.3)
-         with the two terms that the abstract of GridMix (Baek, Bang & Shim, Pattern Recognition
-         109, 2021) names: a loss of the mixed label, and a loss of each cell's class by a second
-         head
-Source   none published; IlyaDobrynin/GridMixup, and openmixup's `gridmix` after it, are another
-         method: a lattice of holes, without the cells' loss
-Differs  from GridMix in ways that are not known, since its article was not read: do not compare a
-         row of this method with the article's. The size of the grid, the distribution of its cells
-         and the weight of the local loss are parameters
+         with the two loss terms that the abstract of GridMix (Baek, Bang & Shim, Pattern
+         Recognition 109, 2021) names: one for the mixed label of the image, and one for the class
+         of each cell, predicted by a second head
+Source   none published; IlyaDobrynin/GridMixup and openmixup's `gridmix`, which follows it, are a
+         different method: a lattice of holes, without a loss of the cells
+Differs  from GridMix in unknown ways, because its article was not available: do not compare the
+         results of this method with those of the article. The size of the grid, the distribution of
+         its cells and the weight of the local loss are parameters
 """
 
 from typing import Literal
@@ -22,17 +22,20 @@ from .random_patchmix import RandomPatchMix
 
 
 class PatchMixLocalLoss(RandomPatchMix):
-    """Compose a grid from every image and a partner; add the local loss to the global one.
+    """Compose a grid from every image and a partner, and add a local loss to the global loss.
 
     Parameters
     ----------
     grid
-        Cells along each axis.
-    cells, alpha
-        ``beta``: a cell is the own image's with probability λ ~ Beta(α, α), drawn once per batch;
-        ``bernoulli``: with probability 1/2.
+        Number of cells along each axis of the grid.
+    cells
+        Distribution of the cells. ``beta``: each cell keeps the original image with probability
+        λ ~ Beta(α, α), sampled once per batch. ``bernoulli``: with probability 1/2.
+    alpha
+        Parameter α of λ ~ Beta(α, α). Only used if `cells` is ``beta``.
     local_weight
-        Of the local loss, the mean over the cells; the global one has weight 1.
+        Weight of the local loss, which is the mean loss over the cells. The global loss has
+        weight 1.
     """
 
     version = 1
@@ -48,6 +51,6 @@ class PatchMixLocalLoss(RandomPatchMix):
         self.local_weight = local_weight
 
     def loss(self, output: Output, sources: Sources, step: Step) -> Tensor:
-        """Return the global loss of the mixed label, and the local loss by its weight."""
+        """Return the global loss of the mixed label plus the weighted local loss."""
         whole = mixed_loss(step.loss, output.out, sources, step.targets)
         return whole + self.local_weight * self.mean_patch_loss(output, sources, step)

@@ -1,14 +1,15 @@
-"""PatchUp: mix blocks of the hidden activations; at the input, paste a box as CutMix does.
+"""PatchUp: mix blocks of hidden activations, or paste a box into the input as CutMix does.
 
 Paper    Faramarzi et al., PatchUp: A Feature-Space Block-Level Regularization Technique for
          Convolutional Neural Networks, AAAI 2022, arXiv:2006.07794, §3
 Source   chandar-lab/PatchUp@31133f3, modules/patchup.py:43-137, models/preresnet.py:139-196,
          main.py:236-258
-Differs  in the places: the input and the first two blocks, where the source has the input, the
-         stem and the first block. γ is adjusted at each place (the source keeps that of the first
-         it met) and for maps that are not square. The loss is the task's on the reweighted targets;
-         the source adds the loss on either target by its share, which is the same number again for
-         every loss that is linear in its targets, and so doubles the learning rate
+Differs  in the sites: this file mixes at the input and after the first two blocks, the source at
+         the input, after the stem and after the first block. γ is adjusted for the size of the
+         feature map at each site (the source keeps the value of the first site that it visits) and
+         for feature maps that are not square. The loss is the task's loss on the reweighted
+         targets; the source adds the weighted sum of the losses on the two targets, which has the
+         same value for every loss that is linear in its targets and so doubles the learning rate
 """
 
 from typing import Literal
@@ -26,25 +27,27 @@ from .cutmix import CutMix
 
 
 class PatchUp(CutMix):
-    """Mix blocks of every channel with those of a random partner: the same in the whole batch.
+    """Mix blocks of every channel with a random partner; the blocks are the same for all images.
 
     Parameters
     ----------
     mode
-        In the blocks, ``soft`` blends the two by λ ~ Beta(2, 2), ``hard`` takes the partner's.
+        How activations inside the blocks are mixed. ``soft``: blend them with λ ~ Beta(2, 2).
+        ``hard``: replace them with those of the partner.
     gamma
-        The expected share of a map that blocks would cover if they did not overlap; the source
-        takes 0.75 for soft and 0.5 for hard.
+        Expected fraction of a feature map that the blocks would cover if they did not overlap. The
+        source uses 0.75 for soft and 0.5 for hard.
     prob
-        Of mixing a batch at all; the source takes 1 for soft and 0.7 for hard.
+        Probability of mixing a batch. The source uses 1 for soft and 0.7 for hard.
     block
-        The side of a block, an odd number of places; in smaller maps, the largest that fits.
+        Side of a block, an odd number of positions of the feature map. In smaller feature maps, the
+        largest odd side that fits is used.
     """
 
     version = 1
     sites = ("input", "block1", "block2")
     exempt = {
-        "labels_say_what_the_pixels_hold": "blocks differ by channel, and the label has their mean"
+        "labels_say_what_the_pixels_hold": "channels have different blocks; the label is the mean"
     }
 
     def __init__(
@@ -62,7 +65,7 @@ class PatchUp(CutMix):
         self.block = block
 
     def mix(self, x: Tensor, step: Step) -> tuple[Tensor, Sources]:
-        """Return the mixed batch; the weight is what is left of the own activations."""
+        """Return the mixed batch; the weight is the remaining fraction of the activations."""
         if step.site == "input":
             return super().mix(x, step)
         skipped = torch.rand((), generator=step.rng) >= self.prob
@@ -75,7 +78,7 @@ class PatchUp(CutMix):
         return mixed, Sources.pair(partner, 1 - (1 - lam) * altered.float().mean())
 
     def blocks(self, shape: torch.Size, rng: torch.Generator) -> Tensor:
-        """Draw which activations lie in blocks, (C, H, W) bool."""
+        """Draw a mask of the activations that lie inside blocks, (C, H, W) bool."""
         height, width = shape[-2:]
         side = min(self.block, height - 1 + height % 2, width - 1 + width % 2)
         room = (height - side + 1) * (width - side + 1)

@@ -1,16 +1,17 @@
-"""PuzzleMix: choose for every block which image it shows, by saliency; move what would be hidden.
+"""PuzzleMix: choose the image that each block shows by saliency, and move hidden salient blocks.
 
 Paper    Kim et al., Puzzle Mix: Exploiting Saliency and Local Statistics for Optimal Mixup,
          ICML 2020, arXiv:2009.06962, §3-4
 Source   snu-mllab/PuzzleMix@e2dbf3a, mixup.py:70-335, main.py:333-381; settings of its README for
          CIFAR-100
-Differs  in how the mask's energy is lowered: the source cuts a graph for every image with gco, a
-         C++ extension; here the blocks of a checkerboard's two colours take their best labels in
-         turn, for the whole batch at once, from several starts, and the lowest energy wins. In the
-         transport: the best assignment of all, where the source stops after some rounds and leaves
-         black what is not assigned yet. In the data's smoothness: pixels are in parts of the
-         batch's range, since a method does not know how they were normalised. Without adversarial
-         noise and with `clean_lam` 0, the source's settings for CIFAR
+Differs  in the minimization of the mask energy: the source runs graph cuts for each image with gco,
+         a C++ extension; this file runs iterated conditional modes on the two colours of a
+         checkerboard in turn, for the whole batch at once, from several starts, and takes the mask
+         of lowest energy. In the transport: this file computes the optimal assignment; the source
+         stops after a fixed number of iterations and leaves unassigned blocks black. In the data
+         smoothness: pixel values are divided by the range of the batch, because a method does not
+         know the normalization. Without adversarial noise and with `clean_lam` 0, as in the
+         source's settings for CIFAR
 """
 
 from typing import NamedTuple
@@ -25,28 +26,30 @@ from mixbench.contract import Method, Sources, Step
 from mixbench.declare import NonNegative, Positive
 from mixbench.kernels import beta, cell_of_pixels, permutation
 
-LABELS = (0.0, 0.5, 1.0)  # the own image's share in a block
-GRIDS = (2, 4, 8, 16)  # blocks along an axis
+LABELS = (0.0, 0.5, 1.0)  # weight of the original image in a block
+GRIDS = (2, 4, 8, 16)  # number of blocks along each axis
 SWEEPS = 8
-FINEST = 4  # pixels of the side of a block that is moved, or whose edge is compared
+FINEST = 4  # smallest side, in pixels, of blocks that are moved or whose edges are compared
 
 
 class PuzzleMix(Method):
-    """Let each block show the image that is more salient there, at about the share that was drawn.
+    """Show in each block the more salient image, with a mean weight close to a sampled λ.
 
     Parameters
     ----------
     alpha
-        λ ~ Beta(α, α), the expected share of the own image.
-    label_smoothness, data_smoothness
-        β and γ: what it costs that neighbouring blocks show different images, at all and in parts
-        of how much the pixels change there.
+        Parameter α of λ ~ Beta(α, α), the expected weight of the original image.
+    label_smoothness
+        Cost β of neighbouring blocks that show different images, independent of the pixels.
+    data_smoothness
+        Cost γ of neighbouring blocks that show different images, multiplied by `label_smoothness`
+        and by the change of the pixel values at their edge.
     prior
-        η: what it costs that blocks do not follow λ.
-    transport
-        Moves the blocks of both images so that salient ones are shown.
+        Cost η of blocks whose labels deviate from λ.
     distance
-        What moving a block over the whole image costs, in parts of the image's saliency.
+        Cost of moving a block across the whole image, as a fraction of the saliency of the image.
+    transport
+        Whether the blocks of both images are moved so that salient blocks are visible.
     """
 
     version = 1
@@ -70,7 +73,7 @@ class PuzzleMix(Method):
         self.transport = transport
 
     def mix(self, x: Tensor, step: Step) -> tuple[Tensor, Sources]:
-        """Return the mixed batch; each weight is the mean of the image's own mask."""
+        """Return the mixed batch; the weight of each image is the mean of its mask."""
         size = (x.shape[-2], x.shape[-1])
         grids = [grid for grid in GRIDS if grid <= min(size)] or [1]
         grid = grids[int(torch.randint(len(grids), (), generator=step.rng))]
@@ -90,12 +93,12 @@ class PuzzleMix(Method):
         return mixed, Sources.pair(partner, pixels.mean((1, 2)))
 
     def energy(self, x: Tensor, partner: Tensor, shares: Tensor, lam: float) -> "Energy":
-        """Return what masks cost: hidden saliency, distance from λ, and rough edges.
+        """Return the energy of masks: hidden saliency, deviation from λ and roughness of edges.
 
         Parameters
         ----------
         shares : (B, P, P)
-            Of the blocks in their image's saliency.
+            Fraction of the image's saliency in each block.
         """
         grid = shares.shape[-1]
         label = torch.tensor(LABELS, device=x.device)
@@ -105,8 +108,8 @@ class PuzzleMix(Method):
         per_change = edge * self.data_smoothness
         down = _edges(x, partner, grid) * per_change
         across = _edges(x.mT, partner, grid).mT * per_change
-        # What an edge costs for any two images on its sides is shared out among its two blocks;
-        # what is left is in proportion to the labels' squared difference.
+        # The part of an edge's cost that depends on one block only is added to the unary costs of
+        # its two blocks; the rest is proportional to the squared difference of their labels.
         own, other = torch.zeros_like(shares), torch.zeros_like(shares)
         for costs, first, second in (
             (down, (..., slice(-1), slice(None)), (..., slice(1, None), slice(None))),
@@ -116,23 +119,23 @@ class PuzzleMix(Method):
             other[first] += costs[0, 1] + costs[0, 0]
             own[second] += costs[0, 1] + costs[1, 1]
             other[second] += costs[1, 0] + costs[0, 0]
-        own = shares.index_select(0, partner) + own / 2  # showing the own image hides the partner's
+        own = shares.index_select(0, partner) + own / 2  # the original image hides the partner
         other = shares + other / 2
         unary = own[..., None] * label + other[..., None] * (1 - label) + prior
         return Energy(unary, edge + _excess(down), edge + _excess(across))
 
 
 class Energy(NamedTuple):
-    """What the masks of a batch cost.
+    """Energy of the masks of a batch.
 
     Attributes
     ----------
     unary : (B, P, P, 3)
-        Of each label in each block.
+        Cost of each label in each block.
     down : (B, P - 1, P)
-        Of a difference of 1 between the labels of a block and of the one below.
+        Cost of a label difference of 1 between a block and the block below it.
     across : (B, P, P - 1)
-        The same with the one at the right.
+        Cost of a label difference of 1 between a block and the block to its right.
     """
 
     unary: Tensor
@@ -140,7 +143,7 @@ class Energy(NamedTuple):
     across: Tensor
 
     def of(self, label: Tensor) -> Tensor:
-        """Return the cost of one mask for each image, (B,), of the labels' indices, (B, P, P)."""
+        """Return the energy of one mask per image, (B,), given by label indices, (B, P, P)."""
         mask = label / (len(LABELS) - 1)
         alone = self.unary.gather(-1, label[..., None]).sum((1, 2, 3))
         down = (self.down * mask.diff(dim=1).square()).sum((1, 2))
@@ -148,10 +151,11 @@ class Energy(NamedTuple):
 
 
 def solve(energy: Energy) -> Tensor:
-    """Return masks of low energy, (B, P, P): no change of a single block would lower it.
+    """Return masks in a local minimum of the energy, (B, P, P), by iterated conditional modes.
 
-    Given its neighbours, a block's best label is known; blocks of one colour of a checkerboard are
-    no neighbours, so all of them take theirs at once.
+    The best label of a block is known given its neighbours. Blocks of the same colour of a
+    checkerboard are not neighbours, so all of them are updated at once. No change of a single block
+    lowers the energy of the result.
     """
     shape = energy.unary.shape[:-1]
     places = torch.arange(shape[-1], device=energy.unary.device)
@@ -169,7 +173,7 @@ def solve(energy: Energy) -> Tensor:
 
 
 def _best(energy: Energy, label: Tensor) -> Tensor:
-    """Return the best label of every block while the others stay as they are, (B, P, P)."""
+    """Return the index of the best label of each block, given all other blocks, (B, P, P)."""
     mask = label / (len(LABELS) - 1)
     pull, weight = torch.zeros_like(mask), torch.zeros_like(mask)
     for costs, axis in ((energy.down, 1), (energy.across, 2)):
@@ -185,15 +189,16 @@ def _best(energy: Energy, label: Tensor) -> Tensor:
 
 
 def _shares(saliency: Tensor, grid: int) -> Tensor:
-    """Return each block's share of its image's saliency, (B, P, P)."""
+    """Return the fraction of the image's saliency in each block, (B, P, P)."""
     blocks = F.adaptive_avg_pool2d(saliency[:, None], grid)[:, 0]
     return blocks / blocks.sum((1, 2), keepdim=True).clamp_min(1e-12)
 
 
 def _edges(x: Tensor, partner: Tensor, grid: int) -> Tensor:
-    """Return how much pixels change from block to block below, (2, 2, B, P - 1, P).
+    """Return the mean pixel change between each block and the one below, (2, 2, B, P - 1, P).
 
-    The first two axes tell which image is above and which below: 1 the own, 0 the partner.
+    The first axis selects the image of the upper block, the second that of the lower block: 1 for
+    the original image, 0 for the partner.
     """
     pieces = max(min(x.shape[-2:]) // grid // FINEST, 1)
     span = (x.amax() - x.amin()).float().clamp_min(1e-12)
@@ -207,31 +212,33 @@ def _edges(x: Tensor, partner: Tensor, grid: int) -> Tensor:
 
 
 def _excess(costs: Tensor) -> Tensor:
-    """Return what edges between two images cost more than those within one, (B, ...)."""
+    """Return the extra cost of edges between two images over edges within one, (B, ...)."""
     return (costs[1, 0] + costs[0, 1] - costs[1, 1] - costs[0, 0]) / 2
 
 
 def _repeated(mask: Tensor, grid: int) -> Tensor:
-    """Return the mask of finer blocks, (B, grid, grid)."""
+    """Return the mask upsampled to a finer grid of blocks, (B, grid, grid)."""
     times = grid // mask.shape[-1]
     return mask.repeat_interleave(times, 1).repeat_interleave(times, 2)
 
 
 def _moved(x: Tensor, shares: Tensor, shown: Tensor, distance: float) -> Tensor:
-    """Return the images with their blocks where least saliency is hidden and least moved.
+    """Return images with their blocks moved to maximize visible saliency minus moving costs.
 
     Parameters
     ----------
     shares : (B, P, P)
-        Of the blocks in their image's saliency.
+        Fraction of the image's saliency in each block.
     shown : (B, P, P) bool
-        The places that will be seen at all.
+        Positions at which this image is visible.
+    distance
+        Cost of moving a block across the whole image.
     """
     grid = shares.shape[-1]
     places = torch.cartesian_prod(torch.arange(grid), torch.arange(grid)).double()
     travel = distance * torch.cdist(places, places).square() / max(grid - 1, 1) ** 2
     gains = shares.flatten(1).double().cpu()[:, :, None] * shown.flatten(1).double().cpu()[:, None]
-    # From which block every place is filled; exact assignments exist for one image at a time only.
+    # The source block of every position. SciPy solves the assignment for one image at a time.
     origin = np.stack([linear_sum_assignment((travel - gain).T)[1] for gain in gains])
     height, width = x.shape[-2] // grid, x.shape[-1] // grid
     blocks = x.unflatten(-1, (grid, width)).unflatten(-3, (grid, height)).permute(0, 2, 4, 1, 3, 5)

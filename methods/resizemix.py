@@ -1,13 +1,14 @@
-"""ResizeMix: paste a partner that is made small as a whole.
+"""ResizeMix: paste a partner image that is resized as a whole to a smaller size.
 
 Paper    Qin et al., ResizeMix: Mixing Data with Preserved Object Information and True Labels, 2020,
          arXiv:2012.11101, §3.2
-Source   none published that still can be had; Westlake-AI/openmixup@37e1372,
+Source   the published source is no longer available; Westlake-AI/openmixup@37e1372,
          openmixup/models/augments/resizemix.py:45-112 and open-mmlab/mmpretrain@ee7f2e8,
          mmpretrain/models/utils/batch_augments/resizemix.py:81-95 are two other algorithms
-Differs  from both: the scale is uniform, as in the paper, and the small image always lies wholly
-         inside (openmixup centres it anywhere and squeezes what is left of it into what is left of
-         the box; mmpretrain draws the area from a Beta). Shrunk bilinearly with antialiasing
+Differs  from both: the scale is uniformly distributed, as in the paper, and the small image always
+         lies completely inside (openmixup centres it at any pixel and resizes it to the box after
+         clipping; mmpretrain draws the area from a Beta distribution). Images are downsampled
+         bilinearly with antialiasing
 """
 
 import torch
@@ -21,16 +22,19 @@ from mixbench.kernels import permutation
 
 
 class ResizeMix(Method):
-    """Shrink a random partner of every image and paste it at a place that is the batch's.
+    """Downsample a random partner of every image and paste it at a position drawn per batch.
 
     Parameters
     ----------
-    smallest, largest
-        τ ~ U(smallest, largest) is the pasted image's side as a share of the image's.
+    smallest
+        Lower end of the distribution of τ ~ U(smallest, largest), the side of the pasted image as a
+        fraction of the image side.
+    largest
+        Upper end of the distribution of τ; must be at least `smallest`.
     """
 
     version = 1
-    exempt = {"alike_images_stay": "the partner is shrunk before it is pasted"}
+    exempt = {"alike_images_stay": "the partner is downsampled before it is pasted"}
 
     def __init__(self, smallest: Fraction = 0.1, largest: Fraction = 0.8) -> None:
         super().__init__()
@@ -40,7 +44,7 @@ class ResizeMix(Method):
         self.largest = largest
 
     def mix(self, x: Tensor, step: Step) -> tuple[Tensor, Sources]:
-        """Return the pasted batch; the weight of the own image is the share that is left of it."""
+        """Return the mixed batch; the weight of the original image is its visible fraction."""
         draw = torch.rand(3, generator=step.rng, dtype=torch.float64).tolist()
         scale = self.smallest + (self.largest - self.smallest) * draw[0]
         height, width = x.shape[-2:]

@@ -1,4 +1,4 @@
-"""SaliencyMix: CutMix with the box around the most salient pixel of the partner.
+"""SaliencyMix: CutMix with a box around the most salient pixel of the partner.
 
 Paper    Uddin et al., SaliencyMix: A Saliency Guided Data Augmentation Strategy for Better
          Regularization, ICLR 2021, arXiv:2006.01791, §3.2; saliency by Montabone & Soto, Human
@@ -6,12 +6,12 @@ Paper    Uddin et al., SaliencyMix: A Saliency Guided Data Augmentation Strategy
          Mechanism, 2010
 Source   afm-shahab-uddin/SaliencyMix@9ee02b8, SaliencyMix_CIFAR/saliencymix.py:191-248;
          opencv/opencv_contrib@73c03fd, modules/saliency/src/staticSaliencyFineGrained.cpp:81-296
-Differs  in whose saliency it is: every image's, as in the paper, where the source takes one image's
-         for the whole batch (`per_image=false`). In what it is computed from: the source hands
-         OpenCV normalised floats, whose bytes OpenCV reads as pixels, so that the map has nothing
-         to do with the picture (correlations below 0.05 with the map of the same picture in bytes,
-         seen by running it); here it is the picture's. In rounding: OpenCV's is down, at every
-         scale; here there is none
+Differs  in the saliency map: every image has its own, as in the paper; the source uses that of one
+         image for the whole batch (`per_image=false`). In its input: the source passes normalized
+         floats to OpenCV, which reads their bytes as pixels, so that the map is unrelated to the
+         image (correlation below 0.05 with the map of the same image in bytes, verified by running
+         it); this file computes it from the image. In rounding: OpenCV rounds down at every scale;
+         this file does not round
 """
 
 import torch
@@ -22,20 +22,22 @@ from mixbench.contract import Method, Sources, Step
 from mixbench.declare import Fraction, Positive
 from mixbench.kernels import around, beta, permutation
 
-NEIGHBOURHOODS = 12, 24, 48, 28, 56, 112  # half the sides of the surrounds, in pixels
+NEIGHBOURHOODS = 12, 24, 48, 28, 56, 112  # half the sides of the neighbourhoods, in pixels
 
 
 class SaliencyMix(Method):
-    """Paste, where it is most salient, a box of a random partner.
+    """Paste a box of a random partner, taken around the partner's most salient pixel.
 
     Parameters
     ----------
     alpha
-        λ ~ Beta(α, α) is the share of the image that the box, before clipping, leaves.
+        Parameter α of λ ~ Beta(α, α), the fraction of the image outside the box before the box is
+        clipped at the image edges.
     prob
-        Of mixing a batch at all; the source's value for CIFAR.
+        Probability of mixing a batch. The default is the source's value for CIFAR.
     per_image
-        Each partner's own peak places its box; otherwise that of the batch's first partner, all.
+        Whether each box is centred on the most salient pixel of its own partner. If false, all
+        boxes are centred on that of the first partner in the batch.
     """
 
     version = 1
@@ -49,7 +51,7 @@ class SaliencyMix(Method):
         self.per_image = per_image
 
     def mix(self, x: Tensor, step: Step) -> tuple[Tensor, Sources]:
-        """Return the pasted batch; the weights are the shares of pixels, after clipping."""
+        """Return the mixed batch; the weights are the fractions of pixels after clipping."""
         size, (height, width) = len(x), x.shape[-2:]
         skipped = torch.rand((), generator=step.rng) >= self.prob
         side = float(1 - beta(self.alpha, step.rng)) ** 0.5
@@ -65,10 +67,10 @@ class SaliencyMix(Method):
 
 
 def saliency(x: Tensor) -> Tensor:
-    """Return how much every pixel differs from what surrounds it, (B, H, W) in [0, 2].
+    """Return the contrast of every pixel to its neighbourhoods, (B, H, W) in [0, 2].
 
-    Pixels brighter than their surrounds and pixels darker than theirs are counted apart, each in
-    parts of the image's largest, and then added.
+    Contrasts of pixels that are brighter than their neighbourhoods and of those that are darker are
+    summed separately, divided by their maximum over the image, and then added.
     """
     grey = _smooth(_smooth(_grey(x.float())))[:, 0]
     brighter, darker = torch.zeros_like(grey), torch.zeros_like(grey)
@@ -81,7 +83,7 @@ def saliency(x: Tensor) -> Tensor:
 
 
 def _grey(x: Tensor) -> Tensor:
-    """Return one channel, (B, 1, H, W): of three by OpenCV's weights, of others the mean."""
+    """Return greyscale images, (B, 1, H, W): OpenCV's weights for 3 channels, else the mean."""
     if x.shape[1] != 3:
         return x.mean(1, keepdim=True)
     weights = torch.tensor([0.114, 0.587, 0.299], device=x.device)
@@ -89,7 +91,7 @@ def _grey(x: Tensor) -> Tensor:
 
 
 def _smooth(grey: Tensor) -> Tensor:
-    """Blur by a Gaussian of 3 x 3 pixels, (B, 1, H, W); the edge pixel itself is not mirrored."""
+    """Blur with a 3 x 3 Gaussian kernel and reflection padding, (B, 1, H, W)."""
     weights = torch.tensor([0.25, 0.5, 0.25], device=grey.device)
     height, width = grey.shape[-2:]
     sides = "reflect" if min(height, width) > 1 else "replicate"
@@ -102,8 +104,12 @@ def _surround(grey: Tensor, sums: Tensor, reach: int) -> Tensor:
 
     Parameters
     ----------
+    grey : (B, H, W)
+        Greyscale images.
     sums : (B, H + 1, W + 1)
-        Of all pixels above and to the left.
+        Integral images: the sum of all pixels above and to the left of each position.
+    reach : pixels
+        Half the side of the neighbourhood.
     """
     height, width = grey.shape[-2:]
     (top, bottom), (left, right) = (_range(n, reach, grey.device) for n in (height, width))
@@ -114,11 +120,14 @@ def _surround(grey: Tensor, sums: Tensor, reach: int) -> Tensor:
 
 
 def _range(length: int, reach: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return from where to where every place's surround goes along an axis: a pixel more after."""
+    """Return the first pixel and the end (exclusive) of each neighbourhood along an axis.
+
+    Neighbourhoods extend one pixel further after the centre than before it.
+    """
     places = torch.arange(length, device=device)
     return (places - reach + 1).clamp_min(0), (places + reach + 1).clamp_max(length)
 
 
 def _in_parts(contrast: Tensor) -> Tensor:
-    """Divide by each image's largest value, if there is one, (B, H, W)."""
+    """Divide by the maximum of each image, (B, H, W); images of zeros stay zero."""
     return contrast / contrast.amax((1, 2), keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)

@@ -1,10 +1,10 @@
-"""SmoothMix: paste a partner through a Gaussian window, so that no edge is seen.
+"""SmoothMix: blend in a partner through a Gaussian window, without a visible edge.
 
 Paper    Lee et al., SmoothMix: A Simple Yet Effective Data Augmentation to Train Robust
          Classifiers, CVPR Workshops 2020, §3
 Source   none published by the authors; Westlake-AI/openmixup@37e1372,
          openmixup/models/augments/smoothmix.py:34-73
-Differs  in images that are not square: σ is in parts of the shorter side
+Differs  for images that are not square: σ is a fraction of the shorter side
 """
 
 import torch
@@ -17,12 +17,15 @@ from mixbench.kernels import permutation
 
 
 class SmoothMix(Method):
-    """Blend a random partner into every image, fully at one place and less and less around it.
+    """Blend a random partner into every image with Gaussian weights around a random pixel.
 
     Parameters
     ----------
-    narrowest, widest
-        σ ~ U(narrowest, widest), as a share of the image's shorter side.
+    narrowest
+        Lower end of the distribution of σ ~ U(narrowest, widest), the standard deviation of the
+        window as a fraction of the shorter side of the image.
+    widest
+        Upper end of the distribution of σ; must be at least `narrowest`.
     """
 
     version = 1
@@ -35,7 +38,7 @@ class SmoothMix(Method):
         self.widest = widest
 
     def mix(self, x: Tensor, step: Step) -> tuple[Tensor, Sources]:
-        """Return the blended batch; the partner's weight is the window's mean."""
+        """Return the mixed batch; the weight of the partner is the mean of the window."""
         height, width = x.shape[-2:]
         share = float(torch.rand((), generator=step.rng, dtype=torch.float64))
         sigma = (self.narrowest + (self.widest - self.narrowest) * share) * min(height, width)
@@ -47,6 +50,6 @@ class SmoothMix(Method):
 
 
 def _bell(length: int, sigma: float, rng: torch.Generator) -> Tensor:
-    """Return a Gaussian of height 1 around a random pixel of an axis, (length,)."""
+    """Return a Gaussian with maximum 1 at a random pixel of an axis, (length,)."""
     centre = torch.randint(length, (), generator=rng)
     return (-(torch.arange(length) - centre).square() / (2 * sigma**2)).exp()

@@ -1,1 +1,1 @@
-"""One file (or folder) per task; the file's name is the task's name."""
+"""Tasks, one file or folder each; the file or folder name is the task name."""

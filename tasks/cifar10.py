@@ -1,10 +1,11 @@
-"""CIFAR-10: 60,000 photographs of 32x32 pixels, in ten classes.
+"""CIFAR-10: 60,000 photographs of 32x32 pixels in 10 classes.
 
-Data     Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009: the python
+Data     Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009: the Python
          version, cifar-10-batches-py/ with five training batches and a test batch
 Licence  none stated by the authors
-Split    test: the official 10,000; validation: 10 % of every class of the official 50,000
-Recipe   paper: that of Cascante-Bonilla et al., BMVC 2021, arXiv:2106.09011, §4.1
+Split    test: the official 10,000 test images; validation: 10 % of every class of the official
+         50,000 training images
+Recipe   paper: the recipe of Cascante-Bonilla et al., BMVC 2021, arXiv:2106.09011, §4.1
 Expect   protocol paper, resnet32: 92.6 % top-1 without mixing (the paper)
 """
 
@@ -40,7 +41,7 @@ SIDE = 32
 
 
 class PythonVersion(NamedTuple):
-    """How the python version of a CIFAR names its files and what is in them."""
+    """File names and dictionary keys of the Python version of a CIFAR data set."""
 
     folder: str
     meta: str
@@ -52,14 +53,14 @@ class PythonVersion(NamedTuple):
 
 
 class Cifar10(Classification):
-    """Classify small photographs in ten classes.
+    """Classify small photographs into ten classes.
 
     Parameters
     ----------
     classes
-        The first so many of the classes.
+        Number of classes; the first ones in the order of the data set are used.
     holdout
-        The share of the training images that is held out for validation.
+        Fraction of the official training images that is held out for validation.
     """
 
     version = 1
@@ -157,7 +158,7 @@ class Cifar10(Classification):
         self.holdout = holdout
 
     def load(self, part: Part, folder: Path, seed: int) -> Split:
-        """Read the test batch, or the training images on one side of the split."""
+        """Read the test images, or the training or validation images of the training batches."""
         layout = self._layout
         batches = layout.test if part == "test" else layout.train
         images, classes = self.read(folder / layout.folder, batches)
@@ -171,7 +172,7 @@ class Cifar10(Classification):
         return ResidentSplit(images, classes, index, self.normalization, CropFlip(4, flip=0.5))
 
     def class_names(self, folder: Path) -> list[str]:
-        """Return what the classes are called."""
+        """Return the names of the classes that are used."""
         inside = folder / self._layout.folder
         return self.names_of(self._all_names(inside), inside)
 
@@ -188,7 +189,7 @@ class Cifar10(Classification):
         Raises
         ------
         DataError
-            If a file is not what the python version of the data is made of.
+            If a file does not have the format of the Python version of the data set.
         """
         known = self._all_names(folder)
         self.names_of(known, folder)
@@ -200,11 +201,11 @@ class Cifar10(Classification):
             if np.ndim(rows) != 2 or rows.shape[1] != 3 * SIDE * SIDE:  # a table
                 raise DataError(
                     f"{folder / batch} must hold 'data' in rows of {3 * SIDE * SIDE} bytes (got "
-                    f"{np.shape(rows)} beside {sorted(content)})."
+                    f"{np.shape(rows)}; the keys of the file are {sorted(content)})."
                 )
             if labels.shape != (len(rows),) or labels.dtype.kind not in "iu":
                 raise DataError(
-                    f"{folder / batch} must hold {labels_key!r}, a whole number for each of its "
+                    f"{folder / batch} must hold {labels_key!r} with an integer for each of its "
                     f"{len(rows)} images (got {labels.dtype} of shape {labels.shape})."
                 )
             classes.append(torch.from_numpy(labels.astype(np.int64)))
@@ -213,7 +214,7 @@ class Cifar10(Classification):
         return torch.cat(images), torch.cat(classes)
 
     def synthesize(self, folder: Path, amount: Synthetic) -> None:
-        """Write generated scenes of one thing each as the same pickled batches."""
+        """Write synthetic images of one object each in the same pickled format."""
         layout, kinds = self._layout, looks(self.num_classes)
         inside = folder / layout.folder
         inside.mkdir()

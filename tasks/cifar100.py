@@ -1,10 +1,11 @@
-"""CIFAR-100: 60,000 photographs of 32x32 pixels, in a hundred classes.
+"""CIFAR-100: 60,000 photographs of 32x32 pixels in 100 classes.
 
-Data     Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009: the python
-         version, cifar-100-python/ with a training and a test batch; the fine labels
+Data     Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009: the Python
+         version, cifar-100-python/ with a training batch and a test batch; the fine labels are used
 Licence  none stated by the authors
-Split    test: the official 10,000; validation: 10 % of every class of the official 50,000
-Recipe   paper: that of Cascante-Bonilla et al., BMVC 2021, arXiv:2106.09011, §4.1
+Split    test: the official 10,000 test images; validation: 10 % of every class of the official
+         50,000 training images
+Recipe   paper: the recipe of Cascante-Bonilla et al., BMVC 2021, arXiv:2106.09011, §4.1
 Expect   protocol paper, resnet32: 68.5 % top-1 without mixing (the paper)
 """
 
@@ -23,7 +24,7 @@ from .cifar10 import Cifar10, PythonVersion
 
 
 class Cifar100(Cifar10):
-    """Classify small photographs in a hundred classes."""
+    """Classify small photographs into 100 classes."""
 
     version = 1
     data = Data(

@@ -1,11 +1,11 @@
 """CIFAR-100-C: the test images of CIFAR-100 under fifteen corruptions at five severities.
 
 Data     Hendrycks & Dietterich, Benchmarking Neural Network Robustness to Common Corruptions and
-         Perturbations, ICLR 2019, arXiv:1903.12261: CIFAR-100-C/ with an array for each corruption,
-         10,000 images for each severity, and labels.npy; four more corruptions in it are not read
+         Perturbations, ICLR 2019, arXiv:1903.12261: CIFAR-100-C/ with labels.npy and one array per
+         corruption, which holds 10,000 images per severity; its four extra corruptions are not used
 Licence  CC BY 4.0
-Split    test: 750,000 images; the model is trained by cifar100 with the same method and seed
-Differs  mCE is the mean error, not divided by another model's, as is usual on CIFAR
+Split    test: 750,000 images; the model is trained on cifar100 with the same method and seed
+Differs  mCE is the mean error, not divided by the error of a reference model, as usual on CIFAR
 """
 
 from mixbench.declare import Archive, Data
@@ -13,7 +13,7 @@ from mixbench.vision.robustness.corruption_arrays import CorruptionArrays
 
 
 class Cifar100C(CorruptionArrays):
-    """Score classifiers of CIFAR-100 on corrupted images."""
+    """Evaluate CIFAR-100 classifiers on corrupted images."""
 
     version = 2
     evaluates = "cifar100"

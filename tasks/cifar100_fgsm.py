@@ -1,16 +1,17 @@
-"""CIFAR-100 under attack: its test images, changed by FGSM and PGD so that a model errs.
+"""Adversarial CIFAR-100: the test images of CIFAR-100 under FGSM and PGD attacks.
 
-Data     that of cifar100; the model is trained by cifar100 with the same method and seed
+Data     the data of cifar100; the model is trained on cifar100 with the same method and seed
 Licence  none stated by the authors
-Split    test: the official 10,000, all attacked
-Source   attacks by torchattacks; the eps of arXiv:2106.09011, Table 5, and k/255
+Split    test: the official 10,000 test images, all attacked
+Source   attacks from torchattacks; eps values from arXiv:2106.09011, Table 5, and multiples of
+         1/255
 """
 
 from mixbench.vision.robustness.adversarial import Attacked
 
 
 class Cifar100Fgsm(Attacked):
-    """Attack classifiers of CIFAR-100 and count the images on which they withstand."""
+    """Measure the accuracy of CIFAR-100 classifiers under adversarial attacks."""
 
     version = 1
     evaluates = "cifar100"

@@ -1,14 +1,15 @@
-"""COCO 2014: 123,287 photographs with 80 kinds of objects, found by a model of ImageNet.
+"""COCO 2014: multi-label classification of 123,287 photographs with 80 categories of objects.
 
 Data     Lin et al., Microsoft COCO: Common Objects in Context, ECCV 2014: annotations/ with the
          instances of train2014 and val2014, train2014/ and val2014/
-Licence  annotations CC BY 4.0; the photographs have their authors' (Flickr)
-Split    test: val2014; validation: 10 % of train2014. Images without any annotation are left out of
-         both, as Alibaba-MIIL/ASL@8c9e0bd and megvii-research/ML-GCN@5517d6f do
-Recipe   paper: fine-tuning at 448 pixels for 30 epochs with the binary cross-entropy, the
-         classifier at ten times the rate; the PatchMix paper (arXiv:2106.09011, §5.3) states none
-Differs  nothing known: crowds count as objects, as in both of those
-Expect   protocol paper, resnet50: 79.6 % mAP after plain pre-training (the paper)
+Licence  annotations CC BY 4.0; the photographs belong to their authors (Flickr)
+Split    test: val2014; validation: 10 % of train2014. Images without annotations are excluded from
+         both, as in Alibaba-MIIL/ASL@8c9e0bd and megvii-research/ML-GCN@5517d6f
+Recipe   paper: fine-tune a model that was trained on ImageNet, at 448 pixels for 30 epochs with the
+         binary cross-entropy and ten times the learning rate for the classifier; the PatchMix paper
+         (arXiv:2106.09011, §5.3) states no recipe
+Differs  nothing known; crowds count as objects, as in both repositories
+Expect   protocol paper, resnet50: 79.6 % mAP after pre-training without mixing (the paper)
 """
 
 import contextlib
@@ -31,14 +32,14 @@ FOLDERS: dict[Literal["train", "test"], str] = {"train": "train2014", "test": "v
 
 
 class Coco(MultiLabel):
-    """Say which kinds of objects a photograph shows, starting from a model of ImageNet."""
+    """Predict the object categories in a photograph with a model pre-trained on ImageNet."""
 
     version = 1
     all_labels = 80
     data = Data(
         name="coco2014",
         version="2014",
-        licence="annotations CC BY 4.0; photographs of their authors (Flickr)",
+        licence="annotations CC BY 4.0; the photographs belong to their authors (Flickr)",
         url="https://cocodataset.org/#download",
         files={
             "annotations/instances_train2014.json": "",
@@ -57,7 +58,7 @@ class Coco(MultiLabel):
     )  # fmt: skip
 
     def load(self, part: Part, folder: Path, seed: int) -> Split:
-        """List the images of val2014, or those of train2014 on one side of the split."""
+        """List the test images (val2014), or the training or validation images of train2014."""
         name = FOLDERS["test" if part == "test" else "train"]
         path = folder / f"annotations/instances_{name}.json"
         found = read_instances(path)
@@ -66,14 +67,14 @@ class Coco(MultiLabel):
         return self.part_of(paths, found.targets, part, seed, empty=False)
 
     def class_names(self, folder: Path) -> list[str]:
-        """Return the names of the categories that take part, by id."""
+        """Return the names of the categories that are used, in the order of their ids."""
         path = folder / "annotations/instances_val2014.json"
         return self.names_of(read_instances(path).categories, path)
 
     def synthesize(self, folder: Path, amount: Synthetic) -> None:
-        """Write generated scenes with annotations in the same files.
+        """Write synthetic images and their annotations in the same format.
 
-        Ids of categories have gaps, as in the published data.
+        Category ids have gaps, as in the published data.
         """
         (folder / "annotations").mkdir()
         for part, name in FOLDERS.items():
@@ -90,7 +91,7 @@ class Coco(MultiLabel):
 def instances(
     files: Sequence[str], names: Sequence[str], looks_: Tensor, boxes: Tensor
 ) -> dict[str, Any]:
-    """Return what COCO says of images with things, (N, n), where they can be seen."""
+    """Return COCO annotations of the visible objects in images; `looks_` has shape (N, n)."""
     categories = [{"id": 1 + 2 * k, "name": name} for k, name in enumerate(names)]
     height, width = SIZE
     seen = torch.nonzero((looks_ >= 0) & (boxes[..., 2] > 0)).tolist()
@@ -114,12 +115,16 @@ def instances(
 
 
 class Instances(NamedTuple):
-    """Images in the order of their ids, with what is on them.
+    """Images in the order of their ids, with their labels.
 
     Attributes
     ----------
+    files
+        File names of the images.
+    categories
+        Category names in the order of their ids.
     targets : (N, K) int8
-        In the order of the categories' ids.
+        1 if the image has an object of the category, else 0.
     """
 
     files: list[str]
@@ -128,25 +133,26 @@ class Instances(NamedTuple):
 
 
 def read_instances(path: Path) -> Instances:
-    """Return what a file of instances says.
+    """Return the images, categories and labels of an instances file.
 
     Raises
     ------
     DataError
-        If it is no such file, or an annotation names an image or category that it lacks.
+        If the file has another format, or an annotation refers to an image or category that is not
+        in the file.
     """
     try:
         coco = COCO()
         coco.dataset = json.loads(path.read_text(encoding="utf-8"))
-        with contextlib.redirect_stdout(io.StringIO()):  # it tells what it does
+        with contextlib.redirect_stdout(io.StringIO()):  # createIndex prints progress messages
             coco.createIndex()
         categories = {c["id"]: c["name"] for c in coco.loadCats(sorted(coco.getCatIds()))}
         images = coco.loadImgs(sorted(coco.getImgIds()))
         files = [image["file_name"] for image in images]
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(f"{path} must be annotations in JSON: {error}.") from error
+        raise DataError(f"{path} must hold annotations in JSON: {error}.") from error
     except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} must be annotations as COCO's ({error!r}).") from error
+        raise DataError(f"{path} must hold annotations in COCO format ({error!r}).") from error
     place = {image["id"]: i for i, image in enumerate(images)}
     column = {number: k for k, number in enumerate(categories)}
     targets = torch.zeros(len(files), len(column), dtype=torch.int8)
@@ -154,6 +160,9 @@ def read_instances(path: Path) -> Instances:
         image, category = annotation.get("image_id"), annotation.get("category_id")
         if image not in place or category not in column:
             lacks = f"image {image}" if image not in place else f"category {category}"
-            raise DataError(f"{path}: annotation {annotation['id']} is of {lacks}, which it lacks.")
+            raise DataError(
+                f"{path}: annotation {annotation['id']} refers to {lacks}, which is not in the "
+                "file."
+            )
         targets[place[image], column[category]] = 1
     return Instances(files, list(categories.values()), targets)

@@ -1,11 +1,12 @@
-"""CUB-200-2011: 11,788 photographs of birds, in 200 classes, classified by a model of ImageNet.
+"""CUB-200-2011: 11,788 photographs of birds in 200 classes, with a model pre-trained on ImageNet.
 
 Data     Wah et al., The Caltech-UCSD Birds-200-2011 Dataset, 2011: CUB_200_2011/ as published
 Licence  non-commercial research and education; the photographs belong to their authors
-Split    test: the official 5,794 images; validation: 10 % of every class of the official 5,994
-Recipe   paper: full fine-tuning at 224 pixels for 50 epochs, the classifier at ten times the rate;
-         the PatchMix paper (arXiv:2106.09011, §5.3) states none
-Expect   protocol paper, resnet50: 76.3 % top-1 after plain pre-training (the paper)
+Split    test: the official 5,794 test images; validation: 10 % of every class of the official 5,994
+         training images
+Recipe   paper: fine-tune all layers at 224 pixels for 50 epochs, with ten times the learning rate
+         for the classifier; the PatchMix paper (arXiv:2106.09011, §5.3) states no recipe
+Expect   protocol paper, resnet50: 76.3 % top-1 after pre-training without mixing (the paper)
 """
 
 from pathlib import Path
@@ -19,7 +20,7 @@ from .cub_wsol.synthetic import write_birds
 
 
 class Cub(Transfer):
-    """Classify birds, starting from a model that was trained on ImageNet."""
+    """Classify birds with a model pre-trained on ImageNet."""
 
     version = 1
     all_classes = 200
@@ -35,15 +36,15 @@ class Cub(Transfer):
     )  # fmt: skip
 
     def listing(self, folder: Path, *, test: bool) -> Listing:
-        """Return the images of the official test or training part, of the classes taking part."""
+        """Return the official test or training images of the classes that are used."""
         birds = chosen_birds(folder / ROOT, self)
         birds = birds.only(birds.train != test)
         return Listing([folder / ROOT / "images" / name for name in birds.names], birds.classes)
 
     def class_names(self, folder: Path) -> list[str]:
-        """Return the names of the classes that take part."""
+        """Return the names of the classes that are used."""
         return self.names_of(class_lines(folder / ROOT), folder / ROOT / "classes.txt")
 
     def synthesize(self, folder: Path, amount: Synthetic) -> None:
-        """Write generated birds before clutter in the same layout."""
+        """Write synthetic images of birds on cluttered backgrounds in the same format."""
         write_birds(folder / ROOT, self.num_classes, amount)

@@ -1,10 +1,11 @@
-"""Handwritten digits: 1,797 real images of 8x8 pixels, in ten classes.
+"""Handwritten digits: 1,797 greyscale images of 8x8 pixels in 10 classes.
 
 Data     Optical Recognition of Handwritten Digits (Alpaydin & Kaynak, 1998), test part, as
-         scikit-learn ships it: digits.csv.gz, a row of 64 grey values in 0..16 and a class each
+         distributed with scikit-learn: digits.csv.gz, whose rows hold 64 grey values in 0..16 and a
+         class
 Licence  CC BY 4.0
-Split    test: the last 597 images, other writers than most before them; validation: 10 % of every
-         class of the first 1,200
+Split    test: the last 597 images, mostly by other writers than the first 1,200; validation: 10 %
+         of every class of the first 1,200 images
 Expect   protocol quick: 98 to 99 % top-1 without mixing, 10 to 20 s on one CPU core
 """
 
@@ -34,7 +35,7 @@ from mixbench.vision.tasks.classification import Classification, held_out
 
 FILE = "digits.csv.gz"
 SIDE, CLASSES, NUM_TRAIN, WHITE = 8, 10, 1200, 16
-PIXELS = Normalization((0.3063,), (0.3755,))  # of the training images
+PIXELS = Normalization((0.3063,), (0.3755,))  # mean and std of the training images
 
 
 class Digits(Classification):
@@ -43,7 +44,7 @@ class Digits(Classification):
     Parameters
     ----------
     holdout
-        The share of the training images that is held out for validation.
+        Fraction of the first 1,200 images that is held out for validation.
     """
 
     version = 2
@@ -71,7 +72,7 @@ class Digits(Classification):
         self.holdout = holdout
 
     def load(self, part: Part, folder: Path, seed: int) -> Split:
-        """Read the test part, or the training images on one side of the split."""
+        """Read the test images, or the training or validation images of the first 1,200."""
         images, classes = read_digits(folder / FILE)
         chosen = torch.arange(len(classes)) >= NUM_TRAIN
         if part != "test":
@@ -84,17 +85,17 @@ class Digits(Classification):
         )
 
     def synthesize(self, folder: Path, amount: Synthetic) -> None:
-        """Write blurred random glyphs, one per class, shifted and noisy, in the same layout.
+        """Write noisy, shifted copies of blurred random glyphs, one per class, in the same format.
 
         Raises
         ------
         BadParameter
-            If the amount does not fit the layout, in which row 1,200 ends the training part.
+            If the number of training images is not 1,200, which the format requires.
         """
         if amount.train * CLASSES != NUM_TRAIN:
             needed = NUM_TRAIN // CLASSES
             raise BadParameter(
-                f"digits has {needed} training images per class (got {amount.train})."
+                f"digits must have {needed} training images per class (got {amount.train})."
             )
         rng = generator(amount.seed, "synthetic")
         glyphs = F.avg_pool2d(torch.rand(CLASSES, 1, 10, 10, generator=rng), 3, 1)
@@ -106,11 +107,11 @@ class Digits(Classification):
         images = shift.crop_batch(images, shift.draw(number, rng))
         images = images + 0.2 * torch.randn(images.shape, generator=rng)
         rows = torch.cat([(WHITE * images).round().clamp(0, WHITE).flatten(1), classes[:, None]], 1)
-        with gzip.GzipFile(folder / FILE, "wb", mtime=0) as file:  # no clock in the file
+        with gzip.GzipFile(folder / FILE, "wb", mtime=0) as file:  # makes the file reproducible
             np.savetxt(file, rows.numpy(), fmt="%d", delimiter=",")
 
     def build(self, model: str) -> Backbone:
-        """Return a residual net with a last map of 4x4, so that a 4x4 grid has a cell each."""
+        """Return a ResNet whose last feature map is 4x4, so that it fits patch grids up to 4x4."""
         depth = int(model.removeprefix("resnet"))
         net = ResidualNet(depth, channels=1, classes=CLASSES, strides=(1, 2, 1))
         return sized(net, 1, self.image_size)
@@ -127,11 +128,11 @@ def read_digits(path: Path) -> tuple[Tensor, Tensor]:
     try:
         table = np.loadtxt(path, delimiter=",", ndmin=2)
     except (OSError, EOFError, ValueError) as error:
-        raise DataError(f"{path} must be a table of numbers, gzipped CSV ({error}).") from error
+        raise DataError(f"{path} must be a gzipped CSV file of numbers ({error}).") from error
     if table.shape[1] != SIDE * SIDE + 1 or len(table) <= NUM_TRAIN:
         raise DataError(
             f"{path} must have more than {NUM_TRAIN} rows of {SIDE * SIDE + 1} numbers "
-            f"(got {table.shape[0]} of {table.shape[1]})."
+            f"(got {table.shape[0]} rows of {table.shape[1]})."
         )
     grey, classes = table[:, :-1], table[:, -1]
     if not ((grey >= 0) & (grey <= WHITE)).all() or not np.isin(classes, np.arange(CLASSES)).all():

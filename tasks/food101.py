@@ -1,12 +1,13 @@
-"""Food-101: 101,000 photographs of dishes, in 101 classes, classified by a model of ImageNet.
+"""Food-101: 101,000 photographs of dishes in 101 classes, with a model pre-trained on ImageNet.
 
 Data     Bossard et al., Food-101: Mining Discriminative Components with Random Forests, ECCV 2014:
-         food-101/ with images/CLASS/ID.jpg and meta/; training labels are noisy on purpose
-Licence  of the photographs' authors; for research, under fair use
-Split    test: the official 25,250 images; validation: 10 % of every class of the official 75,750
-Recipe   paper: full fine-tuning at 224 pixels for 50 epochs, the classifier at ten times the rate;
-         the PatchMix paper (arXiv:2106.09011, §5.3) states none
-Expect   protocol paper, resnet50: 87.7 % top-1 after plain pre-training (the paper)
+         food-101/ with images/CLASS/ID.jpg and meta/; the training labels are intentionally noisy
+Licence  the photographs belong to their authors; research use under fair use
+Split    test: the official 25,250 test images; validation: 10 % of every class of the official
+         75,750 training images
+Recipe   paper: fine-tune all layers at 224 pixels for 50 epochs, with ten times the learning rate
+         for the classifier; the PatchMix paper (arXiv:2106.09011, §5.3) states no recipe
+Expect   protocol paper, resnet50: 87.7 % top-1 after pre-training without mixing (the paper)
 """
 
 from mixbench.declare import Archive, Data, table_row
@@ -14,14 +15,14 @@ from mixbench.vision.tasks.transfer import ListedTransfer
 
 
 class Food101(ListedTransfer):
-    """Classify dishes, starting from a model that was trained on ImageNet."""
+    """Classify dishes with a model pre-trained on ImageNet."""
 
     version = 1
     all_classes = 101
     data = Data(
         name="food101",
         version="ECCV 2014",
-        licence="of the photographs' authors; research, under fair use",
+        licence="the photographs belong to their authors; research use under fair use",
         url="https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/",
         files={
             "food-101/meta/classes.txt": "",

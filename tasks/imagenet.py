@@ -1,13 +1,14 @@
-"""ImageNet-1k (ILSVRC 2012): 1.33 million photographs in a thousand classes.
+"""ImageNet-1k (ILSVRC 2012): 1.33 million photographs in 1,000 classes.
 
 Data     Russakovsky et al., ImageNet Large Scale Visual Recognition Challenge, 2015: folders
          train/WNID/ and val/WNID/, as unpacked from the official archives by `mixbench data get`
-         or by torchvision; classes in the order of sorted wnids
-Licence  registration at image-net.org; research and teaching only, not for profit
+         or by torchvision; classes are sorted by WordNet id (WNID)
+Licence  requires registration at image-net.org; non-commercial research and teaching only
 Split    test: the official 50,000 validation images, whose labels are public; validation: 2 % of
          every class of the official training images
-Recipe   paper: that of clovaai/CutMix-PyTorch@2d8eb68, train.py and its README, since the PatchMix
-         paper states none of its own: 300 epochs, the rate divided by ten after 75, 150 and 225
+Recipe   paper: the recipe of clovaai/CutMix-PyTorch@2d8eb68, train.py and its README, because the
+         PatchMix paper states none: 300 epochs, the learning rate is divided by ten after epochs
+         75, 150 and 225
 Expect   protocol paper, resnet50: 76.3 % top-1 without mixing
 """
 
@@ -44,26 +45,29 @@ DEVKIT = "ILSVRC2012_devkit_t12"
 
 
 class Imagenet(Classification):
-    """Classify photographs in a thousand classes.
+    """Classify photographs into 1,000 classes.
 
     Parameters
     ----------
     classes
-        The first so many of the classes, by wnid.
+        Number of classes; the first ones, sorted by WordNet id, are used.
     side : pixels
-        Of the squares that the model sees.
+        Side of the square images that the model receives.
     holdout
-        The share of the training images that is held out for validation.
-    jitter, lighting
-        How much colours vary in training: brightness, contrast and saturation by up to 1 ± jitter,
-        and along the principal axes of ImageNet's colours.
+        Fraction of the official training images that is held out for validation.
+    jitter
+        Strength of colour jitter in training: brightness, contrast and saturation are each scaled
+        by a factor in 1 ± `jitter`.
+    lighting
+        Standard deviation of the colour shift in training along the principal components of the
+        colours of ImageNet, as a fraction of their standard deviations.
     """
 
     version = 1
     data = Data(
         name="imagenet",
         version="ILSVRC 2012",
-        licence="ImageNet's terms: research and teaching only, not for profit",
+        licence="ImageNet's terms: non-commercial research and teaching only",
         url="https://image-net.org/challenges/LSVRC/2012/2012-downloads.php",
         file_counts={"train": 1281167, "val": 50000},
         archives=(
@@ -71,8 +75,8 @@ class Imagenet(Classification):
             Archive("ILSVRC2012_img_val.tar", "29b22e2961454d5413ddabcf34fc5622"),
             Archive("ILSVRC2012_img_train.tar", "1d675b47d978889d74fa0da5fadfb00e"),
         ),
-        manual_steps="Register at image-net.org with an address of a research institution, accept "
-        "the terms, and download the three archives of ILSVRC 2012, task 1 and 2 (145 GB).",
+        manual_steps="Register at image-net.org with the email address of a research institution, "
+        "accept the terms, and download the three archives of ILSVRC 2012, tasks 1 and 2 (145 GB).",
     )
     synthetic = Synthetic(train=120, test=30, protocols=("quick",))
     by_protocol = {"quick": {"classes": 10, "side": 48, "holdout": 0.1}}
@@ -112,7 +116,7 @@ class Imagenet(Classification):
         self._fit = central(side)
 
     def load(self, part: Part, folder: Path, seed: int) -> Split:
-        """List the official validation images, or training images on one side of the split."""
+        """List the test images (official validation), or the training or validation images."""
         names = self.class_names(folder)
         if part == "test":
             listing = list_images(folder / "val", names)
@@ -126,11 +130,11 @@ class Imagenet(Classification):
         )
 
     def class_names(self, folder: Path) -> list[str]:
-        """Return the classes' wnids, sorted."""
+        """Return the sorted WordNet ids of the classes that are used."""
         return self.names_of(class_folders(folder / "train"), folder / "train")
 
     def unpack(self, archive: Path, folder: Path) -> None:
-        """Unpack the devkit, the validation images into their classes, or the classes' archives."""
+        """Unpack the devkit, or the training or validation images into one folder per class."""
         if archive.name.startswith(DEVKIT):
             unpack(archive, folder)
         elif "val" in archive.name:
@@ -139,7 +143,7 @@ class Imagenet(Classification):
             unpack_training(archive, folder)
 
     def synthesize(self, folder: Path, amount: Synthetic) -> None:
-        """Write generated scenes of one thing each, wider than high, in the same folders."""
+        """Write synthetic landscape-format images of one object each in the same folders."""
         kinds = looks(self.num_classes)
         height = round(1.2 * self.image_size[0])
         for number, (part, count) in enumerate((("train", amount.train), ("val", amount.test))):
@@ -156,38 +160,41 @@ class Imagenet(Classification):
 
 
 def unpack_training(archive: Path, folder: Path) -> None:
-    """Unpack an archive of one archive per class into ``train/WNID/``.
+    """Unpack an archive that holds one archive per class into ``train/WNID/``.
 
     Raises
     ------
     DataError
-        If it holds something else.
+        If the archive holds anything else.
     """
     with opened_tar(archive) as outer:
         for member in outer:
             if not (member.isfile() and CLASS_ARCHIVE.fullmatch(member.name)):
                 raise DataError(
-                    f"The archive {archive} is refused: it must hold an archive for each class, as "
-                    f"n01440764.tar (got {member.name!r})."
+                    f"The archive {archive} cannot be unpacked: it must hold one archive per class "
+                    f"such as n01440764.tar (got {member.name!r}). Download it again."
                 )
             with tarfile.open(fileobj=outer.extractfile(member)) as images:
                 unpack_tar(images, archive, folder / "train" / Path(member.name).stem)
 
 
 def unpack_validation(archive: Path, folder: Path) -> None:
-    """Unpack the validation images into ``val/WNID/``, by the labels in the devkit.
+    """Unpack the validation images into ``val/WNID/`` according to the labels in the devkit.
 
     Raises
     ------
     DataError
-        If the devkit is missing, or does not have a label for each image.
+        If the devkit is missing or does not have a label for each image.
     """
     wnids = validation_wnids(folder / DEVKIT / "data")
     loose = folder / "val.unpacking"
     unpack(archive, loose)
     images = sorted(loose.iterdir())
     if len(images) != len(wnids):
-        raise DataError(f"{archive} has {len(images)} images, and the devkit {len(wnids)} labels.")
+        raise DataError(
+            f"{archive} must have an image for each label of the devkit (got {len(images)} images "
+            f"and {len(wnids)} labels)."
+        )
     for image, wnid in zip(images, wnids, strict=True):
         place = folder / "val" / wnid
         place.mkdir(parents=True, exist_ok=True)
@@ -196,12 +203,12 @@ def unpack_validation(archive: Path, folder: Path) -> None:
 
 
 def validation_wnids(devkit: Path) -> list[str]:
-    """Return the class of every official validation image, in the order of their names.
+    """Return the WordNet id of every official validation image, in the order of the file names.
 
     Raises
     ------
     DataError
-        If a file of the devkit is missing or has another form.
+        If a file of the devkit is missing or has another format.
     """
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
@@ -213,6 +220,6 @@ def validation_wnids(devkit: Path) -> list[str]:
         return [wnids[int(line)] for line in lines]
     except (OSError, ValueError, KeyError, IndexError, MatReadError) as error:
         raise DataError(
-            f"{devkit} must hold meta.mat and ILSVRC2012_validation_ground_truth.txt, as the "
-            f"official devkit does ({error})."
+            f"{devkit} must hold meta.mat and ILSVRC2012_validation_ground_truth.txt in the format "
+            f"of the official devkit ({error})."
         ) from error

@@ -1,13 +1,14 @@
 """ImageNet-C: the validation images of ImageNet under fifteen corruptions at five severities.
 
 Data     Hendrycks & Dietterich, Benchmarking Neural Network Robustness to Common Corruptions and
-         Perturbations, ICLR 2019, arXiv:1903.12261: CORRUPTION/SEVERITY/WNID/*.JPEG, squares of 224
-         pixels, as the published archives unpack
-Licence  CC BY 4.0; the photographs' own terms are ImageNet's
-Split    test: 3,750,000 images; the model is trained by imagenet with the same method and seed
-Source   images as they are, as in hendrycks/robustness@8190fe3, ImageNet-C/test.py:241-244; mCE in
-         parts of AlexNet's errors, as in google-research/augmix@9b9824c, imagenet.py:148-194
-Differs  augmix resizes to 256 pixels and cuts out 224
+         Perturbations, ICLR 2019, arXiv:1903.12261: CORRUPTION/SEVERITY/WNID/*.JPEG, images of
+         224x224 pixels, as unpacked from the published archives
+Licence  CC BY 4.0; ImageNet's terms apply to the photographs
+Split    test: 3,750,000 images; the model is trained on imagenet with the same method and seed
+Source   images are not resized, as in hendrycks/robustness@8190fe3, ImageNet-C/test.py:241-244; mCE
+         is relative to the errors of AlexNet, as in google-research/augmix@9b9824c,
+         imagenet.py:148-194
+Differs  from augmix, which resizes images to 256 pixels and crops 224
 Expect   protocol paper, resnet50: 76.7 % mCE without mixing (hendrycks/robustness@8190fe3, README)
 """
 
@@ -16,14 +17,14 @@ from mixbench.vision.robustness.corruption_folders import CorruptionFolders
 
 
 class ImagenetC(CorruptionFolders):
-    """Score classifiers of ImageNet on corrupted images."""
+    """Evaluate ImageNet classifiers on corrupted images."""
 
     version = 2
     evaluates = "imagenet"
     data = Data(
         name="imagenet_c",
         version="1, 2019",
-        licence="CC BY 4.0; of the photographs, ImageNet's terms",
+        licence="CC BY 4.0; ImageNet's terms apply to the photographs",
         url="https://zenodo.org/records/2235448",
         file_counts=for_each_corruption(250000),
         archives=(

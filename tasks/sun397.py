@@ -1,12 +1,13 @@
-"""SUN397: 108,754 photographs of scenes, in 397 classes, classified by a model of ImageNet.
+"""SUN397: 108,754 photographs of scenes in 397 classes, with a model pre-trained on ImageNet.
 
 Data     Xiao et al., SUN Database, CVPR 2010: SUN397/ with images and ClassName.txt, Partitions/
-         with Training_01.txt and Testing_01.txt; the first of ten partitions, as is the convention
-Licence  research
-Split    test: 50 images of every class, partition 01; validation: 10 % of the 50 that train
-Recipe   paper: full fine-tuning at 224 pixels for 50 epochs, the classifier at ten times the rate;
-         the PatchMix paper (arXiv:2106.09011, §5.3) states none
-Expect   protocol paper, resnet50: 60.4 % top-1 after plain pre-training (the paper)
+         with Training_01.txt and Testing_01.txt; by convention, the first of ten partitions is used
+Licence  research use
+Split    test: the 50 test images per class of partition 01; validation: 10 % of the 50 training
+         images per class of partition 01
+Recipe   paper: fine-tune all layers at 224 pixels for 50 epochs, with ten times the learning rate
+         for the classifier; the PatchMix paper (arXiv:2106.09011, §5.3) states no recipe
+Expect   protocol paper, resnet50: 60.4 % top-1 after pre-training without mixing (the paper)
 """
 
 from collections.abc import Sequence
@@ -17,14 +18,14 @@ from mixbench.vision.tasks.transfer import ListedTransfer
 
 
 class Sun397(ListedTransfer):
-    """Classify scenes, starting from a model that was trained on ImageNet."""
+    """Classify scenes with a model pre-trained on ImageNet."""
 
     version = 1
     all_classes = 397
     data = Data(
         name="sun397",
         version="CVPR 2010, partition 01",
-        licence="research",
+        licence="research use",
         url="https://vision.princeton.edu/projects/2010/SUN/",
         files={
             "SUN397/ClassName.txt": "",
@@ -37,8 +38,8 @@ class Sun397(ListedTransfer):
             Archive("SUN397.tar.gz", "8ca2778205c41d23104230ba66911c7a"),
             Archive("Partitions.zip", "29a205c0a0129d21f36cbecfefe81881"),
         ),
-        manual_steps="The official host answers 404 since 2025: get SUN397.tar.gz (37 GB) and "
-        "Partitions.zip from a mirror of yours.",
+        manual_steps="The official host has returned 404 since 2025. Download SUN397.tar.gz "
+        "(37 GB) and Partitions.zip from a mirror.",
     )
     references = table_row(
         "arXiv:2106.09011", "Table 4, SUN397", "resnet50",
@@ -54,9 +55,9 @@ class Sun397(ListedTransfer):
     suffix = ""
 
     def unpack(self, archive: Path, folder: Path) -> None:
-        """Unpack the images, and the partitions into a folder of their own."""
+        """Unpack the images into the data folder and the partitions into Partitions/."""
         super().unpack(archive, folder / "Partitions" if "Part" in archive.name else folder)
 
     def class_lines(self, words: Sequence[str]) -> list[str]:
-        """Return the classes as the official list has them: /a/abbey, sorted."""
+        """Return the sorted classes in the form of the official list, such as /a/abbey."""
         return sorted(f"/{word[0]}/{word}" for word in words)

@@ -1,12 +1,12 @@
-"""Tiny-ImageNet-200: 110,000 photographs of 64x64 pixels, in two hundred classes.
+"""Tiny-ImageNet-200: 110,000 photographs of 64x64 pixels in 200 classes.
 
 Data     Le & Yang, Tiny ImageNet Visual Recognition Challenge, 2015: tiny-imagenet-200/ with
-         train/WNID/images/ and val/val_annotations.txt; classes in the order of sorted wnids
-Licence  ImageNet's: research and teaching only, not for profit
+         train/WNID/images/ and val/val_annotations.txt; classes are sorted by WordNet id (WNID)
+Licence  ImageNet's terms: non-commercial research and teaching only
 Split    test: the official 10,000 validation images, whose labels are public; validation: 10 % of
          every class of the official 100,000 training images
-Recipe   paper: that of Cascante-Bonilla et al., BMVC 2021, arXiv:2106.09011, §4.1, with the stem
-         for small images, which the paper does not state
+Recipe   paper: the recipe of Cascante-Bonilla et al., BMVC 2021, arXiv:2106.09011, §4.1; models use
+         the stem for small images, which the paper does not specify
 Expect   protocol paper, resnet50: 61.2 % top-1 without mixing (the paper)
 """
 
@@ -38,25 +38,26 @@ from mixbench.vision.tasks.classification import Classification, held_out
 
 SIDE = 64
 ROOT = "tiny-imagenet-200"
-PIXELS = Normalization((0.4802, 0.4481, 0.3975), (0.2770, 0.2691, 0.2821))  # of the training images
+# Mean and standard deviation of the training images.
+PIXELS = Normalization((0.4802, 0.4481, 0.3975), (0.2770, 0.2691, 0.2821))
 
 
 class TinyImagenet(Classification):
-    """Classify small photographs in two hundred classes.
+    """Classify small photographs into 200 classes.
 
     Parameters
     ----------
     classes
-        The first so many of the classes, by wnid.
+        Number of classes; the first ones, sorted by WordNet id, are used.
     holdout
-        The share of the training images that is held out for validation.
+        Fraction of the official training images that is held out for validation.
     """
 
     version = 1
     data = Data(
         name="tiny_imagenet",
         version="CS231n, 2015",
-        licence="ImageNet's terms: research and teaching only, not for profit",
+        licence="ImageNet's terms: non-commercial research and teaching only",
         url="http://cs231n.stanford.edu/tiny-imagenet-200.zip",
         files={
             "tiny-imagenet-200/wnids.txt": "",
@@ -95,7 +96,7 @@ class TinyImagenet(Classification):
         self.holdout = holdout
 
     def load(self, part: Part, folder: Path, seed: int) -> Split:
-        """Read the official validation images, or training images on one side of the split."""
+        """Read the test images (official validation), or the training or validation images."""
         root, names = folder / ROOT, self.class_names(folder)
         if part == "test":
             listing = annotated(root / "val", names)
@@ -109,12 +110,12 @@ class TinyImagenet(Classification):
         )
 
     def class_names(self, folder: Path) -> list[str]:
-        """Return the classes' wnids, sorted."""
+        """Return the sorted WordNet ids of the classes that are used."""
         path = folder / ROOT / "wnids.txt"
         return self.names_of(sorted(read_lines(path)), path)
 
     def synthesize(self, folder: Path, amount: Synthetic) -> None:
-        """Write generated scenes of one thing each in the same folders."""
+        """Write synthetic images of one object each in the same folders."""
         kinds, root = looks(self.num_classes), folder / ROOT
         wnids = [f"n{number:08}" for number in range(self.num_classes)]
         root.mkdir()
@@ -146,7 +147,7 @@ class TinyImagenet(Classification):
 
 
 def corners(box: Tensor) -> str:
-    """Return a box as the annotations hold it: left, top, right, bottom."""
+    """Return a box in the format of the annotations: left, top, right, bottom."""
     left, top, width, height = (int(value) for value in box)
     return f"{left}\t{top}\t{left + width - 1}\t{top + height - 1}"
 
@@ -157,16 +158,17 @@ def annotated(folder: Path, names: list[str]) -> Listing:
     Raises
     ------
     DataError
-        If an annotation has another form or names no class of the data.
+        If an annotation has another format or names an unknown class.
     """
     path, index = folder / "val_annotations.txt", {name: i for i, name in enumerate(names)}
     known = set(read_lines(folder.parent / "wnids.txt"))
     paths, classes = [], []
     for number, line in enumerate(read_lines(path), 1):
         parts = line.split("\t")
-        if len(parts) < 2 or parts[1] not in known:  # a file and a class
+        if len(parts) < 2 or parts[1] not in known:  # columns: file name, class
             raise DataError(
-                f"{path}, line {number}: must hold a file and a class of wnids.txt (got {line!r})."
+                f"{path}, line {number}: must hold a file name and a class of wnids.txt "
+                f"(got {line!r})."
             )
         if parts[1] in index:
             paths.append(folder / "images" / Path(parts[0]).name)

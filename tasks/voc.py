@@ -1,14 +1,17 @@
-"""Pascal VOC 2007: 9,963 photographs with 20 kinds of objects, found by a model of ImageNet.
+"""Pascal VOC 2007: multi-label classification of 9,963 photographs with 20 classes of objects.
 
 Data     Everingham et al., The Pascal Visual Object Classes Challenge 2007: VOCdevkit/VOC2007/ with
          Annotations/, ImageSets/Main/ and JPEGImages/, from both archives
-Licence  of the photographs' authors (Flickr)
-Split    test: the official 4,952 images; validation: 10 % of the official 5,011 of trainval
-Recipe   paper: fine-tuning at 448 pixels for 30 epochs with the binary cross-entropy, the
-         classifier at ten times the rate; the PatchMix paper (arXiv:2106.09011, §5.3) states none
-Differs  an object that is only there as difficult counts as there in training, and not at all in
-         the scores, as in megvii-research/ML-GCN@5517d6f, voc.py and util.py:229-248
-Expect   protocol paper, resnet50: 92.1 % mAP after plain pre-training (the paper)
+Licence  the photographs belong to their authors (Flickr)
+Split    test: the official 4,952 test images; validation: 10 % of the official 5,011 trainval
+         images
+Recipe   paper: fine-tune a model that was trained on ImageNet, at 448 pixels for 30 epochs with the
+         binary cross-entropy and ten times the learning rate for the classifier; the PatchMix paper
+         (arXiv:2106.09011, §5.3) states no recipe
+Differs  nothing known; a class whose objects in an image are all marked as difficult is positive in
+         training and ignored in the scores, as in megvii-research/ML-GCN@5517d6f, voc.py and
+         util.py:229-248
+Expect   protocol paper, resnet50: 92.1 % mAP after pre-training without mixing (the paper)
 """
 
 from pathlib import Path
@@ -28,7 +31,7 @@ ROOT = "VOCdevkit/VOC2007"
 
 
 class Voc(MultiLabel):
-    """Say which kinds of objects a photograph shows, starting from a model of ImageNet."""
+    """Predict the object classes in a photograph with a model pre-trained on ImageNet."""
 
     version = 1
     all_labels = 20
@@ -43,19 +46,19 @@ class Voc(MultiLabel):
     )  # fmt: skip
 
     def load(self, part: Part, folder: Path, seed: int) -> Split:
-        """List the official test images, or those of trainval on one side of the split."""
+        """List the test images, or the training or validation images of trainval."""
         found = listed(folder / ROOT, "test" if part == "test" else "trainval")
         targets = torch.stack([labels_of(read_annotation(path)) for _, path in found])
         return self.part_of([image for image, _ in found], targets, part, seed)
 
-    def class_names(self, folder: Path) -> list[str]:  # noqa: ARG002  # they are always the same
-        """Return the names of the classes that take part."""
+    def class_names(self, folder: Path) -> list[str]:  # noqa: ARG002  # VOC's classes are fixed
+        """Return the names of the classes that are used."""
         return list(CLASSES[: self.labels])
 
     def synthesize(self, folder: Path, amount: Synthetic) -> None:
-        """Write generated scenes of some things each with annotations in the same folders.
+        """Write synthetic images with annotations in the same folders.
 
-        The amounts are images for every class, of which each shows one to three.
+        Each image shows one to three objects. The amounts are numbers of images per class.
         """
         kinds = looks(self.labels)
         for number, (part, count) in enumerate((("trainval", amount.train), ("test", amount.test))):
@@ -65,7 +68,7 @@ class Voc(MultiLabel):
 
 
 def labels_of(image: Annotated) -> Tensor:
-    """Return which classes an image has, (20,) int8; -1 for those only there as difficult."""
+    """Return the labels of an image, (20,) int8; -1 if all objects of a class are difficult."""
     target = torch.zeros(len(CLASSES), dtype=torch.int8)
     for thing in image.things:
         if not thing.difficult:

@@ -1,18 +1,20 @@
-"""Pascal VOC detection: where on a photograph which of 20 kinds of objects are, by Faster R-CNN.
+"""Pascal VOC detection: locate objects of 20 classes in photographs with a Faster R-CNN.
 
 Data     Everingham et al., The Pascal Visual Object Classes Challenge, 2007 and 2012:
          VOCdevkit/VOC2007/ and VOCdevkit/VOC2012/ with Annotations/, ImageSets/Main/ and
          JPEGImages/, from the archives; or 2007 alone. The two variants are never compared
-Licence  of the photographs' authors (Flickr)
-Split    test: the official 4,952 images of 2007; validation: 10 % of the 16,551 of both trainvals
-Recipe   paper: 12 epochs of all images and their mirror images in batches of 16, from a rate of
-         0.01, a tenth of it after 9 and again after 11. The PatchMix paper (arXiv:2106.09011) names
-         the task and gives no number and no recipe; the data is CutMix's (arXiv:1905.04899, §4.3)
-Differs  fine-tuning is plain, for boxes of mixed images mean nothing yet: the method is that of
-         pre-training. Images are fitted into squares of 800 pixels, whose short sides are as a
-         rule the usual 600, and are not resized at random; no warm-up
-Expect   protocol paper, resnet50: 75.6 % mAP after plain pre-training (CutMix), by a Faster R-CNN
-         without a feature pyramid; with one, a few points more
+Licence  the photographs belong to their authors (Flickr)
+Split    test: the official 4,952 test images of 2007; validation: 10 % of the 16,551 images of both
+         trainval lists
+Recipe   paper: 12 epochs over all images and their mirror images in batches of 16, with a learning
+         rate of 0.01 that is divided by ten after epochs 9 and 11. The PatchMix paper
+         (arXiv:2106.09011) names the task and gives neither numbers nor a recipe; the data is that
+         of CutMix (arXiv:1905.04899, §4.3)
+Differs  the method mixes in pre-training only, because boxes of mixed images are not defined.
+         Images are resized to fit into squares of 800 pixels, so that most have the usual shorter
+         side of 600 pixels; there is no random resizing and no warm-up
+Expect   protocol paper, resnet50: 75.6 % mAP after pre-training without mixing (CutMix), with a
+         Faster R-CNN without a feature pyramid; a few points more with one, as here
 """
 
 from collections.abc import Callable, Mapping
@@ -53,38 +55,39 @@ from mixbench.vision.models.weights import start_from
 
 DEVKIT = "VOCdevkit"
 TRAINING = {"voc0712": ("VOC2007", "VOC2012"), "voc07": ("VOC2007",)}
-SMALL_SIDE = 128  # pixels up to which nets for small images are taken
-AT_ONCE = 8  # images whose pyramids a device's memory holds
+SMALL_SIDE = 128  # largest side, in pixels, for which models for small images are used
+AT_ONCE = 8  # images per forward pass, limited by the memory for feature pyramids
 
 
 class VocDetection(Task):
-    """Find the objects on a photograph, starting from a model of ImageNet.
+    """Detect the objects in a photograph with an encoder pre-trained on ImageNet.
 
-    Boxes that leave the image are cut off at its edges, and objects of which no pixel is left then
-    are left out. Images without objects are trained on and tested like others. Difficult objects
-    are not trained on, and count neither way at test.
+    Boxes are clipped at the image edges, and objects without a remaining pixel are dropped. Images
+    without objects are used in training and testing like all others. Difficult objects are not used
+    in training, and detections of them count neither as correct nor as wrong in testing.
 
     Parameters
     ----------
     variant
-        Whose training images: of 2007 and 2012, or of 2007 alone.
+        Source of the training images: ``voc0712`` for VOC 2007 and 2012, ``voc07`` for 2007 alone.
     classes
-        The first so many of the classes; objects of others are left out.
+        Number of object classes; the first ones are used and objects of all others are ignored.
     side : pixels
-        Of the squares into which images are fitted.
+        Side of the squares into which images are fitted.
     holdout
-        The share of the training images that is held out for validation.
+        Fraction of the official training images that is held out for validation.
     weights
-        What the encoder starts from: the same method's own model of ImageNet (``pretrained``, or
-        ``synthetic`` of generated images), what others published, ``random`` weights or a file.
+        Initial weights of the encoder. ``pretrained``: from the ImageNet cell of the same method.
+        ``synthetic``: the same, trained on synthetic images. ``timm`` or ``timm:TAG``: published by
+        timm. ``random``: no pre-training. Any other value is a path of a file of weights.
     mix_in
-        Where the method mixes: in ``pretrain``-ing.
+        Stage in which the method mixes: ``pretrain`` is the only choice.
     width
-        Of the feature pyramid.
+        Number of channels of the feature pyramid.
     proposals
-        Regions that are proposed in training; half as many at test.
+        Number of region proposals per image in training; half as many are used in testing.
     regions
-        How many of an image's are judged in training.
+        Number of region proposals per image for which the loss is computed in training.
     """
 
     version = 1
@@ -120,23 +123,23 @@ class VocDetection(Task):
     references = table_row(
         "clovaai/CutMix-PyTorch@2d8eb68, README.md", "Detection (Faster-RCNN)", "resnet50",
         {"none": 75.6, "mixup": 73.9, "cutmix": 76.7},
-        metric="map_voc07", remark="another Faster R-CNN, by another recipe",
+        metric="map_voc07", remark="with another Faster R-CNN and another recipe",
     )  # fmt: skip
 
-    def __init__(  # noqa: PLR0913  # what users set
+    def __init__(  # noqa: PLR0913  # these are the parameters of the task
         self,
         variant: Literal["voc0712", "voc07"] = "voc0712",
         classes: Count = 20,
         side: Count = 800,
         holdout: Fraction = 0.1,
         weights: Weights = "pretrained",
-        mix_in: Literal["pretrain"] = "pretrain",  # noqa: ARG002  # read where cells are planned
+        mix_in: Literal["pretrain"] = "pretrain",  # noqa: ARG002  # used when cells are planned
         width: Count = 256,
         proposals: Count = 2000,
         regions: Count = 512,
     ) -> None:
         if classes > len(CLASSES):
-            raise BadParameter(f"voc_detection has {len(CLASSES)} classes (got classes={classes}).")
+            raise BadParameter(f"classes must be at most {len(CLASSES)} (got {classes}).")
         self.variant = variant
         self.classes = classes
         self.image_size = (side, side)
@@ -145,25 +148,25 @@ class VocDetection(Task):
         self._limits = {"width": width, "proposals": proposals, "regions": regions}
 
     def build(self, model: str) -> Backbone:
-        """Return a detector around a backbone."""
+        """Return a detector with the given model as its backbone."""
         side = self.image_size[0]
         encoder = build(model, classes=1, size=self.image_size, small=side <= SMALL_SIDE)
         trained = self.weights != "random"
         return Detector(encoder, classes=self.classes, side=side, trained=trained, **self._limits)
 
     def start(self, model: Backbone, trained: Mapping[str, Backbone]) -> None:
-        """Start the encoder from the weights that `weights` names."""
+        """Load the initial weights of the encoder, as given by `weights`."""
         start_from(model.get_submodule("encoder"), self.weights, trained)
 
     def load(self, part: Part, folder: Path, seed: int) -> Split:
-        """List the official test images, or training images on one side of the split.
+        """List the test images, or the training or validation images of trainval.
 
-        Training images are there twice, the second time mirrored.
+        The training split contains every image twice, the second time mirrored.
 
         Raises
         ------
         DataError
-            If no image of the part has an object.
+            If no image of the split has an object.
         """
         lists = [("VOC2007", "test")]
         if part != "test":
@@ -175,17 +178,17 @@ class VocDetection(Task):
             found = [image for image, is_out in pairs if is_out == (part == "validation")]
         images = [self._annotated(annotation) for _, annotation in found]
         if not any(image.things for image in images):
-            raise DataError(f"{folder} has no object on any image of its part {part}.")
+            raise DataError(f"{folder} must have at least one object in its {part} split (got 0).")
         paths = [path for path, _ in found]
         return BoxSplit(paths, targets_of(images), self.image_size[0], twice=part == "train")
 
     def _annotated(self, path: Path) -> Annotated:
-        """Return an annotation with the objects of the classes that take part."""
+        """Read an annotation and keep the objects of the classes that are used."""
         size, things = read_annotation(path)
         return Annotated(size, [thing for thing in things if thing.class_id < self.classes])
 
-    def class_names(self, folder: Path) -> list[str]:  # noqa: ARG002  # they are always the same
-        """Return the names of the classes that take part."""
+    def class_names(self, folder: Path) -> list[str]:  # noqa: ARG002  # VOC's classes are fixed
+        """Return the names of the classes that are used."""
         return list(CLASSES[: self.classes])
 
     def predict(
@@ -195,13 +198,13 @@ class VocDetection(Task):
         images: Tensor,
         targets: Tensor,
     ) -> dict[str, Tensor]:
-        """Return the boxes that are found on every image, (B, 100, 6), the likeliest first."""
+        """Return the detected boxes of every image, (B, 100, 6), sorted by descending score."""
         assert isinstance(model, Detector)
         some = zip(images.split(AT_ONCE), targets.split(AT_ONCE), strict=True)
         return {"boxes": torch.cat([model.detect(read(model(x)), frames) for x, frames in some])}
 
     def score(self, predictions: Predictions, targets: Tensor) -> dict[str, Score]:
-        """Return the mean average precision as VOC counts it, in two ways, and as COCO does."""
+        """Return the mean average precision of VOC 2007, of VOC 2010 and of COCO."""
         found = predictions["boxes"]
         curves = detection_curves(found, targets, self.classes)
         coco = coco_ap(found, targets, self.classes)
@@ -214,10 +217,10 @@ class VocDetection(Task):
         }
 
     def synthesize(self, folder: Path, amount: Synthetic) -> None:
-        """Write generated scenes of some things each with annotations in the same folders.
+        """Write synthetic images with annotations in the same folders.
 
-        The amounts are images for every class, of which each shows one to three; training images
-        are dealt out over the years.
+        Each image shows one to three objects. The amounts are numbers of images per class; the
+        training images are divided equally among the years.
         """
         kinds, years = looks(self.classes), TRAINING[self.variant]
         lists = [(year, "trainval", amount.train * self.classes // len(years)) for year in years]
@@ -229,14 +232,18 @@ class VocDetection(Task):
 
 
 class BoxSplit(StreamedSplit):
-    """Images with their objects; of training images, the mirror images follow.
+    """Images with their objects, optionally followed by all mirror images.
 
     Parameters
     ----------
+    paths
+        Files of the N images.
     targets : (N, M, 6)
-        Of the images as they are stored.
+        Objects of the images as stored, before images are resized.
     side : pixels
-        Of the squares into which they are fitted.
+        Side of the squares into which images are fitted.
+    twice
+        Whether the mirror images follow.
     """
 
     def __init__(self, paths: list[Path], targets: Tensor, side: int, *, twice: bool) -> None:
@@ -246,15 +253,15 @@ class BoxSplit(StreamedSplit):
         )
 
     def path(self, item: int) -> Path:
-        """Return the file of an item's image."""
+        """Return the image file of an item."""
         return super().path(item % len(self._paths))
 
-    def _one(self, item: int, draws: Tensor | None) -> Tensor:  # noqa: ARG002  # nothing is drawn
+    def _one(self, item: int, draws: Tensor | None) -> Tensor:  # noqa: ARG002  # not random
         image = read_image(self.path(item))
         width, height = (int(value) for value in self.targets[item, 0, 2:4])
         if image.shape[1:] != (height, width):
             raise DataError(
-                f"{self.path(item)} must have {width} x {height} pixels, as its annotation says "
-                f"(got {image.shape[2]} x {image.shape[1]})."
+                f"{self.path(item)} must have {width} x {height} pixels according to its "
+                f"annotation (got {image.shape[2]} x {image.shape[1]})."
             )
         return self._fit(image.flip(2) if item >= len(self._paths) else image)

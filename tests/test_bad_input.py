@@ -72,7 +72,7 @@ def plugin(tmp_path: Path) -> Callable[[str], str]:
         (
             "run -m random_patchmix -t imagenet --protocol quick --model vgg11 "
             "--set random_patchmix.grid=1 --set random_patchmix.head=tied",
-            "head=tied needs a classifier of the map's 512 features; the model's takes 4096",
+            "head=tied needs a classifier of 512 features, as the model's feature map has",
         ),
         ("run -m none -t cifar10 --set cifar10.milestones=1,x", "valid integer"),
         ("run -m none -t cifar10 --set cifar10.memory_format=wide", "'channels_last' (got 'wide')"),

@@ -69,23 +69,23 @@ def test_fewer_classes_leave_out_what_has_none_of_them(folder: Path) -> None:
 WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
     "no json": (
         lambda folder: (folder / VALIDATION).write_text('{"images": [}'),
-        r"instances_val2014.json must be annotations in JSON: .*line 1 column 13",
+        r"instances_val2014.json must hold annotations in JSON: .*line 1 column 13",
     ),
     "a list": (
         lambda folder: (folder / VALIDATION).write_text("[1, 2]"),
-        r"must be annotations as COCO's",
+        r"must hold annotations in COCO format",
     ),
     "another image": (
         lambda folder: change(folder, lambda c: c["annotations"][3].update(image_id=999999)),
-        r"annotation 3 is of image 999999, which it lacks",
+        r"annotation 3 refers to image 999999, which is not in the file",
     ),
     "another category": (
         lambda folder: change(folder, lambda c: c["annotations"][3].update(category_id=2)),
-        r"annotation 3 is of category 2, which it lacks",
+        r"annotation 3 refers to category 2, which is not in the file",
     ),
     "no file name": (
         lambda folder: change(folder, lambda c: c["images"][0].pop("file_name")),
-        r"must be annotations as COCO's \(KeyError\('file_name'\)\)",
+        r"must hold annotations in COCO format \(KeyError\('file_name'\)\)",
     ),
 }  # fmt: skip
 

@@ -134,33 +134,35 @@ def test_long_captions_are_cut_in_training_and_whole_in_references(tmp_path: Pat
 WRONG: dict[str, tuple[str, str, Callable[[Any], object], str]] = {
     "an image twice": (
         "official", OFFICIAL, lambda c: c["images"].append(c["images"][2]),
-        r"captions_val2014.json names image 17 twice",
+        r"captions_val2014.json must list each image once \(got image 17 twice\)",
     ),
     "of no image": (
         "official", OFFICIAL, lambda c: c["annotations"][4].update(image_id=99999),
-        r"annotation 4 is of image 99999, which it lacks",
+        r"annotation 4 refers to image 99999, which is not in the file",
     ),
     "no text": (
         "official", OFFICIAL, lambda c: c["annotations"][4].update(caption=7),
-        r"annotation 4 must be a text \(got 7\)",
+        r"the caption of annotation 4 must be a string \(got 7\)",
     ),
-    "no images": ("official", OFFICIAL, lambda c: c.pop("images"), "must be captions as COCO's"),
+    "no images": (
+        "official", OFFICIAL, lambda c: c.pop("images"), "must hold captions in COCO format",
+    ),
     "an image twice in his split": (
         "karpathy", "dataset_coco.json", lambda c: c["images"].append(c["images"][0]),
-        "dataset_coco.json names image 0 twice",
+        r"dataset_coco.json must list each image once \(got image 0 twice\)",
     ),
     "another part": (
         "karpathy", "dataset_coco.json", lambda c: c["images"][3].update(split="dev"),
-        r"image 3 must be of train, restval, val, test \(got 'dev'\)",
+        r"split of image 3 must be one of train, restval, val, test \(got 'dev'\)",
     ),
     "no sentences": (
         "karpathy", "dataset_coco.json", lambda c: c["images"][-1].pop("sentences"),
-        "must be Karpathy's split of COCO .*sentences",
+        "must hold Karpathy's split of COCO .*sentences",
     ),
     "nothing to test": (
         "karpathy", "dataset_coco.json",
         lambda c: c.update(images=[i for i in c["images"] if i["split"] != "test"]),
-        "has no image with a caption of its part test",
+        "must have at least one image with a caption in its test split",
     ),
 }  # fmt: skip
 
@@ -180,7 +182,7 @@ def test_what_is_no_json_is_named(tmp_path: Path, text: str) -> None:
     folder = written("official", tmp_path)
     (folder / OFFICIAL).write_text(text, encoding="latin-1")
 
-    with pytest.raises(DataError, match=r"captions_val2014.json must be annotations in JSON"):
+    with pytest.raises(DataError, match=r"captions_val2014.json must hold a.* JSON"):
         make_task("official").load("test", folder, 0)
 
 

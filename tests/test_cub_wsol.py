@@ -202,7 +202,7 @@ def test_an_image_may_have_several_boxes(folder: Path, cubv2: Path) -> None:
 WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
     "no box": (
         lambda root: edit(root / "bounding_boxes.txt", 12, None),
-        r"bounding_boxes.txt has no line for image 13, 001",
+        r"bounding_boxes.txt must have a line for image 13, 001",
     ),
     "box outside": (
         lambda root: edit(root / "bounding_boxes.txt", 13, "14 500.0 2.0 8.0 9.0"),
@@ -218,7 +218,7 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "no number": (
         lambda root: edit(root / "image_class_labels.txt", 3, "one"),
-        r"image_class_labels.txt, line 4: must hold an image's number and more \(got 'one'\)",
+        r"image_class_labels.txt, line 4: must hold an id and at least one value \(got 'one'\)",
     ),
     "class out of range": (
         lambda root: edit(root / "image_class_labels.txt", 3, "4 9"),
@@ -250,10 +250,10 @@ def test_wrong_data_is_named(folder: Path, root: Path, what: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "line", "said"),
-    [("image_sizes", "{},7,9", r"must have the size that .*image_sizes.txt says, 7 x 9 pixels"),
-     ("localization", "{},1,2,3", r"line 1: must hold an image and 4 whole numbers"),
-     ("localization", "other.jpg,1,2,3,4", r"localization.txt has no line for the image 001"),
-     ("class_labels", "{},x", r"line 1: must hold an image and 1 whole numbers")],
+    [("image_sizes", "{},7,9", r"must have the size that .*image_sizes.txt, 7 x 9 pixels"),
+     ("localization", "{},1,2,3", r"line 1: must hold an image name and 4 integers"),
+     ("localization", "other.jpg,1,2,3,4", r"localization.txt must have a line for the image 001"),
+     ("class_labels", "{},x", r"line 1: must hold an image name and 1 integers")],
 )  # fmt: skip
 def test_wrong_metadata_is_named(
     folder: Path, cubv2: Path, name: str, line: str, said: str

@@ -123,13 +123,13 @@ ROW = ",".join(["3"] * 64)
     ("content", "complaint"),
     [
         (b"not gzip", "gzipped CSV"),
-        (gzip.compress(b"1,2,x\n"), "must be a table of numbers"),
+        (gzip.compress(b"1,2,x\n"), "must be a gzipped CSV file of numbers"),
         (gzip.compress(b"1,2,3\n" * 1300), "rows of 65 numbers"),
         (gzip.compress(f"{ROW},1\n".encode() * 5), "more than 1200 rows"),
         (gzip.compress(f"{ROW},11\n".encode() * 1300), "classes in 0..9"),
         (gzip.compress(f"{ROW},nan\n".encode() * 1300), "classes in 0..9"),
         (gzip.compress(f"{ROW.replace('3', '17')},1\n".encode() * 1300), "grey values in 0..16"),
-        (gzip.compress(f"{ROW},1\n".encode() * 1300)[:-20], "must be a table of numbers"),
+        (gzip.compress(f"{ROW},1\n".encode() * 1300)[:-20], "gzipped CSV file of numbers"),
     ],
     ids=["no gzip", "letters", "short rows", "few rows", "class", "no class", "grey", "cut"],
 )

@@ -88,8 +88,8 @@ def test_a_published_result_is_taken_and_counts_by_its_content(
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        (["guided_patchmix.num_pairs=91"], "num_pairs must be at most 90, the ordered pairs of 10"),
-        (["guided_patchmix.search=fixed"], "search=fixed and file=PATH belong together"),
+        (["guided_patchmix.num_pairs=91"], "num_pairs must be at most 90, the number of ordered"),
+        (["guided_patchmix.search=fixed"], "search=fixed and file=PATH require each other"),
         (["guided_patchmix.grid=6"], "must be less than or equal to 5 (got '6')"),
         (["guided_patchmix.search=fixed", "guided_patchmix.file=absent.json"], "absent.json"),
         (
@@ -235,7 +235,7 @@ class Unclassed(ToyTask):
 def test_a_task_without_classes_is_refused() -> None:
     method = subject_of(find("method", "guided_patchmix")).make()
 
-    with pytest.raises(UsageError, match="searches pairs of classes: this task has none"):
+    with pytest.raises(UsageError, match="searches pairs of classes, but this task has no classes"):
         method.check(Unclassed(), None)
 
 

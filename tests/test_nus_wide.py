@@ -209,12 +209,12 @@ WRONG: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "code for a list": (
         "asl",
         lambda f: edit(f / "nus_wid_data.csv", lambda t: [*t, "a.jpg,__import__('os'),val"]),
-        r"nus_wid_data.csv, line \d+: must be an image's path, a list of its concepts",
+        r"nus_wid_data.csv, line \d+: must be the path of an image, a list of its concepts",
     ),
     "pickled": (
         "spml",
         lambda f: np.save(f / "formatted_val_images.npy", np.array(["a", 1], dtype=object)),
-        r"formatted_val_images.npy must be a plain array of numpy",
+        r"formatted_val_images.npy must hold a NumPy array without pickled objects",
     ),
     "no matrix": (
         "spml", lambda f: np.save(f / "formatted_val_labels.npy", np.full((40, 5), 0.5)),
@@ -222,7 +222,7 @@ WRONG: dict[str, tuple[str, Callable[[Path], object], str]] = {
     ),
     "other lengths": (
         "spml", lambda f: np.save(f / "formatted_val_labels.npy", np.zeros((7, 5))),
-        r"formatted_val_labels.npy a row, for each image \(got .* \(40,\) and float64 \(7, 5\)\)",
+        r"labels.npy must hold a row for each image \(got .* \(40,\) and float64 \(7, 5\)\)",
     ),
 }  # fmt: skip
 

@@ -260,7 +260,7 @@ def test_a_broken_package_is_one_line_of_the_list(mixbench: Run, path: Path) -> 
     assert "broken: " in lines["band_mix"]
     assert "must name a module band_mix" in lines["band_mix"]
     assert "row_mix.py, line 1: invalid syntax" in lines["row_mix"]
-    assert "Mixup: a convex" in lines["mixup"]
+    assert "Mixup: blend two images" in lines["mixup"]
 
 
 def test_a_name_that_two_define_is_an_error_that_names_both(mixbench: Run, path: Path) -> None:

@@ -106,7 +106,7 @@ CUB = Data(
 VOC_2007 = Data(
     name="voc2007",
     version="VOC 2007",
-    licence="of the photographs' authors (Flickr)",
+    licence="the photographs belong to their authors (Flickr)",
     url="http://host.robots.ox.ac.uk/pascal/VOC/voc2007/",
     files={
         "VOCdevkit/VOC2007/ImageSets/Main/trainval.txt": "",
@@ -132,7 +132,7 @@ VOC_2007 = Data(
 VOC_2007_AND_2012 = Data(
     name="voc0712",
     version="VOC 2007 and 2012",
-    licence="of the photographs' authors (Flickr)",
+    licence="the photographs belong to their authors (Flickr)",
     url="http://host.robots.ox.ac.uk/pascal/VOC/",
     files={**VOC_2007.files, "VOCdevkit/VOC2012/ImageSets/Main/trainval.txt": ""},
     file_counts={

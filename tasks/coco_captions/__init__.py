@@ -1,19 +1,20 @@
-"""COCO captions: a sentence about a photograph, told by a decoder of what a model of ImageNet saw.
+"""COCO captions: caption photographs with an LSTM on features of a model pre-trained on ImageNet.
 
 Data     Chen et al., Microsoft COCO Captions (arXiv:1504.00325), and Lin et al., Microsoft COCO,
          ECCV 2014, in two variants that are never compared: Karpathy's split (dataset_coco.json:
          113,287 training images, 5,000 for validation, 5,000 for test), or the official train2014
          and val2014
-Licence  annotations CC BY 4.0; the photographs have their authors' (Flickr)
-Split    test: the variant's; validation: Karpathy's, or 10 % of train2014
-Recipe   paper: the pooled features of the pre-trained model, which stays as it is, and a recurrent
-         decoder of 512 units trained by Adam for 20 epochs; the PatchMix paper (arXiv:2106.09011,
-         §5.3) states none, names NIC (Vinyals et al., arXiv:1411.4555), and has the numbers of
+Licence  annotations CC BY 4.0; the photographs belong to their authors (Flickr)
+Split    test: the test split of the variant; validation: Karpathy's validation split, or 10 % of
+         train2014
+Recipe   paper: a recurrent decoder of 512 units is trained with Adam for 20 epochs on the pooled
+         features of the frozen pre-trained model; the PatchMix paper (arXiv:2106.09011, §5.3)
+         states no recipe, names NIC (Vinyals et al., arXiv:1411.4555), and reports the numbers of
          CutMix (clovaai/CutMix-PyTorch@2d8eb68, README.md) for its baselines
-Differs  the vocabulary has a fixed size, of which a few hundred words may stay unused; unknown
-         words are never told; images are resized to squares, and not mirrored: left would become
-         right
-Expect   protocol paper, resnet50: BLEU-4 of 22.9 % after plain pre-training (the paper)
+Differs  the vocabulary has a fixed size, so that a few hundred entries can be unused; the decoder
+         never generates the token for unknown words; images are resized to squares and not
+         mirrored, because mirroring exchanges left and right
+Expect   protocol paper, resnet50: BLEU-4 of 22.9 % after pre-training without mixing (the paper)
 """
 
 from collections.abc import Callable, Mapping
@@ -57,49 +58,53 @@ from .synthetic import write_scenes
 
 
 class CocoCaptions(Task):
-    """Tell what is on a photograph, starting from a model of ImageNet.
+    """Generate captions of photographs with an encoder pre-trained on ImageNet.
 
     Parameters
     ----------
     variant
-        Whose parts.
+        Split of the data: ``karpathy`` for Karpathy's, ``official`` for train2014 and val2014.
     side : pixels
-        Of the squares to which images are resized, whatever their shapes.
+        Side of the squares to which images are resized, regardless of their aspect ratios.
     holdout
-        The share of train2014 that is held out for validation, for the official variant.
+        Fraction of train2014 that is held out for validation. Only used with variant ``official``.
     weights
-        What the encoder starts from: the same method's own model of ImageNet (``pretrained``, or
-        ``synthetic`` of generated images), what others published, ``random`` weights or a file.
+        Initial weights of the encoder. ``pretrained``: from the ImageNet cell of the same method.
+        ``synthetic``: the same, trained on synthetic images. ``timm`` or ``timm:TAG``: published by
+        timm. ``random``: no pre-training. Any other value is a path of a file of weights.
     mix_in
-        Where the method mixes: in ``pretrain``-ing, in ``finetune``-ing or in ``both``.
+        Stages in which the method mixes: ``pretrain``, ``finetune`` or ``both``.
     finetune_encoder
-        Whether the encoder learns as well; otherwise it sees every image once, unless images are
-        mixed.
+        Whether the encoder is trained too. If false, the encoder is frozen, and its features are
+        computed once per image unless images are mixed in fine-tuning.
     vocabulary
-        The most frequent words, and the three numbers that are none, that the decoder knows.
+        Size of the decoder's vocabulary: the most frequent words and three special tokens (end,
+        start, unknown).
     words_seen
-        How often the training captions must have a word.
+        Minimum number of occurrences in the training captions for a word of the vocabulary.
     width
-        Of the decoder.
+        Number of units of the decoder's LSTM, and size of its word embeddings.
     length
-        Words of a caption, at the most; longer ones are cut in training, and never in references.
+        Maximum number of words of a caption. Longer captions are truncated in training, but not as
+        references in testing.
     beam
-        Captions that are followed at once; 1 takes the likeliest word each time.
+        Beam size of the beam search. 1 means greedy decoding.
     dropout
-        Of the decoder's inputs and outputs.
+        Dropout probability at the decoder's inputs and outputs.
     """
 
     version = 1
     data = Data(
         name="coco2014_karpathy",
         version="2014, Karpathy's split",
-        licence="annotations CC BY 4.0; photographs of their authors (Flickr)",
+        licence="annotations CC BY 4.0; the photographs belong to their authors (Flickr)",
         url="https://cs.stanford.edu/people/karpathy/deepimagesent/",
         files={"dataset_coco.json": ""},
         file_counts={"train2014": 82783, "val2014": 40504},
         archives=COCO_2014_IMAGE_ARCHIVES,
-        manual_steps="Put dataset_coco.json, of caption_datasets.zip, into the data's folder. Its "
-        "page no longer has it; copies are widely used, and no checksum is published.",
+        manual_steps="Put dataset_coco.json from caption_datasets.zip into the data folder. The "
+        "official page no longer offers the file; copies of it are common. No checksum is "
+        "published.",
         shares_folder_with="coco2014",
     )
     variants = {
@@ -107,7 +112,7 @@ class CocoCaptions(Task):
         "official": Data(
             name="coco2014_captions",
             version="2014",
-            licence="annotations CC BY 4.0; photographs of their authors (Flickr)",
+            licence="annotations CC BY 4.0; the photographs belong to their authors (Flickr)",
             url="https://cocodataset.org/#download",
             files={
                 "annotations/captions_train2014.json": "",
@@ -161,14 +166,14 @@ class CocoCaptions(Task):
         ),
     )  # fmt: skip
 
-    def __init__(  # noqa: PLR0913  # what users set
+    def __init__(  # noqa: PLR0913  # these are the parameters of the task
         self,
         variant: Literal["karpathy", "official"] = "karpathy",
         side: Count = 224,
         holdout: Fraction = 0.1,
         weights: Weights = "pretrained",
         mix_in: Literal["pretrain", "finetune", "both"] = "pretrain",
-        finetune_encoder: bool = False,  # noqa: FBT001, FBT002  # set by its name
+        finetune_encoder: bool = False,  # noqa: FBT001, FBT002  # users set it by name
         vocabulary: Count = 10000,
         words_seen: Count = 5,
         width: Count = 512,
@@ -189,17 +194,17 @@ class CocoCaptions(Task):
         self._vocabularies: dict[Path, Vocabulary] = {}
 
     def build(self, model: str) -> Backbone:
-        """Return a backbone with a decoder of its pooled features."""
+        """Return an encoder and a decoder that reads the encoder's pooled features."""
         encoder = build(model, classes=1, size=self.image_size)
-        encoder.classifier.requires_grad_(False)  # noqa: FBT003  # it takes no part
+        encoder.classifier.requires_grad_(False)  # noqa: FBT003  # it is not used
         return Captioner(encoder, **self._decoder, dropout=self._dropout, frozen=self.frozen)
 
     def start(self, model: Backbone, trained: Mapping[str, Backbone]) -> None:
-        """Start the encoder from the weights that `weights` names."""
+        """Load the initial weights of the encoder, as given by `weights`."""
         start_from(model.get_submodule("encoder"), self.weights, trained)
 
     def precompute_frozen(self, model: Backbone, split: Split) -> Split:
-        """Return the features of a part's images, if they never change."""
+        """Replace the images of a split by their features if the features never change."""
         if not (self.frozen and self.plain and isinstance(split, CaptionSplit)):
             return split
         assert isinstance(model, Captioner)
@@ -208,7 +213,7 @@ class CocoCaptions(Task):
         return FeatureSplit(features, split.image, split.targets)
 
     def load(self, part: Part, folder: Path, seed: int) -> Split:
-        """Return the captions of training images, or the other images with all their captions."""
+        """Return one item per training caption, or one per test image with all its captions."""
         said, words = self._images(part, folder, seed), self.vocabulary(folder)
         paths = [folder / image.file for image in said]
         captions = [image.captions for image in said]
@@ -222,7 +227,7 @@ class CocoCaptions(Task):
         return CaptionSplit(paths, torch.tensor(image), targets, fit)
 
     def vocabulary(self, folder: Path) -> Vocabulary:
-        """Return the words of the official training captions, those held out included."""
+        """Return the vocabulary of the official training captions, held-out images included."""
         if folder not in self._vocabularies:
             captions = (words for image in self._read("train", folder) for words in image.captions)
             words = Vocabulary(captions, self._decoder["words"], self._words_seen)
@@ -230,7 +235,7 @@ class CocoCaptions(Task):
         return self._vocabularies[folder]
 
     def _images(self, part: Part, folder: Path, seed: int) -> list[Told]:
-        """Return the images of a part."""
+        """Return the images of a split."""
         if self.variant == "karpathy" or part == "test":
             return self._read(part, folder)
         said = self._read("train", folder)
@@ -238,7 +243,7 @@ class CocoCaptions(Task):
         return [image for image, out in zip(said, held, strict=True) if out == (part != "train")]
 
     def _read(self, part: Part, folder: Path) -> list[Told]:
-        """Return the images of a published part that have captions, without empty captions."""
+        """Read the images of a published split, dropping empty captions and uncaptioned images."""
         if (folder, part) not in self._said:
             if self.variant == "karpathy":
                 every = karpathy(folder, part)
@@ -247,11 +252,13 @@ class CocoCaptions(Task):
             told = [Told(i.file, [w for c in i.captions if (w := words_of(c))]) for i in every]
             self._said[folder, part] = [image for image in told if image.captions]
         if not self._said[folder, part]:
-            raise DataError(f"{folder} has no image with a caption of its part {part}.")
+            raise DataError(
+                f"{folder} must have at least one image with a caption in its {part} split (got 0)."
+            )
         return self._said[folder, part]
 
     def class_names(self, folder: Path) -> list[str]:
-        """Return the words by their numbers, last those that only the test part's captions have."""
+        """Return the words in the order of their ids; words only in test captions come last."""
         captions = [image.captions for image in self._read("test", folder)]
         return self.vocabulary(folder).number_whole(captions)[1]
 
@@ -260,14 +267,14 @@ class CocoCaptions(Task):
         model: Backbone,
         read: Callable[[Output], Tensor],
         images: Tensor,
-        targets: Tensor,  # noqa: ARG002  # captions are told without them
+        targets: Tensor,  # noqa: ARG002  # captions do not depend on targets
     ) -> dict[str, Tensor]:
-        """Return a caption for every image, (B, length)."""
+        """Return the word ids of a caption for every image, (B, length)."""
         assert isinstance(model, Captioner)
         return {"captions": model.tell(read(model(images)))}
 
     def score(self, predictions: Predictions, targets: Tensor) -> dict[str, Score]:
-        """Return BLEU, ROUGE-L and CIDEr-D of a whole part, and BLEU-4 of one caption for all."""
+        """Return BLEU, ROUGE-L and CIDEr-D, and BLEU-4 if all images get the same caption."""
         told = sentences(predictions["captions"])
         said = [[words for words in sentences(rows) if words] for rows in targets]
         found = caption_scores(told, said)
@@ -277,8 +284,9 @@ class CocoCaptions(Task):
         return {metric.name: scores[metric.name] for metric in self.metrics}
 
     def synthesize(self, folder: Path, amount: Synthetic) -> None:
-        """Write generated scenes with captions in the layout of the variant.
+        """Write synthetic images with captions in the format of the variant.
 
-        The amounts are images for each of eight kinds of things, of which each shows up to three.
+        Each image shows up to three objects. The amounts are numbers of images for each of eight
+        kinds of objects.
         """
         write_scenes(folder, self.variant, amount)

@@ -1,4 +1,4 @@
-"""Captions in files: the official annotations of COCO 2014, and Karpathy's split of them."""
+"""Read and write captions: the official COCO 2014 annotations and Karpathy's split."""
 
 import contextlib
 import io
@@ -21,7 +21,7 @@ SPLITS: Mapping[str, Part] = {
 
 
 class Captioned(NamedTuple):
-    """An image, by its path below the data's folder, with what people said of it."""
+    """An image, given by its path relative to the data folder, and its captions."""
 
     file: str
     captions: list[str]
@@ -33,39 +33,39 @@ def official(folder: Path, tree: str) -> list[Captioned]:
     Raises
     ------
     DataError
-        If the file is no annotations of captions, names an image twice, or lacks one that it
-        speaks of.
+        If the file does not hold caption annotations, has an image twice, or has an annotation
+        that refers to an unknown image.
     """
     path = folder / f"annotations/captions_{tree}.json"
     content = _read(path)
     try:
         coco = COCO()
         coco.dataset = content
-        with contextlib.redirect_stdout(io.StringIO()):  # it tells what it does
+        with contextlib.redirect_stdout(io.StringIO()):  # createIndex prints progress messages
             coco.createIndex()
         images = {image["id"]: image["file_name"] for image in content["images"]}
         _check_once(path, [image["id"] for image in content["images"]])
         for annotation in content["annotations"]:
             if annotation["image_id"] not in images:
                 raise DataError(
-                    f"{path}: annotation {annotation['id']} is of image {annotation['image_id']}, "
-                    "which it lacks."
+                    f"{path}: annotation {annotation['id']} refers to image "
+                    f"{annotation['image_id']}, which is not in the file."
                 )
         return [
             Captioned(f"{tree}/{images[number]}", [_text(path, a) for a in coco.imgToAnns[number]])
             for number in sorted(images)
         ]
     except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} must be captions as COCO's ({error!r}).") from error
+        raise DataError(f"{path} must hold captions in COCO format ({error!r}).") from error
 
 
 def karpathy(folder: Path, part: Part) -> list[Captioned]:
-    """Return the images of a part of Karpathy's split, in the order of its file.
+    """Return the images of one split in Karpathy's file, in the order of the file.
 
     Raises
     ------
     DataError
-        If the file is not his, names an image twice, or a part that there is not.
+        If the file has another format, has an image twice, or names an unknown split.
     """
     path = folder / KARPATHY
     content = _read(path)
@@ -75,8 +75,8 @@ def karpathy(folder: Path, part: Part) -> list[Captioned]:
         strange = [image for image in images if image["split"] not in SPLITS]
         if strange:
             raise DataError(
-                f"{path}: image {strange[0]['cocoid']} must be of {', '.join(SPLITS)} (got "
-                f"{strange[0]['split']!r})."
+                f"{path}: the split of image {strange[0]['cocoid']} must be one of "
+                f"{', '.join(SPLITS)} (got {strange[0]['split']!r})."
             )
         return [
             Captioned(
@@ -86,41 +86,44 @@ def karpathy(folder: Path, part: Part) -> list[Captioned]:
             if SPLITS[i["split"]] == part
         ]
     except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} must be Karpathy's split of COCO ({error!r}).") from error
+        raise DataError(f"{path} must hold Karpathy's split of COCO ({error!r}).") from error
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(f"{path} must be annotations in JSON: {error}.") from error
+        raise DataError(f"{path} must hold annotations in JSON: {error}.") from error
     if not isinstance(content, dict):
-        raise DataError(f"{path} must be annotations in JSON (got a {type(content).__name__}).")
+        raise DataError(f"{path} must hold a JSON object (got a {type(content).__name__}).")
     return content
 
 
 def _check_once(path: Path, numbers: Sequence[int]) -> None:
     twice = [number for number, count in Counter(numbers).items() if count > 1]
     if twice:
-        raise DataError(f"{path} names image {twice[0]} twice.")
+        raise DataError(f"{path} must list each image once (got image {twice[0]} twice).")
 
 
 def _text(path: Path, annotation: Mapping[str, Any]) -> str:
     caption = annotation["caption"]
     if not isinstance(caption, str):
-        raise DataError(f"{path}: annotation {annotation['id']} must be a text (got {caption!r}).")
+        raise DataError(
+            f"{path}: the caption of annotation {annotation['id']} must be a string "
+            f"(got {caption!r})."
+        )
     return caption
 
 
 def _raw(path: Path, image: Mapping[str, Any], sentence: Mapping[str, Any]) -> str:
     if not isinstance(sentence["raw"], str):
-        raise DataError(f"{path}: a sentence of image {image['cocoid']} must be a text.")
+        raise DataError(f"{path}: every sentence of image {image['cocoid']} must be a string.")
     text: str = sentence["raw"]
     return text
 
 
 def write_official(folder: Path, tree: str, images: Sequence[Captioned]) -> None:
-    """Write what people said of images as COCO's annotations; ids of images have gaps."""
+    """Write captions as COCO annotations; the image ids have gaps, as in the published data."""
     (folder / "annotations").mkdir(exist_ok=True)
     said = [(7 * i + 3, c) for i, image in enumerate(images) for c in image.captions]
     content = {
@@ -137,7 +140,7 @@ def write_official(folder: Path, tree: str, images: Sequence[Captioned]) -> None
 
 
 def write_karpathy(folder: Path, parts: Mapping[str, Sequence[Captioned]]) -> None:
-    """Write what people said of images as Karpathy's split, by his names of the parts."""
+    """Write captions in the format of Karpathy's split; `parts` maps its split names to images."""
     content = {"dataset": "coco", "images": list(_images(parts))}
     (folder / KARPATHY).write_text(json.dumps(content), encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""The items of a part: captions of images, or images with all their captions."""
+"""Splits of captions: one item per caption, or one per image with all its captions."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,21 +11,25 @@ from mixbench.vision.images.splits import IMAGENET_NORMALIZATION, StreamedSplit
 
 
 class Told(NamedTuple):
-    """An image, by its path below the data's folder, with the words of its captions."""
+    """An image, given by its path relative to the data folder, and the words of its captions."""
 
     file: str
     captions: list[list[str]]
 
 
 class CaptionSplit(StreamedSplit):
-    """Items that are captions of images, or images with all their captions.
+    """A split whose items are captions of images, or images with all their captions.
 
     Parameters
     ----------
     paths
-        Of the images.
+        Files of the images, one per image.
     image : (N,) int64
-        Of every item.
+        Index into `paths` of the image of every item.
+    targets
+        Word ids of the caption or captions of every item.
+    fit
+        Function that resizes an image to the size that the model takes.
     """
 
     def __init__(
@@ -35,11 +39,11 @@ class CaptionSplit(StreamedSplit):
         self.image = image
 
     def path(self, item: int) -> Path:
-        """Return the file of an item's image."""
+        """Return the image file of an item."""
         return super().path(int(self.image[item]))
 
     def images(self) -> StreamedSplit:
-        """Return the images, each once."""
+        """Return a split with one item per image."""
         paths = [super(CaptionSplit, self).path(i) for i in range(len(self._paths))]
         whole = StreamedSplit(
             paths, torch.arange(len(paths)), None, IMAGENET_NORMALIZATION, fit=self._fit

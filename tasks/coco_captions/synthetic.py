@@ -1,4 +1,4 @@
-"""Generated scenes with what people might say of them."""
+"""Synthetic images with captions."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,10 +12,10 @@ from mixbench.vision.images.scenes import Layout, Look, looks, several_things, w
 
 from .files import TREES, Captioned, write_karpathy, write_official
 
-SIZE = (72, 96)  # of images: height and width
-KINDS = 8  # of things
-CAPTIONS = 5  # of every image, as COCO has
-# What to say of one thing, of a thing and where it is, and of several.
+SIZE = (72, 96)  # height and width of images, in pixels
+KINDS = 8  # number of kinds of objects
+CAPTIONS = 5  # captions per image, as in COCO
+# Caption templates for images of one object, of two, of three and of none.
 OF_ONE = (
     "A {0} in front of a blurry background.",
     "There is a {0} in the picture.",
@@ -50,7 +50,7 @@ OF_NOTHING = (
 
 
 def write_scenes(folder: Path, variant: str, amount: Synthetic) -> None:
-    """Write scenes of up to three things with captions, so many for each kind of things."""
+    """Write images of up to three objects with captions; amounts are per kind of object."""
     kinds = looks(KINDS)
     parts: dict[str, list[Captioned]] = {}
     for number, (part, count) in enumerate((("train", amount.train), ("test", amount.test))):
@@ -74,12 +74,18 @@ def write_scenes(folder: Path, variant: str, amount: Synthetic) -> None:
 def described(
     layout: Layout, boxes: Tensor, kinds: Sequence[Look], rng: torch.Generator
 ) -> list[list[str]]:
-    """Return some captions of every scene, each saying it differently.
+    """Return several differently worded captions of every image.
 
     Parameters
     ----------
+    layout
+        Kinds and positions of the objects in the images.
     boxes : (B, n, 4)
-        Of what can be seen of each thing; things that are covered are not spoken of.
+        Boxes of the visible parts of the objects. Captions do not mention hidden objects.
+    kinds
+        Appearance and name of each kind of object.
+    rng
+        Random generator that chooses the wording.
     """
     found = []
     for things, centres, seen in zip(layout.looks, layout.centres, boxes[..., 2] > 0, strict=True):
@@ -93,7 +99,7 @@ def described(
 
 
 def _relation(one: Tensor, other: Tensor) -> str:
-    """Return where one centre is, as seen from another."""
+    """Return the position of one centre relative to another, in words."""
     down, right = (one - other).tolist()
     if abs(right) >= abs(down):
         return "to the right of" if right > 0 else "to the left of"

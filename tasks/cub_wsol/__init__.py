@@ -1,16 +1,19 @@
-"""CUB-200-2011, weakly supervised: find birds with a classifier that was never shown where.
+"""CUB-200-2011 localization: locate birds with a classifier that is trained without boxes.
 
 Data     Wah et al., The Caltech-UCSD Birds-200-2011 Dataset, 2011: CUB_200_2011/ as published;
          optionally CUBV2 of Choe et al. with the metadata of clovaai/wsolevaluation
 Licence  non-commercial research and education; the photographs belong to their authors
-Split    test: the official 5,794 images; validation: 10 % of every class of the official 5,994
-         training images or, with `cubv2`, the 1,000 of CUBV2, and then all 5,994 train
-Recipe   paper: that of clovaai/wsolevaluation@96f4b88, main.py and wsol/, which the PatchMix paper
-         (arXiv:2106.09011, §5.2) follows: 50 epochs from weights of ImageNet, rates by backbone
-Differs  all methods train at the rates of the plain CAM (the reference tuned CutMix by itself), and
-         VGG-16 has the large map, 28x28, too: --set cub_wsol.large_map=false is the published 14x14
+Split    test: the official 5,794 test images; validation: 10 % of every class of the official 5,994
+         training images. With `cubv2`, validation uses the 1,000 images of CUBV2, and all 5,994
+         official training images are used for training
+Recipe   paper: the recipe of clovaai/wsolevaluation@96f4b88, main.py and wsol/, which the PatchMix
+         paper (arXiv:2106.09011, §5.2) follows: 50 epochs, starting from ImageNet weights, with a
+         learning rate for each model
+Differs  all methods use the learning rates of the CAM baseline (the reference tuned CutMix
+         separately). VGG-16 also has a large feature map, 28x28; set cub_wsol.large_map=false for
+         the published 14x14
 Expect   protocol paper, resnet50: 63.0 % MaxBoxAccV2 without mixing; reproductions of the reference
-         are 4 points apart. Centred squares, which see nothing, get 57.0 %
+         differ by 4 points. Centred squares, which do not depend on the image, get 57.0 %
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -61,24 +64,27 @@ from .synthetic import write_birds
 
 
 class CubWsol(Classification):
-    """Classify birds, and take from what the classifier looks at where they are.
+    """Classify birds and locate them by the class activation maps of the classifier.
 
     Parameters
     ----------
     classes
-        The first so many of the classes.
+        Number of classes; the first ones in the order of the data set are used.
     side : pixels
-        Of the squares that the model sees, whatever the images' shapes. Boxes are always measured
-        in squares of 224.
+        Side of the squares to which images are resized, regardless of their aspect ratios. Boxes
+        are always evaluated in squares of 224 pixels.
     holdout
-        The share of the training images that is held out for validation.
+        Fraction of the official training images that is held out for validation. Not used if
+        `cubv2` is set.
     large_map
-        Whether resnet50, vgg16 and inception_v3 have maps of 28x28 instead of 14x14.
+        Whether the last feature maps of resnet50, vgg16 and inception_v3 are 28x28 instead of
+        14x14.
     weights
-        What training starts from: ``published`` weights of ImageNet, ``random`` ones or a file.
+        Initial weights of the model: ``published`` for published ImageNet weights, ``random``, or a
+        path of a file of weights.
     cubv2
-        wsolevaluation's localization.txt of CUBV2, with the other three files of its metadata and
-        the images beside it: the validation part, in place of held-out training images.
+        Path of wsolevaluation's localization.txt of CUBV2, whose folder also holds the other three
+        metadata files and the images. If set, CUBV2 is the validation split.
     """
 
     version = 1
@@ -141,7 +147,7 @@ class CubWsol(Classification):
             "arXiv:2106.09011", "Table 3, VGG16", "vgg16",
             {"none": 55.6, "mixup": 51.9, "cutmix": 54.9, "random_patchmix": 57.3},
             metric="max_box_acc_v2",
-            remark="8 points below the reference's VGG16; centred squares get 57.0: no target",
+            remark="8 points below the reference's VGG16 and below centred squares (57.0)",
         ),
         *table_row(
             "arXiv:2106.09011", "Table 3, Inceptionv3", "inception_v3",
@@ -184,10 +190,10 @@ class CubWsol(Classification):
         self._fit = partial(resize, size=self.image_size)
 
     def load(self, part: Part, folder: Path, seed: int) -> Split:
-        """Read the official test part, CUBV2, or training images on one side of the split.
+        """Return the test images, the training images, or the validation images (or CUBV2).
 
-        Targets are the classes, (N,), where boxes are not measured; else the classes and the true
-        boxes of 224x224 images, (N, 1 + 4 n) int64.
+        Targets of the training split are the classes, (N,). Targets of the other splits are the
+        classes and the ground-truth boxes in 224x224 images, (N, 1 + 4 n) int64.
         """
         images = folder / ROOT / "images"
         if part == "validation" and self.cubv2:
@@ -204,7 +210,7 @@ class CubWsol(Classification):
         return self._split(birds.names, images, birds.classes, birds.classes)
 
     def _measured(self, found: Located, images: Path) -> Split:
-        """Return a part with true boxes."""
+        """Return a split with ground-truth boxes."""
         boxes = torch.from_numpy(resized(found.boxes, found.sizes)).flatten(1)
         kept = found.classes < self.num_classes
         targets = torch.cat([found.classes[:, None], boxes], 1)[kept]
@@ -219,19 +225,19 @@ class CubWsol(Classification):
         )
 
     def class_names(self, folder: Path) -> list[str]:
-        """Return the names of the classes that take part."""
+        """Return the names of the classes that are used."""
         return self.names_of(class_lines(folder / ROOT), folder / ROOT / "classes.txt")
 
     def verify(self, folder: Path) -> Iterator[Finding]:
-        """Compare the boxes and sizes with the published metadata of wsolevaluation."""
+        """Compare the boxes and image sizes with the published metadata of wsolevaluation."""
         return compare_metadata(folder / ROOT)
 
     def synthesize(self, folder: Path, amount: Synthetic) -> None:
-        """Write generated birds before clutter in the same layout, of three sizes of images."""
+        """Write synthetic images of birds on cluttered backgrounds in the same format."""
         write_birds(folder / ROOT, self.num_classes, amount)
 
     def build(self, model: str) -> Backbone:
-        """Return a backbone of whose classifier maps can be drawn."""
+        """Return a backbone that supports class activation maps."""
         if model not in LARGE_MAP:
             net = super().build(model)
         else:
@@ -241,7 +247,7 @@ class CubWsol(Classification):
         return net
 
     def start(self, model: Backbone, trained: Mapping[str, Backbone]) -> None:
-        """Start from the weights that `weights` names."""
+        """Load the initial weights of the model, as given by `weights`."""
         start_from(model, self.weights, trained)
 
     def loss(self, out: Tensor, targets: Tensor) -> Tensor:
@@ -255,13 +261,13 @@ class CubWsol(Classification):
         images: Tensor,
         targets: Tensor,
     ) -> dict[str, Tensor]:
-        """Return the logits, and the maps of the true classes, (B, h, w)."""
+        """Return the logits and the class activation maps of the true classes, (B, h, w)."""
         output = model(images)
         maps = class_maps(model, output.features, classes_of(targets))
         return {"outputs": read(output), "maps": maps}
 
     def score(self, predictions: Predictions, targets: Tensor) -> dict[str, Score]:
-        """Return the accuracies of the class, of the boxes and of both."""
+        """Return the classification accuracy, the box accuracies and the joint accuracy."""
         classes, truths = targets[:, 0], targets[:, 1:].unflatten(1, (-1, 4))
         right = predictions["outputs"].argmax(1) == classes
         scores = localization_scores(predictions["maps"], truths.numpy(), right)

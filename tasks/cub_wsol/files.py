@@ -1,8 +1,8 @@
-"""CUB-200-2011's files, and those that clovaai/wsolevaluation makes of them.
+"""Read the files of CUB-200-2011 and the metadata of clovaai/wsolevaluation.
 
-CUB's boxes are left, top, width and height as decimal numbers. The evaluation's are whole first and
-last columns and rows, cut at the image's edge, beside every image's size; they follow from CUB's
-own files and the images' headers.
+CUB's boxes are left, top, width and height as decimal numbers. The boxes of wsolevaluation are the
+integer first and last columns and rows, clipped at the image edges; its metadata also holds the
+image sizes. Both follow from CUB's files and the image headers.
 """
 
 import hashlib
@@ -28,18 +28,18 @@ THREADS = 8
 
 
 class Birds(NamedTuple):
-    """Annotated images in CUB's order.
+    """Annotated images in the order of CUB's files.
 
     Attributes
     ----------
     names
-        Paths of the N images in their folder: a folder for each class.
+        Paths of the N images relative to the image folder, which has a subfolder for each class.
     classes : (N,) int64
-        From 0.
+        Classes of the images, starting from 0.
     train : (N,) bool
-        Whether the image is of the official training part.
+        Whether the image belongs to the official training split.
     boxes : (N, 4) float64
-        Left, top, width and height in pixels.
+        Left, top, width and height of the bounding box in pixels.
     """
 
     names: list[str]
@@ -48,21 +48,26 @@ class Birds(NamedTuple):
     boxes: NDArray[np.float64]
 
     def only(self, chosen: Tensor) -> "Birds":
-        """Return some of the images, by a (N,) bool."""
+        """Return the images that a mask, (N,) bool, selects."""
         kept = torch.nonzero(chosen).flatten().tolist()
         names = [self.names[i] for i in kept]
         return Birds(names, self.classes[chosen], self.train[chosen], self.boxes[chosen.numpy()])
 
 
 class Located(NamedTuple):
-    """Images with their sizes and true boxes, as the evaluation takes them.
+    """Images with their sizes and ground-truth boxes in the format of the evaluation.
 
     Attributes
     ----------
+    names
+        Paths of the N images relative to the image folder.
+    classes : (N,) int64
+        Classes of the images, starting from 0.
     sizes : (N, 2) int64
-        Width and height.
+        Width and height of the images in pixels.
     boxes : (N, n, 4) int64
-        First column, first row, last column, last row. Images with fewer boxes repeat the first.
+        First column, first row, last column and last row of each box. Images with fewer than n
+        boxes repeat their first box.
     """
 
     names: list[str]
@@ -72,12 +77,12 @@ class Located(NamedTuple):
 
 
 def read_birds(root: Path) -> Birds:
-    """Return what CUB's files say of all images.
+    """Return the annotations of all images from CUB's files.
 
     Raises
     ------
     DataError
-        If a line has another form, or an image lacks a class, a part or a box.
+        If a line has another format, or an image has no class, split or box.
     """
     tables = {name: dict(_rows(root / f"{name}.txt")) for name in FILES}
     ids = list(tables["images"])
@@ -85,7 +90,7 @@ def read_birds(root: Path) -> Birds:
         missing = next((i for i in ids if i not in tables[name]), None)
         if missing is not None:
             image = " ".join(tables["images"][missing])
-            raise DataError(f"{root / name}.txt has no line for image {missing}, {image}.")
+            raise DataError(f"{root / name}.txt must have a line for image {missing}, {image}.")
     names = [" ".join(tables["images"][i]) for i in ids]
     classes, train, boxes = (
         _numbers(root / f"{name}.txt", [tables[name][i] for i in ids], ids, width)
@@ -100,12 +105,12 @@ def read_birds(root: Path) -> Birds:
 
 
 def chosen_birds(root: Path, task: Classification) -> Birds:
-    """Return the images of the classes that take part in a task.
+    """Return the images of the classes that a task uses.
 
     Raises
     ------
     DataError
-        If there are fewer classes, or a file is not what it must be.
+        If the data has fewer classes than the task, or a file has another format.
     """
     birds, names = read_birds(root), class_lines(root)
     task.names_of(names, root / "classes.txt")
@@ -114,17 +119,17 @@ def chosen_birds(root: Path, task: Classification) -> Birds:
 
 
 def class_lines(root: Path) -> list[str]:
-    """Return the names of all classes, which are those of their folders."""
+    """Return the names of all classes, which are the names of their image folders."""
     return [" ".join(rest) for _, rest in _rows(root / "classes.txt")]
 
 
 def _rows(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """Yield what stands behind every image's number."""
+    """Yield the id that begins each line, and the other columns of the line."""
     for number, line in enumerate(read_lines(path), 1):
         first, *rest = line.split()
         if not rest:
             raise DataError(
-                f"{path}, line {number}: must hold an image's number and more (got {line!r})."
+                f"{path}, line {number}: must hold an id and at least one value (got {line!r})."
             )
         yield first, rest
 
@@ -132,7 +137,7 @@ def _rows(path: Path) -> Iterator[tuple[str, list[str]]]:
 def _numbers(
     path: Path, rows: Sequence[Sequence[str]], ids: Sequence[str], width: int
 ) -> NDArray[np.float64]:
-    """Return rows of so many numbers each, (N, width)."""
+    """Return rows of text as a table of numbers, (N, width)."""
     table = np.empty((len(rows), width))
     for place, row in enumerate(rows):
         try:
@@ -145,12 +150,12 @@ def _numbers(
 
 
 def located(birds: Birds, images: Path) -> Located:
-    """Return images with their sizes, and their boxes as wsolevaluation rounds them.
+    """Return images with their sizes and with boxes rounded as in wsolevaluation.
 
     Raises
     ------
     DataError
-        If an image cannot be read, or its box is empty or lies outside.
+        If an image cannot be read, or its box is empty or lies outside the image.
     """
     sizes = image_sizes([images / name for name in birds.names])
     left, top, width, height = birds.boxes.T
@@ -160,7 +165,7 @@ def located(birds: Birds, images: Path) -> Located:
         raise DataError(
             f"The box of {birds.names[wrong]} must lie inside the image, which has "
             f"{sizes[wrong, 0]} x {sizes[wrong, 1]} pixels (got left, top, width, height = "
-            f"{birds.boxes[wrong].tolist()})."
+            f"{birds.boxes[wrong].tolist()}). Correct it in bounding_boxes.txt."
         )
     first = np.stack([left, top], 1).astype(np.int64)
     last = np.minimum(np.stack([left + width, top + height], 1).astype(np.int64), sizes - 1)
@@ -169,12 +174,12 @@ def located(birds: Birds, images: Path) -> Located:
 
 
 def image_sizes(paths: Sequence[Path]) -> NDArray[np.int64]:
-    """Return width and height of every image, from the files' headers, (N, 2).
+    """Return the width and height of every image, (N, 2), read from the file headers.
 
     Raises
     ------
     DataError
-        If one cannot be read.
+        If an image cannot be read.
     """
     with ThreadPoolExecutor(THREADS) as pool:
         return np.array(list(pool.map(image_size, paths)), np.int64).reshape(-1, 2)
@@ -184,7 +189,7 @@ METADATA = ("image_ids", "class_labels", "image_sizes", "localization")
 
 
 def metadata(images: Located) -> dict[str, str]:
-    """Return the texts of wsolevaluation's four files about some images, by their names."""
+    """Return the contents of wsolevaluation's four metadata files for images, by file name."""
     named = list(zip(images.names, images.classes.tolist(), images.sizes, strict=True))
     boxed = zip(images.names, images.boxes, strict=True)
     lines = (
@@ -197,12 +202,12 @@ def metadata(images: Located) -> dict[str, str]:
 
 
 def read_metadata(folder: Path, images: Path) -> Located:
-    """Return what wsolevaluation's four files say of some images.
+    """Return the images and boxes of wsolevaluation's four metadata files.
 
     Raises
     ------
     DataError
-        If a line has another form, an image lacks a box, or a size is not the image's.
+        If a line has another format, an image has no box, or a size differs from the image's.
     """
     names = read_lines(folder / "image_ids.txt")
     tables = {
@@ -215,7 +220,7 @@ def read_metadata(folder: Path, images: Path) -> Located:
     if len(wrong):
         name, (width, height) = names[wrong[0]], found[wrong[0]]
         raise DataError(
-            f"{images / name} must have the size that {folder / 'image_sizes.txt'} says, "
+            f"{images / name} must have the size that is given in {folder / 'image_sizes.txt'}, "
             f"{sizes[wrong[0], 0]} x {sizes[wrong[0], 1]} pixels (got {width} x {height})."
         )
     boxes = [tables["localization"][name] for name in names]
@@ -226,7 +231,7 @@ def read_metadata(folder: Path, images: Path) -> Located:
 
 
 def _by_image(path: Path, names: Sequence[str], width: int) -> dict[str, list[list[int]]]:
-    """Return rows of so many whole numbers by image, at least one for each."""
+    """Return rows of `width` integers by image name, with at least one row for each image."""
     found: dict[str, list[list[int]]] = {}
     for number, line in enumerate(read_lines(path), 1):
         name, *texts = line.split(",")
@@ -236,17 +241,17 @@ def _by_image(path: Path, names: Sequence[str], width: int) -> dict[str, list[li
             row = []
         if len(row) != width:
             raise DataError(
-                f"{path}, line {number}: must hold an image and {width} whole numbers "
+                f"{path}, line {number}: must hold an image name and {width} integers "
                 f"(got {line!r})."
             )
         found.setdefault(name, []).append(row)
     missing = next((name for name in names if name not in found), None)
     if missing is not None:
-        raise DataError(f"{path} has no line for the image {missing}.")
+        raise DataError(f"{path} must have a line for the image {missing}.")
     return found
 
 
-# SHA-256 of wsolevaluation's metadata, which follows from CUB's files.
+# SHA-256 of wsolevaluation's published metadata files.
 PUBLISHED = {
     "train": {
         "image_ids": "c04cbe44e79ef2129afac49a15eb51b8f050cdef140cef4cf908cef823000b66",
@@ -264,12 +269,12 @@ PUBLISHED = {
 
 
 def compare_metadata(root: Path) -> Iterator[Finding]:
-    """Yield how the metadata that follows from CUB's files compares with the published."""
+    """Compute the metadata from CUB's files and yield how it compares with the published files."""
     birds = read_birds(root)
     for part, of in (("train", birds.train), ("test", ~birds.train)):
         texts = metadata(located(birds.only(of), root / "images"))
         for name, digest in PUBLISHED[part].items():
             found = hashlib.sha256(texts[name].encode()).hexdigest()
             same = found == digest
-            text = "as published" if same else f"other than published (SHA-256 {found})"
+            text = "as published" if same else f"differs from published (SHA-256 {found})"
             yield Finding(f"wsolevaluation's {part}/{name}.txt", same, text)

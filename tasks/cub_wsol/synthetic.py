@@ -1,4 +1,4 @@
-"""Generated birds before clutter, in files as CUB's."""
+"""Synthetic images of birds on cluttered backgrounds, in the format of CUB-200-2011."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,12 +12,12 @@ from mixbench.vision.images.scenes import looks, one_thing, write_images
 
 from .files import FILES
 
-SIZES = ((96, 72), (72, 96), (90, 90))  # of images: width, height
-RADIUS = (0.14, 0.32)  # of birds, in parts of the image's shorter side
+SIZES = ((96, 72), (72, 96), (90, 90))  # widths and heights of images, in pixels
+RADIUS = (0.14, 0.32)  # range of the birds' radii, as a fraction of the image's shorter side
 
 
 def write_birds(root: Path, classes: int, amount: Synthetic) -> None:
-    """Write images of birds of so many classes, and what CUB says of its own."""
+    """Write images of birds of the given number of classes, and their annotation files."""
     kinds = looks(classes, birds=True)
     rng = generator(amount.seed, "synthetic")
     per_class = amount.train + amount.test
@@ -45,5 +45,5 @@ def write_birds(root: Path, classes: int, amount: Synthetic) -> None:
 
 
 def numbered(texts: Iterable[str]) -> Iterator[str]:
-    """Yield lines that begin with their numbers, as CUB's do."""
+    """Yield lines that begin with a running number, as in CUB's files."""
     yield from (f"{number} {text}" for number, text in enumerate(texts, 1))

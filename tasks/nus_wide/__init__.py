@@ -1,18 +1,20 @@
-"""NUS-WIDE: photographs of Flickr with 81 concepts, found by a model of ImageNet.
+"""NUS-WIDE: multi-label classification of Flickr photographs with 81 concepts.
 
 Data     Chua et al., NUS-WIDE: A Real-World Web Image Database from National University of
-         Singapore, CIVR 2009, in three variants that are never compared: the official lists; those
-         of Alibaba-MIIL/ASL@8c9e0bd, MODEL_ZOO.md:13, of which images without concepts are left
-         out; those of elijahcole/single-positive-multi-label@89152d5, data/README.md:48-77, of what
-         was online in 2020
-Licence  of the photographs' authors (Flickr); given to researchers on request
-Split    test: the variant's own; validation: 10 % of the variant's training images
-Recipe   paper: fine-tuning at 448 pixels for 30 epochs with the binary cross-entropy, the
-         classifier at ten times the rate; the PatchMix paper (arXiv:2106.09011, §5.3) states none
-Differs  nothing known; images that show no concept train and count as such where the variant
+         Singapore, CIVR 2009, in three variants that are never compared: the official lists; the
+         lists of Alibaba-MIIL/ASL@8c9e0bd, MODEL_ZOO.md:13, without images that show no concept;
+         and the lists of elijahcole/single-positive-multi-label@89152d5, data/README.md:48-77, with
+         the images that were online in 2020
+Licence  the photographs belong to their authors (Flickr); available to researchers on request
+Split    test: the test split of the variant; validation: 10 % of the variant's training images
+Recipe   paper: fine-tune a model that was trained on ImageNet, at 448 pixels for 30 epochs with the
+         binary cross-entropy and ten times the learning rate for the classifier; the PatchMix paper
+         (arXiv:2106.09011, §5.3) states no recipe
+Differs  nothing known; images that show no concept are used in training and testing if the variant
          has them
-Expect   protocol paper, resnet50: the paper says 80.2 % mAP after plain pre-training, far above
-         what others find with the mean over 81 concepts (56.9 % in megvii-research/ML-GCN@5517d6f)
+Expect   protocol paper, resnet50: the paper reports 80.2 % mAP after pre-training without mixing,
+         far above the mean over 81 concepts that others report (56.9 % in
+         megvii-research/ML-GCN@5517d6f)
 """
 
 import shutil
@@ -37,16 +39,18 @@ from mixbench.vision.tasks.multilabel import MultiLabel
 from .files import LAYOUTS, Listed
 
 PARTS: tuple[Literal["train"], Literal["test"]] = ("train", "test")
-NUMBERS = {"official": (161_789, 107_859), "spml": (150_000, 60_260)}  # of images, as published
+# Published numbers of training and test images.
+NUMBERS = {"official": (161_789, 107_859), "spml": (150_000, 60_260)}
 
 
 class NusWide(MultiLabel):
-    """Say which concepts a photograph shows, starting from a model of ImageNet.
+    """Predict the concepts in a photograph with a model pre-trained on ImageNet.
 
     Parameters
     ----------
     variant
-        Whose lists and labels.
+        Lists and labels to use: ``official`` for those of the authors, ``asl`` for those of
+        Alibaba-MIIL/ASL, ``spml`` for those of elijahcole/single-positive-multi-label.
     """
 
     version = 1
@@ -54,7 +58,8 @@ class NusWide(MultiLabel):
     data = Data(
         name="nus_wide",
         version="2009",
-        licence="of the photographs' authors (Flickr); given to researchers on request",
+        licence="the photographs belong to their authors (Flickr); available to researchers on "
+        "request",
         url="https://lms.comp.nus.edu.sg/research/NUS-WIDE.htm",
         files={
             "ConceptsList/Concepts81.txt": "",
@@ -68,25 +73,27 @@ class NusWide(MultiLabel):
             Archive("Groundtruth.zip", ""),
             Archive("Flickr.zip", ""),
         ),
-        manual_steps="Fetch ConceptsList.zip, ImageList.zip and Groundtruth.zip from that page, "
-        "and ask there for the photographs, Flickr.zip. No checksums are published.",
+        manual_steps="Download ConceptsList.zip, ImageList.zip and Groundtruth.zip from the page "
+        "above, and request the photographs, Flickr.zip, there. No checksums are published.",
     )
     variants = {
         "official": data,
         "asl": Data(
             name="nus_wide_asl",
             version="2020",
-            licence="of the photographs' authors (Flickr)",
+            licence="the photographs belong to their authors (Flickr)",
             url="https://github.com/Alibaba-MIIL/ASL/blob/main/MODEL_ZOO.md",
             files={"nus_wid_data.csv": ""},
             file_counts={"images": 0},
-            manual_steps="Fetch the split, nus_wid_data.csv, and the photographs that its page "
-            "links to; unpack those to images/. Neither checksums nor numbers are published.",
+            manual_steps="Download the split, nus_wid_data.csv, and the photographs that the page "
+            "above links to, and unpack the photographs to images/. Neither checksums nor numbers "
+            "of images are published.",
         ),
         "spml": Data(
             name="nus_wide_spml",
             version="2020",
-            licence="of the photographs' authors (Flickr); given to researchers on request",
+            licence="the photographs belong to their authors (Flickr); available to researchers "
+            "on request",
             url="https://zenodo.org/records/10162606",
             files={
                 "formatted_train_images.npy": "",
@@ -96,8 +103,8 @@ class NusWide(MultiLabel):
             },
             file_counts={"Flickr": 269648},
             archives=(Archive("Flickr.zip", ""),),
-            manual_steps="Fetch NUS-WIDE's four arrays from that page into the data's folder, and "
-            "ask for the photographs, Flickr.zip, at "
+            manual_steps="Download NUS-WIDE's four arrays from the page above into the data "
+            "folder, and request the photographs, Flickr.zip, at "
             "https://lms.comp.nus.edu.sg/research/NUS-WIDE.htm.",
         ),
     }
@@ -108,11 +115,11 @@ class NusWide(MultiLabel):
             "guided_patchmix": 82.95,
         },
         metric="map",
-        remark="the paper states neither the lists nor the mean; others' means over 81 concepts "
-        "are 20 points lower",
+        remark="the paper states neither the image lists nor how the mean is computed; other "
+        "papers' means over 81 concepts are 20 points lower",
     )  # fmt: skip
 
-    def __init__(  # noqa: PLR0913  # what users set
+    def __init__(  # noqa: PLR0913  # these are the parameters of the task
         self,
         variant: Literal["official", "asl", "spml"] = "official",
         classes: CountOrZero = 0,
@@ -127,18 +134,21 @@ class NusWide(MultiLabel):
         self._layout = LAYOUTS[variant]
 
     def load(self, part: Part, folder: Path, seed: int) -> Split:
-        """List the variant's test images, or its training images on one side of the split."""
+        """List the test images of the variant, or the training or validation images."""
         listed = self._layout.read(folder, test=part == "test")
         self.names_of(listed.names, folder)
         paths = [folder / file for file in listed.files]
         return self.part_of(paths, listed.targets, part, seed)
 
     def class_names(self, folder: Path) -> list[str]:
-        """Return the names of the concepts that take part."""
+        """Return the names of the concepts that are used."""
         return self.names_of(self._layout.read(folder, test=True).names, folder)
 
     def unpack(self, archive: Path, folder: Path) -> None:
-        """Unpack an archive to the folder of its name, whether or not it holds that folder."""
+        """Unpack an archive to a folder of the archive's name, with or without a top-level folder.
+
+        If the archive holds a top-level folder of the same name, the two folders are merged.
+        """
         inside, aside = folder / archive.stem, folder / f".{archive.stem}"
         unpack(archive, inside)
         if (inside / archive.stem).is_dir():
@@ -147,13 +157,13 @@ class NusWide(MultiLabel):
             aside.rename(inside)
 
     def verify(self, folder: Path) -> Iterator[Finding]:
-        """Compare the numbers of listed images with the published ones."""
+        """Compare the numbers of listed images with the published numbers."""
         for number, part in zip(NUMBERS.get(self.variant, ()), ("train", "test"), strict=False):
             found = len(self._layout.read(folder, test=part == "test").files)
             yield Finding(part, found == number, f"{found} of {number} images are listed")
 
     def synthesize(self, folder: Path, amount: Synthetic) -> None:
-        """Write generated scenes in the layout of the variant."""
+        """Write synthetic images and labels in the format of the variant."""
         parts: list[Listed] = []
         for part in PARTS:
             scenes = self.scenes(amount, part)

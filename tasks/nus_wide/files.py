@@ -1,7 +1,7 @@
-"""NUS-WIDE as it is published: the official lists, and the two others that people compare with.
+"""Read and write the three published versions of NUS-WIDE's image lists and labels.
 
-Each layout reads and writes which images belong to a part and which concepts they show. The images
-lie in folders of their own, and are the same photographs in all three.
+Each layout reads and writes the images of a split and the concepts that they show. Images are
+stored separately, and are the same photographs in all three layouts.
 """
 
 import ast
@@ -24,16 +24,16 @@ COLUMNS = ["filepath", "label", "split_name"]
 
 
 class Listed(NamedTuple):
-    """The images of a part.
+    """Images of a split with their labels.
 
     Attributes
     ----------
     files
-        In the folder of the data.
+        Paths of the N images relative to the data folder.
     targets : (N, K) int8
         1 for a concept that the image shows, else 0.
     names
-        Of the concepts.
+        Names of the K concepts.
     """
 
     files: list[str]
@@ -42,30 +42,30 @@ class Listed(NamedTuple):
 
 
 class Layout(Protocol):
-    """One way in which lists and labels lie in files."""
+    """Interface of a file format of lists and labels."""
 
     images: str
 
     def read(self, folder: Path, *, test: bool) -> Listed:
-        """Return the images of the training or the test part.
+        """Return the images of the training or the test split.
 
         Raises
         ------
         DataError
-            If a file is not what the layout demands.
+            If a file does not have the format of the layout.
         """
 
     def write(self, folder: Path, train: Listed, test: Listed) -> None:
-        """Write the lists and labels of generated images."""
+        """Write the lists and labels of synthetic images."""
 
 
 class Official:
-    """Chua et al.'s own: a list for each part, and a file of 0 and 1 for each concept and part."""
+    """Format of Chua et al.: a list per split, and a file of 0 and 1 per concept and split."""
 
     images = "Flickr"
 
     def read(self, folder: Path, *, test: bool) -> Listed:
-        """Return the listed images; their paths are written with backslashes."""
+        """Return the listed images; the paths in the lists have backslashes."""
         lines = read_lines(folder / f"ImageList/{_part(test=test)}Imagelist.txt")
         files = [f"{self.images}/{line.strip().replace(chr(92), '/')}" for line in lines]
         names = [line.strip() for line in read_lines(folder / CONCEPTS)]
@@ -73,7 +73,7 @@ class Official:
         return Listed(files, torch.stack(columns, 1), names)
 
     def write(self, folder: Path, train: Listed, test: Listed) -> None:
-        """Write the list of concepts, the lists of images and a file of labels for each concept."""
+        """Write the list of concepts, the image lists and a label file per concept and split."""
         for place in ("ConceptsList", "ImageList", "Groundtruth/TrainTestLabels"):
             (folder / place).mkdir(parents=True)
         write_lines(folder / CONCEPTS, train.names)
@@ -85,12 +85,12 @@ class Official:
 
 
 class Asl:
-    """Alibaba-MIIL/ASL's: one table of the images that show a concept, split 70 to 30."""
+    """Format of Alibaba-MIIL/ASL: one table of images that show a concept, split 70 to 30."""
 
     images = "images"
 
     def read(self, folder: Path, *, test: bool) -> Listed:
-        """Return the images of the rows that are of the part; the concepts are sorted."""
+        """Return the images of the table that belong to the split; the concepts are sorted."""
         rows, part = _rows(folder / TABLE), "val" if test else "train"
         names = sorted({name for _, found, _ in rows for name in found})
         column = {name: k for k, name in enumerate(names)}
@@ -102,7 +102,7 @@ class Asl:
         return Listed(files, targets, names)
 
     def write(self, folder: Path, train: Listed, test: Listed) -> None:
-        """Write the table; images without concepts are not in it."""
+        """Write the table without the images that show no concept."""
         with (folder / TABLE).open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(COLUMNS)
@@ -111,35 +111,35 @@ class Asl:
 
 
 class Spml:
-    """Cole et al.'s (single-positive multi-label): what was still online in 2020, as arrays."""
+    """Format of Cole et al. (single-positive multi-label): arrays of the images online in 2020."""
 
     images = "Flickr"
 
     def read(self, folder: Path, *, test: bool) -> Listed:
-        """Return what two arrays say: paths (N,) and labels (N, K).
+        """Return the images of two arrays: paths, (N,), and labels, (N, K).
 
-        The concepts are numbered: their names are not published with the arrays.
+        The concepts have numbers as names, because the arrays are published without names.
 
         Raises
         ------
         DataError
-            If they are not of one length, or hold anything else.
+            If the arrays differ in length or hold anything else.
         """
         paths, labels = (folder / name for name in _arrays(test=test))
         files, targets = _array(paths), _array(labels)
         if files.ndim != 1 or files.dtype.kind != "U" or targets.shape[:1] != files.shape:
             raise DataError(
-                f"{paths} must hold a path, and {labels} a row, for each image (got "
+                f"{paths} must hold a path and {labels} must hold a row for each image (got "
                 f"{files.dtype} {files.shape} and {targets.dtype} {targets.shape})."
             )
-        if targets.ndim != 2 or not np.isin(targets, (0, 1)).all():  # a matrix
+        if targets.ndim != 2 or not np.isin(targets, (0, 1)).all():  # rows: images
             raise DataError(f"{labels} must be a matrix of 0 and 1.")
         found = [f"{self.images}/{_inside(str(file), self.images)}" for file in files]
         names = [f"concept {k}" for k in range(targets.shape[1])]
         return Listed(found, torch.from_numpy(targets.astype(np.int8)), names)
 
     def write(self, folder: Path, train: Listed, test: Listed) -> None:
-        """Write the arrays of both parts."""
+        """Write the arrays of both splits."""
         for listed, is_test in ((train, False), (test, True)):
             paths, labels = _arrays(test=is_test)
             files = [file.removeprefix(f"{self.images}/") for file in listed.files]
@@ -164,12 +164,12 @@ def _arrays(*, test: bool) -> tuple[str, str]:
 
 
 def _inside(file: str, folder: str) -> str:
-    """Return a path below a folder, whether or not it begins with that folder."""
+    """Return a path relative to a folder, removing the folder's name if the path begins with it."""
     return file.replace("\\", "/").removeprefix(f"{folder}/")
 
 
 def _bits(path: Path, number: int) -> Tensor:
-    """Return a file's lines, each 0 or 1, (number,) int8."""
+    """Read a file whose lines are 0 or 1, (number,) int8."""
     lines = [line.strip() for line in read_lines(path)]
     wrong = next((i for i, line in enumerate(lines, 1) if line not in {"0", "1"}), 0)
     if wrong:
@@ -182,7 +182,7 @@ def _bits(path: Path, number: int) -> Tensor:
 
 
 def _labelled(listed: Listed) -> Iterator[tuple[str, list[int]]]:
-    """Yield the images that show a concept, with the places of all that they show."""
+    """Yield the images that show a concept, with the column indices of their concepts."""
     for file, row in zip(listed.files, listed.targets, strict=True):
         if row.any():
             yield file, torch.nonzero(row).flatten().tolist()
@@ -193,13 +193,13 @@ def _row(names: Sequence[str], file: str, places: list[int], part: str) -> list[
 
 
 def _rows(path: Path) -> list[tuple[str, list[str], str]]:
-    """Return the rows of the table: an image's path, its concepts and its part."""
+    """Return the rows of the table: the path of an image, its concepts and its split."""
     lines = list(csv.reader(read_lines(path)))
     return [_parsed(path, n, row) for n, row in enumerate(lines, 1) if row != COLUMNS]
 
 
 def _parsed(path: Path, number: int, row: list[str]) -> tuple[str, list[str], str]:
-    """Return what a row of the table says."""
+    """Parse a row of the table."""
     with suppress(ValueError, SyntaxError):
         file, text, part = row
         found = ast.literal_eval(text)
@@ -207,17 +207,19 @@ def _parsed(path: Path, number: int, row: list[str]) -> tuple[str, list[str], st
         if named and part in {"train", "val"}:
             return file, found, part
     raise DataError(
-        f"{path}, line {number}: must be an image's path, a list of its concepts and train or val "
-        f"(got {','.join(row)!r})."
+        f"{path}, line {number}: must be the path of an image, a list of its concepts and train or "
+        f"val (got {','.join(row)!r})."
     )
 
 
 def _array(path: Path) -> "np.ndarray[tuple[int, ...], np.dtype[np.generic]]":
-    """Return an array from its file; one that is pickled is refused, not run."""
+    """Read an array from a file; pickled objects are refused, because loading them runs code."""
     try:
         found = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} must be a plain array of numpy ({error}).") from error
+        raise DataError(
+            f"{path} must hold a NumPy array without pickled objects ({error})."
+        ) from error
     if not isinstance(found, np.ndarray):
-        raise DataError(f"{path} must be one array of numpy.")
+        raise DataError(f"{path} must hold one NumPy array in npy format (got an npz archive).")
     return found

@@ -1,1 +1,1 @@
-"""The mixing method ricap, for mixbench."""
+"""The mixing method RICAP for mixbench."""

@@ -1,9 +1,9 @@
-"""RICAP: fill four quarters of an image, of random sizes, with crops of four images.
+"""RICAP: fill the four quarters of an image, of random sizes, with crops of four images.
 
 Paper    Takahashi, Matsubara & Uehara, Data Augmentation Using Random Image Cropping and Patching
          for Deep CNNs, ACML 2018, arXiv:1811.09030, §3
-Source   none read; written after the paper
-Differs  nothing known; as there, sizes and crops are the same for the whole batch
+Source   none consulted; implemented from the paper
+Differs  nothing known; as in the paper, sizes and crops are the same for the whole batch
 """
 
 import torch
@@ -15,24 +15,25 @@ from mixbench.kernels import beta, permutation
 
 
 class Ricap(Method):
-    """Patch together crops of four images, each a random partner of the others.
+    """Fill the four quarters of every image with crops of random images of the batch.
 
     Parameters
     ----------
     alpha
-        The quarters meet at a point whose two coordinates are Beta(α, α) of the sides; 0.3 in the
-        paper, which keeps one crop large.
+        Parameter α of Beta(α, α), the distribution of both coordinates of the point where the
+        quarters meet, as fractions of the image sides. The paper's value 0.3 usually makes one
+        crop large.
     """
 
     version = 1
-    exempt = {"alike_images_stay": "crops come from another place of the image"}
+    exempt = {"alike_images_stay": "crops are moved to another position of the image"}
 
     def __init__(self, alpha: Positive = 0.3) -> None:
         super().__init__()
         self.alpha = alpha
 
     def mix(self, x: Tensor, step: Step) -> tuple[Tensor, Sources]:
-        """Return the patched batch; the weights are the areas of the four crops."""
+        """Return the mixed batch; the weights are the areas of the four crops."""
         height, width = x.shape[-2:]
         middle = beta(self.alpha, step.rng, 2)
         top, left = round(height * float(middle[0])), round(width * float(middle[1]))

@@ -1,4 +1,4 @@
-"""ricap keeps mixbench's contract, and weighs its four crops by what they cover."""
+"""Test that RICAP fulfils mixbench's contract and weights its four crops by their areas."""
 
 from collections.abc import Callable
 
@@ -19,7 +19,7 @@ def test_contract(check: Callable[[], str]) -> None:
 
 
 def test_every_crop_weighs_what_it_covers() -> None:
-    """Of images of one colour each, a colour covers what its weights sum to."""
+    """Mix images of one colour each: each colour covers the area that its weights sum to."""
     images = torch.arange(6.0)[:, None, None, None].expand(6, 3, 16, 12).contiguous()
     for seed in range(20):
         mixed = mix(Subject(METHOD), images, seed)
