@@ -200,7 +200,7 @@ def test_what_reading_cannot_see_is_refused_when_the_class_is_loaded(tmp_path: P
         """
     card = find("method", str(write(tmp_path, text, "heir.py")))
 
-    with pytest.raises(InvalidUnit, match=r"the file shows the parameters none; the class takes"):
+    with pytest.raises(InvalidUnit, match=r"the file has the parameters none; the class takes"):
         load_method(card)
 
 

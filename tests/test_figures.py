@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from pydantic import JsonValue
 
 from mixbench.figures.patchmix.search import combinations, evolution, mutations
 from mixbench.search.result import SearchResult, to_json
@@ -26,7 +27,7 @@ def result() -> Any:
         np.array([1, 5], np.int32), np.array([0b0001, 0b1010], np.uint8), np.array([0.4, 0.3]),
         history, {0: [1, 2], 50: [1, 5], 100: [1, 5]},
     )  # fmt: skip
-    facts = {"score": "patch accuracy", "distinct": 12, "requests": 34}
+    facts: dict[str, JsonValue] = {"score": "patch accuracy", "distinct": 12, "requests": 34}
     return json.loads(to_json(found, SPACE, NAMES, facts))
 
 

@@ -3,15 +3,16 @@
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
 from mixbench.cli.options import (
+    CellOptions,
     as_json,
+    cell_options,
     existing_store,
     make_request,
-    request_options,
     store_option,
 )
 
@@ -53,10 +54,10 @@ def list_stages(*, as_json: bool, store_path: Path) -> None:
 
 
 @cache.command()
-@request_options
+@cell_options
 @as_json
 @store_option
-def why(*, as_json: bool, store_path: Path, **options: Any) -> None:
+def why(*, as_json: bool, store_path: Path, **options: Unpack[CellOptions]) -> None:
     """Explain for each stage of the given cells whether it is cached, and if not, why."""
     from mixbench.plan.graph import plan
     from mixbench.plan.request import cells_of

@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 import click
+from click.decorators import FC
 
 from mixbench.cli.options import names
 from mixbench.errors import BadParameter, UsageError
@@ -17,8 +18,24 @@ if TYPE_CHECKING:
     from mixbench.storage.spec import ExecutionOptions
     from mixbench.storage.store import Store
 
-Command = Callable[..., Any]
 Asked = TypeVar("Asked", "SlurmSettings", "RaySettings")
+
+
+class EngineOptions(TypedDict):
+    """Values of the options that select the engine and its resources."""
+
+    engine: str | None
+    settings_path: Path | None
+    gpus: str | None
+    jobs_per_gpu: int | None
+    gpus_per_cell: int
+    workers: int | None
+    pack: int
+    cuda_graphs: bool
+    checkpoint_every: int
+    timeout: str | None
+    retries: int | None
+    max_gpu_hours: float | None
 
 
 OPTIONS = (
@@ -71,7 +88,7 @@ OPTIONS = (
 )  # fmt: skip
 
 
-def engine_options(command: Command) -> Command:
+def engine_options(command: FC) -> FC:
     """Add the options that select where and how stages run."""
     for option in reversed(OPTIONS):
         command = option(command)
@@ -106,7 +123,7 @@ class Run:
     slurm: "SlurmSettings | None"
 
 
-def engine_of(options: dict[str, Any], threads: int) -> Run:
+def engine_of(options: EngineOptions, threads: int) -> Run:
     """Return the engine, the execution options and the limits that the command line selects.
 
     Parameters
@@ -178,7 +195,7 @@ def _timeout(text: str | None, settings: "Settings") -> float | None:
 
 
 def _local(
-    options: dict[str, Any], settings: "Settings", threads: int, timeout_s: float | None
+    options: EngineOptions, settings: "Settings", threads: int, timeout_s: float | None
 ) -> "tuple[Callable[[Store], Engine], int, float]":
     """Return the local engine, the DataLoader workers per stage, and the GPUs per stage."""
     from mixbench.engines.gpus import readers, slots_of
@@ -192,7 +209,7 @@ def _local(
     return lambda store: LocalEngine(store.root, slots, limit), readers(slots), held
 
 
-def _asked(options: dict[str, Any], settings: "Asked", name: str) -> "Asked":
+def _asked(options: EngineOptions, settings: "Asked", name: str) -> "Asked":
     """Return the settings of a cluster, updated with the command-line options."""
     if options["pack"] > 1:
         raise UsageError(f"--pack needs --engine local (got --engine {name}): omit --pack.")
@@ -207,7 +224,7 @@ def _asked(options: dict[str, Any], settings: "Asked", name: str) -> "Asked":
 
 
 def _ray(
-    options: dict[str, Any], settings: "Settings", timeout_s: float | None
+    options: EngineOptions, settings: "Settings", timeout_s: float | None
 ) -> "Callable[[Store], Engine]":
     """Return the engine of a Ray cluster; it queries the resources when it connects."""
     from mixbench.engines.ray_cluster import RayEngine
@@ -218,7 +235,7 @@ def _ray(
 
 
 def _slurm(
-    options: dict[str, Any], settings: "Settings", timeout_s: float | None
+    options: EngineOptions, settings: "Settings", timeout_s: float | None
 ) -> "tuple[Callable[[Store], Engine], float]":
     """Return the engine of a SLURM cluster and the number of GPUs per stage."""
     from mixbench.engines.slurm import SlurmEngine, resources_of

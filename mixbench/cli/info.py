@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from mixbench.cli.options import as_json
+from mixbench.declare.facts import ParameterValue
 from mixbench.errors import UnknownName
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def _task_lines(card: "TaskCard") -> Iterator[str]:
     yield from _published(declared.references)
 
 
-def _text(default: Any) -> str:
+def _text(default: ParameterValue) -> str:
     """Return a default in the form that --set accepts: several numbers joined by commas."""
     if not isinstance(default, tuple):
         return str(default)
@@ -106,7 +107,7 @@ def _find_any(name: str) -> "Card":
     return find(kind_of(name), name)
 
 
-def _facts(card: "Card") -> dict[str, Any]:
+def _facts(card: "Card") -> dict[str, object]:
     return {
         "kind": card.kind,
         "name": card.name,
@@ -123,10 +124,10 @@ def _facts(card: "Card") -> dict[str, Any]:
     }
 
 
-def _named(values: Mapping[str, Any]) -> str:
+def _named(values: Mapping[str, ParameterValue]) -> str:
     return ", ".join(f"{name}={value}" for name, value in values.items())
 
 
-def _plain(value: object) -> Any:
+def _plain(value: object) -> dict[str, object]:
     """Convert a declaration to a dictionary that JSON can represent."""
     return dict(vars(value))

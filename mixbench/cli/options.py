@@ -1,11 +1,12 @@
 """Options that several commands share, and functions that interpret them."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import click
+from click.decorators import FC
 
 from mixbench.errors import UnknownName, UsageError
 
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from mixbench.plan.request import Request
     from mixbench.storage.store import Store
 
-Command = Callable[..., Any]
 STORE_VARIABLE = "MIXBENCH_STORE"
 
 QUICK = "quick"  # protocol that runs a small version of a suite on generated data
@@ -28,7 +28,23 @@ store_option = click.option(
 )
 
 
-def request_options(command: Command) -> Command:
+class CellOptions(TypedDict):
+    """Values of the options that select cells."""
+
+    methods: tuple[str, ...]
+    tasks: tuple[str, ...]
+    suite: str | None
+    model: str | None
+    seeds: int | None
+    seed_list: str | None
+    settings: tuple[str, ...]
+    protocol: str | None
+    data: str | None
+    init: str | None
+    tune: tuple[str, ...]
+
+
+def cell_options(command: FC) -> FC:
     """Add the options that select cells."""
     options = (
         click.option("-m", "--method", "methods", multiple=True, help="Methods: names, ./file.py."),
@@ -70,7 +86,7 @@ def names(texts: Sequence[str]) -> list[str]:
     return [name.strip() for text in texts for name in text.split(",") if name.strip()]
 
 
-def asked_cells(options: dict[str, Any]) -> "list[Cell]":
+def asked_cells(options: CellOptions) -> "list[Cell]":
     """Return the cells that the shared options select.
 
     Raises
@@ -83,29 +99,34 @@ def asked_cells(options: dict[str, Any]) -> "list[Cell]":
 
     if options["suite"] is None:
         return cells_of(make_request(options))
-    fixed = ("model", "settings", "protocol", "data", "init", "tune")
-    quick = options["protocol"] == QUICK
-    if changed := [name for name in fixed if options[name] and not (name == "protocol" and quick)]:
-        option = {"settings": "set"}.get(changed[0], changed[0])
+    fixed = {
+        "model": options["model"],
+        "set": options["settings"],
+        "protocol": options["protocol"] != QUICK and options["protocol"],
+        "data": options["data"],
+        "init": options["init"],
+        "tune": options["tune"],
+    }
+    if option := next((name for name, value in fixed.items() if value), None):
         raise UsageError(
             f"--suite fixes --{option}: omit it. The only setting that you can change is "
             f"--protocol {QUICK}, which runs a small version of the suite."
         )
-    return _of_suite(options)
+    return _of_suite(options["suite"], options)
 
 
-def _of_suite(options: dict[str, Any]) -> "list[Cell]":
+def _of_suite(suite: str, options: CellOptions) -> "list[Cell]":
     """Return a suite's cells, restricted to the given methods, tasks and seeds if any."""
     from mixbench.leaderboard.suite import folder_of, suite_cells
 
-    cells = suite_cells(folder_of(options["suite"]), quick=options["protocol"] == QUICK)
+    cells = suite_cells(folder_of(suite), quick=options["protocol"] == QUICK)
     chosen = cells
-    for kind in ("method", "task"):
+    for kind, given in (("method", options["methods"]), ("task", options["tasks"])):
         known = {getattr(cell, kind).card.name for cell in cells}
-        for name in names(options[f"{kind}s"]):
+        for name in names(given):
             if name not in known:
                 raise UnknownName(f"{kind} of the suite", name, known)
-        if wanted := names(options[f"{kind}s"]):
+        if wanted := names(given):
             chosen = [cell for cell in chosen if getattr(cell, kind).card.name in wanted]
     if options["seeds"] is None and options["seed_list"] is None:
         return chosen
@@ -113,7 +134,7 @@ def _of_suite(options: dict[str, Any]) -> "list[Cell]":
     return [cell for cell in chosen if cell.seed in seeds]
 
 
-def make_request(options: dict[str, Any]) -> "Request":
+def make_request(options: CellOptions) -> "Request":
     """Return the request that the shared options describe.
 
     Raises

@@ -3,11 +3,11 @@
 import json
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
-from mixbench.cli.options import as_json, asked_cells, request_options, store_option
+from mixbench.cli.options import CellOptions, as_json, asked_cells, cell_options, store_option
 
 if TYPE_CHECKING:
     from mixbench.plan.graph import Plan
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@request_options
+@cell_options
 @store_option
 @as_json
-def plan(*, store_path: Path, as_json: bool, **options: Any) -> int:
+def plan(*, store_path: Path, as_json: bool, **options: Unpack[CellOptions]) -> int:
     """Show the cells and stages of a run and which are cached (same as run --dry-run)."""
     from mixbench.plan.graph import plan as make_plan
     from mixbench.storage.store import Store

@@ -1,7 +1,8 @@
 """``mixbench report``: print leaderboards and costs, or draw figures, from finished cells."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack, get_args
 
 import click
 
@@ -13,6 +14,22 @@ if TYPE_CHECKING:
 
     from mixbench.records.schema import Record
 
+Form = Literal["table", "markdown", "latex", "csv", "json"]
+
+
+class ReportOptions(TypedDict):
+    """Values of the options of ``mixbench report``."""
+
+    methods: tuple[str, ...]
+    tasks: tuple[str, ...]
+    form: Form
+    figures: bool
+    costs: bool
+    suite: str | None
+    protocol: str | None
+    as_json: bool
+    store_path: Path
+
 
 @click.command()
 @click.option("-m", "--method", "methods", multiple=True, help="Show only these methods.")
@@ -21,7 +38,7 @@ if TYPE_CHECKING:
     "--format",
     "form",
     default="table",
-    type=click.Choice(["table", "markdown", "latex", "csv", "json"]),
+    type=click.Choice(get_args(Form)),
 )
 @click.option("--figures", is_flag=True, help="Draw figures; print only their paths.")
 @click.option("--costs", is_flag=True, help="Print what each method costs instead of its results.")
@@ -31,7 +48,7 @@ if TYPE_CHECKING:
 )
 @as_json
 @store_option
-def report(**options: Any) -> None:
+def report(**options: Unpack[ReportOptions]) -> None:
     """Print the leaderboards of the store or the table of a suite, or draw figures."""
     from mixbench.leaderboard import formats as tables
     from mixbench.leaderboard.costs import costs
@@ -39,7 +56,7 @@ def report(**options: Any) -> None:
 
     form = "json" if options["as_json"] else options["form"]
     if options["suite"] is not None:
-        click.echo(tables.text_of(_of_suite(options), form), nl=False)
+        click.echo(tables.text_of(_of_suite(options["suite"], options), form), nl=False)
         return
     store = existing_store(options["store_path"])
     wanted = names(options["methods"]), names(options["tasks"])
@@ -69,7 +86,7 @@ def report(**options: Any) -> None:
         click.echo(f"No cell in {store.root} is finished yet; see `mixbench status`.")
 
 
-def _of_suite(options: dict[str, Any]) -> "pd.DataFrame":
+def _of_suite(name: str, options: ReportOptions) -> "pd.DataFrame":
     """Return a suite's table or costs from the records of the store and the suite's folder."""
     from mixbench.leaderboard.build import read_answers
     from mixbench.leaderboard.costs import costs
@@ -78,7 +95,7 @@ def _of_suite(options: dict[str, Any]) -> "pd.DataFrame":
     from mixbench.leaderboard.suite import folder_of
     from mixbench.storage.store import Store
 
-    answered = read_answers(folder_of(options["suite"]))
+    answered = read_answers(folder_of(name))
     quick = options["protocol"] == QUICK
     suite = answered.suite.quickly() if quick else answered.suite
     found = [*answered.records.values()]

@@ -5,12 +5,12 @@ import shlex
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
-from mixbench.cli.engine_options import engine_of, engine_options
-from mixbench.cli.options import as_json, asked_cells, request_options, store_option
+from mixbench.cli.engine_options import EngineOptions, engine_of, engine_options
+from mixbench.cli.options import CellOptions, as_json, asked_cells, cell_options, store_option
 from mixbench.cli.plan import counted, show_plan
 from mixbench.errors import UsageError, naming_full_disk
 
@@ -25,8 +25,12 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 
 
+class RunOptions(CellOptions, EngineOptions):
+    """Values of the options that select cells, the engine and its resources."""
+
+
 @click.command()
-@request_options
+@cell_options
 @store_option
 @click.option("--fresh", is_flag=True, help="Recompute all stages, even if they are stored.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and exit.")
@@ -34,7 +38,13 @@ INTERRUPTED = 130
 @engine_options
 @as_json
 def run(
-    *, store_path: Path, fresh: bool, dry_run: bool, detach: bool, as_json: bool, **options: Any
+    *,
+    store_path: Path,
+    fresh: bool,
+    dry_run: bool,
+    detach: bool,
+    as_json: bool,
+    **options: Unpack[RunOptions],
 ) -> int:
     """Run the missing stages and rank the finished cells.
 

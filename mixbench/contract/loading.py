@@ -9,19 +9,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar, get_type_hints
+from typing import TypeVar, get_type_hints
 
 from mixbench.contract.evaluation import Evaluation
 from mixbench.contract.method import Method
 from mixbench.contract.task import Task
-from mixbench.declare.facts import OF_THE_BASE_TASK
+from mixbench.declare.facts import OF_THE_BASE_TASK, Parameters
 from mixbench.errors import InvalidUnit
 from mixbench.registry.ancestry import CONTRACT
 from mixbench.registry.cards import Card
+from mixbench.registry.plain_types import TypeForm
 from mixbench.registry.units import find
 
 Base = TypeVar("Base")
-Parameters = Mapping[str, Any]  # by name; each value has the type that ``__init__`` declares
 
 
 def load_method(card: Card) -> type[Method]:
@@ -80,7 +80,9 @@ def differences(card: Card, unit: type) -> Iterator[str]:
     if declared != taken:
         yield f"the file has the parameters {_listed(declared)}; the class takes {_listed(taken)}"
         return
-    hints: Mapping[str, object] = {parameter.name: parameter.type for parameter in card.parameters}
+    hints: Mapping[str, TypeForm] = {
+        parameter.name: parameter.type for parameter in card.parameters
+    }
     with suppress(NameError):  # annotations that only a type checker can resolve
         hints = get_type_hints(unit.__init__, include_extras=True)  # type: ignore[misc]
     for parameter in card.parameters:
@@ -92,7 +94,7 @@ def _is_contract(one: type) -> bool:
     return f"{one.__module__}.".startswith(f"{CONTRACT}.")
 
 
-def _listed(parameters: Mapping[str, object]) -> str:
+def _listed(parameters: Parameters) -> str:
     return ", ".join(f"{name}={default!r}" for name, default in parameters.items()) or "none"
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from mixbench.contract.backbone import Backbone, Output
 from mixbench.contract.step import Sources, Step
 from mixbench.contract.task import Split, Task
 from mixbench.declare import Need, Recipe
+from mixbench.declare.facts import Parameters
 
 
 class Method(nn.Module):
@@ -40,7 +41,7 @@ class Method(nn.Module):
     version: ClassVar[int]
     sites: ClassVar[tuple[str, ...]] = ("input",)
     needs: ClassVar[Mapping[str, Need]] = {}
-    by_protocol: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    by_protocol: ClassVar[Mapping[str, Parameters]] = {}
     exempt: ClassVar[Mapping[str, str]] = {}
 
     def check(self, task: Task, held_out: Split | None) -> None:
@@ -84,16 +85,17 @@ class Method(nn.Module):
 
     def load_state_dict(
         self,
-        state_dict: Mapping[str, Any],
+        state_dict: Mapping[str, Tensor],
         strict: bool = True,  # noqa: FBT001, FBT002  # torch's signature
         assign: bool = False,  # noqa: FBT001, FBT002
-    ) -> Any:
+    ) -> NamedTuple:
         """Load parameters and buffers, including buffers that only `prepare` registers."""
         known = {name for name, _ in self.named_parameters(recurse=False)}
         for name, tensor in state_dict.items():
             if "." not in name and name not in known:
                 self.register_buffer(name, tensor.clone())
-        return super().load_state_dict(state_dict, strict, assign)
+        keys: NamedTuple = super().load_state_dict(state_dict, strict, assign)
+        return keys
 
     def predict(self, output: Output) -> Tensor:
         """Return the prediction at test time, in the form of `Output.out`."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
+from typing import ClassVar, Literal, NamedTuple, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mixbench.contract.backbone import Backbone, Output
 from mixbench.datasets.archives import Finding, unpack
 from mixbench.declare import Archive, Data, Metric, Need, Recipe, Reference, Synthetic
+from mixbench.declare.facts import Parameters
 from mixbench.errors import MixbenchError
 
 Part = Literal["train", "validation", "test"]
@@ -153,8 +154,8 @@ class Task:
     needs: ClassVar[Mapping[str, Need]] = {}
     takes_timm: ClassVar[bool] = False
     synthetic: ClassVar[Synthetic]
-    by_protocol: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    by_model: ClassVar[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {}
+    by_protocol: ClassVar[Mapping[str, Parameters]] = {}
+    by_model: ClassVar[Mapping[str, Mapping[str, Parameters]]] = {}
     published: ClassVar[Mapping[str, Archive]] = {}
     variants: ClassVar[Mapping[str, Data]] = {}
     # With images of 224 pixels, the widest activations of a batch just fit into host memory.

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
@@ -22,6 +22,7 @@ File = Annotated[str, "file"]
 # that cell's data is generated), or the path of a file.
 Weights = Annotated[str, "weights"]
 # Value of a parameter, of any type that ``--set`` accepts.
+Parameters = Mapping[str, Any]  # by name; each value has the type that the class declares
 ParameterValue = bool | int | float | str | tuple[bool | int | float | str, ...]
 BASELINE = "none"  # name of the method that does not mix
 # Attributes that an evaluation inherits from its base task unless it declares them itself.

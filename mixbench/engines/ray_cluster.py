@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mixbench.engines import engine
 from mixbench.engines.engine import Ended
@@ -24,6 +24,9 @@ from mixbench.engines.settings import RaySettings
 from mixbench.errors import UsageError
 from mixbench.storage.store import Store
 from mixbench.worker.protocol import LIFELINE
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
 
 # Environment variables of Ray, and the one that Ray sets for each Ray worker.
 NOT_PASSED_ON = ("RAY_", "CUDA_VISIBLE_DEVICES")
@@ -54,7 +57,7 @@ class _Task:
 
     deadline: float
     log: Path
-    references: list[Any] = field(default_factory=list)
+    references: "list[ObjectRef[int]]" = field(default_factory=list)
     group: Any = None
     placed: bool = False
     code: int | None = 0
@@ -146,12 +149,14 @@ class RayEngine:
 
     def _hand(
         self, key: str, task: _Task, options: Mapping[str, Any], told: Mapping[str, str]
-    ) -> Any:
+    ) -> "ObjectRef[int]":
         """Submit one process of a stage to Ray, and return its object reference."""
         passed = {n: v for n, v in os.environ.items() if not n.startswith(NOT_PASSED_ON)}
         command = engine.stage_command(self._store.root, key)
         options = {"num_cpus": self._settings.cpus, "name": key, **options}
-        return self._task.options(**options).remote(command, str(task.log), passed | {**told})
+        submit = self._task.options(**options)
+        reference: ObjectRef[int] = submit.remote(command, str(task.log), passed | {**told})
+        return reference
 
     def _gather(self, key: str, task: _Task) -> None:
         """Start a training's processes in its placement group; the first node is the master."""
@@ -181,7 +186,7 @@ class RayEngine:
             if time.monotonic() > task.deadline and not task.how:
                 self._end(key, "timeout")
         pending = [reference for task in self._tasks.values() for reference in task.references]
-        ready: set[Any] = set()
+        ready: set[ObjectRef[int]] = set()
         if pending:
             ready = {*self._ray.wait(pending, num_returns=len(pending), timeout=0)[0]}
         found = []
@@ -193,7 +198,7 @@ class RayEngine:
                 self._forget(key)
         return found
 
-    def _take(self, key: str, task: _Task, reference: Any) -> None:
+    def _take(self, key: str, task: _Task, reference: "ObjectRef[int]") -> None:
         """Handle a ready reference; one failed process ends the other processes of its stage."""
         code: int | None = None
         how = task.how

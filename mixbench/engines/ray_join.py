@@ -1,8 +1,10 @@
 """The connection of a launcher to a Ray cluster."""
 
+import logging
 import os
 import socket
-from typing import Any
+from functools import partial
+from types import ModuleType
 
 from mixbench.errors import UsageError
 
@@ -19,7 +21,7 @@ KEEP_ALIVE = {
 }
 
 
-def join(address: str) -> Any:
+def join(address: str) -> ModuleType:
     """Connect to a Ray cluster, and return the module `ray`.
 
     Parameters
@@ -46,12 +48,12 @@ def join(address: str) -> Any:
             socket.create_connection((host, int(port)), PATIENCE_S).close()
         except OSError as error:
             raise UsageError(_unreachable(address, error)) from error
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    connect = partial(ray.init, log_to_driver=False, logging_level=logging.ERROR)
     try:
         if address == "local":
-            ray.init(address="local", include_dashboard=False, **quiet)
+            connect(address="local", include_dashboard=False)
         else:
-            ray.init(address=address, **quiet)
+            connect(address=address)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         raise UsageError(_unreachable(address, error)) from error
     return ray

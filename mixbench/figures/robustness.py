@@ -55,7 +55,7 @@ def under_attacks(record: Record, found: SearchResult) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _row(method: str, right: Tensor, column: int, attack: Attack) -> dict[str, object]:
+def _row(method: str, right: Tensor, column: int, attack: Attack) -> dict[str, str | float]:
     """Return the table row of one method under one attack, whose results are in `column`."""
     clean = right[:, 0]
     among = among_correct(right[:, column], clean)

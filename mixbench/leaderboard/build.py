@@ -1,11 +1,10 @@
 """Generate the pages and tables of a suite from its records; the output is deterministic."""
 
 import json
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -14,7 +13,7 @@ from mixbench.errors import Damaged
 from mixbench.leaderboard.formats import to_csv, to_json, to_latex, to_markdown
 from mixbench.leaderboard.overall import overall
 from mixbench.leaderboard.overall import to_markdown as overall_markdown
-from mixbench.leaderboard.rows import verdict
+from mixbench.leaderboard.rows import Row, verdict
 from mixbench.leaderboard.suite import FILE, Published, Suite, read_suite
 from mixbench.leaderboard.table import SELF_REPORTED, Leaderboard, Tiers, leaderboards
 from mixbench.records.schema import Artifact, Record, parse
@@ -208,7 +207,7 @@ def published_table(suite: Suite, boards: Iterable[Leaderboard]) -> list[dict[st
     ]
 
 
-def _beside(number: Published, row: Mapping[Hashable, Any] | None) -> str:
+def _beside(number: Published, row: Row | None) -> str:
     """Format the measured result for a published one; empty if there is none."""
     if row is None:
         return ""

@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Iterable
 from statistics import mean
-from typing import Any
 
 import pandas as pd
 
@@ -37,7 +36,7 @@ def costs(records: Iterable[Record]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _row(records: list[Record], plain: float | None) -> dict[str, Any]:
+def _row(records: list[Record], plain: float | None) -> dict[str, str]:
     """Return the formatted costs of a method, as means over its runs."""
     costs_ = [record.cost for record in records if record.cost is not None]
     extra, whole = costs_[0].extra_parameters, costs_[0].parameters

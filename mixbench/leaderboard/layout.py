@@ -4,10 +4,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from math import nan
 from statistics import mean, stdev
-from typing import Any
 
 import pandas as pd
 
+from mixbench.declare.facts import ParameterValue
 from mixbench.leaderboard.formats import plus_minus
 from mixbench.leaderboard.suite import Layout, Published, Suite
 from mixbench.records.schema import Record
@@ -15,7 +15,7 @@ from mixbench.registry.parameters import parameters_of
 from mixbench.registry.units import find
 
 Place = tuple[str, str]  # the headings of a row and a column
-Facets = Mapping[str, Any]  # model, task, method, metric, and the method's parameters
+Facets = Mapping[str, ParameterValue]  # model, task, method, metric, and the method's parameters
 
 
 def laid_out(suite: Suite, records: Iterable[Record], *, beside: bool = True) -> pd.DataFrame:
@@ -90,7 +90,7 @@ def _place(layout: Layout, facets: Facets) -> Place | None:
     return row, column
 
 
-def _named(layout: Layout, facet: str, value: Any) -> str:
+def _named(layout: Layout, facet: str, value: ParameterValue) -> str:
     """Return the publication's name for the value of a field."""
     text = str(value).lower() if isinstance(value, bool) else str(value)
     return layout.names.get(f"{facet}={text}", layout.names.get(text, text))

@@ -9,6 +9,8 @@ from mixbench.leaderboard.grouping import method_label
 from mixbench.leaderboard.ranks import ALPHA, Verdict
 from mixbench.records.schema import Cost, MetricRecord, Record
 
+Row = Mapping[Hashable, Any]  # a row of a leaderboard's data frame
+
 
 def runs_of(records: Iterable[Record]) -> pd.DataFrame:
     """Return one row for each run, with its metrics and costs."""
@@ -44,7 +46,7 @@ def _costs(cost: Cost) -> dict[str, float | None]:
 
 
 def verdict(
-    row: Mapping[Hashable, Any],
+    row: Row,
     *,
     higher_is_better: bool,
     alpha: float = ALPHA,
@@ -63,7 +65,8 @@ def verdict(
     margin
         Smallest difference that counts, in the metric's unit.
     """
-    if pd.isna(row["p"]) or row["p"] > alpha or abs(row["difference"]) < margin:
+    p: float | None = row["p"]
+    if p is None or not p <= alpha or abs(row["difference"]) < margin:
         return "undecided"
     return "better" if (row["difference"] > 0) == higher_is_better else "worse"
 

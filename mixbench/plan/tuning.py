@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
-from typing import Any
 
 from mixbench.declare import Recipe
+from mixbench.declare.facts import Parameters, ParameterValue
 from mixbench.errors import UsageError
 from mixbench.registry.parameters import recipe_value
 
-Grid = Mapping[str, tuple[Any, ...]]  # values of a recipe by their names
+Grid = Mapping[str, tuple[ParameterValue, ...]]  # values of a recipe by their names
 
 # Factors that multiply the recipe's own values, unless the user gives values.
 FACTORS: Mapping[str, tuple[float, ...]] = {"lr": (0.3, 1, 3), "weight_decay": (0.1, 1, 10)}
@@ -64,10 +64,12 @@ def grid_of(task: str, recipe: Recipe, texts: Mapping[str, Sequence[str]]) -> Gr
 
 def candidates(recipe: Recipe, grid: Grid) -> dict[str, Recipe]:
     """Return every recipe of a grid, by its label."""
-    points = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
+    points: list[Parameters] = [
+        dict(zip(grid, values, strict=True)) for values in product(*grid.values())
+    ]
     return {shown(point): replace(recipe, **point) for point in points}
 
 
-def shown(point: Mapping[str, Any]) -> str:
+def shown(point: Parameters) -> str:
     """Return a candidate's label, as in lr=0.1,weight_decay=0.0005."""
     return ",".join(f"{name}={value}" for name, value in point.items())

@@ -4,10 +4,11 @@ Unknown and missing fields raise an error. A value that could not be measured is
 """
 
 import json
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
+from mixbench.declare.facts import Parameters, ParameterValue
 from mixbench.errors import Damaged
 from mixbench.records.items import Items
 from mixbench.records.migration import digest_of, migrated
@@ -46,7 +47,7 @@ class UnitRecord(StrictModel):
 
     name: Name
     version: int = Field(ge=1)
-    parameters: dict[str, Any]
+    parameters: Parameters
     changed: list[str]
     source: Literal["builtin", "file", "package"]
     code: Digest
@@ -178,10 +179,10 @@ class Tuning(StrictModel):
         Primary metric of the best combination on the validation split, after the last epoch.
     """
 
-    grid: dict[str, list[Any]]
+    grid: dict[str, list[ParameterValue]]
     trainings: int = Field(ge=2)
     diverged: int = Field(ge=0)
-    chosen: dict[str, Any]
+    chosen: Parameters
     value: Finite
 
 
@@ -354,7 +355,7 @@ class Record(StrictModel):
     task: UnitRecord
     model: str
     protocol: str
-    recipe: dict[str, Any]
+    recipe: Parameters
     tuning: Tuning | None = None
     seed: int = Field(ge=0)
     data: DataRecord

@@ -22,12 +22,12 @@ from mixbench.declare.facts import OF_THE_BASE_TASK, ParameterValue
 from mixbench.errors import InvalidUnit
 from mixbench.registry.ancestry import ClassSource, ancestry
 from mixbench.registry.modules import Kind
-from mixbench.registry.plain_types import plain_type
-from mixbench.registry.syntax import Evaluator, parse
+from mixbench.registry.plain_types import TypeForm, plain_type
+from mixbench.registry.syntax import Evaluator, Value, parse
 
 Source = Literal["builtin", "file", "package"]
 Values = Mapping[str, ParameterValue]
-Attributes = Mapping[str, object]  # class attributes by name
+Attributes = Mapping[str, Value]  # class attributes by name
 
 REQUIRED: Mapping[Kind, tuple[str, ...]] = {
     "method": ("version",),
@@ -91,7 +91,7 @@ class Parameter:
 
     name: str
     annotation: str
-    type: Any
+    type: TypeForm
     default: ParameterValue
     description: str = ""
 
@@ -295,7 +295,7 @@ def _header(docstring: str) -> dict[str, str]:
     return fields
 
 
-def _attributes(source: ClassSource) -> dict[str, object]:
+def _attributes(source: ClassSource) -> dict[str, Value]:
     """Return the values of a class's public attributes."""
     evaluator = Evaluator(source.path)
     for node in source.node.body:

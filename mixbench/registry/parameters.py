@@ -8,9 +8,10 @@ from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hi
 from pydantic import TypeAdapter, ValidationError
 
 from mixbench.declare import Recipe
-from mixbench.declare.facts import ParameterValue
+from mixbench.declare.facts import Parameters, ParameterValue
 from mixbench.errors import BadParameter, UnknownName, UsageError
 from mixbench.registry.cards import Card
+from mixbench.registry.plain_types import TypeForm
 
 RECIPE_TYPES = get_type_hints(Recipe, include_extras=True)
 FRACTION = re.compile(r"(\d+\.?\d*)/(\d+\.?\d*)")
@@ -60,7 +61,7 @@ def given_to(card: Card, settings: Sequence[Setting]) -> dict[str, str]:
 
 
 def parameters_of(
-    card: Card, base: Mapping[str, ParameterValue], given: Mapping[str, str]
+    card: Card, base: Parameters, given: Mapping[str, str]
 ) -> dict[str, ParameterValue]:
     """Return the values of a unit's parameters: `base`, overridden by the validated `given`.
 
@@ -76,7 +77,7 @@ def parameters_of(
 
 
 def task_settings(
-    card: Card, base: Mapping[str, ParameterValue], recipe: Recipe, given: Mapping[str, str]
+    card: Card, base: Parameters, recipe: Recipe, given: Mapping[str, str]
 ) -> tuple[dict[str, ParameterValue], Recipe]:
     """Return a task's parameters and its recipe, both overridden by the given values.
 
@@ -94,7 +95,7 @@ def task_settings(
     return {**base, **parameters}, dataclasses.replace(recipe, **changed)
 
 
-def recipe_value(unit: str, name: str, text: str) -> Any:
+def recipe_value(unit: str, name: str, text: str) -> ParameterValue:
     """Convert a text to the value of a field of a task's recipe.
 
     Raises
@@ -104,12 +105,13 @@ def recipe_value(unit: str, name: str, text: str) -> Any:
     BadParameter
         If the value does not have the field's type or is out of range.
     """
-    return _checked(unit, {name: text}, RECIPE_TYPES)[name]
+    value: ParameterValue = _checked(unit, {name: text}, RECIPE_TYPES)[name]
+    return value
 
 
-def _parsed(kind: Any, text: str) -> Any:
+def _parsed(kind: Any, text: str) -> ParameterValue:
     """Convert a text to a value of a type; the items of a tuple are separated by commas."""
-    adapter = TypeAdapter(kind)
+    adapter: TypeAdapter[ParameterValue] = TypeAdapter(kind)
     plain = get_args(kind)[0] if get_origin(kind) is Annotated else kind
     if get_origin(plain) is tuple:
         parts = text.split(",") if text else []
@@ -130,7 +132,7 @@ def _must(error: ValidationError) -> str:
     return "; ".join(wrong).replace("Input should be", "must be")
 
 
-def _checked(unit: str, given: Mapping[str, str], types: Mapping[str, Any]) -> dict[str, Any]:
+def _checked(unit: str, given: Mapping[str, str], types: Mapping[str, TypeForm]) -> dict[str, Any]:
     values = {}
     for name, text in given.items():
         if name not in types:

@@ -1,9 +1,11 @@
 """Readable descriptions of parameter types, for `mixbench info` and the documentation."""
 
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal, get_args, get_origin
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
+
+TypeForm: TypeAlias = Any  # a type, or a type with constraints
 
 WORDS = {bool: "true or false", int: "integer", float: "number", str: "string"}
 PLURALS = {int: "integers", float: "numbers", str: "strings"}
@@ -28,13 +30,13 @@ def plain_type(kind: Any) -> str:
     return f"{WORDS.get(base, str(base))}{_range(constraints)}"
 
 
-def _range(constraints: list[Any]) -> str:
+def _range(constraints: Sequence[TypeForm]) -> str:
     """Return the bounds as comparisons, for instance " >= 0 and <= 1"; omit infinite bounds."""
     signs = [*_signs(constraints)]
     return f" {' and '.join(signs)}" if signs else ""
 
 
-def _signs(constraints: list[Any]) -> Iterator[str]:
+def _signs(constraints: Sequence[TypeForm]) -> Iterator[str]:
     for bound in constraints:
         match bound:
             case Ge(ge=number):

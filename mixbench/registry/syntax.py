@@ -9,13 +9,15 @@ always fast.
 import ast
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, NoReturn
+from typing import Any, Final, Literal, NoReturn, TypeAlias
 
 from mixbench import declare
 from mixbench.errors import InvalidUnit
 
-NAMES: Final[Mapping[str, Any]] = {name: getattr(declare, name) for name in declare.__all__}
-TYPES: Final[Mapping[str, Any]] = {
+Value: TypeAlias = Any  # what literals, and names and calls of mixbench.declare, evaluate to
+
+NAMES: Final[Mapping[str, Value]] = {name: getattr(declare, name) for name in declare.__all__}
+TYPES: Final[Mapping[str, Value]] = {
     **NAMES,
     **{builtin.__name__: builtin for builtin in (bool, int, float, str)},
 }
@@ -50,9 +52,9 @@ class Evaluator:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.declared: dict[str, Any] = {}  # declarations evaluated so far
+        self.declared: dict[str, Value] = {}  # declarations evaluated so far
 
-    def value(self, node: ast.expr) -> Any:
+    def value(self, node: ast.expr) -> Value:
         """Return the value of an expression.
 
         Raises
@@ -67,7 +69,7 @@ class Evaluator:
         except TypeError as error:  # an unhashable key, or a star before a number
             self._refuse(node, str(error))
 
-    def type(self, node: ast.expr) -> Any:
+    def type(self, node: ast.expr) -> Value:
         """Return the type that an annotation names.
 
         Raises
@@ -84,7 +86,7 @@ class Evaluator:
                 return Literal[choices]
         return self._refuse(node, f"{ast.unparse(node)} is not a type of mixbench.declare")
 
-    def _value(self, node: ast.expr) -> Any:  # noqa: C901, PLR0911  # one case for each kind of node
+    def _value(self, node: ast.expr) -> Value:  # noqa: C901, PLR0911  # one case for each kind of node
         match node:
             case ast.Constant(value=value):
                 return value
@@ -104,12 +106,12 @@ class Evaluator:
                 return self._call(node, NAMES[name])
         return self._refuse(node, f"{ast.unparse(node)[:60]} is not allowed")
 
-    def _named(self, node: ast.expr, name: str) -> Any:
+    def _named(self, node: ast.expr, name: str) -> Value:
         known = {**NAMES, **self.declared}
         return known[name] if name in known else self._refuse(node, f"{name} is not defined")
 
-    def _items(self, nodes: list[ast.expr]) -> list[Any]:
-        items: list[Any] = []
+    def _items(self, nodes: list[ast.expr]) -> list[Value]:
+        items: list[Value] = []
         for node in nodes:
             if isinstance(node, ast.Starred):
                 items.extend(self._value(node.value))
@@ -117,14 +119,14 @@ class Evaluator:
                 items.append(self._value(node))
         return items
 
-    def _dict(self, node: ast.Dict) -> dict[Any, Any]:
-        content: dict[Any, Any] = {}
+    def _dict(self, node: ast.Dict) -> dict[Value, Value]:
+        content: dict[Value, Value] = {}
         for key, item in zip(node.keys, node.values, strict=True):
             content |= self._value(item) if key is None else {self._value(key): self._value(item)}
         return content
 
-    def _call(self, node: ast.Call, function: Any) -> Any:
-        named: dict[str, Any] = {}
+    def _call(self, node: ast.Call, function: Value) -> Value:
+        named: dict[str, Value] = {}
         for keyword in node.keywords:
             if keyword.arg is None:
                 self._refuse(node, "a call must not use **")

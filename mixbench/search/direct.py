@@ -7,7 +7,6 @@ next. The best mask is then improved by flipping single bits.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,9 +96,10 @@ class _Lowest:
         self._scores = np.empty(0)
 
     @property
-    def mask(self) -> Any:
+    def mask(self) -> np.unsignedinteger:
         """The mask with the lowest score."""
-        return self._tried[np.argmin(self._scores)]
+        mask: np.unsignedinteger = self._tried[np.argmin(self._scores)]
+        return mask
 
     @property
     def score(self) -> float:

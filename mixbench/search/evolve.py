@@ -6,12 +6,11 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 import numpy as np
 
 from mixbench.search.fitness import Scorer
-from mixbench.search.genetic import Genetic, Settings
+from mixbench.search.genetic import Genetic, Settings, State
 from mixbench.search.result import SearchResult
 from mixbench.search.space import Space
 from mixbench.storage.files import write_bytes
@@ -81,7 +80,7 @@ def _restore(search: Genetic, scorer: Scorer, path: Path) -> bool:
     """Restore a saved state; return whether there was an intact one."""
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
-            state: dict[str, Any] = {name: arrays[name] for name in arrays.files}
+            state: State = {name: arrays[name] for name in arrays.files}
         state["progress"] = json.loads(str(state["progress"]))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return False

@@ -62,6 +62,9 @@ class Settings:
     maximise: bool
 
 
+State = dict[str, Any]  # arrays and JSON values by name
+
+
 class Fitness(base.Fitness):  # type: ignore[misc]  # deap ships no types
     """A score to minimise."""
 
@@ -252,7 +255,7 @@ class Genetic:
         if self.generation % SNAPSHOT_EVERY == 0:
             self.snapshots[self.generation] = [int(i) for i in self.best[0].ids(self.space)]
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """Return the state needed to resume, as arrays and JSON values."""
         everyone = [*self.population, self.best[0]]
         return {
@@ -266,7 +269,7 @@ class Genetic:
             },
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: State) -> None:
         """Resume from the state that `state` returned."""
         rows = zip(state["pairs"], state["masks"], state["fitness"], strict=True)
         everyone = [Individual(p.copy(), m.copy(), self.fitness((float(f),))) for p, m, f in rows]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import JsonValue
 
 from mixbench.errors import UsageError
 from mixbench.search.space import Ids, Masks, Space
@@ -40,7 +41,9 @@ class SearchResult:
     snapshots: dict[int, list[int]] = field(default_factory=dict)
 
 
-def to_json(found: SearchResult, space: Space, names: Sequence[str], facts: dict[str, Any]) -> str:
+def to_json(
+    found: SearchResult, space: Space, names: Sequence[str], facts: dict[str, JsonValue]
+) -> str:
     """Return the text of a result file.
 
     Parameters

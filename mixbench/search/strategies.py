@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from pydantic import JsonValue
 from torch import Tensor
 
 from mixbench.contract import Backbone, Method, Preparation
@@ -52,7 +52,7 @@ def run_search(search_config: SearchConfig, space: Space, preparation: Preparati
     """Return pairs and masks, and write them to search.json among the stage's results."""
     names = preparation.task.class_names(preparation.folder)
     seed = stream_seed(preparation.seed, "search")
-    facts: dict[str, Any] = {"search": search_config.strategy}
+    facts: dict[str, JsonValue] = {"search": search_config.strategy}
     if search_config.strategy == "fixed":
         found = from_file(search_config.file, space.grid, space.num_classes, names)
     elif search_config.strategy == "random":

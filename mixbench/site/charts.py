@@ -27,7 +27,8 @@ STYLE: Any = {
     "ytick.color": QUIET, "axes.spines.top": False, "axes.spines.right": False,
     "grid.color": LINE, "axes.axisbelow": True, "legend.frameon": False,
 }  # fmt: skip
-Curves = Mapping[str, Sequence[Sequence[Mapping[str, float]]]]  # by method, seed and epoch
+Curve = Sequence[Mapping[str, float]]  # metrics of each epoch
+Curves = Mapping[str, Sequence[Curve]]  # by method and seed
 
 
 def colours(methods: Iterable[str]) -> dict[str, str]:

@@ -2,14 +2,14 @@
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
+from pydantic import JsonValue
 
 import mixbench
 from mixbench.declare import BASELINE
@@ -141,9 +141,9 @@ class Site:
                      for record in sorted(records, key=lambda r: (method_label(r), r.seed))],
         )  # fmt: skip
 
-    def _curves(self, name: str, records: Iterable[Record]) -> dict[str, list[Any]]:
+    def _curves(self, name: str, records: Iterable[Record]) -> dict[str, list[charts.Curve]]:
         """Return the learning curves in a suite's folder, by method."""
-        found: dict[str, list[Any]] = {}
+        found: dict[str, list[charts.Curve]] = {}
         for record in records:
             for artifact in record.artifacts:
                 path = artifact_path(self.folders[name], artifact)
@@ -160,7 +160,7 @@ class Site:
             found.setdefault(method, []).append(f"{FIGURES}/{name}/{path.relative_to(folder)}")
         return sorted(found.items())
 
-    def _summary(self, name: str) -> dict[str, Any]:
+    def _summary(self, name: str) -> dict[str, object]:
         answered = self.answered[name]
         return {
             "name": name,
@@ -202,14 +202,14 @@ class Site:
         tier = self.answered[suite].tiers.get(record.digest, SELF_REPORTED)
         place = f"records/{record.digest[:16]}"
         yield _written(out / f"{place}.json", record.written)
-        content: Mapping[str, Any] = json.loads(record.written)
+        content: JsonValue = json.loads(record.written)
         yield self._page(
             out, f"{place}.html", template="record.html", record=record, content=content,
             suite=suite, tier=tier, raw=f"{record.digest[:16]}.json",
             file=path.relative_to(self.folders[suite].parent),
         )  # fmt: skip
 
-    def _page(self, out: Path, place: str, /, *, template: str = "", **context: Any) -> Path:
+    def _page(self, out: Path, place: str, /, *, template: str = "", **context: object) -> Path:
         """Write a page; its links start with `top`, the relative path to the top of the site."""
         top = "../" * place.count("/")
         text = self._pages.get_template(template or place).render(top=top, **context)

@@ -14,7 +14,8 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+
+Holder = dict[str, str | int]  # content of the lock file
 
 BEAT_S = 5.0
 DEAD_S = 45.0  # without a heartbeat; longer than the delays of a busy network file system
@@ -78,7 +79,7 @@ class Lease:
     def _take(self) -> None:
         """Wait until no process holds the lock, and take it."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        seen: dict[str, Any] = {}
+        seen: Holder = {}
         since = time.monotonic()
         while not self._create():
             content = self._read()
@@ -101,7 +102,7 @@ class Lease:
             beside.unlink()
         return True
 
-    def _move_away(self, dead: dict[str, Any]) -> None:
+    def _move_away(self, dead: Holder) -> None:
         """Remove a dead holder's lock file; restore it if it has changed in the meantime."""
         aside = self._path.with_name(f".{self._path.name}.{self._owner}")
         with suppress(OSError):
@@ -125,7 +126,7 @@ class Lease:
     def _content(self) -> str:
         return json.dumps({"owner": self._owner, "beat": self._beat, **_identity()})
 
-    def _read(self, path: Path | None = None) -> dict[str, Any]:
+    def _read(self, path: Path | None = None) -> Holder:
         """Return the content of the lock file; empty if it is missing or incomplete."""
         try:
             content = json.loads((path or self._path).read_text(encoding="utf-8"))
@@ -157,7 +158,7 @@ def _started(pid: int) -> str:
     return ""
 
 
-def _is_dead(content: dict[str, Any]) -> bool:
+def _is_dead(content: Holder) -> bool:
     """Return whether the holder ran in this PID namespace of this machine and has ended."""
     place = _place()
     if not place or content.get("place") != place:

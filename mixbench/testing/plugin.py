@@ -3,8 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from mixbench.declare.facts import Parameters
 from mixbench.registry.cards import MethodCard
 from mixbench.registry.units import find
 from mixbench.testing.checks import Check
@@ -16,9 +17,7 @@ if TYPE_CHECKING:
     from _pytest.mark import ParameterSet
 
 
-def method_checks(
-    method: str | Path, parameters: Mapping[str, Any] | None = None
-) -> "list[ParameterSet]":
+def method_checks(method: str | Path, parameters: Parameters | None = None) -> "list[ParameterSet]":
     """Return the checks of a method as pytest parameters; those it is exempt from may fail.
 
     ::

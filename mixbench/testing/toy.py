@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from mixbench.contract import (
 )
 from mixbench.contract.loading import load_method
 from mixbench.declare import Metric, Need
+from mixbench.declare.facts import Parameters
 from mixbench.registry.cards import Card
 from mixbench.registry.units import find
 from mixbench.streams import generator
@@ -151,7 +152,7 @@ class Subject:
         return method, bound(method, task, "toy"), task
 
 
-def subject_of(card: Card, parameters: Mapping[str, Any] | None = None) -> Subject:
+def subject_of(card: Card, parameters: Parameters | None = None) -> Subject:
     """Return the method of a card, with the methods that it needs, as a subject of checks.
 
     Parameters

@@ -18,7 +18,6 @@ import threading
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -111,9 +110,13 @@ class Distributed:
 SINGLE_PROCESS = Distributed()
 
 
+class _GatherContext(torch.autograd.function.FunctionCtx):
+    distributed: Distributed
+
+
 class _Gather(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, distributed: Distributed) -> Tensor:
+    def forward(ctx: _GatherContext, x: Tensor, distributed: Distributed) -> Tensor:
         ctx.distributed = distributed
         x = x.contiguous()
         parts = [torch.empty_like(x) for _ in range(distributed.world_size)]
@@ -121,20 +124,22 @@ class _Gather(torch.autograd.Function):
         return torch.stack(parts, 1).flatten(0, 1)  # row r of process p is row r * world_size + p
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: _GatherContext, *gradients: Tensor) -> tuple[Tensor, None]:
         (gradient,) = gradients
         gradient = gradient.contiguous().clone()  # autograd owns the original
         dist.all_reduce(gradient)
         return gradient[ctx.distributed.rows], None
 
 
-_groups: list[Any] = []
+_groups: list[dist.ProcessGroup] = []
 
 
-def _control() -> Any:
+def _control() -> dist.ProcessGroup:
     """Return the process group for control messages, which are CPU tensors."""
     if not _groups:
-        _groups.append(dist.new_group(backend="gloo"))
+        group = dist.new_group(backend="gloo")
+        assert isinstance(group, dist.ProcessGroup)
+        _groups.append(group)
     return _groups[0]
 
 

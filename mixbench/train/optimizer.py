@@ -7,8 +7,10 @@ import torch
 from mixbench.contract import Backbone, Method
 from mixbench.declare import Recipe
 
+Group = dict[str, Any]  # torch's parameter group, with its multiplier of the learning rate
 
-def make_optimizer(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
+
+def make_optimizer(groups: list[Group], recipe: Recipe) -> torch.optim.Optimizer:
     """Return the recipe's optimizer for parameter groups."""
     if recipe.optimizer == "adam":
         betas = (recipe.momentum, 0.999)
@@ -22,7 +24,7 @@ def make_optimizer(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.
     )
 
 
-def parameter_groups(model: Backbone, method: Method, recipe: Recipe) -> list[dict[str, Any]]:
+def parameter_groups(model: Backbone, method: Method, recipe: Recipe) -> list[Group]:
     """Return two parameter groups: the backbone, and the heads together with the method.
 
     The entry ``speed`` of a group is the multiplier of the recipe's learning rate: 1 for the

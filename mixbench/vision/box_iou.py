@@ -3,13 +3,13 @@
 torchvision's `box_iou` takes a box's end for the edge behind its last pixel, so it cannot be used.
 """
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
+Numbers = NDArray[np.int64] | NDArray[np.float32] | NDArray[np.float64]
 
-def box_iou(boxes: NDArray[Any], others: NDArray[Any]) -> NDArray[np.float64]:
+
+def box_iou(boxes: Numbers, others: Numbers) -> NDArray[np.float64]:
     """Return the intersection over union of every box with every other, (..., D, M).
 
     Parameters

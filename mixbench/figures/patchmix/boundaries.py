@@ -11,17 +11,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mixbench.contract import Backbone, ClassIndex, Method, Output, Part, Split, Step, Trained
 from mixbench.contract.loading import load_method
 from mixbench.declare import TOP1, Need
+from mixbench.declare.facts import ParameterValue
 from mixbench.errors import UsageError
 from mixbench.figures.mixes import INK
 from mixbench.registry.cards import Card
@@ -171,7 +172,7 @@ def boundaries(cards: Sequence[Card], seed: int = 0) -> Figure:
 
 
 def _trained(
-    card: Card, plane: Plane, seed: int, changed: Mapping[str, Any] | None = None
+    card: Card, plane: Plane, seed: int, changed: Mapping[str, ParameterValue] | None = None
 ) -> Trained:
     """Train the network with a method; return both."""
     known = {parameter.name for parameter in card.parameters}
@@ -211,7 +212,7 @@ def _step(plane: Plane, model: Backbone, seed: int, number: int) -> Step:
 
 def _seen(
     method: Method, model: Backbone, plane: Plane, seed: int
-) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return some mixed points, (n, 2), and the colours of their labels, (n, 3)."""
     points, colours = [], []
     for number in range(SHOWN_STEPS):
@@ -226,7 +227,7 @@ def _seen(
 
 
 @torch.no_grad()
-def _regions(model: Backbone) -> np.ndarray[Any, Any]:
+def _regions(model: Backbone) -> NDArray[np.float32]:
     """Return an image of the plane: the class colours, blended by the predicted probabilities."""
     lines = (torch.linspace(-reach, reach, n) for reach, n in zip(REACH, (240, 180), strict=True))
     grid = torch.stack(torch.meshgrid(*lines, indexing="xy"), -1)

@@ -2,16 +2,19 @@
 
 import contextlib
 import io
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from pydantic import JsonValue
 from torch import Tensor
 
 from mixbench.vision.detection.boxes import CLASS, DIFFICULT, NOTHING, SCORE
 
+Floats = NDArray[np.float64]
 OVERLAPS = {"ap50": 0, "ap75": 5}  # indices of COCO's IoU thresholds, .5 to .95
 
 
@@ -65,12 +68,12 @@ def coco_ap(found: Tensor, targets: Tensor, classes: int) -> CocoAP:
     return CocoAP(_mean(precision), **at)
 
 
-def _mean(precision: Any) -> float:
+def _mean(precision: Floats) -> float:
     known = precision[precision > -1]
     return float(known.mean()) if len(known) else 0.0
 
 
-def coco_truth(targets: Tensor, classes: int) -> dict[str, Any]:
+def coco_truth(targets: Tensor, classes: int) -> dict[str, list[dict[str, JsonValue]]]:
     """Return the true objects in COCO's format, with box edges counted from 0."""
     places = torch.nonzero(targets[..., CLASS] != NOTHING)
     objects = targets[places[:, 0], places[:, 1]].double().numpy()
@@ -95,7 +98,7 @@ def coco_truth(targets: Tensor, classes: int) -> dict[str, Any]:
     }
 
 
-def _results(found: Tensor) -> Any:
+def _results(found: Tensor) -> Floats:
     """Return the predictions in pycocotools' format, (n, 7): image, box, score and class."""
     places = torch.nonzero(found[..., CLASS] != NOTHING)
     rows = found[places[:, 0], places[:, 1]].double().numpy()
@@ -103,7 +106,7 @@ def _results(found: Tensor) -> Any:
     return np.concatenate(columns, 1)
 
 
-def _corner_and_size(rows: Any) -> Any:
+def _corner_and_size(rows: Floats) -> Floats:
     """Return the left edge, top edge, width and height of each box."""
     corner = rows[:, :2] - 1
     return np.concatenate([corner, rows[:, 2:4] - corner], 1)

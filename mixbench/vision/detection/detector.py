@@ -4,8 +4,6 @@ The parts are torchvision's, assembled like ``fasterrcnn_resnet50_fpn`` around a
 mixbench. The first layers and all batch norms of a pretrained encoder are frozen.
 """
 
-from typing import Any
-
 import torch
 from timm import layers
 from torch import Tensor, nn
@@ -147,13 +145,13 @@ class Detector(Backbone):
         pairs = zip(self._sizes.items(), parts, strict=True)
         return {name: part.unflatten(2, size) for (name, size), part in pairs}
 
-    def _canvas(self, out: Tensor, targets: Tensor) -> Any:
+    def _canvas(self, out: Tensor, targets: Tensor) -> ImageList:
         """Return an image list with the sizes of squares and images; its pixels are not set."""
         squares = out.new_empty(1).expand(len(out), 3, self.side, self.side)
         return ImageList(squares, [fitted(target, self.side).size for target in targets])
 
 
-def _faster_rcnn(width: int, classes: int, strides: list[float]) -> Any:
+def _faster_rcnn(width: int, classes: int, strides: list[float]) -> FasterRCNN:
     """Return torchvision's detector for precomputed feature maps with the given strides."""
     maps = nn.Identity()
     maps.out_channels = width  # type: ignore[assignment]  # the only attribute used

@@ -7,11 +7,12 @@ names are refused.
 
 import codecs
 import pickle  # noqa: TID251  # the official files are pickles
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mixbench.errors import DataError
 
@@ -31,12 +32,10 @@ class _Dtype:
 class _Array:
     """Placeholder for a numpy array, which stores the pickled state."""
 
-    state: tuple[Any, ...] = ()
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
+    def __setstate__(self, state: tuple[int, tuple[int, ...], _Dtype, bool, str | bytes]) -> None:
         self.state = state
 
-    def array(self) -> Any:
+    def array(self) -> NDArray[np.uint8]:
         """Return the array; raise ValueError unless it is uint8 in C order."""
         _version, shape, dtype, by_columns, content = self.state
         if dtype.name != BYTE or by_columns:
@@ -49,7 +48,8 @@ def _reconstruct(*_: object) -> _Array:
     return _Array()
 
 
-KNOWN = {
+Placeholder = _Array | _Dtype | bytes
+KNOWN: Mapping[tuple[str, str], Callable[..., Placeholder]] = {
     ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
     ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
     ("numpy", "ndarray"): _Array,
@@ -61,7 +61,7 @@ KNOWN = {
 class _Unpickler(pickle.Unpickler):
     """Unpickler that accepts only arrays, numbers, strings and containers."""
 
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> Callable[..., Placeholder]:
         if (module, name) not in KNOWN:
             raise pickle.UnpicklingError(f"it names {module}.{name}, which is not allowed")
         return KNOWN[module, name]

@@ -8,7 +8,6 @@ torchvision's published weights can be loaded.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import timm
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mixbench.contract import Backbone, Output
+from mixbench.vision.models.timm_models import Net
 from mixbench.vision.models.weights import State, adopt
 
 
@@ -73,7 +73,7 @@ class _Vgg(LargeMapNet):
 
 def large_resnet50(classes: int, *, large: bool) -> LargeMapNet:
     """Return ResNet-50 with stride 1 in the last stage, or in the last two if `large`."""
-    net: Any = timm.create_model("resnet50")
+    net: Net = timm.create_model("resnet50")
     for stage in [net.layer4, *([net.layer3] if large else [])]:
         stage[0].conv2.stride = stage[0].downsample[0].stride = (1, 1)
     trunk = nn.Sequential()
@@ -90,7 +90,7 @@ def large_vgg16(classes: int, *, large: bool) -> LargeMapNet:
     If `large`, the last two pooling layers are removed.
     """
     with torch.device("meta"):  # avoids allocating 100 million classifier weights
-        net: Any = timm.create_model("vgg16")
+        net: Net = timm.create_model("vgg16")
     pools = [layer for layer in net.features if isinstance(layer, nn.MaxPool2d)]
     kept = pools[: 3 if large else 4]
     layers = [m for m in net.features if not isinstance(m, nn.MaxPool2d) or m in kept]
@@ -110,7 +110,7 @@ def large_inception_v3(classes: int, *, large: bool) -> LargeMapNet:
 
     A pooling layer before ``Mixed_6a`` halves the feature map unless `large`.
     """
-    net: Any = timm.create_model("inception_v3", aux_logits=False)
+    net: Net = timm.create_model("inception_v3", aux_logits=False)
     net.Conv2d_1a_3x3.conv.padding = (1, 1)
     net.Pool1, net.Pool2 = (nn.MaxPool2d(3, 2, padding=1, ceil_mode=True) for _ in range(2))
     net.Mixed_6a = _Unpooled(288)
@@ -139,7 +139,7 @@ class _Unpooled(InceptionB):
     def __init__(self, width: int) -> None:
         super().__init__(width)
         for branch in (self.branch3x3, self.branch3x3dbl_3):
-            layer: Any = branch.conv
+            layer: Net = branch.conv
             layer.stride = layer.padding = (1, 1)
 
     def forward(self, x: Tensor) -> Tensor:

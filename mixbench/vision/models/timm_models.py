@@ -1,7 +1,7 @@
 """Any timm model as a backbone, which returns its logits and its last feature map."""
 
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import timm
 import torch
@@ -12,6 +12,7 @@ from mixbench.errors import UsageError
 from mixbench.vision.models.weights import State, adopt
 
 MAPS = 4  # usually with strides of 4, 8, 16 and 32
+Net: TypeAlias = Any  # a module of timm, whose submodules have no static types
 
 
 class TimmNet(Backbone):
@@ -35,7 +36,7 @@ class TimmNet(Backbone):
             raise UsageError(
                 f"The timm model {name} does not provide feature maps: choose another model."
             )
-        self.net: Any = net
+        self.net: Net = net
         self.name = name
         self.direct = False  # whether the pooled features are a channels-first map
         infos: Any = net.feature_info
@@ -139,7 +140,7 @@ def timm_net(name: str, classes: int, channels: int, size: tuple[int, int]) -> T
 
 def small_resnet50(channels: int, classes: int) -> TimmNet:
     """Return ResNet-50 for small images, with a 3x3 stem of stride 1 and no pooling after it."""
-    net: Any = timm.create_model("resnet50", num_classes=classes, in_chans=channels)
+    net: Net = timm.create_model("resnet50", num_classes=classes, in_chans=channels)
     net.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
     net.maxpool = nn.Identity()
@@ -148,7 +149,7 @@ def small_resnet50(channels: int, classes: int) -> TimmNet:
 
 def small_mobilenet_v2(channels: int, classes: int) -> TimmNet:
     """Return MobileNetV2 for small images, with stride 1 in the stem and the second stage."""
-    net: Any = timm.create_model("mobilenetv2_100", num_classes=classes, in_chans=channels)
+    net: Net = timm.create_model("mobilenetv2_100", num_classes=classes, in_chans=channels)
     net.conv_stem.stride = net.blocks[1][0].conv_dw.stride = (1, 1)
     return TimmNet(net, "mobilenet_v2").measured(channels, (32, 32))
 
