@@ -33,7 +33,7 @@ def test_a_record_fits_the_published_schema(make_record: MakeRecord) -> None:
 
 
 def test_the_published_schema_is_the_programs() -> None:
-    assert SCHEMA.read_text() == schema_text(), "mend it with: make schema"
+    assert SCHEMA.read_text() == schema_text(), "run: make schema"
 
 
 def broken(make_record: MakeRecord, change: Callable[[dict[str, Any]], object]) -> str:
