@@ -84,7 +84,7 @@ def test_a_file_is_fetched_and_its_progress_told(server: Server, tmp_path: Path)
 @pytest.mark.parametrize("then", ["plain", "no ranges"])
 def test_what_broke_off_goes_on(server: Server, tmp_path: Path, then: str) -> None:
     server.behaviour[0] = "short"
-    with pytest.raises(DataError, match="the same command goes on"):
+    with pytest.raises(DataError, match="Run the same command again to resume"):
         fetch(server, tmp_path)
     server.behaviour[0] = then
 

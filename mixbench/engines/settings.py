@@ -27,7 +27,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from mixbench.storage.model import StrictModel
+from mixbench.storage.strict_model import StrictModel
 from mixbench.storage.toml import read_toml
 
 FILE, VARIABLE = "mixbench.toml", "MIXBENCH_SETTINGS"

@@ -31,7 +31,7 @@ from mixbench.plan.request import Request, cells_of
 from mixbench.records.schema import Record
 from mixbench.registry.parameters import read_settings
 from mixbench.registry.units import find
-from mixbench.storage.model import StrictModel
+from mixbench.storage.strict_model import StrictModel
 from mixbench.storage.toml import read_toml
 
 FOLDER, FILE = Path("leaderboards"), "suite.toml"

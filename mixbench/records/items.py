@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
-from mixbench.storage.model import StrictModel
+from mixbench.storage.strict_model import StrictModel
 
 Floats = NDArray[np.float64]
 MAX_LEVELS = 256

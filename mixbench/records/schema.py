@@ -13,7 +13,7 @@ from mixbench.errors import Damaged
 from mixbench.records.items import Items
 from mixbench.records.migration import digest_of, migrated
 from mixbench.storage.manifest import Hardware, Software
-from mixbench.storage.model import StrictModel
+from mixbench.storage.strict_model import StrictModel
 
 SCHEMA = "mixbench/record@2"
 

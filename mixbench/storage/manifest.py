@@ -7,8 +7,8 @@ from typing import Annotated
 from annotated_types import Ge
 
 from mixbench.storage.files import Typed
-from mixbench.storage.model import StrictModel
 from mixbench.storage.spec import StageSpec
+from mixbench.storage.strict_model import StrictModel
 
 NonNegative = Annotated[float, Ge(0)]
 
