@@ -139,6 +139,7 @@ def test_a_method_whose_loss_is_nan_diverges(
     assert '"status": "diverged"' in record.read_text()
 
 
+@pytest.mark.slow
 def test_a_mended_method_runs_again_and_only_it(
     mixbench: Run, fast: tuple[str, ...], plugin: Callable[[str], str]
 ) -> None:
@@ -153,6 +154,7 @@ def test_a_mended_method_runs_again_and_only_it(
     assert "mine (file)" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size", "expected"),
     [
@@ -180,6 +182,7 @@ def test_a_truncated_artifact_is_named_and_computed_again(
     assert numbers(tmp_path / "store") == before
 
 
+@pytest.mark.slow
 def test_a_damaged_input_found_while_reading_is_computed_again(
     mixbench: Run, fast: tuple[str, ...], tmp_path: Path
 ) -> None:

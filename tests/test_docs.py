@@ -144,6 +144,7 @@ def blocks_of(page: Path) -> dict[str, str]:
     return dict(re.findall(r"```python (\w+\.py)\n(.*?)```", page.read_text(), re.DOTALL))
 
 
+@pytest.mark.slow
 def test_the_tutorial_works_as_it_stands(mixbench: Run, tmp_path: Path) -> None:
     """Every command in its order; the written file takes the place of the template at once."""
     page = ROOT / "docs/tutorial.md"

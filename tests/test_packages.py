@@ -49,6 +49,7 @@ def install(tmp_path: Path) -> Install:
     return installed
 
 
+@pytest.mark.slow
 def test_the_example_installs_runs_and_passes_its_own_tests(
     install: Install, tmp_path: Path, fast: tuple[str, ...]
 ) -> None:

@@ -60,6 +60,7 @@ def test_every_check_is_a_line_with_what_was_measured(mixbench: Run) -> None:
     assert lines[-1] == "15 of 15 checks ran: 15 ok, 0 exempt, 0 failed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "check", "said"),
     [
@@ -154,6 +155,7 @@ def test_a_new_method_is_sound_and_runs(
     assert (tmp_path / "my_mix.py").exists()
 
 
+@pytest.mark.slow
 def test_a_new_task_is_sound_and_runs(mixbench: Run, tmp_path: Path) -> None:
     made = mixbench("new", "task", "my_task", "--to", "mine")
 
@@ -169,6 +171,7 @@ def test_a_new_task_is_sound_and_runs(mixbench: Run, tmp_path: Path) -> None:
     assert json.loads(record.read_text())["task"]["source"] == "file"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("part", "by", "check", "said"),
     [
@@ -228,6 +231,7 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_an_installed_method_is_found_by_its_name(
     mixbench: Run, path: Path, fast: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -263,6 +267,7 @@ def test_a_broken_package_is_one_line_of_the_list(mixbench: Run, path: Path) -> 
     assert "Mixup: blend two images" in lines["mixup"]
 
 
+@pytest.mark.slow
 def test_a_name_that_two_define_is_an_error_that_names_both(mixbench: Run, path: Path) -> None:
     installed(path, "mixup")
     installed(path, "band_mix")

@@ -57,6 +57,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["random_patchmix", "manifold_mixup"])
 def test_two_processes_train_what_one_trains(
     mixbench: Run, images: Path, tmp_path: Path, method: str
@@ -104,6 +105,7 @@ def test_more_processes_than_the_machine_has_are_refused(mixbench: Run) -> None:
     assert "(got 999)" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", ["1", "2"])
 def test_a_stop_leaves_a_checkpoint_from_which_the_run_goes_on(
     images: Path, tmp_path: Path, processes: str

@@ -205,6 +205,7 @@ def test_a_gang_ends_with_its_first_loss(store: Store, address: str, script: Any
     assert {line.split()[0] for line in store.log("a").read_text().splitlines()} >= {"1"}
 
 
+@pytest.mark.slow
 def test_a_killed_job_and_a_killed_node_lose_nothing(
     tmp_path: Path, cluster: subprocess.Popen[str], address: str
 ) -> None:

@@ -45,6 +45,7 @@ def runs(
     return first, second
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seeds", "spread"), [(1, 0.0), (3, 0.0), (3, 0.3), (5, 0.1)])
 def test_without_a_difference_one_in_twenty_is_found(seeds: int, spread: float) -> None:
     rng = np.random.default_rng(seeds * 100 + int(spread * 10))
