@@ -27,8 +27,8 @@ class Cutout(Method):
 
     version = 1
     exempt = {
-        "labels_say_what_the_pixels_hold": "the label does not change when pixels are removed",
-        "alike_images_stay": "a square of every image is set to zero",
+        "weights_match_pixels": "the label does not change when pixels are removed",
+        "identical_images_are_unchanged": "a square of every image is set to zero",
     }
 
     def __init__(self, side_frac: Fraction = 0.5) -> None:

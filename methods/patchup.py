@@ -46,9 +46,7 @@ class PatchUp(CutMix):
 
     version = 1
     sites = ("input", "block1", "block2")
-    exempt = {
-        "labels_say_what_the_pixels_hold": "channels have different blocks; the label is the mean"
-    }
+    exempt = {"weights_match_pixels": "channels have different blocks; the label is the mean"}
 
     def __init__(
         self,

@@ -34,7 +34,7 @@ class ResizeMix(Method):
     """
 
     version = 1
-    exempt = {"alike_images_stay": "the partner is downsampled before it is pasted"}
+    exempt = {"identical_images_are_unchanged": "the partner is downsampled before it is pasted"}
 
     def __init__(self, smallest: Fraction = 0.1, largest: Fraction = 0.8) -> None:
         super().__init__()

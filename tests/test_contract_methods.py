@@ -20,10 +20,10 @@ def test_method_keeps_the_contract(name: str) -> None:
 
 # Three batches come out of one: these checks are about batches that keep their size.
 BATCH_GROWS = (
-    mixing.alike_images_stay,
-    mixing.labels_say_what_the_pixels_hold,
-    mixing.shape_and_dtype_stay,
-    mixing.sources_are_in_the_batch,
+    mixing.identical_images_are_unchanged,
+    mixing.weights_match_pixels,
+    mixing.shape_and_dtype_are_kept,
+    mixing.sources_are_in_batch,
 )
 OPTIONS: dict[str, list[dict[str, object]]] = {
     "random_patchmix": [

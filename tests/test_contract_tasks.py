@@ -23,5 +23,5 @@ def test_task_keeps_the_contract(name: str, check: Callable[[TaskSubject], str])
     said = check(subject_of(name))
 
     assert said
-    if check.__name__ == "augmentation_draws_only_from_its_stream" and said != "trains nothing":
+    if check.__name__ == "augmentation_draws_only_from_its_rng" and said != "trains nothing":
         assert said == ("not augmented" if name in AS_THEY_ARE else "augmented")

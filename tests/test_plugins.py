@@ -64,13 +64,14 @@ def test_every_check_is_a_line_with_what_was_measured(mixbench: Run) -> None:
 @pytest.mark.parametrize(
     ("body", "check", "said"),
     [
-        ("x += 1; return x, Sources.alone(x)", "input_is_left_alone", "clone what you write into"),
-        ("return x, Sources(*(v[:, [0, 0]] for v in Sources.alone(x)))", "weights_are_shares",
+        ("x += 1; return x, Sources.alone(x)", "input_is_not_modified",
+         "clone what you write into"),
+        ("return x, Sources(*(v[:, [0, 0]] for v in Sources.alone(x)))", "weights_sum_to_one",
          "divide the weights by their sum"),
-        ("y = x + torch.rand(()); return y, Sources.alone(x)", "draws_only_from_its_stream",
+        ("y = x + torch.rand(()); return y, Sources.alone(x)", "draws_only_from_step_rng",
          "generator=step.rng"),
-        ("return x[:1], Sources.alone(x)", "shape_and_dtype_stay", "a batch of one"),
-        ("raise KeyError('lost')", "weights_are_shares", "KeyError: 'lost'"),
+        ("return x[:1], Sources.alone(x)", "shape_and_dtype_are_kept", "a batch of one"),
+        ("raise KeyError('lost')", "weights_sum_to_one", "KeyError: 'lost'"),
     ],
     ids=["input", "weights", "randomness", "shape", "raises"],
 )  # fmt: skip
@@ -94,13 +95,13 @@ def test_results_for_programs_tell_all(mixbench: Run, tmp_path: Path) -> None:
 
     found = {result["check"]: result for result in json.loads(done.stdout)}
     assert done.returncode == 3
-    assert found["alike_images_stay"]["status"] == "FAILED"
-    assert found["alike_images_stay"]["line"] == 18
-    assert found["loss_falls"]["status"] == "ok"
+    assert found["identical_images_are_unchanged"]["status"] == "FAILED"
+    assert found["identical_images_are_unchanged"]["line"] == 18
+    assert found["loss_decreases"]["status"] == "ok"
 
 
 def test_an_exemption_is_declared_and_seen(mixbench: Run, tmp_path: Path) -> None:
-    names = ("alike_images_stay", "labels_say_what_the_pixels_hold")
+    names = ("identical_images_are_unchanged", "weights_match_pixels")
     declared = f"exempt = {dict.fromkeys(names, 'it doubles')}"
     body = "return x * (1 + torch.rand((), generator=step.rng).item()), Sources.alone(x)"
     path = write(tmp_path, body, declared=declared)
@@ -108,11 +109,11 @@ def test_an_exemption_is_declared_and_seen(mixbench: Run, tmp_path: Path) -> Non
     done = mixbench("check", path)
 
     assert done.returncode == 0
-    assert "exempt  alike_images_stay" in done.stdout
+    assert "exempt  identical_images_are_unchanged" in done.stdout
     assert "it doubles (equal images changed by" in done.stdout
     assert "13 ok, 2 exempt, 0 failed" in done.stdout
     marked = [p for p in method_checks(tmp_path / "stay.py") if p.marks]
-    assert {p.id for p in marked} == {"alike_images_stay", "labels_say_what_the_pixels_hold"}
+    assert {p.id for p in marked} == {"identical_images_are_unchanged", "weights_match_pixels"}
 
 
 @pytest.mark.parametrize(
@@ -176,14 +177,14 @@ def test_a_new_task_is_sound_and_runs(mixbench: Run, tmp_path: Path) -> None:
     ("part", "by", "check", "said"),
     [
         ('self.names_of(class_folders(folder / "train"), folder / "train")', '["it"] * 5',
-         "classes_are_named_and_all_there", "two classes have the same name"),
+         "every_class_is_named_and_present", "two classes have the same name"),
         ("rng = generator(amount.seed,", "rng = generator(int(folder.stat().st_mtime_ns % 999),",
-         "generating_twice_gives_the_same", "differs the second time"),
-        ('"test" if part == "test" else "train"', '"train"', "parts_share_no_image",
+         "generation_is_deterministic", "differs the second time"),
+        ('"test" if part == "test" else "train"', '"train"', "splits_are_disjoint",
          "train and test share 90 images"),
-        ('{"train": 0, "test": 0}', '{"train": 0}', "generated_data_has_the_layout",
+        ('{"train": 0, "test": 0}', '{"train": 0}', "generated_data_has_official_layout",
          "was written and is not declared"),
-        ("metrics = TOP1", "metrics = TOP1[1:]", "declarations_fit_together",
+        ("metrics = TOP1", "metrics = TOP1[1:]", "declarations_are_consistent",
          "0 metrics are primary"),
     ],
     ids=["names", "clock", "shared", "undeclared", "rank"],

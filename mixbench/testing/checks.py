@@ -16,13 +16,13 @@ from mixbench.registry.cards import Card, MethodCard
 Check = Callable[[Any], str]
 # The Python method whose line is reported for a failed check if the file raised no error itself.
 ABOUT = {
-    "card_tells_the_truth": "__init__",
-    "evaluation_is_untouched": "predict",
-    "generated_data_has_the_layout": "synthesize",
-    "generating_twice_gives_the_same": "synthesize",
-    "classes_are_named_and_all_there": "class_names",
+    "card_matches_class": "__init__",
+    "evaluation_is_unchanged": "predict",
+    "generated_data_has_official_layout": "synthesize",
+    "generation_is_deterministic": "synthesize",
+    "every_class_is_named_and_present": "class_names",
     "models_predict_and_are_scored": "score",
-    "features_have_the_declared_size": "build",
+    "feature_size_is_as_declared": "build",
 }
 
 

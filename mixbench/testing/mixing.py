@@ -12,7 +12,7 @@ from mixbench.testing.measuring import TOLERANCE, unchanged_global_randomness, w
 from mixbench.testing.toy import CLASSES, SEEDS, SIZES, Subject, mix, mixes, noise
 
 
-def labels_say_what_the_pixels_hold(subject: Subject) -> str:
+def weights_match_pixels(subject: Subject) -> str:
     """Each weight in `Sources` equals the fraction of the pixels that come from that source.
 
     Else: compute the weights from the mask that was applied, after clipping and rounding.
@@ -28,7 +28,7 @@ def labels_say_what_the_pixels_hold(subject: Subject) -> str:
     return within(largest)
 
 
-def weights_are_shares(subject: Subject) -> str:
+def weights_sum_to_one(subject: Subject) -> str:
     """Weights are float32 and non-negative, and each row sums to 1.
 
     Else: return `Sources.pair(partner, share)`, or divide the weights by their sum.
@@ -44,7 +44,7 @@ def weights_are_shares(subject: Subject) -> str:
     return within(largest)
 
 
-def sources_are_in_the_batch(subject: Subject) -> str:
+def sources_are_in_batch(subject: Subject) -> str:
     """Indices are int64, have one row per image, and are positions in the batch.
 
     Else: return positions in `step.images`, on the device of the images.
@@ -62,7 +62,7 @@ def sources_are_in_the_batch(subject: Subject) -> str:
     return f"up to {most} sources per image"
 
 
-def shape_and_dtype_stay(subject: Subject) -> str:
+def shape_and_dtype_are_kept(subject: Subject) -> str:
     """The mixed batch has the shape and dtype of the input, for every batch size and image size.
 
     Else: support every image size and a batch of one; keep the dtype of the images.
@@ -76,7 +76,7 @@ def shape_and_dtype_stay(subject: Subject) -> str:
     return "batches of 1, 2 and 7, every image size"
 
 
-def bfloat16_stays_and_weights_do_not_follow(subject: Subject) -> str:
+def bfloat16_is_kept_and_weights_are_float32(subject: Subject) -> str:
     """Images in bfloat16 stay bfloat16, and their weights are float32.
 
     Else: create the mixed images with the dtype of the input, and the weights as float32.
@@ -88,7 +88,7 @@ def bfloat16_stays_and_weights_do_not_follow(subject: Subject) -> str:
     return f"{len(SEEDS)} streams"
 
 
-def input_is_left_alone(subject: Subject) -> str:
+def input_is_not_modified(subject: Subject) -> str:
     """Mixing modifies neither the input images nor the targets in place.
 
     Else: clone what you write into, or create a new batch.
@@ -102,7 +102,7 @@ def input_is_left_alone(subject: Subject) -> str:
     return f"{len(SEEDS)} streams, bit-identical"
 
 
-def same_stream_same_result(subject: Subject) -> str:
+def same_rng_same_result(subject: Subject) -> str:
     """Equal random generators give bit-identical results.
 
     Else: draw only from `step.rng`; use no clock and keep no state between steps.
@@ -114,7 +114,7 @@ def same_stream_same_result(subject: Subject) -> str:
     return f"{len(SEEDS)} streams, bit-identical"
 
 
-def other_stream_other_result(subject: Subject) -> str:
+def other_rng_other_result(subject: Subject) -> str:
     """Different random generators give different results, unless the method never mixes.
 
     Else: draw random numbers in `mix`, not once in `__init__`.
@@ -127,7 +127,7 @@ def other_stream_other_result(subject: Subject) -> str:
     return f"{len(SEEDS)} streams"
 
 
-def draws_only_from_its_stream(subject: Subject) -> str:
+def draws_only_from_step_rng(subject: Subject) -> str:
     """Mixing neither uses nor sets the global random state.
 
     Else: pass `generator=step.rng` to every function that draws random numbers.
@@ -138,7 +138,7 @@ def draws_only_from_its_stream(subject: Subject) -> str:
     return "global random state of torch, numpy and Python unchanged"
 
 
-def alike_images_stay(subject: Subject) -> str:
+def identical_images_are_unchanged(subject: Subject) -> str:
     """Mixing identical images leaves them unchanged.
 
     Else: make the weights of each pixel sum to 1, and do not move pixels.

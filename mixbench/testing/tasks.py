@@ -73,7 +73,7 @@ class TaskSubject:
                 for part in (PARTS if self.trains else ("test",))}  # fmt: skip
 
 
-def card_tells_the_truth(subject: TaskSubject) -> str:
+def card_matches_class(subject: TaskSubject) -> str:
     """The declarations read from the file equal those of the loaded class.
 
     Else: declare as literals in the class, and begin the file with Data and Licence.
@@ -85,7 +85,7 @@ def card_tells_the_truth(subject: TaskSubject) -> str:
     return f"{len(card.parameters)} parameters, {len(card.attributes)} declarations"
 
 
-def declarations_fit_together(subject: TaskSubject) -> str:
+def declarations_are_consistent(subject: TaskSubject) -> str:
     """One metric is primary; protocols and references use only models and metrics of the task.
 
     Else: add the missing name to `models`, `metrics` or `protocols`.
@@ -114,7 +114,7 @@ def declarations_fit_together(subject: TaskSubject) -> str:
     return f"{len(known)} models, {len(names)} metrics, {len(task.references)} published numbers"
 
 
-def generated_data_has_the_layout(subject: TaskSubject) -> str:
+def generated_data_has_official_layout(subject: TaskSubject) -> str:
     """The files that `synthesize` writes are exactly those that `data` declares.
 
     Else: declare each file in `Data.files`, or its folder in `Data.file_counts`.
@@ -131,7 +131,7 @@ def generated_data_has_the_layout(subject: TaskSubject) -> str:
     return f"{len(written)} files"
 
 
-def generating_twice_gives_the_same(subject: TaskSubject) -> str:
+def generation_is_deterministic(subject: TaskSubject) -> str:
     """Generating the same amount with the same seed twice gives bit-identical files.
 
     Else: draw from `generator(amount.seed, "synthetic")`, and do not write the time.
@@ -151,7 +151,7 @@ def generating_twice_gives_the_same(subject: TaskSubject) -> str:
     return f"{len(first)} files, bit-identical"
 
 
-def parts_share_no_image(subject: TaskSubject) -> str:
+def splits_are_disjoint(subject: TaskSubject) -> str:
     """No image is in two splits.
 
     Else: split the official training images into training and validation with `held_out`.
@@ -168,7 +168,7 @@ def parts_share_no_image(subject: TaskSubject) -> str:
     return ", ".join(f"{len(images)} images to {name}" for name, images in found.items())
 
 
-def classes_are_named_and_all_there(subject: TaskSubject) -> str:
+def every_class_is_named_and_present(subject: TaskSubject) -> str:
     """Every class has a unique name, and every split has images of every class.
 
     Else: return the names in the order of the class indices, and split each class separately.
@@ -188,7 +188,7 @@ def classes_are_named_and_all_there(subject: TaskSubject) -> str:
     return f"{len(names)} classes"
 
 
-def augmentation_draws_only_from_its_stream(subject: TaskSubject) -> str:
+def augmentation_draws_only_from_its_rng(subject: TaskSubject) -> str:
     """Equal random generators give equal images, and the global random state is not used.
 
     Else: draw random numbers in `Split.read` only from its argument `rng`.
@@ -230,7 +230,7 @@ def models_predict_and_are_scored(subject: TaskSubject) -> str:
     return f"{', '.join(task.models[:2])}: {', '.join(sorted(declared))}"
 
 
-def features_have_the_declared_size(subject: TaskSubject) -> str:
+def feature_size_is_as_declared(subject: TaskSubject) -> str:
     """The last feature map has the model's declared channels, height and width.
 
     Else: build models with `mixbench.vision.models.build`, or pass them through its `sized`.
@@ -245,13 +245,13 @@ def features_have_the_declared_size(subject: TaskSubject) -> str:
 
 
 TASK_CHECKS: tuple[Callable[[TaskSubject], str], ...] = (
-    card_tells_the_truth,
-    declarations_fit_together,
-    generated_data_has_the_layout,
-    generating_twice_gives_the_same,
-    parts_share_no_image,
-    classes_are_named_and_all_there,
-    augmentation_draws_only_from_its_stream,
+    card_matches_class,
+    declarations_are_consistent,
+    generated_data_has_official_layout,
+    generation_is_deterministic,
+    splits_are_disjoint,
+    every_class_is_named_and_present,
+    augmentation_draws_only_from_its_rng,
     models_predict_and_are_scored,
-    features_have_the_declared_size,
+    feature_size_is_as_declared,
 )

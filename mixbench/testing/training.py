@@ -12,7 +12,7 @@ from mixbench.train.evaluation import predict
 from mixbench.train.mixing import mixed_step
 
 
-def loss_falls(subject: Subject) -> str:
+def loss_decreases(subject: Subject) -> str:
     """The loss falls over 40 training steps that mix at all sites, and all gradients are finite.
 
     Else: check that `loss` compares each prediction with the targets of its own sources.
@@ -37,7 +37,7 @@ def loss_falls(subject: Subject) -> str:
     return f"from {first:.3f} to {last:.3f}"
 
 
-def all_parameters_learn(subject: Subject) -> str:
+def all_parameters_get_gradients(subject: Subject) -> str:
     """Every parameter that the method adds receives a gradient.
 
     Else: use every head in `loss`, or do not create it.
@@ -51,7 +51,7 @@ def all_parameters_learn(subject: Subject) -> str:
     return f"{sum(1 for _ in method.parameters())} parameter tensors added"
 
 
-def state_survives(subject: Subject) -> str:
+def state_dict_round_trips(subject: Subject) -> str:
     """A new instance that loads the state of another one has the same loss.
 
     Else: register heads as submodules, and search results as buffers.
@@ -79,7 +79,7 @@ def state_survives(subject: Subject) -> str:
     return f"{within(gap)} after saving and loading"
 
 
-def evaluation_is_untouched(subject: Subject) -> str:
+def evaluation_is_unchanged(subject: Subject) -> str:
     """Evaluation does not mix or draw random numbers, and predicts each image independently.
 
     Else: mix only in `mix`, and make `predict` process each item independently.
@@ -97,7 +97,7 @@ def evaluation_is_untouched(subject: Subject) -> str:
     return f"largest difference {gap:.1e} (limit 1e-4)"
 
 
-def card_tells_the_truth(subject: Subject) -> str:
+def card_matches_class(subject: Subject) -> str:
     """The declarations read from the file equal those of the loaded class.
 
     Else: declare as literals in the class, and begin the file with Paper, Source and Differs.

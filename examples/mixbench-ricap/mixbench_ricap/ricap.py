@@ -26,7 +26,7 @@ class Ricap(Method):
     """
 
     version = 1
-    exempt = {"alike_images_stay": "crops are moved to another position of the image"}
+    exempt = {"identical_images_are_unchanged": "crops are moved to another position of the image"}
 
     def __init__(self, alpha: Positive = 0.3) -> None:
         super().__init__()
