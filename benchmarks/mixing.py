@@ -43,7 +43,7 @@ class Batch:
         self.x = (255 * pixels if dtype == torch.uint8 else pixels).to(dtype)
         self.classes = torch.randint(10, (number,), generator=rng)
         self.partner = torch.randperm(number, generator=rng)
-        self.rolled = kernels.rolled(number, self.x.device)
+        self.rolled = kernels.rolled_index(number, self.x.device)
         self.flipped = torch.arange(number).flip(0)
         quarter = size // 4
         self.box = kernels.Box(quarter, 3 * quarter, quarter, 3 * quarter)

@@ -39,7 +39,7 @@ class CutMix(Method):
         box = self.draw_box((x.shape[-2], x.shape[-1]), step.rng)
         partner = permutation(len(x), step.rng, x.device)
         if box is None:
-            return x, Sources.alone(x)
+            return x, Sources.unmixed(x)
         kept = 1 - box.area / x[0, 0].numel()
         return self.paste(x, partner, box, step), Sources.pair(partner, kept)
 

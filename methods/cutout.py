@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mixbench.contract import Method, Sources, Step
 from mixbench.declare import Fraction
-from mixbench.kernels import around
+from mixbench.kernels import box_masks
 
 
 class Cutout(Method):
@@ -41,5 +41,5 @@ class Cutout(Method):
         half = int(min(height, width) * self.side_frac) // 2
         rows = torch.randint(height, (size,), generator=step.rng).to(x.device)
         columns = torch.randint(width, (size,), generator=step.rng).to(x.device)
-        cut = around((rows, columns), (half, half), (height, width))
-        return x.masked_fill(cut[:, None], 0), Sources.alone(x)
+        cut = box_masks((rows, columns), (half, half), (height, width))
+        return x.masked_fill(cut[:, None], 0), Sources.unmixed(x)

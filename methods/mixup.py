@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mixbench.contract import Method, Sources, Step
 from mixbench.declare import Positive
-from mixbench.kernels import beta, blend, blend_rolled, permutation, rolled
+from mixbench.kernels import beta, blend, blend_rolled, permutation, rolled_index
 
 
 class Mixup(Method):
@@ -43,6 +43,6 @@ class Mixup(Method):
         """Return ``λ · own + (1 - λ) · partner``."""
         lam = float(beta(self.alpha, step.rng))
         if self.pairing == "roll":
-            return blend_rolled(x, lam), Sources.pair(rolled(len(x), x.device), lam)
+            return blend_rolled(x, lam), Sources.pair(rolled_index(len(x), x.device), lam)
         partner = permutation(len(x), step.rng, x.device)
         return blend(x, partner, lam), Sources.pair(partner, lam)

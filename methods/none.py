@@ -17,4 +17,4 @@ class NoMixing(Method):
 
     def mix(self, x: Tensor, step: Step) -> tuple[Tensor, Sources]:  # noqa: ARG002  # the contract
         """Return the batch unchanged."""
-        return x, Sources.alone(x)
+        return x, Sources.unmixed(x)

@@ -71,7 +71,7 @@ class PatchUp(CutMix):
         altered = self.blocks(x.shape[1:], step.rng).to(x.device)
         partner = permutation(len(x), step.rng, x.device)
         if skipped:
-            return x, Sources.alone(x)
+            return x, Sources.unmixed(x)
         mixed = torch.where(altered, x.index_select(0, partner).lerp(x, lam), x)
         return mixed, Sources.pair(partner, 1 - (1 - lam) * altered.float().mean())
 

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from mixbench.contract import Method, Sources, Step
 from mixbench.declare import Fraction, Positive
-from mixbench.kernels import around, beta, permutation
+from mixbench.kernels import beta, box_masks, permutation
 
 NEIGHBOURHOODS = 12, 24, 48, 28, 56, 112  # half the sides of the neighbourhoods, in pixels
 
@@ -57,11 +57,11 @@ class SaliencyMix(Method):
         side = float(1 - beta(self.alpha, step.rng)) ** 0.5
         partner = permutation(size, step.rng, x.device)
         if skipped:
-            return x, Sources.alone(x)
+            return x, Sources.unmixed(x)
         seen = x.index_select(0, partner if self.per_image else partner[:1])
         peak = saliency(seen).flatten(1).argmax(1).expand(size)
         half = int(height * side) // 2, int(width * side) // 2
-        pasted = around((peak // width, peak % width), half, (height, width))[:, None]
+        pasted = box_masks((peak // width, peak % width), half, (height, width))[:, None]
         mixed = torch.where(pasted, x.index_select(0, partner), x)
         return mixed, Sources.pair(partner, 1 - pasted.float().mean((1, 2, 3)))
 

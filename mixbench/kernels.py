@@ -64,7 +64,7 @@ def blend(x: Tensor, partner: Tensor, lam: float) -> Tensor:
     return x.index_select(0, partner).lerp_(x, lam)
 
 
-def rolled(size: int, device: torch.device) -> Tensor:
+def rolled_index(size: int, device: torch.device) -> Tensor:
     """Return the index of each item's predecessor, (size,) int64; the first item gets the last."""
     return torch.arange(size, device=device).roll(1)
 
@@ -101,7 +101,9 @@ def clipped_box(centre: tuple[int, int], half: tuple[int, int], size: tuple[int,
     )
 
 
-def around(centre: tuple[Tensor, Tensor], half: tuple[int, int], size: tuple[int, int]) -> Tensor:
+def box_masks(
+    centre: tuple[Tensor, Tensor], half: tuple[int, int], size: tuple[int, int]
+) -> Tensor:
     """Return a mask of the pixels in each item's own box, clipped to the image, (B, H, W) bool.
 
     Parameters

@@ -29,7 +29,7 @@ class Mine(Method):
 RAISES = HEAD + "    def mix(self, x, step):\n        raise ValueError('a bad\\nday')\n"
 NAN = (
     HEAD
-    + "    def mix(self, x, step):\n        return x, Sources.alone(x)\n\n"
+    + "    def mix(self, x, step):\n        return x, Sources.unmixed(x)\n\n"
     + "    def loss(self, output, sources, step):\n        return output.out.sum() * torch.nan\n"
 )
 
@@ -145,7 +145,7 @@ def test_a_mended_method_runs_again_and_only_it(
 ) -> None:
     command = ("run", "-m", f"{plugin(RAISES)},none", "-t", "digits", *fast)
     mixbench(*command)
-    plugin(RAISES.replace("raise ValueError('a bad\\nday')", "return x, Sources.alone(x)"))
+    plugin(RAISES.replace("raise ValueError('a bad\\nday')", "return x, Sources.unmixed(x)"))
 
     done = mixbench(*command)
 

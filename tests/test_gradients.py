@@ -157,7 +157,7 @@ class HostWeight(Method):
 
     def mix(self, x: Tensor, step: Step) -> tuple[Tensor, Sources]:
         self.weight = float(torch.rand((), generator=step.rng))
-        return x, Sources.alone(x)
+        return x, Sources.unmixed(x)
 
     def loss(self, output: Output, sources: Sources, step: Step) -> Tensor:
         return self.weight * super().loss(output, sources, step)

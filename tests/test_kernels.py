@@ -21,7 +21,7 @@ from mixbench.kernels import (
     compose_grid,
     paste_box,
     paste_box_,
-    rolled,
+    rolled_index,
 )
 from mixbench.registry.units import find
 from mixbench.streams import generator
@@ -117,7 +117,7 @@ def test_a_rolled_blend_is_the_blend_with_what_comes_before() -> None:
 
     mixed = blend_rolled(x, 0.3)
 
-    assert torch.equal(mixed, blend(x, rolled(5, x.device), 0.3))
+    assert torch.equal(mixed, blend(x, rolled_index(5, x.device), 0.3))
     torch.testing.assert_close(mixed, 0.3 * x + 0.7 * x.roll(1, 0))
 
 

@@ -35,7 +35,7 @@ class Raises(Method):
         self.seen += 1
         if self.seen > 10:
             raise ValueError("no more")
-        return x, Sources.alone(x)
+        return x, Sources.unmixed(x)
 '''
 
 

@@ -64,13 +64,13 @@ def test_every_check_is_a_line_with_what_was_measured(mixbench: Run) -> None:
 @pytest.mark.parametrize(
     ("body", "check", "said"),
     [
-        ("x += 1; return x, Sources.alone(x)", "input_is_not_modified",
+        ("x += 1; return x, Sources.unmixed(x)", "input_is_not_modified",
          "clone what you write into"),
-        ("return x, Sources(*(v[:, [0, 0]] for v in Sources.alone(x)))", "weights_sum_to_one",
+        ("return x, Sources(*(v[:, [0, 0]] for v in Sources.unmixed(x)))", "weights_sum_to_one",
          "divide the weights by their sum"),
-        ("y = x + torch.rand(()); return y, Sources.alone(x)", "draws_only_from_step_rng",
+        ("y = x + torch.rand(()); return y, Sources.unmixed(x)", "draws_only_from_step_rng",
          "generator=step.rng"),
-        ("return x[:1], Sources.alone(x)", "shape_and_dtype_are_kept", "a batch of one"),
+        ("return x[:1], Sources.unmixed(x)", "shape_and_dtype_are_kept", "a batch of one"),
         ("raise KeyError('lost')", "weights_sum_to_one", "KeyError: 'lost'"),
     ],
     ids=["input", "weights", "randomness", "shape", "raises"],
@@ -89,7 +89,7 @@ def test_a_fault_is_shown_with_its_line_and_its_remedy(
 
 
 def test_results_for_programs_tell_all(mixbench: Run, tmp_path: Path) -> None:
-    path = write(tmp_path, "return x * 2, Sources.alone(x)")
+    path = write(tmp_path, "return x * 2, Sources.unmixed(x)")
 
     done = mixbench("check", path, "--json")
 
@@ -103,7 +103,7 @@ def test_results_for_programs_tell_all(mixbench: Run, tmp_path: Path) -> None:
 def test_an_exemption_is_declared_and_seen(mixbench: Run, tmp_path: Path) -> None:
     names = ("identical_images_are_unchanged", "weights_match_pixels")
     declared = f"exempt = {dict.fromkeys(names, 'it doubles')}"
-    body = "return x * (1 + torch.rand((), generator=step.rng).item()), Sources.alone(x)"
+    body = "return x * (1 + torch.rand((), generator=step.rng).item()), Sources.unmixed(x)"
     path = write(tmp_path, body, declared=declared)
 
     done = mixbench("check", path)

@@ -43,7 +43,7 @@ class Confused(Method):
 
     def mix(self, x, step):
         if int(torch.randint(2, (), generator=step.rng)):
-            return x, Sources.alone(x)
+            return x, Sources.unmixed(x)
         drawn = step.draw(self.pair)
         partner = drawn[torch.arange(len(x)) % 2]
         mixed = 0.5 * step.images[: len(x)] + 0.5 * step.images[partner]

@@ -118,7 +118,7 @@ class Recorder(Method):
         torch.rand(self.num_heads, generator=step.rng)
         torch.rand(self.num_heads)
         self.seen.append(x.clone())
-        return x, Sources.alone(x)
+        return x, Sources.unmixed(x)
 
 
 def test_all_methods_see_the_same_weights_and_batches() -> None:

@@ -33,7 +33,7 @@ class Sources(NamedTuple):
         return Sources(self.index[rows], self.weight[rows])
 
     @classmethod
-    def alone(cls, x: Tensor) -> "Sources":
+    def unmixed(cls, x: Tensor) -> "Sources":
         """Return the sources of an unmixed batch: each item is its own only source."""
         own = torch.arange(len(x), device=x.device)[:, None]
         return cls(own, torch.ones(own.shape, device=x.device))
