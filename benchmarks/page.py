@@ -1,11 +1,12 @@
-"""Fill in the tables of README.md from the figures beside it, as `make bench` does at its end.
+"""Fill the tables of README.md with the results of the benchmarks, as `make bench` does at its end.
 
-The page says where by ``<!-- begin NAME -->`` and ``<!-- end -->``; what stands between them is
-made of NAME.json.
+README.md marks each table with ``<!-- begin NAME -->`` and ``<!-- end -->``; the text in between is
+generated from NAME.json.
 """
 
 import json
 import re
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ Found = Mapping[str, Any]
 
 
 def built(page: str) -> str:
-    """Return the page with its blocks filled in; a figure that was not measured is left blank."""
+    """Return the page with its blocks filled; a missing result becomes "Not measured yet."."""
 
     def block(match: re.Match[str]) -> str:
         path = FOLDER / f"{match[1]}.json"
@@ -40,25 +41,30 @@ def _machine(machine: Found) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Return a table; numbers with three digits, large ones whole."""
-    texts = [[_told(cell) for cell in row] for row in rows]
+    """Return a table; numbers have three significant digits, large ones no decimals."""
+    texts = [[_formatted(cell) for cell in row] for row in rows]
     align = ["left", *["right"] * (len(head) - 1)]
     return str(tabulate(texts, head, "github", disable_numparse=True, colalign=align))
 
 
-def _told(cell: Any) -> str:
+def _paragraph(text: str) -> str:
+    return textwrap.fill(text, 128, break_long_words=False, break_on_hyphens=False)
+
+
+def _formatted(cell: Any) -> str:
     if cell is None or isinstance(cell, str):
         return cell or ""
     return f"{cell:,.0f}" if abs(cell) >= 100 or cell == int(cell) else f"{cell:.3g}"
 
 
 def mixing(found: Found) -> Iterator[str]:
-    """Yield the kernels beside their peers, the types, and all methods."""
+    """Yield the tables of the kernels and their peers, of data types, and of all methods."""
     ours = [*found["sizes"][0]["times_faster_than_the_best_peer"]]
     peers = ("torchvision", "timm", "kornia", "Algorithm 1")
     for size in found["sizes"]:
         copies, faster = size["copies"], size["times_faster_than_the_best_peer"]
-        head = [f"{size['size']} pixels, in copies", "ours", *peers, "times faster than the best"]
+        side = f"{size['size']} x {size['size']} pixels"
+        head = [f"{side}, time (copies)", "mixbench", *peers, "speedup over the best peer"]
         yield _table(head, [
             [
                 name,
@@ -70,160 +76,185 @@ def mixing(found: Found) -> Iterator[str]:
         ])  # fmt: skip
     types = ("float32", "bfloat16", "uint8")
     rows = [
-        [f"{name}, {size}", *(by_type[kind].get(name) for kind in types)]
+        [f"{name}, {size} x {size} pixels", *(by_type[kind].get(name) for kind in types)]
         for size, by_type in found["types"].items()
         for name in ours
     ]
-    yield _table(["in copies of that type", *types], rows)
+    yield _table(["time by data type (copies of that type)", *types], rows)
     methods = [[f"`{n}`", m["copies"], m["growth"]] for n, m in found["methods"].items()]
-    yield _table(["method, 112 pixels", "copies", "256 images over 128"], methods)
+    head = ["method, 112 x 112 pixels", "time (copies)", "time of 256 images / 128 images"]
+    yield _table(head, methods)
 
 
 def loader(found: Found) -> Iterator[str]:
-    """Yield what a batch takes."""
+    """Yield the table of the time per batch, and the share of mixing."""
     ms = found["ms_per_batch"]
     yield _table(
-        ["", "ms per batch", "times faster than 0 workers", "than 2 workers"],
+        ["", "time (ms/batch)", "speedup over 0 workers", "speedup over 2 workers"],
         [
             ["PIL images, DataLoader with 0 workers", ms["pil_0_workers"], None, None],
             ["PIL images, DataLoader with 2 workers", ms["pil_2_workers"], None, None],
             [
-                "resident",
+                "resident split",
                 ms["resident"],
                 found["times_faster_than_0_workers"],
                 found["times_faster_than_2_workers"],
             ],
             [
-                "resident, mixed by Random PatchMix",
+                "resident split, mixed by Random PatchMix",
                 ms["resident_mixed"],
                 found["mixed_times_faster_than_0_workers"],
                 found["mixed_times_faster_than_2_workers"],
             ],
         ],
     )
-    yield (
-        f"Mixing adds {found['mixing_adds_percent']:.0f} % to the resident batch. Unaugmented "
-        f"pixels of both ways are equal to {found['largest_difference_of_pixels']:.0e}."
+    yield _paragraph(
+        f"Mixing adds {found['mixing_adds_percent']:.0f} % to the time of a resident batch. "
+        "Without augmentation, the pixels of the two pipelines differ by at most "
+        f"{found['largest_difference_of_pixels']:.0e}."
     )
 
 
 def train(found: Found) -> Iterator[str]:
-    """Yield what the harness adds to a step."""
+    """Yield the table of the harness's overhead per training step."""
     columns = ("plain_ms", "harness_ms", "overhead_percent_median", "overhead_percent_total")
-    head = ["net", "plain, ms per step", "harness", "overhead in %, median of steps", "their sum"]
+    head = ["model", "plain loop (ms/step)", "harness (ms/step)", "overhead, median of steps (%)"]
+    head += ["overhead, sum of steps (%)"]
     yield _table(head, [[m["model"], *(m[c] for c in columns)] for m in found["models"]])
 
 
 def wsol(found: Found) -> Iterator[str]:
-    """Yield what the boxes of a map take."""
+    """Yield the table of the time to find the boxes of a map."""
     maps = [points for points in found if points.endswith(("x14", "x28"))]
     ms = {
-        "opencv_1000_thresholds": "OpenCV at 1,000 thresholds, ms per map",
-        "opencv_255_thresholds": "OpenCV at the 255 that differ",
-        "one_pass": "one pass",
+        "opencv_1000_thresholds": "OpenCV, 1,000 thresholds (ms/map)",
+        "opencv_255_thresholds": "OpenCV, the 255 distinct thresholds (ms/map)",
+        "one_pass": "mixbench, one pass (ms/map)",
     }
     times = {
-        "times_faster_than_1000_thresholds": "times faster than at 1,000",
-        "times_faster_than_255_thresholds": "times faster than at 255",
+        "times_faster_than_1000_thresholds": "speedup over 1,000 thresholds",
+        "times_faster_than_255_thresholds": "speedup over 255 thresholds",
     }
-    rows = [[told, *(found[m]["ms_per_map"][name] for m in maps)] for name, told in ms.items()]
-    rows += [[told, *(found[m][name] for m in maps)] for name, told in times.items()]
+    rows = [[label, *(found[m]["ms_per_map"][name] for m in maps)] for name, label in ms.items()]
+    rows += [[label, *(found[m][name] for m in maps)] for name, label in times.items()]
     yield _table(["", *maps], rows)
 
 
 def engines(found: Found) -> Iterator[str]:
-    """Yield what the engines take."""
-    there = [name for name in ("local", "ray") if name in found]
+    """Yield the table of the overhead of the engines."""
+    available = [name for name in ("local", "ray") if name in found]
     names = {
-        "start_s": "seconds until it is there, with imports",
-        "s_per_job": "seconds per stage, beyond its own",
-        "pss_mb": "launcher's memory (PSS), MB",
+        "start_s": "start, including imports (s)",
+        "s_per_job": "overhead per stage (s)",
+        "pss_mb": "memory of the launcher, PSS (MiB)",
     }
-    rows = [[told, *(found[engine][name] for engine in there)] for name, told in names.items()]
-    yield _table(["", *there], rows)
+    rows = [[label, *(found[name][what] for name in available)] for what, label in names.items()]
+    yield _table(["", *available], rows)
 
 
 def search(found: Found) -> Iterator[str]:
-    """Yield the search beside the plain one, and its machinery."""
+    """Yield the tables of the search and the plain implementation, and of its own overhead."""
     full = found["full"]
     runs = [found["search"], *([full] if full else [])]
     names = {
-        "plain_s": "plain, seconds (scaled)",
-        "search_s": "search, seconds",
-        "times_faster": "times faster",
+        "plain_s": "plain, scaled (s)",
+        "search_s": "search (s)",
+        "times_faster": "speedup",
         "plain_forwards": "plain, images forwarded",
         "search_forwards": "search, images forwarded",
-        "times_fewer_forwards": "times fewer",
+        "times_fewer_forwards": "images forwarded, plain / search",
         "largest_fitness_difference": "largest difference in fitness",
         "best_fitness": "best fitness (lower is harder)",
     }
     head = ["", *(f"population {r['population']}, {r['generations']} generations" for r in runs)]
-    yield _table(head, [[told, *(run[name] for run in runs)] for name, told in names.items()])
-    yield "Without a network, 500 x 250 (200 and 1000 classes: 25 generations, scaled):"
+    yield _table(head, [[label, *(run[name] for run in runs)] for name, label in names.items()])
+    yield _paragraph(
+        "The genetic algorithm alone, without a model, with population 500 and 250 generations "
+        "(for 200 and 1000 classes, 25 generations were run and the time was scaled):"
+    )
     machinery = [
         [str(m["classes"]), m["bytes_per_individual"], m["machinery_s"]] for m in found["machinery"]
     ]
-    yield _table(["classes", "bytes per individual", "seconds of machinery"], machinery)
+    yield _table(["classes", "memory per individual (bytes)", "time (s)"], machinery)
     if full:
         yield from _full_search(full)
 
 
 def _full_search(full: Found) -> Iterator[str]:
-    """Yield the direct search, and how much of what is found on few images holds for others."""
+    """Yield the result of the direct search, and how well masks generalize to other image pairs."""
     direct = full["direct"]
-    yield (
-        f"500 x 250 was measured on {_machine(full['machine'])}. There `search=direct` solved the "
-        f"same problem in {direct['seconds']:.0f} s, {direct['times_faster_than_plain']:.0f} times "
-        f"faster than plain, with {direct['items_per_pair']:.0f} masks per pair; its fitness is "
-        f"{direct['fitness']:.3f}. The best masks of ten class pairs, and how much of their gain "
-        f"over random masks ({full['transfer']['random_masks']:.3f}) is left on 128 other image "
-        "pairs:"
+    yield _paragraph(
+        "The run with population 500 and 250 generations was measured on "
+        f"{_machine(full['machine'])}. For the same problem, `search=direct` took "
+        f"{direct['seconds']:.0f} s and was {direct['times_faster_than_plain']:.0f} times faster "
+        f"than the plain implementation; it scored {direct['items_per_pair']:.0f} masks per pair, "
+        f"and its fitness is {direct['fitness']:.3f}."
+    )
+    yield _paragraph(
+        "The next table shows the best masks of ten class pairs by the number of image pairs that "
+        "the search used. It compares the patch accuracy on these image pairs with the accuracy on "
+        "128 other image pairs, and shows how much of the improvement over random masks (accuracy "
+        f"{full['transfer']['random_masks']:.3f}) remains on the others."
     )
     rows = [
         [
             str(m["image_pairs"]),
             m["found"],
             m["on_others"],
-            f"{100 * m['share_of_the_gain_kept']:.0f} %",
+            f"{100 * m['share_of_the_gain_kept']:.0f}",
         ]
         for m in full["transfer"]["best_masks"]
     ]
-    yield _table(["image pairs", "accuracy found", "on others", "share of the gain kept"], rows)
+    head = ["image pairs", "accuracy, searched pairs", "accuracy, other pairs"]
+    yield _table([*head, "improvement kept (%)"], rows)
 
 
 def startup(found: Found) -> Iterator[str]:
-    """Yield what starts take."""
+    """Yield the table of start-up times."""
     rows = [[f"`{n}`", s, found["times_pythons_start"][n]] for n, s in found["seconds"].items()]
-    yield _table(["", "seconds", "times Python's own start"], rows)
+    yield _table(["", "time (s)", "multiple of `python -c pass`"], rows)
 
 
 def gpu(found: Found) -> Iterator[str]:
-    """Yield what a GPU makes of it."""
-    yield _table(["in copies of the batch", ""], [[n, c] for n, c in found["mixes"].items()])
-    for part in ("steps", "forwards", "searched", "large"):
-        yield _table([part, ""], [[n.replace("_", " "), v] for n, v in found[part].items()])
-    head = ["18 packed runs", "times faster than computed", "than recorded, one after the other"]
+    """Yield the tables of the GPU benchmarks."""
+    yield _table(["kernel", "time (copies)"], [[n, c] for n, c in found["mixes"].items()])
+    parts = {
+        "steps": "training step",
+        "forwards": "forward passes",
+        "searched": "search",
+        "large": "ResNet-50 at 224 pixels",
+    }
+    for part, title in parts.items():
+        yield _table([title, ""], [[n.replace("_", " "), v] for n, v in found[part].items()])
+    head = ["18 interleaved runs", "speedup over eager steps", "speedup over CUDA graphs"]
     yield _table(head, [[model, *times.values()] for model, times in found["packs"].items()])
 
 
 def growth(found: Found) -> Iterator[str]:
-    """Yield the curves' numbers."""
+    """Yield the tables of the numbers that growth.svg shows."""
     kernels = ("blend", "box", "grid")
     for by, rows in found["mixing"].items():
         column = by.removeprefix("by_")
-        told = [[str(row[column]), *(row[name] for name in kernels)] for row in rows]
-        yield _table([f"mixing: {column}", *(f"{name}, ms" for name in kernels)], told)
-    told = [[str(m["classes"]), m["machinery_s"]] for m in found["search"]]
-    yield _table(["search: classes", "seconds of machinery, 500 x 250"], told)
-    for name, columns in (
-        ("reporting", ("records", "first_s", "again_s", "peak_mib")),
-        ("planning", ("cells", "seconds", "peak_mib")),
-        ("scheduling", ("stages", "ms")),
+        cells = [[str(row[column]), *(row[name] for name in kernels)] for row in rows]
+        unit = "images" if column == "batch" else "pixels"
+        yield _table([f"mixing: {column} ({unit})", *(f"{name} (ms)" for name in kernels)], cells)
+    cells = [[str(m["classes"]), m["machinery_s"]] for m in found["search"]]
+    yield _table(["search: classes", "time without a model, 500 x 250 (s)"], cells)
+    columns = {
+        "first_s": "first time (s)",
+        "again_s": "second time (s)",
+        "seconds": "time (s)",
+        "ms": "time (ms)",
+        "peak_mib": "peak memory (MiB)",
+    }
+    for name, title, by in (
+        ("reporting", "`mixbench report`: records", "records"),
+        ("planning", "`mixbench plan`: cells", "cells"),
+        ("scheduling", "scheduler: stages", "stages"),
     ):
-        head = [f"{name}: {columns[0]}", *(c.replace("_", " ") for c in columns[1:])]
-        yield _table(
-            head, [[f"{r[columns[0]]:,}", *(r[c] for c in columns[1:])] for r in found[name]]
-        )
+        shown = [column for column in columns if column in found[name][0]]
+        rows = [[f"{row[by]:,}", *(row[column] for column in shown)] for row in found[name]]
+        yield _table([title, *(columns[column] for column in shown)], rows)
 
 
 TABLES: Mapping[str, Callable[[Found], Iterator[str]]] = {
@@ -233,7 +264,7 @@ TABLES: Mapping[str, Callable[[Found], Iterator[str]]] = {
 
 
 def main() -> None:
-    """Rewrite the page."""
+    """Rewrite README.md."""
     page = FOLDER / "README.md"
     page.write_text(built(page.read_text("utf-8")), "utf-8")
 

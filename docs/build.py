@@ -231,7 +231,7 @@ def _recipes(card: TaskCard) -> str:
     for name, recipe in card.declared.protocols.items():
         told = {key: value for key, value in asdict(recipe).items() if value != usual[key]}
         rows.append((f"`{name}`", ", ".join(f"{key} {value}" for key, value in told.items())))
-    return _table(("protocol", "recipe, where it is not the usual one"), rows)
+    return _table(("protocol", "recipe, if different from the default"), rows)
 
 
 def method_checks() -> Iterator[str]:

@@ -32,7 +32,7 @@ class Published(Task):
         url="http://127.0.0.1/",
         files={{"inside/numbers.txt": "{file}"}},
         archives=(Archive("numbers.tar.gz", "{digest}", "{url}", {size}),),
-        by_hand="Ask nicely.",
+        manual_steps="Ask nicely.",
     )
     metrics = (Metric("top1", "%", higher_is_better=True, primary=True),)
     models = ("net",)
@@ -97,7 +97,7 @@ def test_get_again_does_nothing_twice(mixbench: Run, task: str, home: Path, arch
     assert mixbench("data", "get", task).returncode == 0
 
 
-def test_get_takes_archives_that_were_fetched_by_hand(
+def test_get_takes_archives_that_were_downloaded_manually(
     mixbench: Run, task: str, home: Path, archive: Path
 ) -> None:
     manual_steps = archive.parent.rename(archive.parent.with_name("manual_steps"))
@@ -108,7 +108,7 @@ def test_get_takes_archives_that_were_fetched_by_hand(
     assert (home / "published/inside/numbers.txt").exists()
 
 
-def test_a_wrong_archive_by_hand_is_named(
+def test_a_wrong_downloaded_archive_is_named(
     mixbench: Run, task: str, home: Path, archive: Path
 ) -> None:
     archive.write_bytes(b"other")

@@ -136,7 +136,7 @@ def test_nothing_survives_a_dead_launcher(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path\n"
         "from mixbench.engines import engine, local, gpus\n"
-        "stage = 'import os, sys, threading, time, pathlib; from mixbench.worker.protocol import "
+        "stage = 'import os, sys, threading, time, pathlib; from mixbench.worker.__main__ import "
         "_die_with_launcher; _die_with_launcher(); "
         "pathlib.Path(sys.argv[1], sys.argv[2]).write_text(str(os.getpid())); time.sleep(60)'\n"
         "engine.stage_command = lambda root, key: [sys.executable, '-c', stage, str(root), key]\n"
@@ -289,7 +289,7 @@ def test_a_stage_that_is_lost_again_and_again_has_failed(tmp_path: Path) -> None
 
     assert statuses(board) == ["failed", "skipped"]
     assert len(engine.started) == 2
-    assert "ended by SIGKILL" in next(iter(board.states.values())).reason
+    assert "killed by SIGKILL" in next(iter(board.states.values())).reason
 
 
 @pytest.mark.parametrize(
@@ -466,7 +466,7 @@ def test_a_training_that_is_killed_goes_on_by_itself(tmp_path: Path) -> None:
     _, said = launcher.communicate(timeout=120)
 
     assert launcher.returncode == 0, said
-    assert "ended by SIGKILL; attempt 2 of 3" in said
+    assert "killed by SIGKILL; attempt 2 of 3" in said
     (path,) = (tmp_path / "store").glob("records/*/*/*.json")
     (train,) = (s for s in json.loads(path.read_text())["stages"] if s["kind"] == "train")
     assert train["resumed_at_steps"]

@@ -292,7 +292,7 @@ def test_an_empty_class_folder_is_named(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_classes_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="a folder of images for each class"):
+    with pytest.raises(DataError, match="one subfolder of images per class"):
         class_folders(tmp_path / "nowhere")
 
 

@@ -26,9 +26,9 @@ def doctor(*, as_json: bool, store_path: Path) -> int:
     checks: dict[str, Callable[[], str]] = {
         "mixbench": lambda: f"{mixbench.__version__} in {Path(mixbench.__file__).parent}",
         "python": lambda: f"{platform.python_version()} ({sys.executable})",
-        "processor": lambda: f"{len(os.sched_getaffinity(0))} cores usable",
+        "CPU": lambda: f"{len(os.sched_getaffinity(0))} cores usable",
         "torch": _torch,
-        "units": _units,
+        "methods and tasks": _units,
         "data": _data,
         "store": lambda: _store(store_path),
     }

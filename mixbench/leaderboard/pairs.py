@@ -25,7 +25,7 @@ class Pair(NamedTuple):
 
     Attributes
     ----------
-    question
+    leaderboard
         Name of the leaderboard.
     metric
         Name of the primary metric.
@@ -39,7 +39,7 @@ class Pair(NamedTuple):
         P-value, corrected over the leaderboards by Holm's method; None if it is unknown.
     """
 
-    question: str
+    leaderboard: str
     metric: str
     unit: str
     gain: float
@@ -110,9 +110,9 @@ def _label(name: str, records: Sequence[Record]) -> str:
 def to_lines(found: Pairs) -> Iterator[str]:
     """Yield the comparison as text: one line for each leaderboard, and a summary line."""
     yield f"{found.first} minus {found.second}"
-    width = max(len(pair.question) for pair in found.pairs)
+    width = max(len(pair.leaderboard) for pair in found.pairs)
     for pair in found.pairs:
-        yield f"{pair.question:{width}}  {_line(pair)}"
+        yield f"{pair.leaderboard:{width}}  {_line(pair)}"
     yield _over_all(found.pairs)
 
 
@@ -142,4 +142,6 @@ def _over_all(pairs: Sequence[Pair]) -> str:
 def to_json(found: Pairs) -> str:
     """Return the comparison as JSON."""
     rows = [{**p._asdict(), "comparison": p.comparison._asdict()} for p in found.pairs]
-    return json.dumps({"first": found.first, "second": found.second, "questions": rows}, indent=1)
+    return json.dumps(
+        {"first": found.first, "second": found.second, "leaderboards": rows}, indent=1
+    )
