@@ -107,7 +107,7 @@ def test_a_suite_takes_the_protocol_quick_and_no_other(mixbench: Run, tmp_path: 
     table = mixbench("report", "--suite", "paper_table6", "--format", "csv")
 
     assert "10 cells, 21 stages" in plan.stdout
-    assert (other.returncode, "leave --protocol out" in other.stderr) == (2, True)
+    assert (other.returncode, "--suite fixes --protocol" in other.stderr) == (2, True)
     assert table.stdout.splitlines()[1] == "2x2,- (93.78),- (93.3),- (92.8)"
 
 
