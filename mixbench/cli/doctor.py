@@ -28,7 +28,7 @@ def doctor(*, as_json: bool, store_path: Path) -> int:
         "python": lambda: f"{platform.python_version()} ({sys.executable})",
         "CPU": lambda: f"{len(os.sched_getaffinity(0))} cores usable",
         "torch": _torch,
-        "methods and tasks": _units,
+        "methods": _units,
         "data": _data,
         "store": lambda: _store(store_path),
     }
