@@ -80,7 +80,8 @@ def test_cells_that_are_none_are_refused(
     cells = [{"cell": "digits/none/resnet8/s0", "stages": stages}]
     store = Store(tmp_path / "store")
     store.open()
-    write_json(store.runs / "1.json", {"created": "", "engine": "local", "cells": cells})
+    note = {"created": "", "command": [], "engine": "local", "cells": cells}
+    write_json(store.runs / "1.json", note)
 
     done = mixbench("cancel", *arguments)
 

@@ -133,7 +133,7 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
     "another class": (
         lambda path: path.write_text("<a><size><width>9</width><height>9</height></size>"
             "<object><name>dragon</name></object></a>"),
-        r"VOC's 20 classes each \(got 'dragon'\)",
+        r"VOC's 20 classes for each object \(got 'dragon'\)",
     ),
 }  # fmt: skip
 

@@ -184,8 +184,8 @@ def test_a_new_task_is_sound_and_runs(mixbench: Run, tmp_path: Path) -> None:
          "train and test share 90 images"),
         ('{"train": 0, "test": 0}', '{"train": 0}', "generated_data_has_official_layout",
          "was written and is not declared"),
-        ("metrics = TOP1", "metrics = TOP1[1:]", "declarations_are_consistent",
-         "0 metrics are primary"),
+        ("metrics = TOP1", "metrics = (*TOP1, *TOP1)", "declarations_are_consistent",
+         "2 metrics are primary"),
     ],
     ids=["names", "clock", "shared", "undeclared", "rank"],
 )  # fmt: skip
