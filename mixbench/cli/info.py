@@ -12,7 +12,7 @@ from mixbench.errors import UnknownName
 
 if TYPE_CHECKING:
     from mixbench.declare import Reference
-    from mixbench.registry.cards import Card, TaskCard
+    from mixbench.registry.cards import Attributes, Card, TaskCard
 
 
 @click.command()
@@ -22,7 +22,7 @@ def info(name: str, *, as_json: bool) -> None:
     """Show the description, parameters and protocols of a method or task."""
     card = _find_any(name)
     if as_json:
-        click.echo(json.dumps(_facts(card), indent=1, ensure_ascii=False, default=_plain))
+        click.echo(json.dumps(_facts(card), indent=1, ensure_ascii=False, default=vars))
         return
     from mixbench.registry.cards import TaskCard
 
@@ -107,7 +107,7 @@ def _find_any(name: str) -> "Card":
     return find(kind_of(name), name)
 
 
-def _facts(card: "Card") -> dict[str, object]:
+def _facts(card: "Card") -> "Attributes":
     return {
         "kind": card.kind,
         "name": card.name,
@@ -126,8 +126,3 @@ def _facts(card: "Card") -> dict[str, object]:
 
 def _named(values: Mapping[str, ParameterValue]) -> str:
     return ", ".join(f"{name}={value}" for name, value in values.items())
-
-
-def _plain(value: object) -> dict[str, object]:
-    """Convert a declaration to a dictionary that JSON can represent."""
-    return dict(vars(value))

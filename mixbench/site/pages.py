@@ -29,6 +29,7 @@ from mixbench.leaderboard.grouping import (
     representative,
 )
 from mixbench.leaderboard.overall import overall
+from mixbench.leaderboard.suite import Suite
 from mixbench.leaderboard.table import SELF_REPORTED, Leaderboard
 from mixbench.records.schema import Record
 from mixbench.registry.cards import Card
@@ -160,7 +161,7 @@ class Site:
             found.setdefault(method, []).append(f"{FIGURES}/{name}/{path.relative_to(folder)}")
         return sorted(found.items())
 
-    def _summary(self, name: str) -> dict[str, object]:
+    def _summary(self, name: str) -> dict[str, str | int | Suite | list[Markup]]:
         answered = self.answered[name]
         return {
             "name": name,
