@@ -1,18 +1,16 @@
 """Migrate records of older schemas to the current one: rename fields, change nothing else.
 
-``python -m mixbench.records.migration leaderboards/*`` rewrites the records of suites and the
+``python -m mixbench.records leaderboards/*`` rewrites the records of suites and the
 digests in their ``verified.json``.
 """
 
 import hashlib
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from mixbench.errors import Damaged
-from mixbench.storage.files import write_bytes, write_json
 
 Content = dict[str, Any]  # a record's JSON
 
@@ -95,30 +93,6 @@ def _command(word: str) -> str:
     return word
 
 
-def main() -> None:
-    """Rewrite the records of the suites whose folders are given on the command line."""
-    from mixbench.records.schema import parse
-
-    for folder in map(Path, sys.argv[1:]):
-        digests = {}
-        for path in sorted((folder / "records").rglob("*.json")):
-            text = path.read_text(encoding="utf-8")
-            record = parse(text, str(path))
-            target = migrated_path(path)
-            write_bytes(target, record.written.encode())
-            digests[digest_of(text)] = record.digest
-            if target != path:
-                path.unlink()
-        verified = folder / "verified.json"
-        if verified.exists():
-            tiers = json.loads(verified.read_text(encoding="utf-8"))
-            write_json(verified, dict(sorted((digests[old], t) for old, t in tiers.items())))
-
-
 def digest_of(text: str) -> str:
     """Return the SHA-256 digest of a record's text."""
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-if __name__ == "__main__":
-    main()
