@@ -1,4 +1,4 @@
-"""Migrate the records of suites to the current schema: ``python -m mixbench.records FOLDER...``"""
+"""Migrate the records of suites to the current schema: ``python -m mixbench.records FOLDER``."""
 
 import json
 import sys
