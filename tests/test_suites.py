@@ -390,7 +390,7 @@ def test_latex_has_as_many_cells_in_every_row(digits: Path) -> None:
 
 
 def test_suites_are_found_by_name_and_listed(mixbench: Run, digits: Path) -> None:
-    assert "digits  Does mixing help a small net" in mixbench("list", "suites").stdout
+    assert "digits  Does mixing improve a small model" in mixbench("list", "suites").stdout
     assert digits.name == "digits"
 
 
