@@ -5,7 +5,7 @@ import sys
 import click
 
 from mixbench.cli import main as commands
-from mixbench.errors import MixbenchError
+from mixbench.errors import DamagedStage, MixbenchError
 
 INTERRUPTED = 130
 
@@ -24,6 +24,10 @@ def _run() -> int:
     except MixbenchError as error:
         click.echo(f"error: {error}", err=True)
         code = error.exit_code
+        if isinstance(error, DamagedStage):
+            from mixbench.storage.store import Store
+
+            Store(error.root).quarantine(error.key)  # otherwise the next run would use it again
     except (click.Abort, KeyboardInterrupt):
         code = INTERRUPTED
     except BrokenPipeError:  # the process that reads our output has closed the pipe

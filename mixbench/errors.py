@@ -79,15 +79,19 @@ class DamagedStage(Damaged):
 
     Parameters
     ----------
+    root
+        Folder of the store.
     key
         Key of the stage that the file belongs to.
     path
         Path of the corrupt or missing file.
     """
 
-    def __init__(self, key: str, path: Path) -> None:
-        self.key = key
-        super().__init__(f"{path} is corrupt or missing; its stage must be recomputed.")
+    def __init__(self, root: Path, key: str, path: Path) -> None:
+        self.root, self.key = root, key
+        super().__init__(
+            f"{path} is corrupt or missing. Run the same cells again to recompute its stage."
+        )
 
 
 class StoreFull(MixbenchError):

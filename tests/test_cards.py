@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mixbench.contract.loading import load_method, load_task
+from mixbench.contract.loading import load_method, load_task, make_task
 from mixbench.engines.preflight import preflight
 from mixbench.errors import InvalidUnit, UsageError
 from mixbench.plan.graph import plan
@@ -104,6 +104,8 @@ def test_a_declaration_cannot_reach_builtins(tmp_path: Path) -> None:
         "{**Need.__dict__}",
         "{[]: 1}",
         "(*1,)",
+        "{**['abc']}",
+        "table_row('c', 'w', 'm', 5)",
         "-" * 5000 + "1",
     ],
 )
@@ -210,3 +212,65 @@ def test_an_inherited_check_refuses_before_anything_runs(name: str, tmp_path: Pa
 
     with pytest.raises(UsageError, match="grid must be at most the image's shorter side"):
         preflight(plan(cells), Store(tmp_path), fresh=False)
+
+
+@pytest.mark.parametrize("default", ["None", "1e999", "[1]", "(1, (2,))"])
+def test_a_default_that_json_cannot_hold_is_refused(tmp_path: Path, default: str) -> None:
+    path = write(tmp_path, SOUND.replace("= 0.5", f"= {default}"))
+
+    with pytest.raises(InvalidUnit, match=r"default of the parameter 'alpha' must be"):
+        read_card(path, "method", "file")
+
+
+def test_an_import_beyond_the_top_level_is_refused(tmp_path: Path) -> None:
+    text = SOUND.replace("from mixbench.contract import Method", "from .....far import Method")
+
+    with pytest.raises(InvalidUnit, match="goes beyond the top-level package"):
+        read_card(write(tmp_path, text), "method", "file")
+
+
+EVALUATION = """
+    \"\"\"Mine: evaluate models of digits again.
+
+    Data     those of digits
+    Split    test
+    \"\"\"
+    from mixbench.contract import Evaluation
+    from mixbench.declare import TOP1, Weights
+
+
+    class Mine(Evaluation):
+        \"\"\"Evaluate.\"\"\"
+
+        version = 1
+        evaluates = "digits"
+        metrics = TOP1
+
+        def __init__(self, weights: Weights = "pretrained") -> None:
+            super().__init__(weights)
+    """
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("        metrics = TOP1\n", "", r"line 10: Mine must declare metrics itself"),
+        ('"digits"', '"mine"', r"`evaluates` must name another task \(got 'mine'\)"),
+    ],
+)
+def test_an_evaluation_that_cannot_be_is_refused(
+    tmp_path: Path, before: str, after: str, said: str
+) -> None:
+    assert before in EVALUATION
+    path = write(tmp_path, EVALUATION.replace(before, after), "mine.py")
+
+    with pytest.raises(InvalidUnit, match=said):
+        find("task", str(path))
+
+
+def test_an_evaluation_that_does_not_load_given_weights_says_so(tmp_path: Path) -> None:
+    card = find("task", str(write(tmp_path, EVALUATION, "mine.py")))
+    task = make_task(card, {"weights": "w.pt"})
+
+    with pytest.raises(UsageError, match=r"Mine cannot load the weights 'w.pt'"):
+        task.start(task.build("resnet8"), {})

@@ -3,7 +3,9 @@ from pathlib import Path
 
 import pytest
 
+import mixbench.__main__ as entry
 from mixbench.errors import Damaged, DamagedStage, MixbenchError
+from mixbench.records.stage_metrics import METRICS, ScoreFacts, StageMetrics
 from mixbench.storage.files import write_json
 from mixbench.storage.notes import Progress
 from mixbench.storage.store import Store
@@ -111,3 +113,39 @@ def test_a_place_that_is_no_folder_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(MixbenchError, match=r"cannot be written to .* --store"):
         Store(tmp_path / "file").open()
+
+
+def test_a_number_that_json_cannot_hold_is_not_written(tmp_path: Path) -> None:
+    """A reader would refuse the null that took its place."""
+    path = tmp_path / "metrics.json"
+    content = StageMetrics(1, (), (), None, {"last": {"top1": ScoreFacts(float("nan"))}})
+
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        METRICS.write(path, content)
+
+    assert not path.exists()
+
+
+def test_a_manifest_of_another_version_hides_no_other(store: Store) -> None:
+    publish(store)
+    strange = store.folder("f" * 32)
+    strange.mkdir()
+    (strange / "manifest.json").write_text('{"spec": {}}')
+
+    assert [manifest.key for manifest in store.manifests()] == [KEY]
+
+
+def test_a_command_moves_the_damaged_stage_that_it_finds_away(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Otherwise the next run would use it again."""
+    publish(store)
+    (store.folder(KEY) / "deep" / "file.txt").unlink()
+    monkeypatch.setattr(entry, "commands", lambda **_: store.checked(KEY, "deep/file.txt"))
+
+    with pytest.raises(SystemExit) as ended:
+        entry.main()
+
+    assert ended.value.code == 1
+    assert "Run the same cells again to recompute its stage" in capsys.readouterr().err
+    assert not store.finished(KEY)

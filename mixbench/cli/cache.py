@@ -32,7 +32,7 @@ def cache() -> None:
 def list_stages(*, as_json: bool, store_path: Path) -> None:
     """List the finished stages."""
     store = existing_store(store_path)
-    manifests = [store.manifest(key) for key in store.finished_keys()]
+    manifests = [*store.manifests()]
     sizes = [sum(file.bytes for file in manifest.files.values()) for manifest in manifests]
     if as_json:
         rows = [
@@ -85,7 +85,7 @@ def _reasons(stage: "Stage", store: "Store") -> list[str]:
 
     if store.finished(stage.key):
         return []
-    stored = [store.manifest(key).spec.stage for key in store.finished_keys()]
+    stored = [manifest.spec.stage for manifest in store.manifests()]
     same = [s for s in stored if (s.kind, s.label) == (stage.kind, stage.label)]
     if not same:
         return ["no such stage is stored"]

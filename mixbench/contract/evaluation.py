@@ -10,6 +10,7 @@ from mixbench.contract.backbone import Backbone
 from mixbench.contract.task import Part, Split, Task
 from mixbench.declare import Synthetic
 from mixbench.declare.facts import OF_THE_BASE_TASK, ParameterValue
+from mixbench.errors import UsageError
 
 
 class Evaluation(Task):
@@ -55,6 +56,22 @@ class Evaluation(Task):
         for name in OF_THE_BASE_TASK:
             if not any(name in vars(one) for one in type(self).__mro__ if one is not Task):
                 setattr(self, name, getattr(base_task, name))
+
+    def start(self, model: Backbone, trained: Mapping[str, Backbone]) -> None:  # noqa: ARG002  # for tasks to use
+        """Load the weights that `weights` names into a model, including its classifier.
+
+        It is called instead of taking the model of the base task's training. A task must implement
+        it to support weights other than ``pretrained``.
+
+        Raises
+        ------
+        UsageError
+            If the task does not implement it.
+        """
+        raise UsageError(
+            f"{type(self).__name__} cannot load the weights {self.weights!r}: use "
+            "weights=pretrained, or implement `start` in the task."
+        )
 
     def load(self, part: Part, folder: Path, seed: int) -> Split:
         """Read one split of the data with the base task."""

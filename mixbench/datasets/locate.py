@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import Annotated, Final
+
+from pydantic import AliasChoices, Field
 
 from mixbench.datasets.archives import digest_of
 from mixbench.declare import Data, Synthetic
@@ -43,7 +45,10 @@ class SyntheticMark:
     task: UnitIdentity
     amount: Synthetic
     files: Mapping[str, str]
-    file_counts: Mapping[str, tuple[int, str]]
+    file_counts: Annotated[
+        Mapping[str, tuple[int, str]],
+        Field(validation_alias=AliasChoices("file_counts", "trees")),  # its name until 2026
+    ]
 
 
 MARKS = Typed(SyntheticMark)

@@ -24,7 +24,8 @@ def main() -> None:
         verified = folder / "verified.json"
         if verified.exists():
             tiers = json.loads(verified.read_text(encoding="utf-8"))
-            write_json(verified, dict(sorted((digests[old], t) for old, t in tiers.items())))
+            new = {digests.get(digest, digest): tier for digest, tier in tiers.items()}
+            write_json(verified, dict(sorted(new.items())))
 
 
 if __name__ == "__main__":

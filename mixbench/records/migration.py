@@ -6,6 +6,7 @@ digests in their ``verified.json``.
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -88,8 +89,7 @@ def _renamed(content: Content, names: Mapping[str, str]) -> Content:
 def _command(word: str) -> str:
     """Return a word of a command with the current names of methods and recipe fields."""
     for old, new in {**METHODS, **RECIPE}.items():
-        word = ",".join(new if part == old else part for part in word.split(","))
-        word = word.replace(f"{old}.", f"{new}.").replace(f".{old}=", f".{new}=")
+        word = re.sub(rf"(?<![\w/]){old}(?![\w/])", new, word)
     return word
 
 

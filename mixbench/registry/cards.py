@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -221,10 +222,12 @@ def read_card(
     own, *inherited = (_attributes(one) for one in classes)
     attributes = {n: v for found in (*reversed(inherited), own) for n, v in found.items()}
     if isinstance(task := attributes.get("evaluates"), str):
+        if task == name:
+            raise InvalidUnit(f"{path}: `evaluates` must name another task (got {task!r}).")
         theirs = evaluated(task)
         attributes = {n: theirs[n] for n in OF_THE_BASE_TASK if n in theirs} | attributes
     missing = sorted({*REQUIRED[kind]} - attributes.keys()) or sorted({"version"} - own.keys())
-    if missing and not (missing != ["version"] and "evaluates" in attributes):
+    if missing:
         raise InvalidUnit(
             f"{path}, line {unit.lineno}: {unit.name} must declare {', '.join(missing)} itself."
         )
@@ -338,13 +341,26 @@ def _arguments(
                 f"{path}, line {argument.lineno}: the parameter {argument.arg!r} must have a type "
                 "and a default, so that it can be set by name."
             )
+        value = evaluator.value(default)
+        if not is_parameter_value(value):
+            raise InvalidUnit(
+                f"{path}, line {argument.lineno}: the default of the parameter {argument.arg!r} "
+                f"must be a bool, finite number, string or tuple of them (got {value!r})."
+            )
         yield Parameter(
             argument.arg,
             ast.unparse(argument.annotation),
             evaluator.type(argument.annotation),
-            evaluator.value(default),
+            value,
             described.get(argument.arg, ""),
         )
+
+
+def is_parameter_value(value: Value) -> bool:
+    """Return whether a value can be stored as a parameter; JSON has no infinity and no NaN."""
+    if isinstance(value, tuple):
+        return all(not isinstance(item, tuple) and is_parameter_value(item) for item in value)
+    return isinstance(value, bool | int | str) or (isinstance(value, float) and isfinite(value))
 
 
 def described_parameters(docstring: str) -> dict[str, str]:

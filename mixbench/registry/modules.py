@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import mixbench
+from mixbench.errors import InvalidUnit
 
 Kind = Literal["method", "task"]
 FOLDERS: dict[Kind, Path] = {
@@ -61,8 +62,19 @@ def absolute_name(module: str, level: int, file: Path, own: str) -> str:
         File of the importing module.
     own
         Full name of the importing module.
+
+    Raises
+    ------
+    InvalidUnit
+        If the import goes beyond the top-level package.
     """
     if not level:
         return module
     package = own if file.name == "__init__.py" else own.rpartition(".")[0]
-    return importlib.util.resolve_name("." * level + module, package)
+    try:
+        return importlib.util.resolve_name("." * level + module, package)
+    except ImportError as error:
+        raise InvalidUnit(
+            f"{file}: the import of {'.' * level}{module} goes beyond the top-level package. "
+            "Use an absolute import."
+        ) from error

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from mixbench.declare import Recipe
 from mixbench.declare.facts import Parameters, ParameterValue
 from mixbench.errors import BadParameter, UnknownName, UsageError
-from mixbench.registry.cards import Card
+from mixbench.registry.cards import Card, is_parameter_value
 from mixbench.registry.plain_types import TypeForm
 
 RECIPE_TYPES = get_type_hints(Recipe, include_extras=True)
@@ -142,4 +142,6 @@ def _checked(unit: str, given: Mapping[str, str], types: Mapping[str, TypeForm])
         except ValidationError as error:
             must = _must(error)
             raise BadParameter(f"{unit}.{name} {must} (got {text!r}).") from error
+        if not is_parameter_value(values[name]):
+            raise BadParameter(f"{unit}.{name} must be finite (got {text!r}).")
     return values

@@ -66,7 +66,7 @@ class Evaluator:
             return self._value(node)
         except RecursionError:
             self._refuse(node, "it is nested too deeply")
-        except TypeError as error:  # an unhashable key, or a star before a number
+        except (TypeError, ValueError, AttributeError, KeyError) as error:  # an unhashable key ...
             self._refuse(node, str(error))
 
     def type(self, node: ast.expr) -> Value:
@@ -133,7 +133,7 @@ class Evaluator:
             named[keyword.arg] = self._value(keyword.value)
         try:
             return function(*self._items(node.args), **named)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, AttributeError, KeyError) as error:
             return self._refuse(node, str(error))
 
     def _refuse(self, node: ast.expr, why: str) -> NoReturn:

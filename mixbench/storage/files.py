@@ -103,7 +103,9 @@ class Typed(Generic[Content]):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "the whole"
-            raise Damaged(f"{name} is damaged: {where}: {first['msg']}.") from error
+            raise Damaged(
+                f"{name} is damaged or of another version: {where}: {first['msg']}."
+            ) from error
 
     def text(self, content: Content) -> str:
         """Return a value as JSON text on one line."""
@@ -120,5 +122,11 @@ class Typed(Generic[Content]):
         return self.parse(path.read_bytes(), str(path))
 
     def write(self, path: Path, content: Content) -> None:
-        """Write a value to a file atomically."""
-        write_bytes(path, self._adapter.dump_json(content, indent=1) + b"\n")
+        """Write a value to a file atomically.
+
+        Raises
+        ------
+        ValueError
+            If it contains a number that is infinite or NaN, which JSON cannot represent.
+        """
+        write_json(path, self._adapter.dump_python(content, mode="json"))

@@ -110,6 +110,12 @@ class Store:
         """Return a finished stage's manifest."""
         return MANIFESTS.read(self.folder(key) / "manifest.json")
 
+    def manifests(self) -> Iterator[Manifest]:
+        """Yield the manifests of all finished stages, except unreadable ones of other versions."""
+        for key in self.finished_keys():
+            with suppress(Damaged):
+                yield self.manifest(key)
+
     def checked(self, key: str, name: str) -> Path:
         """Return the path of a file of a finished stage, after checking the file's digest.
 
@@ -137,12 +143,12 @@ class Store:
             If a file is missing or does not match its digest.
         """
         if not self.finished(key):
-            raise DamagedStage(key, self.folder(key))
+            raise DamagedStage(self.root, key, self.folder(key))
         files = self.manifest(key).files
         for name in files if names is None else names:
             path = self.folder(key) / name
             if name not in files or not path.exists() or sha256(path) != files[name].sha256:
-                raise DamagedStage(key, path)
+                raise DamagedStage(self.root, key, path)
 
     def damage(self, key: str) -> str:
         """Return a description of the first damaged file of a finished stage, or an empty text.
