@@ -27,10 +27,10 @@ class Mine(Method):
 
 '''
 RAISES = HEAD + "    def mix(self, x, step):\n        raise ValueError('a bad\\nday')\n"
+UNMIXED = HEAD + "    def mix(self, x, step):\n        return x, Sources.unmixed(x)\n"
 NAN = (
-    HEAD
-    + "    def mix(self, x, step):\n        return x, Sources.unmixed(x)\n\n"
-    + "    def loss(self, output, sources, step):\n        return output.out.sum() * torch.nan\n"
+    f"{UNMIXED}\n    def loss(self, output, sources, step):\n"
+    "        return output.out.sum() * torch.nan\n"
 )
 
 
@@ -135,6 +135,22 @@ def test_a_method_whose_loss_is_nan_diverges(
     assert done.returncode == 1
     assert "diverged: digits" in done.stderr
     assert "The loss is nan at step 1 (epoch 1)." in done.stderr
+    (record,) = (tmp_path / "store" / "records" / "digits" / "mine").glob("*.json")
+    assert '"status": "diverged"' in record.read_text()
+
+
+def test_a_metric_that_is_nan_on_the_test_split_fails_the_cell(
+    mixbench: Run, fast: tuple[str, ...], plugin: Callable[[str], str], tmp_path: Path
+) -> None:
+    """The validation split has fewer images than a batch of the test split."""
+    predict = (
+        "    def predict(self, output):\n        return output.out / (len(output.out) < 150)\n"
+    )
+
+    done = mixbench("run", "-m", plugin(f"{UNMIXED}\n{predict}"), "-t", "digits", *fast)
+
+    assert done.returncode == 1
+    assert "is nan on the test split" in done.stderr
     (record,) = (tmp_path / "store" / "records" / "digits" / "mine").glob("*.json")
     assert '"status": "diverged"' in record.read_text()
 

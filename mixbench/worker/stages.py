@@ -7,6 +7,7 @@ returns the training result and the cost for the manifest.
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from math import isfinite
 from time import perf_counter
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mixbench.contract import Evaluation, Preparation, Score
-from mixbench.errors import MixbenchError
+from mixbench.errors import Diverged, MixbenchError
 from mixbench.plan.graph import code_of
 from mixbench.records.items import Items, pack
 from mixbench.records.stage_metrics import METRICS, ScoreFacts, StageMetrics
@@ -109,7 +110,13 @@ def train_stage(job: Job) -> Work | None:
 
 
 def evaluate(job: Job) -> Work:
-    """Score the test split at the reported epochs, and save the predictions of the last one."""
+    """Score the test split at the reported epochs, and save the predictions of the last one.
+
+    Raises
+    ------
+    Diverged
+        If a metric is infinite or NaN.
+    """
     stage, store = job.stage, job.store
     test = job.task.load("test", job.data, stage.run.seed).to(job.device)
     model, method = revive(stage, job.device)
@@ -141,6 +148,10 @@ def evaluate(job: Job) -> Work:
             for at, by_name in at_points(scores, best, tail).items()
         },
     )
+    for by_name in metrics.metrics.values():
+        for name, score in by_name.items():
+            if not isfinite(score.value):
+                raise Diverged(f"{name} is {score.value} on the test split.")
     METRICS.write(job.built / "metrics.json", metrics)
     wall_s = earlier_s + perf_counter() - start
     return Work(StageCost(wall_s, parameters=parameters, extra_parameters=extra))
