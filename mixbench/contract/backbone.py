@@ -52,6 +52,6 @@ class Backbone(nn.Module):
         """Return the prediction and the last feature map of images of shape (B, C, H, W)."""
         raise NotImplementedError
 
-    def maps(self, x: Tensor) -> list[Tensor]:  # noqa: ARG002  # for models that have several
+    def maps(self, x: Tensor) -> list[Tensor]:
         """Return feature maps of several resolutions, from input to output; empty if unknown."""
         return []

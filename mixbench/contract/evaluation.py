@@ -57,7 +57,7 @@ class Evaluation(Task):
             if not any(name in vars(one) for one in type(self).__mro__ if one is not Task):
                 setattr(self, name, getattr(base_task, name))
 
-    def start(self, model: Backbone, trained: Mapping[str, Backbone]) -> None:  # noqa: ARG002  # for tasks to use
+    def start(self, model: Backbone, trained: Mapping[str, Backbone]) -> None:
         """Load the weights that `weights` names into a model, including its classifier.
 
         It is called instead of taking the model of the base task's training. A task must implement

@@ -184,7 +184,7 @@ class Task:
         """Unpack one of the data's archives into the data's folder."""
         unpack(archive, folder)
 
-    def verify(self, folder: Path) -> Iterator[Finding]:  # noqa: ARG002  # for tasks to define
+    def verify(self, folder: Path) -> Iterator[Finding]:
         """Yield the results of the task's own checks of the data, beyond digests of files."""
         yield from ()
 
@@ -208,17 +208,17 @@ class Task:
             If the weights cannot be read or belong to a different model.
         """
 
-    def precompute_frozen(self, model: Backbone, split: Split) -> Split:  # noqa: ARG002  # for tasks to define
+    def precompute_frozen(self, model: Backbone, split: Split) -> Split:
         """Return a split with the outputs of frozen layers precomputed; by default, `split`."""
         return split
 
-    def new_classifier(self, feature_dim: int) -> nn.Module:  # noqa: ARG002  # for tasks to define
+    def new_classifier(self, feature_dim: int) -> nn.Module:
         """Return a new classifier for pooled features; raise if the task has no classes."""
         raise MixbenchError(
             f"{type(self).__name__} has no classes, which this method's extra heads need."
         )
 
-    def class_names(self, folder: Path) -> Sequence[str]:  # noqa: ARG002  # where names are data
+    def class_names(self, folder: Path) -> Sequence[str]:
         """Return the names of the classes, in the order of their indices."""
         return [str(index) for index in range(self.num_classes)]
 
@@ -231,7 +231,7 @@ class Task:
         model: Backbone,
         read: Callable[[Output], Tensor],
         images: Tensor,
-        targets: Tensor,  # noqa: ARG002  # for tasks that override it
+        targets: Tensor,
     ) -> dict[str, Tensor]:
         """Return the tensors of a batch that `score` needs, by name; by default, the predictions.
 
