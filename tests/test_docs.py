@@ -25,6 +25,13 @@ PAGES = [
         for name in ("README.md", "CONTRIBUTING.md", "examples/mixbench-ricap/README.md")
     ),
 ]
+GUIDES = [
+    f"docs/{name}.md"
+    for name in (
+        *("captions", "data", "detection", "engines", "getting-started", "guided-patchmix"),
+        *("leaderboards", "localization", "robustness", "transfer"),
+    )
+]
 # What a command needs that a test must not have; these are read by the program, but not run.
 NEEDS = {
     "data get": "the network",
@@ -37,6 +44,7 @@ NEEDS = {
     "--init timm": "the network",
     "convnext_tiny.pth": "a file of weights",
     "data verify": "the data",
+    "-t cifar10 --seeds": "the data",
     "--data /data": "the data",
     "run --suite": "a quarter of an hour",
     "ricap": "the package, which a test of its own installs",
@@ -168,7 +176,7 @@ def test_the_tutorial_works_as_it_stands(mixbench: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["README.md", "docs/paper.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/paper.md", *GUIDES])
 def test_a_page_works_as_it_stands(mixbench: Run, tmp_path: Path, page: str) -> None:
     """Every command in its order, in one store; trainings are cut to an epoch."""
     shutil.copytree(ROOT / "leaderboards", tmp_path / "leaderboards")
