@@ -139,6 +139,7 @@ def test_the_checks_are_parameters_for_pytest(check: Callable[[], str]) -> None:
     assert check()
 
 
+@pytest.mark.slow
 def test_a_new_method_is_sound_and_runs(
     mixbench: Run, fast: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -305,6 +306,7 @@ def test_a_preview_shows_every_method_on_the_same_images(mixbench: Run, tmp_path
     assert "Did you mean 'mixup'" in mixbench("preview", "mixap", "-t", "digits").stderr
 
 
+@pytest.mark.slow
 def test_a_preview_is_on_photographs_or_on_a_folder_of_pictures(
     mixbench: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
