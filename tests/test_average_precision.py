@@ -110,3 +110,20 @@ def test_nothing_said_is_0_and_no_warning() -> None:
         found = f1_scores(torch.full((4, 2), -1.0), torch.ones(4, 2, dtype=torch.long))
 
     assert found == (0.0, 0.0)
+
+
+def test_infinite_logits_are_ranked_first_and_last() -> None:
+    logits = torch.tensor([[torch.inf], [1.0], [-torch.inf], [0.0]])
+
+    found = average_precisions(logits, torch.tensor([[1], [0], [0], [1]]))
+
+    assert found == [pytest.approx((1 + 2 / 3) / 2)]
+
+
+def test_nan_is_no_rank() -> None:
+    with pytest.raises(ValueError, match="NaN"):
+        average_precisions(torch.tensor([[torch.nan], [1.0]]), torch.tensor([[1], [0]]))
+
+
+def test_without_a_positive_f1_is_0() -> None:
+    assert f1_scores(torch.ones(4, 2), torch.zeros(4, 2, dtype=torch.long)) == (0.0, 0.0)

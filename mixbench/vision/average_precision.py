@@ -17,6 +17,7 @@ from mixbench.contract import Score
 
 Floats = NDArray[np.float64]
 Interpolation = Literal["none", "voc07", "voc10"]
+LARGEST = float(np.finfo(np.float64).max)
 
 
 class Curve(NamedTuple):
@@ -32,7 +33,9 @@ def curve(logits: Tensor, targets: Tensor) -> Curve | None:
     positive = targets[known].numpy() == 1
     if not positive.any():
         return None
-    precision, recall, _ = precision_recall_curve(positive, logits[known].double().numpy())
+    # scikit-learn refuses infinities, which a model's log-probabilities may contain.
+    finite = logits[known].double().clamp(-LARGEST, LARGEST)
+    precision, recall, _ = precision_recall_curve(positive, finite.numpy())
     return Curve(precision[-2::-1], recall[-2::-1])  # scikit-learn ends with a point at recall 0
 
 
@@ -96,6 +99,8 @@ def f1_scores(logits: Tensor, targets: Tensor) -> F1:
     megvii-research/ML-GCN@5517d6f, util.py:271-289; labels without positives are left out.
     """
     predicted, positive = ((logits >= 0) & (targets >= 0)).numpy(), (targets == 1).numpy()
+    if not positive.any():
+        return F1(0.0, 0.0)
     overall = f1_score(positive, predicted, average="micro", zero_division=0)
     labels = np.flatnonzero(positive.any(0))
     precision, recall, *_ = precision_recall_fscore_support(
