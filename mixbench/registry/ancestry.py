@@ -79,7 +79,7 @@ def _bases(source: ClassSource) -> Iterator[ClassSource]:
             if own is not None:
                 yield ClassSource(own, source.tree, source.path, source.module)
                 continue
-            full = _imports(source.path, source.module).get(first, first)
+            full = _imports(source.tree, source.path, source.module).get(first, first)
             found = _found(".".join((full, *rest)))
             if found is not None:
                 yield found
@@ -97,7 +97,7 @@ def _found(name: str) -> ClassSource | None:
     node = _class_in(tree, name_of_class)
     if node is not None:
         return ClassSource(node, tree, path, module)
-    passed_on = _imports(path, module).get(name_of_class)
+    passed_on = _imports(tree, path, module).get(name_of_class)
     return _found(passed_on) if passed_on else None
 
 
@@ -107,10 +107,10 @@ def _class_in(tree: ast.Module, name: str) -> ast.ClassDef | None:
 
 
 @cache
-def _imports(path: Path, module: str) -> dict[str, str]:
+def _imports(tree: ast.Module, path: Path, module: str) -> dict[str, str]:
     """Return a mapping from the local name of each import in a file to its full name."""
     names = {}
-    for node in parse(path).body:
+    for node in tree.body:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 top = alias.name.partition(".")[0]

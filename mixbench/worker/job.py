@@ -61,9 +61,9 @@ class Job:
         """The task, with its parameters."""
         return make_task(self.stage)
 
-    @property
+    @cached_property
     def data(self) -> Path:
-        """The folder with the files of the data set."""
+        """The folder with the files of the data set; the first access checks generated files."""
         return data_folder(self.stage, self.store)
 
     def setup(self) -> Setup:
