@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 
+from mixbench.errors import MixbenchError
 from mixbench.records.migration import digest_of, migrated_path
 from mixbench.records.schema import parse
 from mixbench.storage.files import write_bytes, write_json
@@ -12,13 +13,13 @@ from mixbench.storage.files import write_bytes, write_json
 def main() -> None:
     """Rewrite the records of the suites whose folders are given on the command line."""
     for folder in map(Path, sys.argv[1:]):
-        digests = {}
-        for path in sorted((folder / "records").rglob("*.json")):
-            text = path.read_text(encoding="utf-8")
-            record = parse(text, str(path))
+        paths = sorted((folder / "records").rglob("*.json"))
+        texts = {path: path.read_text(encoding="utf-8") for path in paths}
+        records = {path: parse(text, str(path)) for path, text in texts.items()}
+        digests = {digest_of(texts[path]): record.digest for path, record in records.items()}
+        for path, record in records.items():
             target = migrated_path(path)
             write_bytes(target, record.written.encode())
-            digests[digest_of(text)] = record.digest
             if target != path:
                 path.unlink()
         verified = folder / "verified.json"
@@ -29,4 +30,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except MixbenchError as error:
+        sys.exit(f"error: {error}")

@@ -58,13 +58,6 @@ def _second(first: Content) -> Content:
     """Convert a record from the first schema to the second."""
     method = METHODS.get(first["method"]["name"], first["method"]["name"])
     task, _, *rest = first["cell"].split("/", 2)
-    tuning = first.get("tuning")
-    if tuning:
-        tuning = {
-            **tuning,
-            "grid": _renamed(tuning["grid"], RECIPE),
-            "chosen": _renamed(tuning["chosen"], RECIPE),
-        }
     second = {
         **first,
         "schema": SECOND,
@@ -77,8 +70,9 @@ def _second(first: Content) -> Content:
         label = first["cell"].split("/", 2)[1].replace(first["method"]["name"], method, 1)
         second["cell"] = "/".join((task, label, *rest))
         second["method"] = {**first["method"], "name": method}
-    if "tuning" in first:
-        second["tuning"] = tuning
+    if tuning := first.get("tuning"):
+        renamed = {name: _renamed(tuning[name], RECIPE) for name in ("grid", "chosen")}
+        second["tuning"] = {**tuning, **renamed}
     return second
 
 
