@@ -38,12 +38,12 @@ def list_data(*, as_json: bool) -> None:
     rows = [
         {
             "name": name,
-            "tasks": [one.task.name for one in alike],
-            "folder": str(data_dir(alike[0].data)),
-            "here": not missing(alike[0].data, data_dir(alike[0].data)),
-            "licence": alike[0].data.licence,
+            "tasks": [one.task.name for one in sources],
+            "folder": str(data_dir(sources[0].data)),
+            "here": not missing(sources[0].data, data_dir(sources[0].data)),
+            "licence": sources[0].data.licence,
         }
-        for name, alike in data_sets_by_name().items()
+        for name, sources in data_sets_by_name().items()
     ]
     if as_json:
         click.echo(json.dumps(rows, indent=1, ensure_ascii=False))

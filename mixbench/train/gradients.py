@@ -142,8 +142,8 @@ class GraphGradients:
             replayed = [t if t is None else t.clone() for t in graph.replay(step, inputs)]
             replayed += [buffer.clone() for buffer in self._shared.buffers()]
         computed = compute()
-        alike = partial(_close, tolerance=self._tolerance)
-        if not all(map(alike, replayed, [*computed, *self._shared.buffers()])):
+        close = partial(_close, tolerance=self._tolerance)
+        if not all(map(close, replayed, [*computed, *self._shared.buffers()])):
             self._graphs[key] = None
             self._log(
                 "the training step is not captured as a CUDA graph: the replayed gradients differ "
