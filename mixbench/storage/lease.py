@@ -3,16 +3,18 @@
 Locks of the operating system may not work between machines that share a disk. The lock is a file
 that contains a counter, which the holder increments every 5 seconds. Clocks of different machines
 are not compared: a process that sees no change of the file for 45 seconds, by its own clock, takes
-the lock over. On the holder's machine, it does so as soon as the holder's process has ended.
+the lock over. On the holder's machine, where locks of the operating system do work, it does so as
+soon as the holder has ended: the holder locks a file of its own in the folder for temporary files.
 """
 
+import fcntl
 import json
-import os
+import tempfile
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 Holder = dict[str, str | int]  # content of the lock file
@@ -46,17 +48,18 @@ class Lease:
             Callback that is called in another thread if another process has taken the lock over,
             because this process was suspended for too long.
         """
-        self._take()
-        ended = threading.Event()
-        keeper = threading.Thread(target=self._keep, args=(ended, lost), daemon=True)
-        keeper.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            keeper.join()
-            if self._read().get("owner") == self._owner:
-                self._path.unlink(missing_ok=True)
+        with _alive(self._owner):
+            self._take()
+            ended = threading.Event()
+            keeper = threading.Thread(target=self._keep, args=(ended, lost), daemon=True)
+            keeper.start()
+            try:
+                yield
+            finally:
+                ended.set()
+                keeper.join()
+                if self._read().get("owner") == self._owner:
+                    self._path.unlink(missing_ok=True)
 
     def fresh(self) -> bool:
         """Return whether a process holds the lock, without waiting.
@@ -109,6 +112,8 @@ class Lease:
             self._path.rename(aside)
             if self._read(aside) != dead:
                 self._path.hardlink_to(aside)
+            else:
+                _local_file(str(dead.get("owner"))).unlink(missing_ok=True)
         aside.unlink(missing_ok=True)
 
     def _keep(self, ended: threading.Event, lost: Callable[[], None]) -> None:
@@ -124,7 +129,7 @@ class Lease:
                 beside.replace(self._path)
 
     def _content(self) -> str:
-        return json.dumps({"owner": self._owner, "beat": self._beat, **_identity()})
+        return json.dumps({"owner": self._owner, "beat": self._beat})
 
     def _read(self, path: Path | None = None) -> Holder:
         """Return the content of the lock file; empty if it is missing or incomplete."""
@@ -135,32 +140,29 @@ class Lease:
         return content if isinstance(content, dict) else {}
 
 
-def _identity() -> dict[str, str]:
-    """Return fields that identify this process among all machines that share the disk."""
-    return {"place": _place(), "pid": str(os.getpid()), "started": _started(os.getpid())}
+def _local_file(owner: str) -> Path:
+    """Return the path of the file that a holder on this machine locks."""
+    return Path(tempfile.gettempdir()) / f"mixbench-{Path(owner).name}.lock"
 
 
-def _place() -> str:
-    """Return the machine's boot ID and PID namespace, within which process IDs are unique."""
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    with suppress(OSError):
-        names = Path("/proc/self/ns/pid").readlink()
-        return f"{boot.read_text(encoding='ascii').strip()}/{names}"
-    return ""
-
-
-def _started(pid: int) -> str:
-    """Return a process's start time in clock ticks; empty if it does not run."""
-    with suppress(OSError):
-        words = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-        if words[0] not in "ZX":
-            return words[19]
-    return ""
+@contextmanager
+def _alive(owner: str) -> Iterator[None]:
+    """Lock the owner's file on this machine; the kernel releases it when the process ends."""
+    with ExitStack() as stack:
+        with suppress(OSError):  # without a place for the file, only the heartbeat counts
+            path = _local_file(owner)
+            file = stack.enter_context(path.open("wb"))
+            stack.callback(path.unlink, missing_ok=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _is_dead(content: Holder) -> bool:
-    """Return whether the holder ran in this PID namespace of this machine and has ended."""
-    place = _place()
-    if not place or content.get("place") != place:
+    """Return whether the holder ran on this machine and has ended."""
+    try:
+        with _local_file(str(content.get("owner"))).open("rb") as file:
+            # Shared, since several processes may look at once.
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:  # it is locked, or the holder runs on another machine
         return False
-    return _started(int(content["pid"])) != str(content["started"])
+    return True
