@@ -4,6 +4,7 @@ import json
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -42,6 +43,16 @@ def reached(store: Path, step: int) -> bool:
         for path in store.glob("work/*/progress.jsonl")
         for line in path.read_text().splitlines()[:-1][-1:]
     )
+
+
+def stage_processes(store: Path) -> list[int]:
+    """Return the processes that write to the logs of a store's stages."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/fd/1"):
+        with suppress(OSError):
+            if path.readlink().is_relative_to(store / "logs"):
+                found.append(int(path.parts[2]))
+    return found
 
 
 def made_stage(kind: StageKind = "train") -> Stage:

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 import pytest
 
 from mixbench.registry.units import paths
-from tests.support import Run, reached, until
+from tests.support import Run, reached, stage_processes, until
 
 Results = tuple[Any, Any]
 SYNTHETIC = ("--data", "synthetic")
@@ -160,19 +159,6 @@ def finish(store: Path) -> Results:
     return results_of(store)
 
 
-def survivors(store: Path) -> list[str]:
-    """Return the command lines of stages of the store that are still processes."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            line = path.read_bytes().replace(b"\0", b" ").decode()
-        except OSError:
-            continue
-        if "mixbench.worker" in line and str(store) in line:
-            found.append(line)
-    return found
-
-
 def results_of(store: Path) -> Results:
     (record,) = records_of(store)
     weights = sorted(
@@ -196,10 +182,7 @@ def test_killed_at_any_moment_the_same_command_ends_bit_identical(
     with spawned(store) as process:
         until(lambda: reached(store, step), 120)
         process.kill()
-    deadline = time.monotonic() + 10
-    while survivors(store) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert survivors(store) == []
+    until(lambda: not stage_processes(store), 10)
     assert records_of(store) == []
 
     assert finish(store) == undisturbed
@@ -219,6 +202,6 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path: Path, undisturbed:
     said = store.with_suffix(".said").read_text()
     assert "Continue with:\n  mixbench run -m random_patchmix -t digits" in said
     assert "Traceback" not in said
-    assert survivors(store) == []
+    assert stage_processes(store) == []
     assert list(store.glob("work/*/checkpoint-*.pt"))
     assert finish(store) == undisturbed

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -34,19 +35,29 @@ from mixbench.storage.manifest import MANIFESTS, StageCost
 from mixbench.storage.spec import ExecutionOptions, Stage
 from mixbench.storage.store import Store
 from mixbench.worker.protocol import INPUT_DAMAGED, STOPPED
-from tests.support import Run, made_manifest, until
+from tests.support import Run, made_manifest, stage_processes, until
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
     """Run some Python instead of a stage; its arguments are the store and the key."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 
     def use(text: str) -> None:
+        name = f"script_{uuid.uuid4().hex}"
+        (tmp_path / f"{name}.py").write_text(text)
         monkeypatch.setattr(
-            engines, "stage_command", lambda root, key: [sys.executable, "-c", text, str(root), key]
+            engines, "stage_command", lambda root, key: [sys.executable, "-m", name, str(root), key]
         )
 
     return use
+
+
+@pytest.fixture(params=[(), ("0",)], ids=["forked", "executed"])
+def slot(request: pytest.FixtureRequest) -> Slot:
+    """A slot without a GPU, whose processes are forked, and one with a GPU, where they are not."""
+    return Slot(request.param)
 
 
 def ended(engine: LocalEngine) -> list[Ended]:
@@ -59,8 +70,8 @@ def content(path: Path) -> str:
     return until(lambda: path.read_text() if path.exists() else "")
 
 
-def test_a_kill_and_an_exit_code_are_told_apart(tmp_path: Path, script: Any) -> None:
-    engine = LocalEngine(tmp_path, [Slot()])
+def test_a_kill_and_an_exit_code_are_told_apart(tmp_path: Path, script: Any, slot: Slot) -> None:
+    engine = LocalEngine(tmp_path, [slot])
     script("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     engine.start(["a"], tmp_path / "log")
     assert ended(engine) == [Ended("a", -signal.SIGKILL)]
@@ -71,11 +82,11 @@ def test_a_kill_and_an_exit_code_are_told_apart(tmp_path: Path, script: Any) -> 
 
 
 def test_a_kill_for_want_of_memory_is_told_apart(
-    tmp_path: Path, script: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, script: Any, slot: Slot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kills = iter([4, 5])
     monkeypatch.setattr(local, "_memory_kills", lambda: next(kills))
-    engine = LocalEngine(tmp_path, [Slot()])
+    engine = LocalEngine(tmp_path, [slot])
     script("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     engine.start(["a"], tmp_path / "log")
 
@@ -87,31 +98,33 @@ def test_an_interrupt_in_the_middle_of_a_look_does_not_hang_the_launcher(
 ) -> None:
     monkeypatch.setattr("mixbench.engines.engine.stage_command", lambda *_: ["sleep", "60"])
     monkeypatch.setattr("mixbench.engines.local.REAP_S", 0.2)
-    engine = LocalEngine(tmp_path, [Slot()])
+    engine = LocalEngine(tmp_path, [Slot(("0",))])
     engine.start(["a"], tmp_path / "log")
-    process = engine._running[0].process
-    process._waitpid_lock.acquire()  # type: ignore[attr-defined]  # and it is never released
+    process: Any = engine._running[0].process
+    process._waitpid_lock.acquire()  # and it is never released
 
     engine.stop(grace_s=0.2)
 
-    process._waitpid_lock.release()  # type: ignore[attr-defined]
+    process._waitpid_lock.release()
     assert process.wait(5) < 0
 
 
 def test_a_stage_that_ignores_its_timeout_is_killed(
-    tmp_path: Path, script: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, script: Any, slot: Slot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local, "GRACE_S", 0.3)
-    engine = LocalEngine(tmp_path, [Slot()], timeout_s=0.5)
+    engine = LocalEngine(tmp_path, [slot], timeout_s=0.5)
     script("import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)")
     engine.start(["a"], tmp_path / "log")
 
     assert ended(engine) == [Ended("a", -signal.SIGKILL, "timeout")]
 
 
-def test_a_slot_is_free_when_nothing_of_the_group_lives(tmp_path: Path, script: Any) -> None:
+def test_a_slot_is_free_when_nothing_of_the_group_lives(
+    tmp_path: Path, script: Any, slot: Slot
+) -> None:
     """The grandchild ignores all that can be ignored, and outlives its parent."""
-    engine = LocalEngine(tmp_path, [Slot()])
+    engine = LocalEngine(tmp_path, [slot])
     script(
         "import subprocess, sys, pathlib\n"
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
@@ -132,16 +145,21 @@ def test_a_slot_is_free_when_nothing_of_the_group_lives(tmp_path: Path, script: 
     assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] in "ZX"
 
 
-def test_nothing_survives_a_dead_launcher(tmp_path: Path) -> None:
+def test_nothing_survives_a_dead_launcher(tmp_path: Path, script: Any, slot: Slot) -> None:
+    script(
+        "import os, sys, time, pathlib\n"
+        "from mixbench.worker.__main__ import _die_with_launcher\n"
+        "_die_with_launcher()\n"
+        "pathlib.Path(sys.argv[1], sys.argv[2]).write_text(str(os.getpid()))\n"
+        "time.sleep(60)"
+    )
     code = (
-        "import sys, time; from pathlib import Path\n"
+        "import time; from pathlib import Path\n"
         "from mixbench.engines import engine, local, gpus\n"
-        "stage = 'import os, sys, threading, time, pathlib; from mixbench.worker.__main__ import "
-        "_die_with_launcher; _die_with_launcher(); "
-        "pathlib.Path(sys.argv[1], sys.argv[2]).write_text(str(os.getpid())); time.sleep(60)'\n"
-        "engine.stage_command = lambda root, key: [sys.executable, '-c', stage, str(root), key]\n"
+        f"command = {engines.stage_command(tmp_path, '')[:-1]}\n"
+        "engine.stage_command = lambda root, key: [*command, key]\n"
         f"root = Path({str(tmp_path)!r})\n"
-        "e = local.LocalEngine(root, [gpus.Slot()] * 2)\n"
+        f"e = local.LocalEngine(root, [gpus.Slot({slot.gpus!r})] * 2)\n"
         "[e.start([key], root / 'log') for key in 'ab']; time.sleep(60)"
     )
     launcher = subprocess.Popen([sys.executable, "-c", code])
@@ -457,11 +475,8 @@ def test_a_training_that_is_killed_goes_on_by_itself(tmp_path: Path) -> None:
     launcher = subprocess.Popen(
         command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
     )
-    work = tmp_path / "store/work"
-    deadline = time.monotonic() + 60
-    while not list(work.glob("*/checkpoint-*")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    (stage,) = processes_of(tmp_path / "store")
+    until(lambda: list(tmp_path.glob("store/work/*/checkpoint-*")))
+    (stage,) = stage_processes(tmp_path / "store")
     os.kill(stage, signal.SIGKILL)
     _, said = launcher.communicate(timeout=120)
 
@@ -502,7 +517,7 @@ def test_a_hundred_kills_change_nothing(tmp_path: Path) -> None:
             while launcher.poll() is None and kills < 100:
                 time.sleep(float(chance.uniform(0.2, 5)))
                 kills += killed(
-                    chance.choice([launcher.pid, *processes_of(tmp_path / "disturbed")])
+                    chance.choice([launcher.pid, *stage_processes(tmp_path / "disturbed")])
                 )
         if launcher.returncode == 0:  # it came through: again
             shutil.rmtree(tmp_path / "disturbed")
@@ -518,20 +533,6 @@ def killed(pid: int) -> bool:
         os.kill(int(pid), signal.SIGKILL)
         return True
     return False
-
-
-def processes_of(store: Path) -> list[int]:
-    """Return the processes that run stages of a store."""
-    mark = b"mixbench.worker\0" + str(store).encode()
-    paths = Path("/proc").glob("[0-9]*/cmdline")
-    return [int(path.parent.name) for path in paths if mark in read(path)]
-
-
-def read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""
 
 
 def test_states_count_their_attempts() -> None:

@@ -8,13 +8,16 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from mixbench.engines import engine
 from mixbench.engines.engine import Ended
+from mixbench.engines.fork_server import ForkedProcess
 from mixbench.engines.gpus import Slot
 from mixbench.worker.protocol import LIFELINE
 
@@ -24,12 +27,15 @@ GRACE_S, REAP_S = 15.0, 2.0
 OF_RANKS = frozenset({"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"})
 
 
+Process = subprocess.Popen[bytes] | ForkedProcess
+
+
 @dataclass
 class _Running:
     keys: tuple[str, ...]
-    process: subprocess.Popen[bytes]
+    process: Process
     slot: Slot
-    lifeline: int  # write end of the pipe, open in the launcher only
+    lifeline: Connection  # write end of the pipe, open in the launcher only
     deadline: float
     memory_kills: int  # on the whole machine, before the process started
     how: str = ""  # why the engine ended it; empty if it did not
@@ -73,20 +79,12 @@ class LocalEngine:
     def start(self, keys: Sequence[str], log: Path) -> None:
         """Start one process for the stages in a free slot; append its output to `log`."""
         slot = self._slots.pop(0)
-        read, write = os.pipe()
+        command = engine.stage_command(self._root, *keys)
         kept = {name: value for name, value in os.environ.items() if name not in OF_RANKS}
-        told = slot.environment | {LIFELINE: str(read), "PYTHONUNBUFFERED": "1"}
-        with log.open("ab") as output:
-            process = subprocess.Popen(
-                engine.stage_command(self._root, *keys),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                env=kept | told,
-                pass_fds=(read,),
-            )
-        os.close(read)
+        start = _execute if slot.gpus else _fork
+        read, write = Pipe(duplex=False)
+        with read:
+            process = start(command, kept | slot.environment, read, log)
         deadline = time.monotonic() + self._timeout_s
         running = _Running(tuple(keys), process, slot, write, deadline, _memory_kills())
         self._running.append(running)
@@ -102,7 +100,7 @@ class LocalEngine:
             code = running.process.poll()
             if code is not None:
                 _signal_group(running.process, signal.SIGKILL)
-                os.close(running.lifeline)
+                running.lifeline.close()
                 self._emptying.append(running)
                 self._running.remove(running)
                 ended += [_end(key, code, running) for key in running.keys]
@@ -143,7 +141,7 @@ class LocalEngine:
                 # With a time limit: an interrupt inside `wait` can leave its lock taken.
                 with suppress(subprocess.TimeoutExpired):
                     running.process.wait(REAP_S)
-                os.close(running.lifeline)
+                running.lifeline.close()
             self._running.clear()
 
     @staticmethod
@@ -151,6 +149,31 @@ class LocalEngine:
         running.how, running.kill_at = how, time.monotonic() + GRACE_S
         running.whose = key
         _signal_group(running.process, signal.SIGTERM)
+
+
+def _execute(
+    command: Sequence[str], environment: Mapping[str, str], lifeline: Connection, log: Path
+) -> Process:
+    """Start a stage's command as a new process."""
+    told = {LIFELINE: str(lifeline.fileno()), "PYTHONUNBUFFERED": "1"}
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={**environment, **told},
+            pass_fds=(lifeline.fileno(),),
+        )
+
+
+def _fork(
+    command: Sequence[str], environment: Mapping[str, str], lifeline: Connection, log: Path
+) -> Process:
+    """Run a stage's command, ``python -m MODULE ...``, in a process that is forked."""
+    _python, _m, module, *arguments = command
+    return ForkedProcess(module, arguments, environment, lifeline, log)
 
 
 def _end(key: str, code: int, running: _Running) -> Ended:
@@ -194,6 +217,6 @@ def _lives(group: int) -> bool:
     return False
 
 
-def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+def _signal_group(process: Process, number: signal.Signals) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, number)

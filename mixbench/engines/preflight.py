@@ -1,9 +1,12 @@
 """Checks that methods, models and weights fit their tasks, before any training starts."""
 
-import json
-import subprocess
+import importlib
+import os
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
+from mixbench.engines.fork_server import CONTEXT, start_server
 from mixbench.errors import UsageError
 from mixbench.plan.graph import Plan
 from mixbench.registry.units import find
@@ -12,7 +15,7 @@ from mixbench.storage.store import Store
 
 
 def preflight(plan: Plan, store: Store, *, fresh: bool) -> None:
-    """Check in a subprocess that methods, models and weights fit their tasks.
+    """Check in another process that methods, models and weights fit their tasks.
 
     Only cells that can fail the check are checked: those whose method defines `check`, whose
     model the task does not declare, or whose task reads parameters from files. A cell is checked
@@ -37,19 +40,26 @@ def preflight(plan: Plan, store: Store, *, fresh: bool) -> None:
             stages[unseeded] = STAGES.text(stage)
     if not stages:
         return
-    done = subprocess.run(
-        [sys.executable, "-m", "mixbench.worker.preflight"],
-        input="\n".join(stages.values()),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise UsageError(f"The check of the methods failed to run: {said[-1]}")
-    complaints = json.loads(done.stdout.splitlines()[-1])  # a plugin may print to stdout too
+    start_server()
+    with ProcessPoolExecutor(1, CONTEXT) as process:
+        try:
+            complaints = process.submit(_check, [*stages.values()]).result()
+        except Exception as error:
+            raise UsageError(
+                f"The check of the methods failed to run: {type(error).__name__}: {error}"
+            ) from error
     if complaints:
         raise UsageError(complaints[0])
+
+
+def _check(stages: list[str]) -> list[str]:
+    """Return the error messages of stages; what a method prints does not reach the terminal."""
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        os.dup2(nowhere.fileno(), sys.stderr.fileno())
+    checks = importlib.import_module("mixbench.worker.preflight")
+    found: list[str] = checks.complaints(stages)
+    return found
 
 
 def _begins(stage: Stage) -> bool:

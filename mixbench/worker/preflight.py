@@ -1,12 +1,9 @@
 """Checks that methods and models fit their tasks, before any training starts.
 
-``python -m mixbench.worker.preflight`` reads stages as JSON from standard input, one per line, and
-prints a JSON list of error messages. It is a separate process because it imports torch, which the
-launcher does not.
+They run in another process because they import torch, which the launcher does not.
 """
 
-import json
-import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from mixbench.contract import Evaluation
@@ -33,7 +30,7 @@ def complaint(stage: Stage) -> str:
     return ""
 
 
-if __name__ == "__main__":
-    stages = [STAGES.parse(line, "a stage") for line in sys.stdin.read().splitlines()]
-    complaints = [text for text in map(complaint, stages) if text]
-    sys.stdout.write("\n" + json.dumps(complaints) + "\n")
+def complaints(stages: Iterable[str]) -> list[str]:
+    """Return the error messages of stages, each given as JSON."""
+    found = (complaint(STAGES.parse(text, "a stage")) for text in stages)
+    return [text for text in found if text]

@@ -1,0 +1,116 @@
+"""Processes that are forked from one that has imported torch, which takes about three seconds.
+
+The server is that of Python's `multiprocessing`; it starts with the first process and ends with the
+launcher. No process that uses a GPU is forked: CUDA must not be in use before a fork, and nobody
+notices there whether the start takes three seconds.
+"""
+
+import multiprocessing
+import os
+import runpy
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from mixbench.worker.protocol import LIFELINE
+
+CONTEXT = multiprocessing.get_context("forkserver")
+# What the processes import; a module that cannot be imported is reported where it is used.
+PRELOADED = [
+    "mixbench.worker.__main__",
+    "mixbench.worker.stages",
+    "mixbench.worker.preflight",
+    "timm",
+    "torch._dynamo",  # which an optimizer imports when it is made
+]
+
+
+class ForkedProcess:
+    """A Python module that runs in a forked process, with the methods of `subprocess.Popen`.
+
+    Parameters
+    ----------
+    module
+        Name of the module to run as the main one.
+    arguments
+        Command-line arguments of the module.
+    environment
+        Environment variables of the process.
+    lifeline
+        Read end of a pipe; the process gets its descriptor in the variable `LIFELINE`.
+    log
+        File to which the process appends its output.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        lifeline: Connection,
+        log: Path,
+    ) -> None:
+        start_server()
+        self._process = CONTEXT.Process(
+            target=_run, args=(module, [*arguments], dict(environment), lifeline, log)
+        )
+        self._process.start()
+        assert self._process.pid is not None  # it was started
+        self.pid = self._process.pid
+
+    def poll(self) -> int | None:
+        """Return the exit code, or minus the signal that ended the process; None if it runs."""
+        return self._process.exitcode
+
+    def wait(self, timeout: float) -> int:
+        """Wait for the end and return the exit code.
+
+        Raises
+        ------
+        subprocess.TimeoutExpired
+            If the process still runs after `timeout` seconds.
+        """
+        self._process.join(timeout)
+        code = self._process.exitcode
+        if code is None:
+            raise subprocess.TimeoutExpired(self._process.name, timeout)
+        return code
+
+
+def start_server() -> None:
+    """Start the server unless it runs; libraries read there how many threads they may use."""
+    CONTEXT.set_forkserver_preload(PRELOADED)
+    with _set("OMP_NUM_THREADS", "1"):
+        forkserver.ensure_running()
+
+
+@contextmanager
+def _set(name: str, value: str) -> Iterator[None]:
+    """Set an environment variable for the duration of the context."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        if before is not None:
+            os.environ[name] = before
+
+
+def _run(
+    module: str, arguments: list[str], environment: dict[str, str], lifeline: Connection, log: Path
+) -> None:
+    """Run the module in the forked process as ``python -m`` would, in a session of its own."""
+    os.setsid()
+    with log.open("ab") as output:
+        os.dup2(output.fileno(), sys.stdout.fileno())
+        os.dup2(output.fileno(), sys.stderr.fileno())
+    sys.stdout.reconfigure(write_through=True)  # type: ignore[union-attr]  # a text file here
+    os.environ.clear()
+    os.environ.update(environment, **{LIFELINE: str(os.dup(lifeline.fileno()))})
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
