@@ -28,7 +28,8 @@ from pathlib import Path
 begin = time.perf_counter()
 name, sleep_s = sys.argv[1], sys.argv[2]
 from mixbench.engines import engine as engines
-engines.stage_command = lambda root, *keys: ["sleep", sleep_s]
+sleep = f"__import__('time').sleep({sleep_s})"
+engines.stage_command = lambda root, *keys: [sys.executable, "-m", "timeit", "-n1", "-r1", sleep]
 root = Path(tempfile.mkdtemp())
 if name == "local":
     from mixbench.engines.gpus import Slot

@@ -12,10 +12,11 @@ INTERRUPTED = 130
 
 def main() -> None:
     """Run the command line and exit with its exit code."""
-    sys.exit(_run())
+    sys.exit(run_command())
 
 
-def _run() -> int:
+def run_command() -> int:
+    """Run the command line and return its exit code."""
     try:
         code = commands(prog_name="mixbench", standalone_mode=False)
     except click.ClickException as error:

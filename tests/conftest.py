@@ -1,14 +1,18 @@
+import io
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from mixbench.__main__ import run_command
 from mixbench.records.schema import Record
 from tests.support import Done, Run
 
@@ -31,22 +35,48 @@ def rng() -> torch.Generator:
 
 
 @pytest.fixture
-def mixbench(tmp_path: Path) -> Run:
-    """Run the program as a user does, with a store of the test's own."""
+def mixbench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a command as the program does, but in this process; it has a store of the test's own."""
 
-    def run(*arguments: str, timeout: float = 300, **options: object) -> Done:
-        environment = os.environ | {"MIXBENCH_STORE": str(tmp_path / "store"), "COLUMNS": "100"}
-        done: Done = subprocess.run(
+    def run(*arguments: str) -> Done:
+        out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+        handler = signal.getsignal(signal.SIGTERM)
+        _forget_files()
+        with monkeypatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+            patch.chdir(tmp_path)
+            patch.setenv("MIXBENCH_STORE", str(tmp_path / "store"))
+            patch.setenv("COLUMNS", "100")
+            patch.setattr(sys, "argv", ["mixbench", *arguments])
+            code = run_command()
+        signal.signal(signal.SIGTERM, handler)
+        said = [stream.buffer.getvalue().decode() for stream in (out, err)]
+        return Done(["mixbench", *arguments], code, *said)
+
+    return run
+
+
+def _forget_files() -> None:
+    """Empty the caches of what files contain: a test may have changed them since."""
+    registry = [module for name, module in sys.modules.items() if "mixbench.registry" in name]
+    for value in chain.from_iterable(vars(module).values() for module in registry):
+        if hasattr(value, "cache_clear"):
+            value.cache_clear()
+
+
+@pytest.fixture
+def mixbench_process(tmp_path: Path) -> Run:
+    """Run the program in a process, for what only a new interpreter shows."""
+
+    def run(*arguments: str) -> Done:
+        return subprocess.run(
             [sys.executable, "-m", "mixbench", *arguments],
             capture_output=True,
             text=True,
             cwd=tmp_path,
-            env=environment,
-            timeout=timeout,
+            env=os.environ | {"MIXBENCH_STORE": str(tmp_path / "store"), "COLUMNS": "100"},
+            timeout=3600,
             check=False,
-            **options,  # type: ignore[call-overload]
         )
-        return done
 
     return run
 

@@ -63,8 +63,8 @@ def test_the_core_knows_no_unit_by_name() -> None:
 )  # fmt: skip
 def test_listing_and_planning_need_no_torch(command: str, tmp_path: Path) -> None:
     code = (
-        "import sys; from mixbench.__main__ import _run; sys.argv[1:] = sys.argv[1].split();"
-        "code = _run(); sys.exit(code or 'torch' in sys.modules or 'pandas' in sys.modules)"
+        "import sys; from mixbench.__main__ import run_command; sys.argv[1:] = sys.argv[1].split();"
+        "code = run_command(); sys.exit(code or 'torch' in sys.modules or 'pandas' in sys.modules)"
     )
 
     done = subprocess.run([sys.executable, "-c", code, command], cwd=tmp_path, check=False)

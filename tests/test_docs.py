@@ -153,7 +153,7 @@ def blocks_of(page: Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_the_tutorial_works_as_it_stands(mixbench: Run, tmp_path: Path) -> None:
+def test_the_tutorial_works_as_it_stands(mixbench_process: Run, tmp_path: Path) -> None:
     """Every command in its order; the written file takes the place of the template at once."""
     page = ROOT / "docs/tutorial.md"
     shutil.copytree(ROOT / "leaderboards/digits", tmp_path / "leaderboards/digits")
@@ -162,7 +162,7 @@ def test_the_tutorial_works_as_it_stands(mixbench: Run, tmp_path: Path) -> None:
     for command in commands_in(page):
         if command.lacks:
             continue
-        result = mixbench(*command.words)
+        result = mixbench_process(*command.words)
         assert result.returncode == 0, f"{command.text}\n{result.stdout}{result.stderr}"
         if command.text == "mixbench new method disc_mix":
             (tmp_path / name).write_text(text)
@@ -177,7 +177,7 @@ def test_the_tutorial_works_as_it_stands(mixbench: Run, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", ["README.md", "docs/paper.md", *GUIDES])
-def test_a_page_works_as_it_stands(mixbench: Run, tmp_path: Path, page: str) -> None:
+def test_a_page_works_as_it_stands(mixbench_process: Run, tmp_path: Path, page: str) -> None:
     """Every command in its order, in one store; trainings are cut to an epoch."""
     shutil.copytree(ROOT / "leaderboards", tmp_path / "leaderboards")
     for command in commands_in(ROOT / page):
@@ -191,5 +191,5 @@ def test_a_page_works_as_it_stands(mixbench: Run, tmp_path: Path, page: str) -> 
                 trained.append("imagenet")
             for task in dict.fromkeys(trained):
                 words += ["--set", f"{task}.epochs=1"]
-        result = mixbench(*words, timeout=3600)
+        result = mixbench_process(*words)
         assert result.returncode == 0, f"{command.text}\n{result.stdout}{result.stderr}"

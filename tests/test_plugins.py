@@ -235,13 +235,13 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.slow
 def test_an_installed_method_is_found_by_its_name(
-    mixbench: Run, path: Path, fast: tuple[str, ...], tmp_path: Path
+    mixbench_process: Run, path: Path, fast: tuple[str, ...], tmp_path: Path
 ) -> None:
     installed(path, "band_mix")
 
-    listed = mixbench("list", "methods").stdout
-    checked = mixbench("check", "band_mix")
-    ran = mixbench("run", "-m", "none,band_mix", "-t", "digits", *fast)
+    listed = mixbench_process("list", "methods").stdout
+    checked = mixbench_process("check", "band_mix")
+    ran = mixbench_process("run", "-m", "none,band_mix", "-t", "digits", *fast)
 
     assert "(mixbench-band_mix 0.1.0)" in next(
         line for line in listed.splitlines() if line.startswith("band_mix")
@@ -254,12 +254,12 @@ def test_an_installed_method_is_found_by_its_name(
     assert (method["source"], method["distribution"]) == ("package", "mixbench-band_mix 0.1.0")
 
 
-def test_a_broken_package_is_one_line_of_the_list(mixbench: Run, path: Path) -> None:
+def test_a_broken_package_is_one_line_of_the_list(mixbench_process: Run, path: Path) -> None:
     installed(path, "band_mix", module="mixbench_band_mix.elsewhere")
     installed(path, "row_mix")
     (path / "mixbench_row_mix/row_mix.py").write_text("class")
 
-    done = mixbench("list", "methods")
+    done = mixbench_process("list", "methods")
 
     assert done.returncode == 0
     lines = {line.split()[0]: line for line in done.stdout.splitlines()}
@@ -270,28 +270,32 @@ def test_a_broken_package_is_one_line_of_the_list(mixbench: Run, path: Path) -> 
 
 
 @pytest.mark.slow
-def test_a_name_that_two_define_is_an_error_that_names_both(mixbench: Run, path: Path) -> None:
+def test_a_name_that_two_define_is_an_error_that_names_both(
+    mixbench_process: Run, path: Path
+) -> None:
     installed(path, "mixup")
     installed(path, "band_mix")
     installed(path, "band_mix", owner="other")
 
-    clash = mixbench("check", "mixup")
-    twice = mixbench("check", "band_mix")
+    clash = mixbench_process("check", "mixup")
+    twice = mixbench_process("check", "band_mix")
 
     assert clash.returncode == 2
     assert "defined by mixbench and by mixbench-mixup 0.1.0" in clash.stderr
     assert "mixbench-band_mix 0.1.0" in twice.stderr
     assert "other 0.1.0" in twice.stderr
-    assert mixbench("check", "cutmix").returncode == 0
+    assert mixbench_process("check", "cutmix").returncode == 0
 
 
-def test_listing_runs_nothing_of_a_package(mixbench: Run, path: Path, tmp_path: Path) -> None:
+def test_listing_runs_nothing_of_a_package(
+    mixbench_process: Run, path: Path, tmp_path: Path
+) -> None:
     installed(path, "band_mix")
     mark = tmp_path / "imported"
     for place in path.glob("*/*.py"):
         place.write_text(place.read_text() + f"\nopen({str(mark)!r}, 'w')\n")
 
-    mixbench("list", "methods")
+    mixbench_process("list", "methods")
 
     assert not mark.exists()
 

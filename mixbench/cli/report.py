@@ -101,7 +101,7 @@ def _of_suite(name: str, options: ReportOptions) -> "pd.DataFrame":
     found = [*answered.records.values()]
     if options["store_path"].is_dir():
         found += read_records(Store(options["store_path"]))
-    newest = {record.cell: record for record in sorted(found, key=lambda record: record.created)}
+    newest = {record.cell: record for record in sorted(found, key=lambda record: record.age)}
     records = suite.compared([r for r in newest.values() if not suite.objection(r)])
     if quick:
         click.echo("Small models on generated data: a pipeline test, no benchmark.", err=True)

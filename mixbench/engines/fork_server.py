@@ -21,7 +21,6 @@ from mixbench.worker.protocol import LIFELINE
 CONTEXT = multiprocessing.get_context("forkserver")
 # What the processes import; a module that cannot be imported is reported where it is used.
 PRELOADED = [
-    "mixbench.worker.__main__",
     "mixbench.worker.stages",
     "mixbench.worker.preflight",
     "timm",

@@ -68,7 +68,7 @@ def _current(group: Iterable[Record]) -> list[Record]:
     Records of a method with older code, version or parameters are omitted, because results of
     different code cannot be averaged.
     """
-    ordered = sorted(group, key=lambda record: record.created)
+    ordered = sorted(group, key=lambda record: record.age)
     newest = {method_label(record): record.method for record in ordered}
     same = [record for record in ordered if record.method == newest[method_label(record)]]
     return list({(method_label(record), record.seed): record for record in same}.values())
