@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 METHODS := none,mixup,manifold_mixup,cutmix,random_patchmix
 
-.PHONY: demo test slow quick bench leaderboards lint check fix docs schema clean
+.PHONY: demo test test-fast slow quick bench leaderboards lint check fix docs schema clean
 
 demo: .venv/ready  # find generated birds with the method of the paper, rank five on real digits
 	$(BIN)/mixbench run --method guided_patchmix --task cub_wsol --protocol quick
@@ -14,7 +14,10 @@ demo: .venv/ready  # find generated birds with the method of the paper, rank fiv
 test: .venv/ready  # on two cores; an idle one takes over tests of the other
 	$(BIN)/pytest --numprocesses 2 --dist worksteal
 
-slow: .venv/ready
+test-fast: .venv/ready  # while you edit: no processes, and one method and task of each kind
+	$(BIN)/pytest --numprocesses 2 --dist worksteal -m "not slow and not full"
+
+slow: .venv/ready  # kill loops, whole runs, installations
 	$(BIN)/pytest -m slow
 
 quick: .venv/ready  # every method and every task once, on what needs no download

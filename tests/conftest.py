@@ -6,8 +6,9 @@ import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from itertools import chain
+from multiprocessing import forkserver
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -27,6 +28,19 @@ def _one_thread() -> None:
 def _heed_ctrl_c() -> None:
     """Shells start jobs in the background deaf to it, and what tests start would be, too."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _no_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that is part of `make test-fast` starts no process."""
+
+    def refuse(*_: object, **_named: object) -> NoReturn:
+        raise AssertionError("This test starts a process: mark it as `full`.")
+
+    if not {mark.name for mark in request.node.iter_markers()} & {"full", "slow"}:
+        monkeypatch.setattr(subprocess, "Popen", refuse)
+        monkeypatch.setattr(forkserver, "ensure_running", refuse)
+        monkeypatch.setattr(os, "fork", refuse)
 
 
 @pytest.fixture

@@ -3,10 +3,12 @@
 import json
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+import pytest
 
 from mixbench.declare import Recipe
 from mixbench.storage.manifest import Hardware, Manifest, Software, StageCost
@@ -21,9 +23,17 @@ from mixbench.storage.spec import (
     UnitIdentity,
 )
 
+if TYPE_CHECKING:
+    from _pytest.mark import ParameterSet
+
 Done = subprocess.CompletedProcess[str]
 Run = Callable[..., Done]  # the fixture `mixbench`
 Result = TypeVar("Result")
+
+
+def each(names: Iterable[str], *typical: str) -> "list[ParameterSet]":
+    """Return names as pytest parameters, of which `make test-fast` uses only the typical ones."""
+    return [pytest.param(n, marks=() if n in typical else pytest.mark.full) for n in names]
 
 
 def until(condition: Callable[[], Result], limit_s: float = 60) -> Result:

@@ -55,6 +55,7 @@ def test_the_core_knows_no_unit_by_name() -> None:
     assert found == set()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "command",
     ["--help", "list methods", "list tasks", "info random_patchmix", "info digits",
@@ -72,6 +73,7 @@ def test_listing_and_planning_need_no_torch(command: str, tmp_path: Path) -> Non
     assert done.returncode == 0
 
 
+@pytest.mark.full
 def test_reporting_needs_no_torch() -> None:
     modules = "sys, mixbench.leaderboard.store_report, mixbench.cli"
     code = f"import {modules}; sys.exit('torch' in sys.modules)"

@@ -49,6 +49,7 @@ def plugin(tmp_path: Path) -> Callable[[str], str]:
     return write
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -109,6 +110,7 @@ def test_missing_data_is_one_sentence_and_code_1(mixbench: Run) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.full
 def test_a_method_that_raises_fails_alone(
     mixbench: Run, fast: tuple[str, ...], plugin: Callable[[str], str], tmp_path: Path
 ) -> None:
@@ -127,6 +129,7 @@ def test_a_method_that_raises_fails_alone(
     assert "Traceback" in log
 
 
+@pytest.mark.full
 def test_a_method_whose_loss_is_nan_diverges(
     mixbench: Run, fast: tuple[str, ...], plugin: Callable[[str], str], tmp_path: Path
 ) -> None:
@@ -139,6 +142,7 @@ def test_a_method_whose_loss_is_nan_diverges(
     assert '"status": "diverged"' in record.read_text()
 
 
+@pytest.mark.full
 def test_a_metric_that_is_nan_on_the_test_split_fails_the_cell(
     mixbench: Run, fast: tuple[str, ...], plugin: Callable[[str], str], tmp_path: Path
 ) -> None:
@@ -221,6 +225,7 @@ def test_a_damaged_input_found_while_reading_is_computed_again(
     assert numbers(store) == before
 
 
+@pytest.mark.full
 def test_a_damaged_record_is_named(mixbench: Run, fast: tuple[str, ...], tmp_path: Path) -> None:
     mixbench("run", "-m", "none", "-t", "digits", *fast)
     (path,) = (tmp_path / "store" / "records").glob("*/*/*.json")
@@ -244,6 +249,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(place)], check=True)
 
 
+@pytest.mark.full
 def test_a_full_disk_is_one_sentence_and_loses_nothing(
     mixbench: Run, fast: tuple[str, ...], small_disk: Path
 ) -> None:

@@ -2,6 +2,8 @@
 
 from importlib.util import find_spec
 
+import pytest
+
 from benchmarks.engines import measured
 from benchmarks.measuring import FOLDER, in_turns, ratio
 from benchmarks.page import BLOCK, TABLES, built
@@ -30,6 +32,7 @@ def test_ways_take_turns_and_ratios_are_of_turns() -> None:
     assert ratio({"a": [2.0, 4.0, 90.0], "b": [1.0, 1.0, 30.0]}, "a", "b") == 3
 
 
+@pytest.mark.full
 def test_the_engines_round_runs() -> None:
     found = measured("local", sleep_s=0.01)
 

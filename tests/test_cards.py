@@ -206,6 +206,7 @@ def test_what_reading_cannot_see_is_refused_when_the_class_is_loaded(tmp_path: P
         load_method(card)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ["cutmix_patch", "random_patchmix"])
 def test_an_inherited_check_refuses_before_anything_runs(name: str, tmp_path: Path) -> None:
     cells = cells_of(Request([name], ["digits"], [0], settings=[Setting(name, "grid", "9")]))

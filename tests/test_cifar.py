@@ -3,6 +3,7 @@
 import io
 import os
 import pickle  # noqa: TID251  # the official files are pickles
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -54,9 +55,20 @@ def task(name: str) -> Task:
     return load_task(find("task", name))()
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The generated data of both tasks."""
+    folders = {name: tmp_path_factory.mktemp(name) for name in CLASSES}
+    for name, folder in folders.items():
+        task = load_task(find("task", name))()
+        task.synthesize(folder, replace(task.synthetic, train=20, test=3))
+    return folders
+
+
 @pytest.fixture
-def folder(task: Task, tmp_path: Path) -> Path:
-    task.synthesize(tmp_path, replace(task.synthetic, train=20, test=3))
+def folder(name: str, made: dict[str, Path], tmp_path: Path) -> Path:
+    """A copy of the data, which the test may damage."""
+    shutil.copytree(made[name], tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 

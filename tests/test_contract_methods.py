@@ -4,9 +4,12 @@ import pytest
 
 from mixbench.registry.units import find, paths
 from mixbench.testing import METHOD_CHECKS, mixing, run_checks, subject_of
+from tests.support import each
+
+TYPICAL = ("mixup", "cutmix", "manifold_mixup", "guided_patchmix")
 
 
-@pytest.mark.parametrize("name", list(paths("method")))
+@pytest.mark.parametrize("name", each(paths("method"), *TYPICAL))
 def test_method_keeps_the_contract(name: str) -> None:
     """All checks in one test, since a method that must be prepared is prepared once."""
     card = find("method", name)

@@ -7,6 +7,7 @@ import pytest
 
 from mixbench.registry.units import find, paths
 from mixbench.testing import TASK_CHECKS, TaskSubject
+from tests.support import each
 
 AS_THEY_ARE = {"coco_captions", "voc_detection"}  # tasks whose images are not augmented
 
@@ -17,7 +18,10 @@ def subject_of(name: str) -> TaskSubject:
     return TaskSubject(find("task", name))
 
 
-@pytest.mark.parametrize("name", list(paths("task")))
+TYPICAL = ("cifar10", "cifar10_c", "cub", "coco", "cub_wsol")
+
+
+@pytest.mark.parametrize("name", each(paths("task"), *TYPICAL))
 @pytest.mark.parametrize("check", TASK_CHECKS, ids=lambda check: check.__name__)
 def test_task_keeps_the_contract(name: str, check: Callable[[TaskSubject], str]) -> None:
     said = check(subject_of(name))

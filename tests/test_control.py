@@ -15,6 +15,8 @@ from mixbench.storage.files import write_json
 from mixbench.storage.store import Store
 from tests.support import Run
 
+pytestmark = pytest.mark.full
+
 LONG = ["run", "-m", "none,mixup", "-t", "digits", "--set", "digits.epochs=200"]
 
 

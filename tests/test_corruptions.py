@@ -194,6 +194,7 @@ def test_made_data_is_scored_where_it_lies(mixbench: Run, tmp_path: Path) -> Non
     assert record["data"]["origin"] == "synthetic"
 
 
+@pytest.mark.full
 def test_given_weights_need_no_data_to_train_on(
     mixbench: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

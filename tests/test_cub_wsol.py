@@ -403,6 +403,7 @@ def test_weights_are_known_by_their_content_and_rates_by_the_backbone(
     assert "with vgg16: lr=1.268269e-05, weight_decay=0.0005" in info
 
 
+@pytest.mark.full
 def test_weights_that_do_not_fit_are_named_before_anything_runs(
     folder: Path, mixbench: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -15,6 +15,8 @@ import pytest
 from mixbench.registry.units import paths
 from tests.support import Run, reached, stage_processes, until
 
+pytestmark = pytest.mark.full
+
 Results = tuple[Any, Any]
 SYNTHETIC = ("--data", "synthetic")
 EVERY = 7  # steps between checkpoints

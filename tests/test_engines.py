@@ -70,6 +70,7 @@ def content(path: Path) -> str:
     return until(lambda: path.read_text() if path.exists() else "")
 
 
+@pytest.mark.full
 def test_a_kill_and_an_exit_code_are_told_apart(tmp_path: Path, script: Any, slot: Slot) -> None:
     engine = LocalEngine(tmp_path, [slot])
     script("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
@@ -81,6 +82,7 @@ def test_a_kill_and_an_exit_code_are_told_apart(tmp_path: Path, script: Any, slo
     assert ended(engine) == [Ended("b", 7)]
 
 
+@pytest.mark.full
 def test_a_kill_for_want_of_memory_is_told_apart(
     tmp_path: Path, script: Any, slot: Slot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,6 +95,7 @@ def test_a_kill_for_want_of_memory_is_told_apart(
     assert ended(engine) == [Ended("a", -signal.SIGKILL, "out of memory")]
 
 
+@pytest.mark.full
 def test_an_interrupt_in_the_middle_of_a_look_does_not_hang_the_launcher(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,6 +112,7 @@ def test_an_interrupt_in_the_middle_of_a_look_does_not_hang_the_launcher(
     assert process.wait(5) < 0
 
 
+@pytest.mark.full
 def test_a_stage_that_ignores_its_timeout_is_killed(
     tmp_path: Path, script: Any, slot: Slot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,6 +124,7 @@ def test_a_stage_that_ignores_its_timeout_is_killed(
     assert ended(engine) == [Ended("a", -signal.SIGKILL, "timeout")]
 
 
+@pytest.mark.full
 def test_a_slot_is_free_when_nothing_of_the_group_lives(
     tmp_path: Path, script: Any, slot: Slot
 ) -> None:
@@ -145,6 +150,7 @@ def test_a_slot_is_free_when_nothing_of_the_group_lives(
     assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] in "ZX"
 
 
+@pytest.mark.full
 def test_nothing_survives_a_dead_launcher(tmp_path: Path, script: Any, slot: Slot) -> None:
     script(
         "import os, sys, time, pathlib\n"
@@ -468,6 +474,7 @@ def test_means_that_are_not_there_are_refused(
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.full
 def test_a_training_that_is_killed_goes_on_by_itself(tmp_path: Path) -> None:
     environment = os.environ | {"MIXBENCH_STORE": str(tmp_path / "store")}
     command = [sys.executable, "-m", "mixbench", "run", "-m", "none", "-t", "digits"]

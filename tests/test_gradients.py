@@ -21,6 +21,7 @@ from mixbench.train.cuda_graphs import GraphBackend
 from mixbench.train.distributed import SINGLE_PROCESS as _ALONE
 from mixbench.train.gradients import VALIDATION_STEPS, WARMUP_STEPS, EagerGradients, GraphGradients
 from mixbench.train.mixing import SharedStep
+from tests.support import each
 
 RECIPE = Recipe(model="toy", epochs=1)
 Trained = tuple[list[float], list[int], dict[str, Tensor]]
@@ -109,7 +110,7 @@ def toy(*, dropout: bool = False) -> Backbone:
     return model
 
 
-@pytest.mark.parametrize("name", sorted(paths("method")))
+@pytest.mark.parametrize("name", each(sorted(paths("method")), "mixup", "manifold_mixup"))
 def test_a_recorded_step_trains_as_the_plain_one(name: str) -> None:
     subject = subject_of(find("method", name))
     sites = load_method(find("method", name)).sites

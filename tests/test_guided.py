@@ -87,6 +87,7 @@ def test_a_published_result_is_taken_and_counts_by_its_content(
     assert all(torch.equal(mine[name], theirs[name]) for name in ("pairs", "masks"))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
@@ -116,6 +117,7 @@ def test_what_cannot_work_is_refused_before_any_training(
     assert not list((tmp_path / "store").glob("work/*/progress.jsonl"))
 
 
+@pytest.mark.full
 def test_a_grid_finer_than_the_image_is_refused_before_any_training(mixbench: Run) -> None:
     done = mixbench("run", "-m", "random_patchmix", "-t", "digits",
                     "--set", "random_patchmix.grid=9")  # fmt: skip

@@ -175,6 +175,7 @@ def test_pixels_are_normalised(images: Tensor) -> None:
         torch.testing.assert_close(read[:, channel], theirs)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_files_give_the_batches_that_memory_gives(
     images: Tensor, tmp_path: Path, workers: int
@@ -193,6 +194,7 @@ def test_files_give_the_batches_that_memory_gives(
         assert torch.equal(one, other)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_image_that_cannot_be_read_is_named(
     images: Tensor, tmp_path: Path, workers: int
@@ -207,6 +209,7 @@ def test_an_image_that_cannot_be_read_is_named(
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.full
 def test_readers_end_with_who_stops_early(images: Tensor, tmp_path: Path) -> None:
     reading = batches(from_files(images, tmp_path), [(torch.arange(8), None)] * 9, 1)
     next(reading)

@@ -93,6 +93,7 @@ def test_a_still_heart_elsewhere_is_taken_over_after_a_while(path: Path) -> None
     assert 0.4 <= took_s(path) < 3
 
 
+@pytest.mark.full
 def test_a_dead_process_of_this_machine_is_taken_over_at_once(path: Path) -> None:
     code = (
         "import sys, os; from pathlib import Path; from mixbench.storage.lease import Lease\n"

@@ -102,6 +102,7 @@ def test_parts_share_no_image_and_are_of_their_lists(variant: str, folder: Path)
     assert len(names[1]) == pytest.approx(0.25 * len(names[0] | names[1]), abs=1)
 
 
+@pytest.mark.full
 def test_a_record_names_its_variant_which_tables_never_mix(
     mixbench: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -79,6 +79,7 @@ def test_a_packed_run_is_the_run_alone(mixbench: Run, stores: tuple[Path, Path])
     assert sum("Runs in one process with others" in log for log in logs) == 2
 
 
+@pytest.mark.full
 def test_one_that_fails_leaves_the_others_alone(mixbench: Run, stores: tuple[Path, Path]) -> None:
     plugin, store = stores[0].parent / "raises.py", stores[0].parent / "failing"
     cell = ("run", "-m", f"none,{plugin}", "-t", "digits", *FEW)

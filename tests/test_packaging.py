@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.full
+
 ROOT = Path(__file__).parent.parent
 PAGES = {"templates", "static"}  # folders of files that are not Python
 FOLDERS = {"mixbench": "mixbench", "methods": "mixbench/methods", "tasks": "mixbench/tasks"}

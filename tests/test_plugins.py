@@ -254,6 +254,7 @@ def test_an_installed_method_is_found_by_its_name(
     assert (method["source"], method["distribution"]) == ("package", "mixbench-band_mix 0.1.0")
 
 
+@pytest.mark.full
 def test_a_broken_package_is_one_line_of_the_list(mixbench_process: Run, path: Path) -> None:
     installed(path, "band_mix", module="mixbench_band_mix.elsewhere")
     installed(path, "row_mix")
@@ -287,6 +288,7 @@ def test_a_name_that_two_define_is_an_error_that_names_both(
     assert mixbench_process("check", "cutmix").returncode == 0
 
 
+@pytest.mark.full
 def test_listing_runs_nothing_of_a_package(
     mixbench_process: Run, path: Path, tmp_path: Path
 ) -> None:

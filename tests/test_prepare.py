@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -52,6 +53,7 @@ class Confused(Method):
 '''
 
 
+@pytest.mark.full
 def test_a_prepared_method_shares_and_is_charged_for_what_it_rests_on(
     mixbench: Run, fast: tuple[str, ...], tmp_path: Path
 ) -> None:

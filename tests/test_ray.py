@@ -32,6 +32,7 @@ QUIET = {
 }
 PATIENCE_S = 60
 pytestmark = [
+    pytest.mark.full,
     pytest.mark.skipif(
         importlib.util.find_spec("ray") is None, reason="Ray is not installed: mixbench[ray]"
     ),

@@ -180,6 +180,7 @@ addEventListener("load", () => {
 """
 
 
+@pytest.mark.full
 @in_browser
 def test_tables_are_sorted_and_filtered_in_a_browser(site: Path, tmp_path: Path) -> None:
     dom, console, requests = browse(site / "suites/digits.html", SORT, tmp_path)
@@ -197,6 +198,7 @@ def test_tables_are_sorted_and_filtered_in_a_browser(site: Path, tmp_path: Path)
     assert requests == ""
 
 
+@pytest.mark.full
 @in_browser
 def test_the_browser_reports_errors_and_requests_at_all(site: Path, tmp_path: Path) -> None:
     """Else the last test could not fail."""
@@ -208,6 +210,7 @@ def test_the_browser_reports_errors_and_requests_at_all(site: Path, tmp_path: Pa
     assert "http://127.0.0.1:9/outside" in requests
 
 
+@pytest.mark.full
 @in_browser
 @pytest.mark.parametrize("page", ["index", "suites/digits", "methods/mixup", "tasks/digits"])
 def test_pages_fit_a_phone(site: Path, tmp_path: Path, page: str) -> None:

@@ -26,10 +26,13 @@ from tests.support import made_spec, until
 
 SCRIPTS = Path(__file__).parent / "clusters"
 QUICK = {"poll_s": 0.3, "settle_s": 1.0}
-pytestmark = pytest.mark.skipif(
-    not (shutil.which("slurmctld") or Path("/usr/sbin/slurmctld").exists()),
-    reason="SLURM is not installed: tests/clusters/install_slurm.sh",
-)
+pytestmark = [
+    pytest.mark.full,
+    pytest.mark.skipif(
+        not (shutil.which("slurmctld") or Path("/usr/sbin/slurmctld").exists()),
+        reason="SLURM is not installed: tests/clusters/install_slurm.sh",
+    ),
+]
 
 
 @pytest.fixture(scope="module")

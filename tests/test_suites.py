@@ -206,6 +206,7 @@ def git(folder: Path, *words: str) -> None:
     subprocess.run(["git", "-C", str(folder), *told, *words], check=True, capture_output=True)
 
 
+@pytest.mark.full
 def test_known_records_are_neither_changed_nor_removed(mixbench: Run, digits: Path) -> None:
     git(digits.parent, "init", "-q")
     git(digits.parent, "add", "-A")
@@ -226,6 +227,7 @@ def test_known_records_are_neither_changed_nor_removed(mixbench: Run, digits: Pa
     assert "--base nowhere" in mixbench("verify", "digits", "--base", "nowhere").stderr
 
 
+@pytest.mark.full
 def test_a_record_that_was_only_migrated_counts_as_unchanged(digits: Path) -> None:
     present = {path: path.read_text() for path in (digits / "records").rglob("*.json")}
     for path, text in present.items():
@@ -291,6 +293,7 @@ def test_a_submission_is_run_submitted_verified_built(mixbench: Run, tmp_path: P
     assert "2 records scored again, 0 differ" in mixbench("score").stdout
 
 
+@pytest.mark.full
 def test_a_metric_that_changed_is_scored_again_without_training(
     mixbench: Run, fast: tuple[str, ...], tmp_path: Path
 ) -> None:

@@ -198,6 +198,7 @@ def test_testing_sees_the_centre(tmp_path: Path) -> None:
     assert images.shape == (5, 3, 40, 40)
 
 
+@pytest.mark.full
 def test_a_method_that_does_not_fit_its_pre_training_is_refused_before_it(
     mixbench: Run, tmp_path: Path
 ) -> None:

@@ -117,6 +117,7 @@ def test_the_best_on_held_out_images_is_kept_and_told(mixbench: Run, tmp_path: P
     assert len(leaderboards([one, plain])) == 2  # tuned and plain numbers never meet
 
 
+@pytest.mark.full
 def test_where_nothing_but_divergence_is_found_the_cell_says_so(
     mixbench: Run, tmp_path: Path
 ) -> None:
