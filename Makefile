@@ -2,14 +2,14 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-METHODS := none,mixup,manifold_mixup,cutmix,random_patchmix
+METHODS := none,cutmix,random_patchmix,guided_patchmix
 
-.PHONY: demo test test-fast slow quick bench leaderboards lint check fix docs schema clean
+.PHONY: demo test test-fast slow clusters quick bench leaderboards lint check fix docs schema clean
 
-demo: .venv/ready  # find generated birds with the method of the paper, rank five on real digits
-	$(BIN)/mixbench run --method guided_patchmix --task cub_wsol --protocol quick
+demo: .venv/ready  # locate generated birds with four methods, draw their maps, build the site
+	$(BIN)/mixbench run -m $(METHODS) -t cub_wsol --protocol quick
 	$(BIN)/mixbench report -t cub_wsol --figures
-	$(BIN)/mixbench run -m $(METHODS) -t digits --seeds 3
+	$(BIN)/mixbench site build
 
 test: .venv/ready  # on two cores; an idle one takes over tests of the other
 	$(BIN)/pytest --numprocesses 2 --dist worksteal
@@ -19,6 +19,9 @@ test-fast: .venv/ready  # while you edit: no processes, and one method and task 
 
 slow: .venv/ready  # kill loops, whole runs, installations
 	$(BIN)/pytest -m slow
+
+clusters: .venv/ready  # the long tests of the SLURM and Ray engines
+	$(BIN)/pytest -m slow tests/test_slurm.py tests/test_ray.py
 
 quick: .venv/ready  # every method and every task once, on what needs no download
 	$(BIN)/mixbench run --suite quick

@@ -206,6 +206,15 @@ def test_a_gang_ends_with_its_first_loss(store: Store, address: str, script: Any
     assert {line.split()[0] for line in store.log("a").read_text().splitlines()} >= {"1"}
 
 
+def change_second_node(cluster: subprocess.Popen[str]) -> None:
+    """Kill the second node of the cluster, or add one after that."""
+    assert cluster.stdin is not None
+    assert cluster.stdout is not None
+    cluster.stdin.write("\n")
+    cluster.stdin.flush()
+    assert cluster.stdout.readline() == "done\n"
+
+
 @pytest.mark.slow
 def test_a_killed_job_and_a_killed_node_lose_nothing(
     tmp_path: Path, cluster: subprocess.Popen[str], address: str
@@ -220,10 +229,9 @@ def test_a_killed_job_and_a_killed_node_lose_nothing(
         env=os.environ | QUIET | {"MIXBENCH_STORE": str(store)}, stdout=subprocess.DEVNULL,
     ) as launcher:  # fmt: skip
         until(lambda: len([*store.glob("work/*/progress.jsonl")]) == 2, 60)
-        assert cluster.stdin is not None
-        cluster.stdin.write("kill the second node\n")
-        cluster.stdin.flush()
+        change_second_node(cluster)
         _, said = launcher.communicate(timeout=200)
+    change_second_node(cluster)  # other tests need two
 
     assert launcher.returncode == 0, said
     records = [json.loads(path.read_text()) for path in store.glob("records/*/*/*.json")]

@@ -2,15 +2,10 @@
 
 import json
 from collections import Counter
-from typing import TYPE_CHECKING
 
 import click
 
 from mixbench.cli.options import as_json
-
-if TYPE_CHECKING:
-    pass
-
 
 REFUSED = 3
 
@@ -20,12 +15,15 @@ REFUSED = 3
 @as_json
 def check(unit: str, *, as_json: bool) -> int:
     """Check whether a method or task, given by name or file, satisfies the contract."""
+    import torch
+
     from mixbench.contract.loading import load_method, load_task
     from mixbench.registry.cards import TaskCard
     from mixbench.registry.units import find, kind_of
     from mixbench.testing import METHOD_CHECKS, TASK_CHECKS, TaskSubject, run_checks, subject_of
     from mixbench.testing.checks import Check, HasCard
 
+    torch.set_num_threads(1)  # more do not help with networks as small as these
     card = find(kind_of(unit), unit)
     subject: HasCard
     checks: tuple[Check, ...]

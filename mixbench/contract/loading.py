@@ -123,6 +123,8 @@ def _why_not(card: Card, error: Exception) -> str:
     line = line_of(card, error)
     where = f"{card.path}, line {line}" if line else str(card.path)
     what = f"{where}: {type(error).__name__}: {error}"
+    if isinstance(error, ModuleNotFoundError) and error.name == card.module.rpartition(".")[0]:
+        return f"{what}. Import built-in units absolutely: from mixbench.methods.NAME import ..."
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"{what}. Install it where mixbench runs: pip install {error.name.partition('.')[0]}"
     return f"{what}. Fix the file: importing it must not raise."

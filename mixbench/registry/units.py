@@ -61,7 +61,9 @@ def find(kind: Kind, name: str) -> Card:
         If several units have this name, or if the file does not define a valid unit.
     """
     if _is_path(name):
-        return _card(Path(name), kind, "file")
+        inside = {path.resolve(): path for path in paths(kind).values()}
+        known = inside.get(Path(name).resolve())
+        return _card(known, kind, "builtin") if known else _card(Path(name), kind, "file")
     builtin, offered = paths(kind).get(name), packaged(kind).get(name, ())
     if (builtin is not None) + len(offered) > 1:
         owners = [*(["mixbench"] if builtin else []), *map(_distribution, offered)]

@@ -54,7 +54,7 @@ class TaskSubject:
     @cached_property
     def _made(self) -> "tempfile.TemporaryDirectory[str]":
         made = tempfile.TemporaryDirectory()
-        self.task.synthesize(Path(made.name), self.few(20, 10 if self.trains else 1))
+        self.task.synthesize(Path(made.name), self.few(12, 5 if self.trains else 1))
         return made
 
     @property

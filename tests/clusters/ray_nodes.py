@@ -1,6 +1,7 @@
 """A throw-away Ray cluster of two nodes on this machine, with a make-believe GPU each.
 
-Prints its address. A line on standard input kills the second node; its end ends the cluster.
+Prints its address. A line on standard input kills the second node, or adds a new one after that;
+each is answered by a line. The end of the input ends the cluster.
 """
 
 import sys
@@ -18,6 +19,11 @@ other = cluster.add_node(**resources)
 cluster.wait_for_nodes()
 print("address", cluster.address, flush=True)  # noqa: T201  # what it is for
 for _ in sys.stdin:
-    cluster.remove_node(other, allow_graceful=False)
-    print("killed", flush=True)  # noqa: T201
+    if other:
+        cluster.remove_node(other, allow_graceful=False)
+        other = None
+    else:
+        other = cluster.add_node(**resources)
+        cluster.wait_for_nodes()
+    print("done", flush=True)  # noqa: T201
 cluster.shutdown()
