@@ -115,7 +115,7 @@ def test_every_command_answers_in_json(mixbench: Run, fast: tuple[str, ...]) -> 
     info = json.loads(mixbench("info", "digits", "--json").stdout)
     assert info["declared"]["protocols"]["paper"]["epochs"] == 400
     named = mixbench("info", str(paths("task")["digits"])).stdout
-    assert named.startswith("task digits, version 2, file")
+    assert named.startswith("task digits, version 2, builtin")
     assert all(row["ok"] for row in json.loads(mixbench("doctor", "--json").stdout))
 
 

@@ -182,7 +182,7 @@ def test_a_new_task_is_sound_and_runs(mixbench: Run, tmp_path: Path) -> None:
         ("rng = generator(amount.seed,", "rng = generator(int(folder.stat().st_mtime_ns % 999),",
          "generation_is_deterministic", "differs the second time"),
         ('"test" if part == "test" else "train"', '"train"', "splits_are_disjoint",
-         "train and test share 90 images"),
+         "train and test share 55 images"),
         ('{"train": 0, "test": 0}', '{"train": 0}', "generated_data_has_official_layout",
          "was written and is not declared"),
         ("metrics = TOP1", "metrics = (*TOP1, *TOP1)", "declarations_are_consistent",

@@ -4,7 +4,9 @@ Each check returns what it measured, or raises an AssertionError that states the
 paragraph of its docstring is the remedy.
 """
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -52,15 +54,12 @@ class TaskSubject:
         return not isinstance(self.task, Evaluation)
 
     @cached_property
-    def _made(self) -> "tempfile.TemporaryDirectory[str]":
-        made = tempfile.TemporaryDirectory()
-        self.task.synthesize(Path(made.name), self.few(12, 5 if self.trains else 1))
-        return made
-
-    @property
     def folder(self) -> Path:
-        """Folder of the task's generated data."""
-        return Path(self._made.name)
+        """Folder of the task's generated data, which is removed together with this object."""
+        made = Path(tempfile.mkdtemp())
+        weakref.finalize(self, shutil.rmtree, made, ignore_errors=True)
+        self.task.synthesize(made, self.few(12, 5 if self.trains else 1))
+        return made
 
     def few(self, train: int, test: int) -> Synthetic:
         """Return a small amount of data, or the only amount that the layout supports."""
