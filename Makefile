@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 METHODS := none,cutmix,random_patchmix,guided_patchmix
 
-.PHONY: demo test test-fast slow clusters quick bench leaderboards lint check fix docs schema clean
+.PHONY: demo test test-fast slow clusters quick bench leaderboards lowest wheel lint check fix docs schema clean
 
 demo: .venv/ready  # locate generated birds with four methods, draw their maps, build the site
 	$(BIN)/mixbench run -m $(METHODS) -t cub_wsol --protocol quick
@@ -35,6 +35,19 @@ leaderboards: .venv/ready  # check the records and the pages made of them, build
 	$(BIN)/mixbench verify --check $(if $(BASE),--base $(BASE))
 	$(BIN)/mixbench leaderboard build --check
 	$(BIN)/mixbench site build
+
+lowest:  # run the tests with the lowest versions that pyproject.toml declares
+	$(PYTHON) -m venv build/lowest
+	build/lowest/bin/pip install --quiet uv
+	build/lowest/bin/uv pip install --quiet --python build/lowest --resolution lowest-direct \
+		--editable ".[dev]"
+	build/lowest/bin/pytest --numprocesses 2 --dist worksteal
+
+wheel:  # build the wheel, install it, and run two cells outside the checkout
+	$(PYTHON) -m venv build/wheel
+	build/wheel/bin/pip wheel --quiet --no-deps --wheel-dir build/dist .
+	build/wheel/bin/pip install --quiet --constraint constraints.txt build/dist/*.whl
+	cd build/wheel && bin/mixbench run -m none,cutmix -t digits --set digits.epochs=1
 
 lint: .venv/ready
 	$(BIN)/ruff format --check .

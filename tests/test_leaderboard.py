@@ -87,6 +87,12 @@ def test_what_is_not_comparable_is_not_compared(
     assert sorted(len(board.rows) for board in boards) == [1, 1]
 
 
+def test_a_record_scored_again_in_the_same_second_counts(make_record: MakeRecord) -> None:
+    old, new = make_record("none", 0, 50.0), make_record("none", 0, 60.0, rescored="0" * 64)
+
+    assert [only(found).rows["mean"][0] for found in ([old, new], [new, old])] == [60.0, 60.0]
+
+
 def test_the_newest_record_of_a_seed_counts(make_record: MakeRecord) -> None:
     old = make_record("none", 0, 50.0, created="2026-01-01T00:00:00Z")
     new = make_record("none", 0, 60.0, created="2026-02-01T00:00:00Z")

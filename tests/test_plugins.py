@@ -16,7 +16,7 @@ from mixbench.contract.loading import make_task
 from mixbench.datasets.locate import locate
 from mixbench.figures.preview import Row, drawn, preview
 from mixbench.figures.terminal import in_text
-from mixbench.registry.units import find
+from mixbench.registry.units import find, paths
 from mixbench.scaffold.files import package_files, unit_file
 from mixbench.testing import METHOD_CHECKS, method_checks
 from tests.support import Run
@@ -122,6 +122,7 @@ def test_an_exemption_is_declared_and_seen(mixbench: Run, tmp_path: Path) -> Non
         ("import torch, nowhere_to_be_found", "pip install nowhere_to_be_found"),
         ("1 / 0", "stay.py, line 8: ZeroDivisionError"),
         ("import torch as", "stay.py, line 8: "),
+        ("from .mixup import Mixup", "from mixbench.methods.NAME import"),
     ],
 )
 def test_a_file_that_cannot_be_imported_is_one_sentence(
@@ -132,6 +133,13 @@ def test_a_file_that_cannot_be_imported_is_one_sentence(
     assert done.returncode == 2
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_path_of_a_built_in_method_names_it(mixbench: Run) -> None:
+    """Its file imports other built-in methods, as only a built-in one can."""
+    path = paths("method")["guided_patchmix"]
+
+    assert mixbench("info", str(path)).stdout == mixbench("info", "guided_patchmix").stdout
 
 
 @pytest.mark.parametrize("check", method_checks("cutmix"))
