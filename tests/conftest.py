@@ -10,6 +10,7 @@ from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy.testing  # noqa: F401  # numpy 2.0 starts `lscpu` when it is imported
 import pytest
 import torch
 

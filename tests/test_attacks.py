@@ -372,7 +372,7 @@ def records(store: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted(store.glob("records/*/*/*.json"))]
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_one_training_serves_the_task_and_its_attacks(mixbench: Run, tmp_path: Path) -> None:
     done = mixbench("run", "-m", "mixup", "-t", "cifar10,cifar10_fgsm", *TINY)
 

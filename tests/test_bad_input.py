@@ -159,7 +159,7 @@ def test_a_metric_that_is_nan_on_the_test_split_fails_the_cell(
     assert '"status": "diverged"' in record.read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_mended_method_runs_again_and_only_it(
     mixbench: Run, fast: tuple[str, ...], plugin: Callable[[str], str]
 ) -> None:
@@ -174,7 +174,7 @@ def test_a_mended_method_runs_again_and_only_it(
     assert "mine (file)" in done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("name", "size", "expected"),
     [
@@ -202,7 +202,7 @@ def test_a_truncated_artifact_is_named_and_computed_again(
     assert numbers(tmp_path / "store") == before
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_damaged_input_found_while_reading_is_computed_again(
     mixbench: Run, fast: tuple[str, ...], tmp_path: Path
 ) -> None:

@@ -316,7 +316,7 @@ def test_losses_of_mixed_images_are_those_of_their_captions() -> None:
     torch.testing.assert_close(found, (0.3 * own + 0.7 * partner).mean())
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("method", ["random_patchmix", "guided_patchmix"])
 def test_patches_have_no_captions_and_it_is_said_before_anything_runs(
     mixbench: Run, method: str
@@ -331,7 +331,7 @@ def test_patches_have_no_captions_and_it_is_said_before_anything_runs(
     assert planned.returncode == 0, planned.stderr  # pre-training carries the method
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_run_mixes_in_fine_tuning_and_writes_a_record(mixbench: Run, tmp_path: Path) -> None:
     few = {**SMALL, "epochs": 1, "batch_size": 20, "mix_in": "finetune"}
     options = ["-m", "cutmix", "-t", "coco_captions", "--protocol", "quick", "--init", "random"]

@@ -59,7 +59,7 @@ def test_boxes_are_opencvs_on_flat_ground(steps: int) -> None:
     assert one_pass(scores) == by_contours(scores)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @settings(max_examples=150, deadline=None)
 @given(
     arrays(

@@ -61,7 +61,7 @@ OPTIONS: dict[str, list[dict[str, object]]] = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("name", "parameters"), [(name, p) for name, many in OPTIONS.items() for p in many], ids=str
 )

@@ -174,7 +174,7 @@ def test_verifying_compares_arrays_with_the_published_ones(tmp_path: Path) -> No
     assert not any(finding.ok for finding in findings)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_made_data_is_scored_where_it_lies(mixbench: Run, tmp_path: Path) -> None:
     folder = tmp_path / "made"
     amount = ("--classes", "3", "--test", "2")

@@ -321,7 +321,7 @@ def test_scores_of_perfect_maps_are_perfect(folder: Path) -> None:
     assert 0 < scores["centre_baseline"].value < 100
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_run_reports_boxes_beside_the_centre_and_draws_them(
     folder: Path, mixbench: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -366,7 +366,7 @@ def test_fetching_cub_fetches_the_weights_that_localisation_starts_from(name: st
     assert names == [archive.name for archive in CARD.declared.published.values()]
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_without_weights_it_says_the_ways_to_go_on(
     folder: Path, mixbench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -383,7 +383,7 @@ def test_without_weights_it_says_the_ways_to_go_on(
     assert random.returncode == 0
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_weights_are_known_by_their_content_and_rates_by_the_backbone(
     folder: Path, mixbench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

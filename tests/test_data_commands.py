@@ -139,7 +139,7 @@ def test_what_is_installed_is_not_fetched(mixbench: Run) -> None:
 MAKE = ("data", "make", "cifar10", "--classes", "3", "--train", "40", "--test", "10")
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_what_is_made_is_read_verified_and_labelled(mixbench: Run, tmp_path: Path) -> None:
     made = mixbench(*MAKE, "--to", "shapes")
     verified = mixbench("data", "verify", "cifar10", "--data", "shapes")
@@ -158,7 +158,7 @@ def test_what_is_made_is_read_verified_and_labelled(mixbench: Run, tmp_path: Pat
     assert content["metrics"][0]["n"] == 30
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_the_seed_decides_what_is_made(mixbench: Run, tmp_path: Path) -> None:
     for name, seed in (("a", "0"), ("b", "0"), ("c", "1")):
         mixbench(*MAKE, "--to", name, "--seed", seed)

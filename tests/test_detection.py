@@ -498,7 +498,7 @@ def test_mixing_where_boxes_are_trained_is_refused_with_the_reason(
     assert planned.returncode == 0, planned.stderr  # pre-training carries the method
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_run_writes_a_record(folder: Path, mixbench: Callable[..., Any], tmp_path: Path) -> None:
     options = ["-m", "none", "-t", "voc_detection", "--protocol", "quick", "--init", "random"]
     few = {**SMALL, "epochs": 1, "batch_size": 20}

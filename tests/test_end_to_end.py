@@ -76,7 +76,6 @@ def test_a_record_counts_shared_stages_once_and_says_who_paid(
     assert {a["role"] for a in paid["artifacts"]} == {"weights", "curve", "metrics", "predictions"}
 
 
-@pytest.mark.slow
 def test_fresh_computes_again_and_gives_the_same_numbers(
     mixbench: Run, fast: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -174,8 +173,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Results:
     return finish(tmp_path_factory.mktemp("undisturbed") / "store")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("step", [5, 90, 250])
+@pytest.mark.parametrize(
+    "step", [pytest.param(5, marks=pytest.mark.slow), 90, pytest.param(250, marks=pytest.mark.slow)]
+)
 def test_killed_at_any_moment_the_same_command_ends_bit_identical(
     step: int, tmp_path: Path, undisturbed: Results
 ) -> None:

@@ -110,7 +110,7 @@ def toy(*, dropout: bool = False) -> Backbone:
     return model
 
 
-@pytest.mark.parametrize("name", each(sorted(paths("method")), "mixup", "manifold_mixup"))
+@pytest.mark.parametrize("name", each(sorted(paths("method")), "mixup"))
 def test_a_recorded_step_trains_as_the_plain_one(name: str) -> None:
     subject = subject_of(find("method", name))
     sites = load_method(find("method", name)).sites
@@ -126,6 +126,7 @@ def test_a_recorded_step_trains_as_the_plain_one(name: str) -> None:
         assert all(any(f"mixed at {site}," in text for text in said) for site in sites), said
 
 
+@pytest.mark.full
 def test_steps_that_are_not_mixed_are_recorded_as_pairs() -> None:
     method = load_method(find("method", "patchup"))
     said: list[str] = []
@@ -138,6 +139,7 @@ def test_steps_that_are_not_mixed_are_recorded_as_pairs() -> None:
     assert any("mixed at block2," in text for text in said), said
 
 
+@pytest.mark.full
 def test_what_is_dropped_at_random_is_dropped_anew() -> None:
     method = load_method(find("method", "manifold_mixup"))
     said: list[str] = []

@@ -38,7 +38,7 @@ def result_of(store: Path) -> Any:
     return json.loads(path.read_text())
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_phase_1_is_random_patchmix_and_all_phases_are_charged(
     mixbench: Run, fast: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -63,7 +63,7 @@ def test_phase_1_is_random_patchmix_and_all_phases_are_charged(
     assert len(result["history"]) == 5
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_published_result_is_taken_and_counts_by_its_content(
     mixbench: Run, fast: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -216,7 +216,7 @@ def test_the_sum_is_three_losses_on_three_batches() -> None:
     torch.testing.assert_close(method.loss(output, sources, step), losses.sum())
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_pictures_are_drawn_from_finished_cells(mixbench: Run, fast: tuple[str, ...]) -> None:
     mixbench("run", "-m", "guided_patchmix,mixup", "-t", "digits", *fast, *SMALL)
 

@@ -170,6 +170,7 @@ def own_shares(method: Method, size: int, draws: int) -> Tensor:
     return torch.tensor(shares)
 
 
+@pytest.mark.full
 def test_cutmix_has_the_published_law() -> None:
     """At 32 pixels and α = 1 the clipped box leaves 0.701 on average, deviation 0.183."""
     shares = own_shares(load_method(find("method", "cutmix"))(), 32, 20_000)
@@ -180,7 +181,11 @@ def test_cutmix_has_the_published_law() -> None:
 
 @pytest.mark.parametrize(
     ("deviation_px", "mean", "deviation"),
-    [(4, 0.752, 0.010), (8, 0.786, 0.046), (16, 0.848, 0.059)],
+    [
+        pytest.param(4, 0.752, 0.010, marks=pytest.mark.full),
+        (8, 0.786, 0.046),
+        pytest.param(16, 0.848, 0.059, marks=pytest.mark.full),
+    ],
 )
 def test_cutmix_16_has_its_law(deviation_px: int, mean: float, deviation: float) -> None:
     """A box of 16 in 32 pixels around a clamped normal centre, computed independently."""

@@ -12,11 +12,12 @@ from mixbench.errors import DataError
 from mixbench.vision.models.build import build
 from mixbench.vision.models.large_map import LARGE_MAP, LargeMapNet
 from mixbench.vision.models.weights import start_from
+from tests.support import each
 
 PARAMETERS = {"resnet50": 23_917_832, "vgg16": 19_639_304, "inception_v3": 25_687_976}
 
 
-@pytest.fixture(scope="module", params=LARGE_MAP)
+@pytest.fixture(scope="module", params=each(LARGE_MAP, "resnet50"))
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -11,6 +11,7 @@ from mixbench.contract import Backbone, Output
 from mixbench.errors import UsageError
 from mixbench.registry.timm_names import timm_models
 from mixbench.vision.models.build import SMALL, build
+from tests.support import each
 
 # Of the authors, where they give one; for ten classes on 32 x 32 pixels.
 PUBLISHED = {
@@ -62,7 +63,9 @@ def test_a_model_shows_its_features_blocks_and_classifier(name: str) -> None:
     assert isinstance(model.get_submodule("classifier"), nn.Linear)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "convnext_atto", "vit_tiny_patch16_224", "vgg11"])
+@pytest.mark.parametrize(
+    "name", each(["resnet18", "convnext_atto", "vit_tiny_patch16_224", "vgg11"], "resnet18")
+)
 def test_timm_models_predict_what_timm_predicts(name: str) -> None:
     model = build(name, classes=7, size=(64, 64), small=False).eval()
     options: dict[str, Any] = {"img_size": 64} if name.startswith("vit") else {}

@@ -156,7 +156,7 @@ def test_an_annotation_without_image_is_named(folder: Path) -> None:
         test.read(torch.arange(len(test)), None)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_run_mixes_multi_hot_targets_and_keeps_a_table_by_class(
     folder: Path, mixbench: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -62,7 +62,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder / "alone", folder / "packed"
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_packed_run_is_the_run_alone(mixbench: Run, stores: tuple[Path, Path]) -> None:
     cell = ("run", "-m", "none,mixup,random_patchmix", "-t", "digits", *FEW)
     for store, pack in zip(stores, ("1", "3"), strict=True):

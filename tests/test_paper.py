@@ -204,7 +204,7 @@ def test_the_command_offers_every_figure() -> None:
     assert {*NAMES} == FIGURES.keys()
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_figures_are_drawn_from_finished_runs(
     mixbench: Run, fast: tuple[str, ...], tmp_path: Path
 ) -> None:

@@ -60,7 +60,7 @@ def test_every_check_is_a_line_with_what_was_measured(mixbench: Run) -> None:
     assert lines[-1] == "15 of 15 checks ran: 15 ok, 0 exempt, 0 failed"
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("body", "check", "said"),
     [
@@ -88,6 +88,7 @@ def test_a_fault_is_shown_with_its_line_and_its_remedy(
     assert "15 of 15 checks ran" in done.stdout
 
 
+@pytest.mark.full
 def test_results_for_programs_tell_all(mixbench: Run, tmp_path: Path) -> None:
     path = write(tmp_path, "return x * 2, Sources.unmixed(x)")
 
@@ -100,6 +101,7 @@ def test_results_for_programs_tell_all(mixbench: Run, tmp_path: Path) -> None:
     assert found["loss_decreases"]["status"] == "ok"
 
 
+@pytest.mark.full
 def test_an_exemption_is_declared_and_seen(mixbench: Run, tmp_path: Path) -> None:
     names = ("identical_images_are_unchanged", "weights_match_pixels")
     declared = f"exempt = {dict.fromkeys(names, 'it doubles')}"
@@ -147,7 +149,7 @@ def test_the_checks_are_parameters_for_pytest(check: Callable[[], str]) -> None:
     assert check()
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_new_method_is_sound_and_runs(
     mixbench: Run, fast: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -165,7 +167,7 @@ def test_a_new_method_is_sound_and_runs(
     assert (tmp_path / "my_mix.py").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_new_task_is_sound_and_runs(mixbench: Run, tmp_path: Path) -> None:
     made = mixbench("new", "task", "my_task", "--to", "mine")
 
@@ -181,7 +183,7 @@ def test_a_new_task_is_sound_and_runs(mixbench: Run, tmp_path: Path) -> None:
     assert json.loads(record.read_text())["task"]["source"] == "file"
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("part", "by", "check", "said"),
     [
@@ -320,7 +322,7 @@ def test_a_preview_shows_every_method_on_the_same_images(mixbench: Run, tmp_path
     assert "Did you mean 'mixup'" in mixbench("preview", "mixap", "-t", "digits").stderr
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_preview_is_on_photographs_or_on_a_folder_of_pictures(
     mixbench: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,7 +57,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("method", ["random_patchmix", "manifold_mixup"])
 def test_two_processes_train_what_one_trains(
     mixbench: Run, images: Path, tmp_path: Path, method: str

@@ -16,6 +16,7 @@ README = (ROOT / "README.md").read_text()
 CATALOG = (ROOT / "docs/catalog.md").read_text()
 
 
+@pytest.mark.full
 def test_its_method_keeps_the_contract(tmp_path: Path) -> None:
     match = re.search(r"```python\n(.*?)```", README, re.DOTALL)
     assert match is not None

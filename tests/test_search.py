@@ -381,6 +381,7 @@ def test_a_search_that_was_stopped_ends_the_same(
     assert resumed.snapshots == whole.snapshots
 
 
+@pytest.mark.full
 def test_a_damaged_state_starts_over(
     tmp_path: Path, model: torch.nn.Module, held_out: HeldOut
 ) -> None:

@@ -45,7 +45,7 @@ def runs(
     return first, second
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize(("seeds", "spread"), [(1, 0.0), (3, 0.0), (3, 0.3), (5, 0.1)])
 def test_without_a_difference_one_in_twenty_is_found(seeds: int, spread: float) -> None:
     rng = np.random.default_rng(seeds * 100 + int(spread * 10))
@@ -58,6 +58,7 @@ def test_without_a_difference_one_in_twenty_is_found(seeds: int, spread: float) 
     assert 0.93 <= covered <= 0.97
 
 
+@pytest.mark.full
 def test_intervals_hold_a_true_difference_and_find_it() -> None:
     rng = np.random.default_rng(7)
     difficulty = np.random.default_rng(0).normal(1.5, 1.5, 200_000)

@@ -265,7 +265,7 @@ def test_a_rerun_that_agrees_raises_the_tier_and_one_that_does_not_is_named(
     assert "in the rerun" in finding.what
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_submission_is_run_submitted_verified_built(mixbench: Run, tmp_path: Path) -> None:
     folder = tmp_path / "leaderboards/mine"
     folder.mkdir(parents=True)

@@ -213,7 +213,7 @@ def test_milestones_are_torchs() -> None:
     assert rates == pytest.approx(torchs_rates(partial(MultiStepLR, milestones=[2, 5]), 10))
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.filterwarnings("default")  # compilers warn of their own affairs
 @pytest.mark.parametrize(
     "change", [{"memory_format": "channels_last"}, {"compile": True}], ids=lambda c: next(iter(c))

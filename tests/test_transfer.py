@@ -96,7 +96,7 @@ def test_init_is_for_tasks_that_start_from_weights(mixbench: Run) -> None:
     assert "the task digits takes no initial weights" in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_run_fine_tunes_what_it_pre_trained(mixbench: Run, tmp_path: Path) -> None:
     options = ["-m", "mixup", "-t", "food101", "--protocol", "quick", *TINY]
     options += ["--set", "food101.epochs=1", "--set", "food101.classes=3"]

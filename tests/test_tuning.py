@@ -77,7 +77,7 @@ def test_every_row_has_the_same_candidates_and_shares_those_of_plain_runs(mixben
     assert [row["stage"] for row in rows].count("tune") == 2
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_the_best_on_held_out_images_is_kept_and_told(mixbench: Run, tmp_path: Path) -> None:
     options = ["-m", "mixup", *DIGITS, "--tune", "lr=0.0001,0.05,1e30"]
 
