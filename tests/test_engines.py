@@ -151,6 +151,20 @@ def test_a_slot_is_free_when_nothing_of_the_group_lives(
 
 
 @pytest.mark.full
+def test_without_a_place_for_sockets_processes_are_new_ones(
+    mixbench_process: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fast: tuple[str, ...]
+) -> None:
+    """The path of a socket has at most 107 bytes."""
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setenv("TMPDIR", str(long))
+
+    done = mixbench_process("run", "-m", "random_patchmix", "-t", "digits", *fast)
+
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.full
 def test_nothing_survives_a_dead_launcher(tmp_path: Path, script: Any, slot: Slot) -> None:
     script(
         "import os, sys, time, pathlib\n"

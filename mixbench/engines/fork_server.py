@@ -10,15 +10,16 @@ import os
 import runpy
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext, SpawnContext
 from pathlib import Path
 
 from mixbench.worker.protocol import LIFELINE
 
-CONTEXT = multiprocessing.get_context("forkserver")
 # What the processes import; a module that cannot be imported is reported where it is used.
 PRELOADED = [
     "mixbench.worker.stages",
@@ -53,13 +54,14 @@ class ForkedProcess:
         lifeline: Connection,
         log: Path,
     ) -> None:
-        start_server()
-        self._process = CONTEXT.Process(
-            target=_run, args=(module, [*arguments], dict(environment), lifeline, log)
-        )
+        given = (module, [*arguments], dict(environment), lifeline, log)
+        self._process = start_server().Process(target=_run, args=given)
         self._process.start()
         assert self._process.pid is not None  # it was started
         self.pid = self._process.pid
+        with suppress(ProcessLookupError):  # it has ended already
+            while self.poll() is None and os.getpgid(self.pid) != self.pid:
+                time.sleep(0.001)  # until then, the group cannot get a signal
 
     def poll(self) -> int | None:
         """Return the exit code, or minus the signal that ended the process; None if it runs."""
@@ -74,17 +76,26 @@ class ForkedProcess:
             If the process still runs after `timeout` seconds.
         """
         self._process.join(timeout)
-        code = self._process.exitcode
+        code = self.poll()
         if code is None:
             raise subprocess.TimeoutExpired(self._process.name, timeout)
         return code
 
 
-def start_server() -> None:
-    """Start the server unless it runs; libraries read there how many threads they may use."""
-    CONTEXT.set_forkserver_preload(PRELOADED)
-    with _set("OMP_NUM_THREADS", "1"):
-        forkserver.ensure_running()
+def start_server() -> ForkServerContext | SpawnContext:
+    """Start the server unless it runs, and return the context whose processes it forks.
+
+    If it cannot start, for instance because the path of the folder for temporary files is too long
+    for a socket, return a context whose processes are new ones, which start later.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    try:
+        with _set("OMP_NUM_THREADS", "1"):  # libraries read it when they are imported
+            forkserver.ensure_running()
+    except OSError:
+        return multiprocessing.get_context("spawn")
+    return context
 
 
 @contextmanager

@@ -173,6 +173,7 @@ def _fork(
 ) -> Process:
     """Run a stage's command, ``python -m MODULE ...``, in a process that is forked."""
     _python, _m, module, *arguments = command
+    log.touch()  # a full disk is the launcher's error
     return ForkedProcess(module, arguments, environment, lifeline, log)
 
 

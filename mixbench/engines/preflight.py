@@ -6,7 +6,7 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from mixbench.engines.fork_server import CONTEXT, start_server
+from mixbench.engines.fork_server import start_server
 from mixbench.errors import UsageError
 from mixbench.plan.graph import Plan
 from mixbench.registry.units import find
@@ -40,8 +40,7 @@ def preflight(plan: Plan, store: Store, *, fresh: bool) -> None:
             stages[unseeded] = STAGES.text(stage)
     if not stages:
         return
-    start_server()
-    with ProcessPoolExecutor(1, CONTEXT) as process:
+    with ProcessPoolExecutor(1, start_server()) as process:
         try:
             complaints = process.submit(_check, [*stages.values()]).result()
         except Exception as error:
