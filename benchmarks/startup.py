@@ -2,20 +2,25 @@
 
     python -m benchmarks.startup          (about a minute)
 
-Each is a fresh process, in turns; what a launcher or a shell waits for. A stage is a process of its
-own, which pays for torch once. Writes benchmarks/startup.json.
+Each is a fresh process, in turns; what a launcher or a shell waits for. A stage on a GPU is a
+process of its own, which imports torch, timm and what an optimizer needs. A stage on the CPU is
+forked from a server that has imported them. Writes benchmarks/startup.json.
 """
 
+import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from multiprocessing import Pipe
 from pathlib import Path
 
 from benchmarks.measuring import in_turns, publish, ratio
+from mixbench.engines.fork_server import ForkedProcess
 from mixbench.storage.store import Store
 
 TURNS = 7
+FORKED = "a forked stage"
 COMMANDS = {
     "python -c pass": ["-c", "pass"],
     "import torch": ["-c", "import torch"],
@@ -23,7 +28,7 @@ COMMANDS = {
     "mixbench list methods": ["-m", "mixbench", "list", "methods"],
     "mixbench plan": ["-m", "mixbench", "plan", "-m", "none,mixup", "-t", "digits", "--store"],
     "mixbench report": ["-m", "mixbench", "report", "--store"],
-    "a stage's imports": ["-c", "import mixbench.worker.stages"],
+    "a stage's imports": ["-c", "import mixbench.worker.stages, timm, torch._dynamo"],
 }
 
 
@@ -33,13 +38,26 @@ def process(words: Sequence[str], store: str) -> Callable[[], object]:
     return lambda: subprocess.run(whole, capture_output=True, check=True)
 
 
+def forked(folder: Path) -> Callable[[], object]:
+    """Return what forks a process that does nothing; the first turn starts the server."""
+
+    def run() -> int:
+        read, write = Pipe(duplex=False)
+        with read, write:
+            nothing = ["-n1", "-r1", "pass"]
+            return ForkedProcess("timeit", nothing, os.environ, read, folder / "log").wait(60)
+
+    return run
+
+
 def main() -> None:
     """Measure, print and write."""
     with tempfile.TemporaryDirectory() as store:
         Store(Path(store)).open()
-        times = in_turns({n: process(words, store) for n, words in COMMANDS.items()}, TURNS)
+        commands = {name: process(words, store) for name, words in COMMANDS.items()}
+        times = in_turns({**commands, FORKED: forked(Path(store))}, TURNS)
     seconds = {name: sorted(values)[TURNS // 2] for name, values in times.items()}
-    starts = {name: ratio(times, name, "python -c pass") for name in COMMANDS}
+    starts = {name: ratio(times, name, "python -c pass") for name in times}
     publish("startup", {"seconds": seconds, "times_pythons_start": starts})
 
 
