@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from mixbench.storage.manifest import MANIFESTS, StageCost
 from mixbench.storage.spec import ExecutionOptions, Stage
 from mixbench.storage.store import Store
 from mixbench.worker.protocol import INPUT_DAMAGED, STOPPED
-from tests.support import Run, made_manifest, stage_processes, until
+from tests.support import Run, made_manifest, reached, stage_processes, until
 
 
 @pytest.fixture
@@ -148,6 +149,65 @@ def test_a_slot_is_free_when_nothing_of_the_group_lives(
     pid = int((tmp_path / "pid").read_text())
     state = Path(f"/proc/{pid}/stat")
     assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] in "ZX"
+
+
+@pytest.mark.full
+def test_a_signal_to_the_whole_group_lets_stages_write_checkpoints(tmp_path: Path) -> None:
+    """As `timeout`, SLURM and systemd send it; the server of the processes gets it, too."""
+    (tmp_path / "helper.py").write_text("import time\n")  # found beside the method, as by python -m
+    (tmp_path / "slow.py").write_text(SLOW)
+    environment = os.environ | {"MIXBENCH_STORE": str(tmp_path / "store")}
+    command = [sys.executable, "-m", "mixbench", "run", "-m", "./slow.py", "-t", "digits"]
+    launcher = subprocess.Popen(
+        [*command, "--checkpoint-every", "10000"], cwd=tmp_path, env=environment,
+        start_new_session=True, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    until(lambda: reached(tmp_path / "store", 1))
+    os.killpg(launcher.pid, signal.SIGTERM)
+    _, said = launcher.communicate(timeout=60)
+
+    assert launcher.returncode == 130, said
+    assert "Traceback" not in said
+    assert list(tmp_path.glob("store/work/*/checkpoint-*"))
+
+
+SLOW = '''"""Wait a second in every step.
+
+Paper    -
+Source   -
+Differs  nothing known
+"""
+
+import helper
+
+from mixbench.contract import Method, Sources
+
+
+class Slow(Method):
+    """Leave the images as they are, slowly."""
+
+    version = 1
+
+    def mix(self, x, step):
+        """Wait."""
+        helper.time.sleep(1)
+        return x, Sources.unmixed(x)
+'''
+
+
+@pytest.mark.full
+def test_without_the_server_its_processes_count_as_killed(tmp_path: Path, script: Any) -> None:
+    engine = LocalEngine(tmp_path, [Slot()])
+    script("import time; time.sleep(60)")
+    engine.start(["a"], tmp_path / "log")
+    server: Any = forkserver._forkserver
+
+    os.kill(server._forkserver_pid, signal.SIGKILL)
+
+    assert until(engine.ended) == [Ended("a", -signal.SIGKILL)]
+    assert until(lambda: engine.ended() or engine.free)
+    engine.start(["b"], tmp_path / "log")  # by another server
+    engine.stop(grace_s=0.1)
 
 
 @pytest.mark.full

@@ -343,10 +343,19 @@ def test_a_stage_whose_node_is_lost_starts_on_another(cluster: Path, tmp_path: P
         node = nodes_of(numbers[0])
         lose(cluster, node)
         _, said = launcher.communicate(timeout=240)
+    environment = os.environ | {"PATH": f"{os.environ['PATH']}:/usr/sbin"}
+    subprocess.run(["slurmd", "-N", node], env=environment, check=True)  # other tests need two
+    until(lambda: ready_nodes() == 2)
 
     assert launcher.returncode == 0, said
     assert [record["status"] for record in records(tmp_path)] == ["ok", "ok"]
     assert "attempt 2 of 3" in said
+
+
+def ready_nodes() -> int:
+    command = ["sinfo", "--noheader", "--Node", "--states", "idle,mixed,alloc", "--responding"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return len(listed.splitlines())
 
 
 def nodes_of(number: str) -> str:

@@ -8,6 +8,7 @@ notices there whether the start takes three seconds.
 import multiprocessing
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import time
@@ -18,15 +19,10 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
 from pathlib import Path
 
+from mixbench.errors import MixbenchError
 from mixbench.worker.protocol import LIFELINE
 
-# What the processes import; a module that cannot be imported is reported where it is used.
-PRELOADED = [
-    "mixbench.worker.stages",
-    "mixbench.worker.preflight",
-    "timm",
-    "torch._dynamo",  # which an optimizer imports when it is made
-]
+NO_SERVER = 255  # exit code
 
 
 class ForkedProcess:
@@ -56,7 +52,13 @@ class ForkedProcess:
     ) -> None:
         given = (module, [*arguments], dict(environment), lifeline, log)
         self._process = start_server().Process(target=_run, args=given)
-        self._process.start()
+        try:
+            self._process.start()
+        except (EOFError, ConnectionError) as error:
+            raise MixbenchError(
+                "The process that starts stages ended while it imported torch and timm. Check the "
+                "installation: python -c 'import torch, timm'"
+            ) from error
         assert self._process.pid is not None  # it was started
         self.pid = self._process.pid
         with suppress(ProcessLookupError):  # it has ended already
@@ -65,7 +67,9 @@ class ForkedProcess:
 
     def poll(self) -> int | None:
         """Return the exit code, or minus the signal that ended the process; None if it runs."""
-        return self._process.exitcode
+        code = self._process.exitcode
+        # So `multiprocessing` says that the server has ended; a stage has no such exit code.
+        return -signal.SIGKILL if code == NO_SERVER else code
 
     def wait(self, timeout: float) -> int:
         """Wait for the end and return the exit code.
@@ -89,13 +93,24 @@ def start_server() -> ForkServerContext | SpawnContext:
     for a socket, return a context whose processes are new ones, which start later.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
+    context.set_forkserver_preload(["mixbench.engines.preloaded"])
     try:
         with _set("OMP_NUM_THREADS", "1"):  # libraries read it when they are imported
             forkserver.ensure_running()
     except OSError:
         return multiprocessing.get_context("spawn")
     return context
+
+
+def become_new(output: Path) -> None:
+    """Give this forked process the signals, paths and streams of a new one; append to `output`."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    sys.path.insert(0, str(Path.cwd()))  # as `python -m` does
+    with Path(os.devnull).open("rb") as nothing, output.open("ab") as file:
+        os.dup2(nothing.fileno(), 0)
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
 
 
 @contextmanager
@@ -115,12 +130,11 @@ def _run(
     module: str, arguments: list[str], environment: dict[str, str], lifeline: Connection, log: Path
 ) -> None:
     """Run the module in the forked process as ``python -m`` would, in a session of its own."""
+    become_new(log)
     os.setsid()
-    with log.open("ab") as output:
-        os.dup2(output.fileno(), sys.stdout.fileno())
-        os.dup2(output.fileno(), sys.stderr.fileno())
     sys.stdout.reconfigure(write_through=True)  # type: ignore[union-attr]  # a text file here
     os.environ.clear()
-    os.environ.update(environment, **{LIFELINE: str(os.dup(lifeline.fileno()))})
+    told = {LIFELINE: str(os.dup(lifeline.fileno())), "PYTHONUNBUFFERED": "1"}
+    os.environ.update(environment, **told)
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

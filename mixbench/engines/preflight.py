@@ -2,11 +2,11 @@
 
 import importlib
 import os
-import sys
-from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 
-from mixbench.engines.fork_server import start_server
+from mixbench.engines.fork_server import become_new, start_server
 from mixbench.errors import UsageError
 from mixbench.plan.graph import Plan
 from mixbench.registry.units import find
@@ -40,25 +40,29 @@ def preflight(plan: Plan, store: Store, *, fresh: bool) -> None:
             stages[unseeded] = STAGES.text(stage)
     if not stages:
         return
-    with ProcessPoolExecutor(1, start_server()) as process:
+    receive, send = Pipe(duplex=False)
+    with receive:
+        with send:
+            given = (send, [*stages.values()])
+            process = start_server().Process(target=_check, args=given, daemon=True)
+            process.start()
         try:
-            complaints = process.submit(_check, [*stages.values()]).result()
-        except Exception as error:
-            raise UsageError(
-                f"The check of the methods failed to run: {type(error).__name__}: {error}"
-            ) from error
+            complaints = receive.recv()
+        except EOFError:
+            complaints = ["The check of the methods failed to run: its process ended."]
     if complaints:
         raise UsageError(complaints[0])
 
 
-def _check(stages: list[str]) -> list[str]:
-    """Return the error messages of stages; what a method prints does not reach the terminal."""
-    with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
-        os.dup2(nowhere.fileno(), sys.stdout.fileno())
-        os.dup2(nowhere.fileno(), sys.stderr.fileno())
+def _check(answer: Connection, stages: list[str]) -> None:
+    """Send the error messages of stages; what a method prints does not reach the terminal."""
+    become_new(Path(os.devnull))
     checks = importlib.import_module("mixbench.worker.preflight")
-    found: list[str] = checks.complaints(stages)
-    return found
+    try:
+        found = checks.complaints(stages)
+    except Exception as error:  # noqa: BLE001  # a method may raise anything
+        found = [f"The check of the methods failed to run: {type(error).__name__}: {error}"]
+    answer.send(found)
 
 
 def _begins(stage: Stage) -> bool:

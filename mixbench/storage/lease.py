@@ -4,17 +4,20 @@ Locks of the operating system may not work between machines that share a disk. T
 that contains a counter, which the holder increments every 5 seconds. Clocks of different machines
 are not compared: a process that sees no change of the file for 45 seconds, by its own clock, takes
 the lock over. On the holder's machine, where locks of the operating system do work, it does so as
-soon as the holder has ended: the holder locks a file of its own in the folder for temporary files.
+soon as the holder has ended: the holder locks a file of its own in the folder for temporary files,
+if that is the same for both.
 """
 
 import fcntl
 import json
+import platform
 import tempfile
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 Holder = dict[str, str | int]  # content of the lock file
@@ -142,7 +145,16 @@ class Lease:
 
 def _local_file(owner: str) -> Path:
     """Return the path of the file that a holder on this machine locks."""
-    return Path(tempfile.gettempdir()) / f"mixbench-{Path(owner).name}.lock"
+    return Path(tempfile.gettempdir()) / f"mixbench-{_machine()}-{Path(owner).name}.lock"
+
+
+@cache
+def _machine() -> str:
+    """Return an ID of this machine: the folder for temporary files may be on a shared disk."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return platform.node()
 
 
 @contextmanager
