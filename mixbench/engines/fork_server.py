@@ -1,8 +1,8 @@
-"""Processes that are forked from one that has imported torch, which takes about three seconds.
+"""Processes that are forked from one that has imported torch and timm, which takes five seconds.
 
-The server is that of Python's `multiprocessing`; it starts with the first process and ends with the
-launcher. No process that uses a GPU is forked: CUDA must not be in use before a fork, and nobody
-notices there whether the start takes three seconds.
+The server is that of Python's `multiprocessing`. It starts with the first process and ends with the
+launcher. Processes that use a GPU are not forked, because CUDA must not be in use before a fork,
+and because stages on a GPU are long in comparison.
 """
 
 import multiprocessing
@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from io import TextIOWrapper
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
@@ -132,7 +133,8 @@ def _run(
     """Run the module in the forked process as ``python -m`` would, in a session of its own."""
     become_new(log)
     os.setsid()
-    sys.stdout.reconfigure(write_through=True)  # type: ignore[union-attr]  # a text file here
+    if isinstance(sys.stdout, TextIOWrapper):  # otherwise it has no buffer
+        sys.stdout.reconfigure(write_through=True)
     os.environ.clear()
     told = {LIFELINE: str(os.dup(lifeline.fileno())), "PYTHONUNBUFFERED": "1"}
     os.environ.update(environment, **told)
