@@ -12,12 +12,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from mixbench.errors import MixbenchError
@@ -52,14 +53,7 @@ class ForkedProcess:
         log: Path,
     ) -> None:
         given = (module, [*arguments], dict(environment), lifeline, log)
-        self._process = start_server().Process(target=_run, args=given)
-        try:
-            self._process.start()
-        except (EOFError, ConnectionError) as error:
-            raise MixbenchError(
-                "The process that starts stages ended while it imported torch and timm. Check the "
-                "installation: python -c 'import torch, timm'"
-            ) from error
+        self._process = started(_run, *given)
         assert self._process.pid is not None  # it was started
         self.pid = self._process.pid
         with suppress(ProcessLookupError):  # it has ended already
@@ -87,7 +81,26 @@ class ForkedProcess:
         return code
 
 
-def start_server() -> ForkServerContext | SpawnContext:
+def started(target: Callable[..., None], *given: object, daemon: bool = False) -> BaseProcess:
+    """Start a function in a forked process.
+
+    Raises
+    ------
+    MixbenchError
+        If the server cannot fork.
+    """
+    process = _server().Process(target=target, args=given, daemon=daemon)
+    try:
+        process.start()
+    except (EOFError, ConnectionError) as error:
+        raise MixbenchError(
+            "The process that starts stages ended while it imported torch and timm. Check the "
+            "installation: python -c 'import torch, timm'"
+        ) from error
+    return process
+
+
+def _server() -> ForkServerContext | SpawnContext:
     """Start the server unless it runs, and return the context whose processes it forks.
 
     If it cannot start, for instance because the path of the folder for temporary files is too long

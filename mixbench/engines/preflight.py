@@ -6,7 +6,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from mixbench.engines.fork_server import become_new, start_server
+from mixbench.engines.fork_server import become_new, started
 from mixbench.errors import UsageError
 from mixbench.plan.graph import Plan
 from mixbench.registry.units import find
@@ -43,9 +43,7 @@ def preflight(plan: Plan, store: Store, *, fresh: bool) -> None:
     receive, send = Pipe(duplex=False)
     with receive:
         with send:
-            given = (send, [*stages.values()])
-            process = start_server().Process(target=_check, args=given, daemon=True)
-            process.start()
+            started(_check, send, [*stages.values()], daemon=True)
         try:
             complaints = receive.recv()
         except EOFError:

@@ -61,8 +61,7 @@ def find(kind: Kind, name: str) -> Card:
         If several units have this name, or if the file does not define a valid unit.
     """
     if _is_path(name):
-        inside = {path.resolve(): path for path in paths(kind).values()}
-        known = inside.get(Path(name).resolve())
+        known = _built_in_files(kind).get(Path(name).resolve())
         return _card(known, kind, "builtin") if known else _card(Path(name), kind, "file")
     builtin, offered = paths(kind).get(name), packaged(kind).get(name, ())
     if (builtin is not None) + len(offered) > 1:
@@ -75,6 +74,12 @@ def find(kind: Kind, name: str) -> Card:
     if builtin is None:
         raise UnknownName(kind, name, available(kind))
     return _card(builtin, kind, "builtin")
+
+
+@cache
+def _built_in_files(kind: Kind) -> Mapping[Path, Path]:
+    """Return the files of all built-in units, by resolved path."""
+    return {path.resolve(): path for path in paths(kind).values()}
 
 
 def kind_of(name: str) -> Kind:
