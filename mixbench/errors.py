@@ -6,6 +6,7 @@
       - BadParameter   a parameter value has the wrong type or is out of range
       - InvalidUnit    a method or task file violates its contract
   - DataError          data is missing, corrupt or in the wrong format for the task
+      - DamagedImage   a validation or test image cannot be decoded; the whole run ends
       - DataFull       the disk of a data set is full
   - Damaged            a file in the store is corrupt
       - DamagedStage   a file of a finished stage is corrupt; the stage must be recomputed
@@ -15,15 +16,22 @@
 
 import difflib
 import errno
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class MixbenchError(Exception):
     """Base class of all errors that mixbench raises deliberately."""
 
     exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        # File names may hold bytes that are not UTF-8, which no output and no JSON file accepts.
+        super().__init__(message.encode(errors="backslashreplace").decode())
 
 
 class UsageError(MixbenchError):
@@ -68,6 +76,10 @@ class InvalidUnit(UsageError):
 
 class DataError(MixbenchError):
     """Data is missing, corrupt, or in the wrong format for the task."""
+
+
+class DamagedImage(DataError):
+    """A validation or test image cannot be decoded."""
 
 
 class Damaged(MixbenchError):
@@ -135,7 +147,7 @@ class Diverged(MixbenchError):
 def naming_full_disk(
     root: Path, refusal: Callable[[Path], MixbenchError] = StoreFull
 ) -> Iterator[None]:
-    """Convert the operating system's "no space left" error into a MixbenchError.
+    """Convert an error that the disk or the quota is full into a MixbenchError.
 
     Parameters
     ----------
@@ -148,12 +160,20 @@ def naming_full_disk(
     ------
     MixbenchError
         If the disk or the quota is full.
-    OSError
+    Exception
         If the block fails for another reason.
     """
     try:
         yield
-    except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+    except Exception as error:
+        if not _is_full(error):
             raise
         raise refusal(root) from error
+
+
+def _is_full(error: Exception) -> bool:
+    """Return whether an error is the operating system's "no space left", in any library's words."""
+    if isinstance(error, OSError):
+        return error.errno in FULL
+    texts = (f"(os error {number})" for number in FULL)  # as safetensors writes it
+    return any(text in str(error) for text in (*texts, *map(os.strerror, FULL)))

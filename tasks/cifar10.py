@@ -78,6 +78,14 @@ class Cifar10(Classification):
             "cifar-10-batches-py/data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
             "cifar-10-batches-py/test_batch": "40351d587109b95175f43aff81a1287e",
         },
+        parts={
+            "cifar-10-batches-py/data_batch_1": "train",
+            "cifar-10-batches-py/data_batch_2": "train",
+            "cifar-10-batches-py/data_batch_3": "train",
+            "cifar-10-batches-py/data_batch_4": "train",
+            "cifar-10-batches-py/data_batch_5": "train",
+            "cifar-10-batches-py/test_batch": "test",
+        },
         archives=(
             Archive(
                 "cifar-10-python.tar.gz",

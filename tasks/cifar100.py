@@ -37,6 +37,7 @@ class Cifar100(Cifar10):
             "cifar-100-python/test": "f0ef6b0ae62326f3e7ffdfab6717acfc",
             "cifar-100-python/train": "16019d7e3df5f24257cddd939b257f8d",
         },
+        parts={"cifar-100-python/train": "train", "cifar-100-python/test": "test"},
         archives=(
             Archive(
                 "cifar-100-python.tar.gz",

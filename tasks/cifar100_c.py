@@ -24,6 +24,7 @@ class Cifar100C(CorruptionArrays):
         url="https://zenodo.org/records/3555552",
         files={"CIFAR-100-C/labels.npy": "bb4026e9ce52996b95f439544568cdb2"},
         file_counts={"CIFAR-100-C": 0},
+        suffixes=(".npy",),
         archives=(
             Archive(
                 "CIFAR-100-C.tar",

@@ -24,6 +24,7 @@ class Cifar10C(CorruptionArrays):
         url="https://zenodo.org/records/2535967",
         files={"CIFAR-10-C/labels.npy": "c439b113295ed5254878798ffe28fd54"},
         file_counts={"CIFAR-10-C": 0},
+        suffixes=(".npy",),
         archives=(
             Archive(
                 "CIFAR-10-C.tar",

@@ -24,8 +24,10 @@ from pycocotools.coco import COCO
 from torch import Tensor
 
 from mixbench.contract import Part, Split
+from mixbench.datasets.listing import named_images
 from mixbench.declare import COCO_2014_ARCHIVES, Data, Synthetic, table_row
 from mixbench.errors import DataError
+from mixbench.vision.images.lists import check_unique, read_json
 from mixbench.vision.tasks.multilabel import SIZE, MultiLabel
 
 FOLDERS: dict[Literal["train", "test"], str] = {"train": "train2014", "test": "val2014"}
@@ -42,10 +44,16 @@ class Coco(MultiLabel):
         licence="annotations CC BY 4.0; the photographs belong to their authors (Flickr)",
         url="https://cocodataset.org/#download",
         files={
-            "annotations/instances_train2014.json": "",
-            "annotations/instances_val2014.json": "",
+            "annotations/instances_train2014.json": "777ef504abfeba349930485bb32ecd5b6529129a3e010f7852e1437cb049b732",  # noqa: E501
+            "annotations/instances_val2014.json": "e1b4d1bc54906827b1a029981b1c77f2088bd4462569b7615db7929070c3ab47",  # noqa: E501
         },
         file_counts={"train2014": 82783, "val2014": 40504},
+        parts={
+            "annotations/instances_train2014.json": "train",
+            "train2014": "train",
+            "annotations/instances_val2014.json": "test",
+            "val2014": "test",
+        },
         archives=COCO_2014_ARCHIVES,
     )
     references = table_row(
@@ -63,7 +71,7 @@ class Coco(MultiLabel):
         path = folder / f"annotations/instances_{name}.json"
         found = read_instances(path)
         self.names_of(found.categories, path)
-        paths = [folder / name / file for file in found.files]
+        paths = named_images(folder / name, found.files, path)
         return self.part_of(paths, found.targets, part, seed, empty=False)
 
     def class_names(self, folder: Path) -> list[str]:
@@ -143,14 +151,15 @@ def read_instances(path: Path) -> Instances:
     """
     try:
         coco = COCO()
-        coco.dataset = json.loads(path.read_text(encoding="utf-8"))
+        coco.dataset = read_json(path)
+        for name, key in (("images", "id"), ("images", "file_name"), ("categories", "id"),
+                          ("annotations", "id")):  # fmt: skip
+            check_unique((row[key] for row in coco.dataset[name]), f"{key} in {name}", path)
         with contextlib.redirect_stdout(io.StringIO()):  # createIndex prints progress messages
             coco.createIndex()
         categories = {c["id"]: c["name"] for c in coco.loadCats(sorted(coco.getCatIds()))}
         images = coco.loadImgs(sorted(coco.getImgIds()))
         files = [image["file_name"] for image in images]
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(f"{path} must hold annotations in JSON: {error}.") from error
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} must hold annotations in COCO format ({error!r}).") from error
     place = {image["id"]: i for i, image in enumerate(images)}

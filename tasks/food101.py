@@ -25,11 +25,12 @@ class Food101(ListedTransfer):
         licence="the photographs belong to their authors; research use under fair use",
         url="https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/",
         files={
-            "food-101/meta/classes.txt": "",
-            "food-101/meta/train.txt": "",
-            "food-101/meta/test.txt": "",
+            "food-101/meta/classes.txt": "afdbc005721540e66f34a5859d02d189",
+            "food-101/meta/train.txt": "7744a961f9cc052addb2d8d34a368062",
+            "food-101/meta/test.txt": "d530ff33f4c61fa763874fc2acd77180",
         },
         file_counts={"food-101/images": 101000},
+        parts={"food-101/meta/train.txt": "train list", "food-101/meta/test.txt": "test list"},
         archives=(
             Archive(
                 "food-101.tar.gz",

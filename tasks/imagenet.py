@@ -35,7 +35,7 @@ from mixbench.declare import (
 from mixbench.errors import DataError
 from mixbench.streams import generator
 from mixbench.vision.images.augment import ResizedCropFlip, central
-from mixbench.vision.images.folders import class_folders, list_images
+from mixbench.vision.images.folders import check_same_classes, class_folders, list_images
 from mixbench.vision.images.scenes import looks, one_thing, write_images
 from mixbench.vision.images.splits import StreamedSplit
 from mixbench.vision.tasks.classification import Classification, held_out
@@ -70,6 +70,7 @@ class Imagenet(Classification):
         licence="ImageNet's terms: non-commercial research and teaching only",
         url="https://image-net.org/challenges/LSVRC/2012/2012-downloads.php",
         file_counts={"train": 1281167, "val": 50000},
+        parts={"train": "train", "val": "test"},
         archives=(
             Archive("ILSVRC2012_devkit_t12.tar.gz", "fa75699e90414af021442c21a62c3abf"),
             Archive("ILSVRC2012_img_val.tar", "29b22e2961454d5413ddabcf34fc5622"),
@@ -117,11 +118,9 @@ class Imagenet(Classification):
 
     def load(self, part: Part, folder: Path, seed: int) -> Split:
         """List the test images (official validation), or the training or validation images."""
-        names = self.class_names(folder)
-        if part == "test":
-            listing = list_images(folder / "val", names)
-        else:
-            listing = list_images(folder / "train", names)
+        root = folder / ("val" if part == "test" else "train")
+        listing = list_images(root, self.names_of(class_folders(root), root))
+        if part != "test":
             listing = listing.only(held_out(part, listing.classes, self.holdout, seed))
         index = ClassIndex(listing.classes, self.num_classes)
         return StreamedSplit(
@@ -131,7 +130,12 @@ class Imagenet(Classification):
 
     def class_names(self, folder: Path) -> list[str]:
         """Return the sorted WordNet ids of the classes that are used."""
-        return self.names_of(class_folders(folder / "train"), folder / "train")
+        return self.names_of(class_folders(folder / "val"), folder / "val")
+
+    def check_data(self, folder: Path) -> None:
+        """Check that the two folders have the same classes, and that no image is in two splits."""
+        check_same_classes(folder / "train", folder / "val")
+        super().check_data(folder)
 
     def unpack(self, archive: Path, folder: Path) -> None:
         """Unpack the devkit, or the training or validation images into one folder per class."""

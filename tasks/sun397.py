@@ -33,7 +33,10 @@ class Sun397(ListedTransfer):
             "Partitions/Testing_01.txt": "",
         },
         file_counts={"SUN397": 108754},
-        suffix=".jpg",
+        parts={
+            "Partitions/Training_01.txt": "train list",
+            "Partitions/Testing_01.txt": "test list",
+        },
         archives=(
             Archive("SUN397.tar.gz", "8ca2778205c41d23104230ba66911c7a"),
             Archive("Partitions.zip", "29a205c0a0129d21f36cbecfefe81881"),

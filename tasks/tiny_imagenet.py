@@ -15,7 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mixbench.contract import ClassIndex, Part, Split
+from mixbench.contract import PARTS, ClassIndex, Part, Split
+from mixbench.datasets.listing import named_images
 from mixbench.declare import (
     SMALL_NETS,
     TOP1_AND_TOP5,
@@ -31,7 +32,7 @@ from mixbench.errors import DataError
 from mixbench.streams import generator
 from mixbench.vision.images.augment import CropFlip
 from mixbench.vision.images.folders import Listing, list_images
-from mixbench.vision.images.lists import read_lines, write_lines
+from mixbench.vision.images.lists import check_unique, read_lines, write_lines
 from mixbench.vision.images.scenes import looks, one_thing, shuffled_classes, write_images
 from mixbench.vision.images.splits import Normalization, ResidentSplit, read_all
 from mixbench.vision.tasks.classification import Classification, held_out
@@ -60,11 +61,17 @@ class TinyImagenet(Classification):
         licence="ImageNet's terms: non-commercial research and teaching only",
         url="http://cs231n.stanford.edu/tiny-imagenet-200.zip",
         files={
-            "tiny-imagenet-200/wnids.txt": "",
-            "tiny-imagenet-200/words.txt": "",
-            "tiny-imagenet-200/val/val_annotations.txt": "",
+            "tiny-imagenet-200/wnids.txt": "6c81990e2d7ae3bd3c88dceb97b46342",
+            "tiny-imagenet-200/words.txt": "56b81e64546942b54a5946f584dba635",
+            "tiny-imagenet-200/val/val_annotations.txt": "e9a8a28f9975223592f4c6da9fd2369b",
         },
         file_counts={"tiny-imagenet-200/train": 100200, "tiny-imagenet-200/val/images": 10000},
+        suffixes=(".txt",),
+        parts={
+            "tiny-imagenet-200/train": "train",
+            "tiny-imagenet-200/val/val_annotations.txt": "test",
+            "tiny-imagenet-200/val/images": "test",
+        },
         archives=(
             Archive(
                 "tiny-imagenet-200.zip",
@@ -97,21 +104,30 @@ class TinyImagenet(Classification):
 
     def load(self, part: Part, folder: Path, seed: int) -> Split:
         """Read the test images (official validation), or the training or validation images."""
-        root, names = folder / ROOT, self.class_names(folder)
-        if part == "test":
-            listing = annotated(root / "val", names)
-        else:
-            listing = list_images(root / "train", names, "images")
-            listing = listing.only(held_out(part, listing.classes, self.holdout, seed))
+        listing = self.listing(part, folder, seed)
         index = ClassIndex(listing.classes, self.num_classes)
         images = read_all(listing.paths, self.image_size)
         return ResidentSplit(
             images, listing.classes, index, self.normalization, CropFlip(4, flip=0.5)
         )
 
+    def listing(self, part: Part, folder: Path, seed: int) -> Listing:
+        """Return the image files of a split."""
+        root, names = folder / ROOT, self.class_names(folder)
+        if part == "test":
+            return annotated(root / "val", names)
+        listing = list_images(root / "train", names, "images")
+        return listing.only(held_out(part, listing.classes, self.holdout, seed))
+
+    def check_data(self, folder: Path) -> None:
+        """Check that all splits can be listed; `load` would also decode their images."""
+        for part in PARTS:
+            self.listing(part, folder, 0)
+
     def class_names(self, folder: Path) -> list[str]:
         """Return the sorted WordNet ids of the classes that are used."""
         path = folder / ROOT / "wnids.txt"
+        check_unique(read_lines(path), "class", path)
         return self.names_of(sorted(read_lines(path)), path)
 
     def synthesize(self, folder: Path, amount: Synthetic) -> None:
@@ -162,7 +178,7 @@ def annotated(folder: Path, names: list[str]) -> Listing:
     """
     path, index = folder / "val_annotations.txt", {name: i for i, name in enumerate(names)}
     known = set(read_lines(folder.parent / "wnids.txt"))
-    paths, classes = [], []
+    files, classes = [], []
     for number, line in enumerate(read_lines(path), 1):
         parts = line.split("\t")
         if len(parts) < 2 or parts[1] not in known:  # columns: file name, class
@@ -171,6 +187,6 @@ def annotated(folder: Path, names: list[str]) -> Listing:
                 f"(got {line!r})."
             )
         if parts[1] in index:
-            paths.append(folder / "images" / Path(parts[0]).name)
+            files.append(parts[0])
             classes.append(index[parts[1]])
-    return Listing(paths, torch.tensor(classes))
+    return Listing(named_images(folder / "images", files, path), torch.tensor(classes))

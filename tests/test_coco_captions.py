@@ -134,7 +134,7 @@ def test_long_captions_are_cut_in_training_and_whole_in_references(tmp_path: Pat
 WRONG: dict[str, tuple[str, str, Callable[[Any], object], str]] = {
     "an image twice": (
         "official", OFFICIAL, lambda c: c["images"].append(c["images"][2]),
-        r"captions_val2014.json must list each image once \(got image 17 twice\)",
+        r"captions_val2014.json must have each image id once \(got 17 2 times\)",
     ),
     "of no image": (
         "official", OFFICIAL, lambda c: c["annotations"][4].update(image_id=99999),
@@ -149,7 +149,7 @@ WRONG: dict[str, tuple[str, str, Callable[[Any], object], str]] = {
     ),
     "an image twice in his split": (
         "karpathy", "dataset_coco.json", lambda c: c["images"].append(c["images"][0]),
-        r"dataset_coco.json must list each image once \(got image 0 twice\)",
+        r"dataset_coco.json must have each cocoid once \(got 0 2 times\)",
     ),
     "another part": (
         "karpathy", "dataset_coco.json", lambda c: c["images"][3].update(split="dev"),

@@ -172,6 +172,7 @@ def _verified(chosen: "DataSet", folder: Path, *, images: bool, as_json: bool) -
                 findings += make_task(one.task, one.parameters).verify(folder)
     if images:
         findings += _opened([folder / tree for tree in declared.file_counts])
+        findings += _duplicates(declared, folder)
     wrong = [finding for finding in findings if not finding.ok]
     if as_json:
         rows = [finding._asdict() for finding in findings]
@@ -181,11 +182,33 @@ def _verified(chosen: "DataSet", folder: Path, *, images: bool, as_json: bool) -
         click.echo(f"{'ok  ' if finding.ok else 'FAIL'} {finding.path}: {finding.text}")
     if wrong:
         verb = "make" if generated else "get"
-        advice = f"remove it and run `mixbench data {verb} {declared.name}`"
-        click.echo(f"{folder} is not complete: {len(wrong)} wrong; {advice}.", err=True)
+        names = ", ".join(finding.path for finding in wrong[:FEW])
+        click.echo(
+            f"{folder} is not complete: {len(wrong)} wrong: {names}. Restore these files, or write "
+            f"the data set into another folder with `mixbench data {verb} {declared.name} --to "
+            "FOLDER`.",
+            err=True,
+        )
         return 1
     click.echo(f"{folder} is complete.")
     return 0
+
+
+def _duplicates(declared: Data, folder: Path) -> list["Finding"]:
+    """Compare the contents of training and test images, and fill the cache of digests."""
+    from mixbench.datasets.archives import Finding
+    from mixbench.datasets.digests import cached_digests, equal_files
+    from mixbench.datasets.locate import digest_cache
+    from mixbench.datasets.survey import images_of
+
+    train, test = ([*images_of(declared, folder, part)] for part in ("train", "test"))
+    with cached_digests(digest_cache()) as digest:
+        equal = equal_files(train, test, digest)
+    if not equal:
+        return []
+    shown = "; ".join(f"{one} = {other}" for one, other in equal[:FEW])
+    text = f"{len(equal)} test images have the content of a training image: {shown}"
+    return [Finding("duplicates", ok=True, text=text)]
 
 
 def _opened(file_counts: list[Path]) -> list["Finding"]:

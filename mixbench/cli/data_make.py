@@ -100,7 +100,8 @@ def _make(
 ) -> None:
     """Write generated data and a file that describes it, atomically."""
     from mixbench.contract.loading import make_task
-    from mixbench.datasets.locate import MARK, MARKS, SyntheticMark, data_of, survey
+    from mixbench.datasets.locate import MARK, MARKS, SyntheticMark, data_of
+    from mixbench.datasets.survey import tree
     from mixbench.storage.files import sha256
     from mixbench.storage.spec import UnitIdentity
 
@@ -114,9 +115,7 @@ def _make(
             task=UnitIdentity(card.name, card.version, values),
             amount=amount,
             files={path: sha256(made / path) for path in declared.files},
-            file_counts={
-                path: survey(made / path, declared.suffix) for path in declared.file_counts
-            },
+            file_counts={path: tree(made / path, declared) for path in declared.file_counts},
         )
         MARKS.write(made / MARK, mark)
         if folder.exists():

@@ -45,6 +45,8 @@ def show_plan(plan: "Plan", store: "Store", *, as_json: bool) -> int:
     for row in rows:
         shared = f", shared by {row['cells']} cells" if int(str(row["cells"])) > 1 else ""
         click.echo(f"{row['state']:7} {row['stage']:8} {row['cell']}{shared}")
+    for line in data_lines(plan):
+        click.echo(line)
     cached = sum(row["state"] == "cached" for row in rows)
     click.echo(
         f"{counted('cell', len(plan.cells))}, {len(rows)} stages: {cached} cached, "
@@ -53,6 +55,17 @@ def show_plan(plan: "Plan", store: "Store", *, as_json: bool) -> int:
     if cost := _foreseen(plan, store):
         click.echo(cost)
     return 0
+
+
+def data_lines(plan: "Plan") -> list[str]:
+    """Return a line for each data folder: its task, origin, and what is read and skipped."""
+    lines = {
+        f"data    {cell.task.card.name}: {cell.data.origin}, {cell.data.contents} in "
+        f"{cell.data.folder}": None
+        for cell in plan.cells
+        if cell.data.folder is not None and str(cell.data.contents)
+    }
+    return [*lines]
 
 
 def counted(noun: str, number: int) -> str:

@@ -11,8 +11,8 @@ import click
 
 from mixbench.cli.engine_options import EngineOptions, engine_of, engine_options
 from mixbench.cli.options import CellOptions, as_json, asked_cells, cell_options, store_option
-from mixbench.cli.plan import counted, show_plan
-from mixbench.errors import UsageError, naming_full_disk
+from mixbench.cli.plan import counted, data_lines, show_plan
+from mixbench.errors import DataError, UsageError, naming_full_disk
 
 if TYPE_CHECKING:
     from mixbench.cli.engine_options import Run
@@ -33,6 +33,11 @@ class RunOptions(CellOptions, EngineOptions):
 @cell_options
 @store_option
 @click.option("--fresh", is_flag=True, help="Recompute all stages, even if they are stored.")
+@click.option(
+    "--allow-duplicates",
+    is_flag=True,
+    help="Run although your own data has the same image for training and testing.",
+)
 @click.option("--dry-run", is_flag=True, help="Show the plan and exit.")
 @click.option("--detach", is_flag=True, help="Submit this command as a SLURM job and return.")
 @engine_options
@@ -41,6 +46,7 @@ def run(
     *,
     store_path: Path,
     fresh: bool,
+    allow_duplicates: bool,
     dry_run: bool,
     detach: bool,
     as_json: bool,
@@ -59,10 +65,12 @@ def run(
     threads = max(cell.recipe.threads for cell in plan.cells)
     how = engine_of(options, threads)
     _check_shares(plan, how.options.processes)
+    _check_detach(how, detach=detach)
     if dry_run:
         return show_plan(plan, store, as_json=as_json)
     with naming_full_disk(store.root):
         store.open()
+        _check_duplicates(plan, allow=allow_duplicates)
         preflight(plan, store, fresh=fresh)
         if fresh:
             _forget(plan, store)
@@ -75,11 +83,7 @@ def _detach(store: "Store", how: "Run") -> int:
     """Submit the command as a SLURM job, without --fresh because SLURM may restart the job."""
     from mixbench.engines.slurm import submit_launcher
 
-    if how.slurm is None:
-        raise UsageError(
-            f"--detach needs --engine slurm, whose jobs outlive this shell (got {how.name}). With "
-            "another engine, run `nohup mixbench run ... &`, or use a tmux session."
-        )
+    assert how.slurm is not None
     arguments = [a for a in sys.argv[1:] if a not in {"--detach", "--fresh"}]
     number = submit_launcher(store, how.slurm, arguments)
     click.echo(
@@ -88,6 +92,15 @@ def _detach(store: "Store", how: "Run") -> int:
         "stop it with `mixbench cancel --all`."
     )
     return 0
+
+
+def _check_detach(how: "Run", *, detach: bool) -> None:
+    """Check that the launcher can run as a job of the engine."""
+    if detach and how.slurm is None:
+        raise UsageError(
+            f"--detach needs --engine slurm, whose jobs outlive this shell (got {how.name}). With "
+            "another engine, run `nohup mixbench run ... &`, or use a tmux session."
+        )
 
 
 def _check_shares(plan: "Plan", processes: int) -> None:
@@ -99,6 +112,28 @@ def _check_shares(plan: "Plan", processes: int) -> None:
                 f"--gpus-per-cell times nodes must divide the batch size of {name}, {size} (got "
                 f"{processes}): choose another number, or give --set {name}.batch_size=N."
             )
+
+
+def _check_duplicates(plan: "Plan", *, allow: bool) -> None:
+    """Check that the user's own data has no image for both training and testing."""
+    from mixbench.datasets.digests import cached_digests, equal_files
+    from mixbench.datasets.locate import data_of, digest_cache
+    from mixbench.datasets.survey import images_of
+
+    own = {cell.data.digest: cell for cell in plan.cells if cell.data.origin == "own"}
+    for cell in own.values():
+        assert cell.data.folder is not None
+        data = data_of(cell.task.card, cell.task.parameters)
+        train, test = ([*images_of(data, cell.data.folder, part)] for part in ("train", "test"))
+        with cached_digests(digest_cache()) as digest:
+            equal = equal_files(train, test, digest)
+        if equal:
+            number = counted("image", len(equal))
+            text = f"{cell.data.folder} has {number} for both training and testing, such as "
+            text += f"{equal[0][0]} and {equal[0][1]}"
+            if not allow:
+                raise DataError(f"{text}: remove one of each pair, or pass --allow-duplicates.")
+            click.echo(f"{text}.", err=True)
 
 
 def _forget(plan: "Plan", store: "Store") -> None:
@@ -127,6 +162,8 @@ def _run(plan: "Plan", store: "Store", how: "Run", *, as_json: bool) -> int:
         state = RunState(plan, store, engine.num_slots, engine.gpus, how.nodes)
         mark_cached(state, show.notice)
         show.notice(_headline(plan, state))
+        for line in data_lines(plan):
+            show.notice(line)
         note = store.note_run(_noted(plan, command, how.name))
 
         def on_cell(number: int) -> None:

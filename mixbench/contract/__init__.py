@@ -8,9 +8,10 @@ from mixbench.contract.backbone import Backbone, Output
 from mixbench.contract.evaluation import Evaluation
 from mixbench.contract.method import Method, Preparation, Trained, mixed_loss
 from mixbench.contract.step import Sources, Step
-from mixbench.contract.task import ClassIndex, Part, Predictions, Score, Split, Task
+from mixbench.contract.task import PARTS, ClassIndex, Part, Predictions, Score, Split, Task
 
 __all__ = [
+    "PARTS",
     "Backbone",
     "ClassIndex",
     "Evaluation",

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple, Protocol, TypeAlias
+from typing import ClassVar, Literal, NamedTuple, Protocol, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +11,10 @@ from mixbench.contract.backbone import Backbone, Output
 from mixbench.datasets.archives import Finding, unpack
 from mixbench.declare import Archive, Data, Metric, Need, Recipe, Reference, Synthetic
 from mixbench.declare.facts import Parameters
-from mixbench.errors import MixbenchError
+from mixbench.errors import DataError, MixbenchError
 
 Part = Literal["train", "validation", "test"]
+PARTS: tuple[Part, ...] = get_args(Part)
 Predictions: TypeAlias = Mapping[str, Tensor]  # by name, one row for each item
 
 
@@ -102,6 +103,28 @@ class Split(Protocol):
         ...
 
 
+def check_files(splits: Mapping[Part, Split]) -> None:
+    """Check that every image file exists and belongs to one split.
+
+    Splits without an attribute `files`, which do not read image files, are not checked.
+
+    Raises
+    ------
+    DataError
+        If a file is missing or belongs to two splits.
+    """
+    owner: dict[Path, Part] = {}
+    for part, split in splits.items():
+        for path in set(getattr(split, "files", ())):
+            if owner.setdefault(path, part) != part:
+                raise DataError(
+                    f"{path} must belong to one split (got {owner[path]} and {part}): correct the "
+                    "lists or annotations that name it."
+                )
+            if not path.exists():
+                raise DataError(f"The image {path} is missing.")
+
+
 class Task:
     """Base class of tasks: data, models, recipes, loss and evaluation in one file.
 
@@ -183,6 +206,16 @@ class Task:
     def unpack(self, archive: Path, folder: Path) -> None:
         """Unpack one of the data's archives into the data's folder."""
         unpack(archive, folder)
+
+    def check_data(self, folder: Path) -> None:
+        """Check the files of all splits before anything is trained, without decoding images.
+
+        Raises
+        ------
+        DataError
+            If a split cannot be read, or an image belongs to two splits.
+        """
+        check_files({part: self.load(part, folder, 0) for part in PARTS})
 
     def verify(self, folder: Path) -> Iterator[Finding]:
         """Yield the results of the task's own checks of the data, beyond digests of files."""

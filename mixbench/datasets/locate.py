@@ -1,24 +1,23 @@
-"""Location of a task's data, and the digest that identifies its content."""
+"""Location of a task's data, and the digests that identify its content."""
 
-import hashlib
 import importlib.util
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Final
 
 from pydantic import AliasChoices, Field
 
-from mixbench.datasets.archives import digest_of
+from mixbench.datasets.digests import content_digest as cached_digest
+from mixbench.datasets.survey import Contents, DataPart, survey
 from mixbench.declare import Data, Synthetic
 from mixbench.declare.facts import ParameterValue
 from mixbench.errors import DataError, UsageError
 from mixbench.registry.cards import TaskCard
 from mixbench.registry.units import find, paths
-from mixbench.storage.files import Typed, sha256
+from mixbench.storage.files import Typed
 from mixbench.storage.spec import Origin, UnitIdentity
 
 SYNTHETIC: Final = "synthetic"
@@ -61,18 +60,28 @@ class DataSource:
     Attributes
     ----------
     origin
-        ``official`` if the digests and file counts equal the published ones, ``modified`` if they
-        differ, ``synthetic`` if the data is generated.
+        ``official`` if all contents equal the published ones; ``counted`` if digests and numbers of
+        files do, but some contents have no published digest; ``modified`` if anything differs;
+        ``own`` if nothing is published; ``synthetic`` if the data is generated.
     folder
         Folder of the files; None for data that a stage generates in the store.
     digest
-        Digest of the content; empty for data that a stage generates, which the stage's key
+        Digest of the files; empty for data that a stage generates, which the stage's key
         identifies.
+    parts
+        Digest of the files that each part reads.
+    states
+        Digest of the paths, sizes and modification times of the files that each part reads.
+    contents
+        Numbers of images and of skipped files.
     """
 
     origin: Origin
     folder: Path | None
     digest: str
+    parts: Mapping[DataPart, str] = field(default_factory=dict)
+    states: Mapping[DataPart, str] = field(default_factory=dict)
+    contents: Contents = field(default_factory=Contents)
 
 
 def home(data: Data) -> Path:
@@ -83,6 +92,11 @@ def home(data: Data) -> Path:
 def weights_home() -> Path:
     """Return the folder of published model weights."""
     return _root() / "weights"
+
+
+def digest_cache() -> Path:
+    """Return the file in which digests of contents are cached."""
+    return _root() / "digests.sqlite"
 
 
 def _root() -> Path:
@@ -213,58 +227,39 @@ def _installed(task: TaskCard, data: Data) -> Path:
 
 def _source(data: Data, folder: Path) -> DataSource:
     """Compare the files of a folder with the published ones and return the data source."""
-    found = {name: _digest(folder / name, official) for name, official in data.files.items()}
-    same = all(found[name] == official for name, official in data.files.items() if official)
-    counts = {}
-    for name in data.file_counts:
-        counts[name], found[name] = survey(folder / name, data.suffix)
-    same = same and all(
-        counts[name] == number for name, number in data.file_counts.items() if number
-    )
-    origin: Origin = "official" if same else "modified"
+    found = survey(data, folder, digest_cache())
+    origin: Origin = origin_of(data, found.digests, found.trees)
     if (folder / MARK).exists():
         origin = SYNTHETIC
-    return DataSource(origin, folder, _combined(found))
+    return DataSource(origin, folder, found.digest, found.parts, found.states, found.contents)
 
 
-def _digest(path: Path, like: str) -> str:
+def origin_of(
+    data: Data, digests: Mapping[str, str], trees: Mapping[str, tuple[int, str]]
+) -> Origin:
+    """Return how the files of a folder compare with the published ones."""
+    published = (*data.files.values(), *data.file_counts.values())
+    if not any(published):
+        return "own"
+    equal = all(digests[name] == official for name, official in data.files.items() if official)
+    counts = data.file_counts.items()
+    if not (equal and all(trees[name][0] == number for name, number in counts if number)):
+        return "modified"
+    return "official" if all(data.files.values()) and not data.file_counts else "counted"
+
+
+def data_state(data: Data, folder: Path, part: DataPart) -> str:
+    """Return the current state of the files that a part reads, as in `DataSource.states`."""
+    return survey(data, folder, digest_cache()).states[part]
+
+
+def file_state(path: Path) -> str:
+    """Return the size and the modification time in nanoseconds of a file that the user gave."""
     try:
-        return digest_of(path, like)
+        found = path.stat()
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}).") from error
-
-
-def survey(folder: Path, suffix: str = "") -> tuple[int, str]:
-    """Return the number of files under a folder, and a digest of their names and sizes.
-
-    The content of the files is not read, because this runs before every run and a folder may
-    contain a million images. `mixbench data verify` applies the task's checks of the content.
-
-    Raises
-    ------
-    DataError
-        If the folder cannot be read.
-    """
-    digest, number = hashlib.sha256(), 0
-    try:
-        for name, size in _files(folder, ""):
-            if name.endswith(suffix):
-                digest.update(f"{name}={size};".encode())
-                number += 1
-    except OSError as error:
-        raise DataError(f"{folder} cannot be read ({error.strerror}).") from error
-    return number, digest.hexdigest()
-
-
-def _files(folder: Path, prefix: str) -> Iterator[tuple[str, int]]:
-    """Yield the path and size of each file under a folder, sorted by name; skip hidden files."""
-    with os.scandir(folder) as entries:
-        shown = (entry for entry in entries if not entry.name.startswith("."))  # of file managers
-        for entry in sorted(shown, key=lambda e: e.name):
-            if entry.is_dir():
-                yield from _files(folder / entry.name, f"{prefix}{entry.name}/")
-            else:
-                yield f"{prefix}{entry.name}", entry.stat().st_size
+    return f"{found.st_size},{found.st_mtime_ns}"
 
 
 def content_digest(path: Path) -> str:
@@ -276,15 +271,9 @@ def content_digest(path: Path) -> str:
         If the file cannot be read.
     """
     try:
-        found = path.stat()
-        return _content_digest(path, found.st_size, found.st_mtime_ns)
+        return cached_digest(path, digest_cache())
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}).") from error
-
-
-@cache
-def _content_digest(path: Path, _size: int, _changed: int) -> str:
-    return sha256(path)
 
 
 def published(task: TaskCard, parameter: str, model: str) -> str:
@@ -312,8 +301,3 @@ def published(task: TaskCard, parameter: str, model: str) -> str:
             f"get {task.declared.data.name}`, or {ways}."
         )
     return str(path)
-
-
-def _combined(digests: dict[str, str]) -> str:
-    text = "".join(f"{name}={value};" for name, value in sorted(digests.items()))
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -3,8 +3,10 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from mixbench.datasets.archives import Finding, digest_of
-from mixbench.datasets.locate import MARK, MARKS, survey
+from mixbench.datasets.archives import Finding
+from mixbench.datasets.digests import content_digest
+from mixbench.datasets.locate import MARK, MARKS, digest_cache
+from mixbench.datasets.survey import tree
 from mixbench.declare import Data
 from mixbench.errors import DataError
 
@@ -30,23 +32,25 @@ def compare(data: Data, folder: Path) -> Iterator[Finding]:
     for name, digest in files.items():
         yield _file(name, folder / name, digest)
     for name, (number, digest) in file_counts.items():
-        yield _tree(name, folder / name, number, digest, data.suffix)
+        yield _tree(name, folder / name, number, digest, data)
 
 
 def _file(name: str, path: Path, digest: str) -> Finding:
     if not path.is_file():
         return Finding(name, ok=False, text="missing")
-    found = digest_of(path, digest)
+    found = content_digest(path, digest_cache(), digest)
     if digest in {"", found}:
         return Finding(name, ok=True, text=found)
     return Finding(name, ok=False, text=f"checksum must be {digest} (got {found})")
 
 
-def _tree(name: str, path: Path, number: int, digest: str, suffix: str) -> Finding:
-    try:
-        count, content = survey(path, suffix)
-    except DataError:
+def _tree(name: str, path: Path, number: int, digest: str, data: Data) -> Finding:
+    if not path.is_dir():
         return Finding(name, ok=False, text="missing")
+    try:
+        count, content = tree(path, data)
+    except DataError as error:
+        return Finding(name, ok=False, text=str(error))
     same = digest in {"", content}
     known = f"{count} of {number} files" if number else f"{count} files (no published number)"
     text = known + ("" if same else ", which differ from the generated ones")

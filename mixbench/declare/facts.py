@@ -239,8 +239,13 @@ class Data:
         string if no digest is published.
     file_counts
         Official number of files in each folder, by the folder's path; 0 if no number is published.
-    suffix
-        File name ending of the files that `file_counts` counts; if empty, every file counts.
+    suffixes
+        Suffixes of the files in the folders of `file_counts` that are read besides images.
+    parts
+        The part of the data that reads a file or folder, by its path: ``train`` for training and
+        validation, or ``test``. ``train list`` and ``test list`` are text files of one part with
+        the path of an image or annotation per line; a file of `file_counts` that only one of the
+        lists names is read by that part. Both parts read what is not mentioned.
     archives
         Archives from which the files are unpacked.
     manual_steps
@@ -259,7 +264,10 @@ class Data:
     url: str
     files: Mapping[str, str] = field(default_factory=dict)
     file_counts: Mapping[str, int] = field(default_factory=dict)
-    suffix: str = ""
+    suffixes: tuple[str, ...] = ()
+    parts: Mapping[str, Literal["train", "test", "train list", "test list"]] = field(
+        default_factory=dict
+    )
     archives: tuple[Archive, ...] = ()
     manual_steps: str = ""
     package: str = ""

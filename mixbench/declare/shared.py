@@ -88,11 +88,11 @@ CUB = Data(
     licence="non-commercial research and education",
     url="https://data.caltech.edu/records/65de6-vp158",
     files={
-        "CUB_200_2011/images.txt": "",
-        "CUB_200_2011/image_class_labels.txt": "",
-        "CUB_200_2011/train_test_split.txt": "",
-        "CUB_200_2011/bounding_boxes.txt": "",
-        "CUB_200_2011/classes.txt": "",
+        "CUB_200_2011/images.txt": "619b5c21b05008767b6d09160bdfba38",
+        "CUB_200_2011/image_class_labels.txt": "3d8c4b071f61d8491ca681918115d7f1",
+        "CUB_200_2011/train_test_split.txt": "f4e2dc5d3ef7e13b510f88d55c9d9807",
+        "CUB_200_2011/bounding_boxes.txt": "63c4f739e1a27588f84fb2a1b8a62598",
+        "CUB_200_2011/classes.txt": "5030a19bb88899c92f2c00787283c2ab",
     },
     file_counts={"CUB_200_2011/images": 11788},
     archives=(
@@ -109,12 +109,17 @@ VOC_2007 = Data(
     licence="the photographs belong to their authors (Flickr)",
     url="http://host.robots.ox.ac.uk/pascal/VOC/voc2007/",
     files={
-        "VOCdevkit/VOC2007/ImageSets/Main/trainval.txt": "",
-        "VOCdevkit/VOC2007/ImageSets/Main/test.txt": "",
+        "VOCdevkit/VOC2007/ImageSets/Main/trainval.txt": "010edfa22115c8ca972c09aa4902fd39",
+        "VOCdevkit/VOC2007/ImageSets/Main/test.txt": "5b3551c4bf413aefbefcbae42db0275b",
     },
     file_counts={
         "VOCdevkit/VOC2007/Annotations": 9963,
         "VOCdevkit/VOC2007/JPEGImages": 9963,
+    },
+    suffixes=(".xml",),
+    parts={
+        "VOCdevkit/VOC2007/ImageSets/Main/trainval.txt": "train list",
+        "VOCdevkit/VOC2007/ImageSets/Main/test.txt": "test list",
     },
     archives=(
         Archive(
@@ -134,11 +139,21 @@ VOC_2007_AND_2012 = Data(
     version="VOC 2007 and 2012",
     licence="the photographs belong to their authors (Flickr)",
     url="http://host.robots.ox.ac.uk/pascal/VOC/",
-    files={**VOC_2007.files, "VOCdevkit/VOC2012/ImageSets/Main/trainval.txt": ""},
+    files={
+        **VOC_2007.files,
+        "VOCdevkit/VOC2012/ImageSets/Main/trainval.txt": "d19bc52123cf42c618465ecce9640700",
+    },
     file_counts={
         **VOC_2007.file_counts,
         "VOCdevkit/VOC2012/Annotations": 17125,
         "VOCdevkit/VOC2012/JPEGImages": 17125,
+    },
+    suffixes=(".xml",),
+    parts={
+        **VOC_2007.parts,
+        "VOCdevkit/VOC2012/ImageSets/Main/trainval.txt": "train",
+        "VOCdevkit/VOC2012/Annotations": "train",
+        "VOCdevkit/VOC2012/JPEGImages": "train",
     },
     archives=(
         *VOC_2007.archives,

@@ -1,4 +1,4 @@
-"""Checks that methods, models and weights fit their tasks, before any training starts."""
+"""Checks of data, and that methods, models and weights fit their tasks, before any training."""
 
 import importlib
 import os
@@ -7,7 +7,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from mixbench.engines.fork_server import become_new, started
-from mixbench.errors import UsageError
+from mixbench.errors import DataError, UsageError
 from mixbench.plan.graph import Plan
 from mixbench.registry.units import find
 from mixbench.storage.spec import STAGES, Stage
@@ -15,9 +15,10 @@ from mixbench.storage.store import Store
 
 
 def preflight(plan: Plan, store: Store, *, fresh: bool) -> None:
-    """Check in another process that methods, models and weights fit their tasks.
+    """Check in another process the data, and that methods, models and weights fit their tasks.
 
-    Only cells that can fail the check are checked: those whose method defines `check`, whose
+    The files of all splits are listed for data that this store has not seen. Only cells whose
+    method, model or weights can fail are checked: those whose method defines `check`, whose
     model the task does not declare, or whose task reads parameters from files. A cell is checked
     by its training stage, or by its evaluation if no stage trains its weights.
 
@@ -26,40 +27,62 @@ def preflight(plan: Plan, store: Store, *, fresh: bool) -> None:
     store
         Store whose finished stages are skipped.
     fresh
-        Whether finished training stages will be run again, and so are checked too.
+        Whether finished stages will be run again, and so are checked too.
 
     Raises
     ------
+    DataError
+        If the data of a task fails its check.
     UsageError
-        If a check fails; the message is that of the first failure.
+        If another check fails; the message is that of the first failure.
     """
-    stages = {}
-    for key, stage in plan.stages.items():
-        if _begins(stage) and _may_not_fit(stage) and (fresh or not store.finished(key)):
-            unseeded = stage.label.rpartition("/")[0]  # same check for all seeds and candidates
-            stages[unseeded] = STAGES.text(stage)
-    if not stages:
+    waiting = [s for key, s in plan.stages.items() if fresh or not store.finished(key)]
+    # One check for all seeds and candidates.
+    stages = {
+        stage.label.rpartition("/")[0]: STAGES.text(stage)
+        for stage in waiting
+        if _begins(stage) and _may_not_fit(stage)
+    }
+    notes = {
+        store.data_note(stage.data_key, "listed"): stage
+        for stage in waiting
+        if stage.paths.data is not None
+    }
+    data = {note: STAGES.text(stage) for note, stage in notes.items() if not note.exists()}
+    if not (stages or data):
         return
+    of_data, complaints = _answer([*data.values()], [*stages.values()])
+    if of_data:
+        raise DataError(of_data[0])
+    if complaints:
+        raise UsageError(complaints[0])
+    for note in data:
+        note.touch()
+
+
+def _answer(data: list[str], stages: list[str]) -> tuple[list[str], list[str]]:
+    """Return the error messages about data and about stages, from another process."""
     receive, send = Pipe(duplex=False)
     with receive:
         with send:
-            started(_check, send, [*stages.values()], daemon=True)
+            started(_check, send, data, stages, daemon=True)
         try:
-            complaints = receive.recv()
+            answer: tuple[list[str], list[str]] = receive.recv()
         except EOFError:
-            complaints = ["The check of the methods failed to run: its process ended."]
-    if complaints:
-        raise UsageError(complaints[0])
+            return [], ["The check before the run failed to run: its process ended."]
+    return answer
 
 
-def _check(answer: Connection, stages: list[str]) -> None:
-    """Send the error messages of stages; what a method prints does not reach the terminal."""
+def _check(answer: Connection, data: list[str], stages: list[str]) -> None:
+    """Send error messages about data and stages; what a method prints reaches no terminal."""
     become_new(Path(os.devnull))
     checks = importlib.import_module("mixbench.worker.preflight")
     try:
-        found = checks.complaints(stages)
+        of_data = checks.data_complaints(data)
+        found = of_data, [] if of_data else checks.complaints(stages)
     except Exception as error:  # noqa: BLE001  # a method may raise anything
-        found = [f"The check of the methods failed to run: {type(error).__name__}: {error}"]
+        text = f"The check before the run failed to run: {type(error).__name__}: {error}"
+        found = [], [text]
     answer.send(found)
 
 

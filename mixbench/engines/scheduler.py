@@ -8,9 +8,9 @@ from typing import Protocol
 
 from mixbench.engines.engine import Ended, Engine
 from mixbench.engines.run_state import RunState, StageState
-from mixbench.errors import StoreFull
+from mixbench.errors import DamagedImage, StoreFull
 from mixbench.storage.spec import ExecutionOptions, StageSpec
-from mixbench.worker.protocol import FULL, INPUT_DAMAGED, STOPPED
+from mixbench.worker.protocol import BAD_DATA, FULL, INPUT_DAMAGED, STOPPED
 
 POLL_S, LOOK_S = 0.05, 1.0
 ENDINGS = {
@@ -79,6 +79,8 @@ class Scheduler:
         ------
         StoreFull
             If the store's disk is full.
+        DamagedImage
+            If a validation or test image is damaged.
         KeyboardInterrupt
             If the user interrupts. Every process that does not outlive the launcher has stopped.
         """
@@ -167,6 +169,8 @@ class Scheduler:
         ------
         StoreFull
             If the process found the store's disk full.
+        DamagedImage
+            If the process found an image that no stage can read.
         """
         board, key = self.board, ended.key
         state, store = board.states[key], board.store
@@ -177,6 +181,8 @@ class Scheduler:
             state.status = "done"
         elif code == FULL:
             raise StoreFull(store.root)
+        elif code == BAD_DATA and (failure := store.failure(key)):
+            raise DamagedImage(failure.reason)
         elif code == INPUT_DAMAGED and (renewed := _damaged_inputs(board, key)):
             for again in (*renewed, key):
                 board.states[again] = StageState()

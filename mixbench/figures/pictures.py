@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 
 from mixbench.contract import Backbone, ClassIndex, Part, Split
+from mixbench.datasets.listing import IMAGE_SUFFIXES, files_in, is_image
 from mixbench.errors import UsageError
 from mixbench.vision.images.augment import central
 from mixbench.vision.images.decode import read_image
-from mixbench.vision.images.folders import SUFFIXES
 from mixbench.vision.images.splits import ResidentSplit
 from mixbench.vision.models.build import sized
 from mixbench.vision.models.residual import ResidualNet
@@ -79,10 +79,10 @@ def pictures_in(folder: Path) -> Pictures:
     UsageError
         If there are fewer than two.
     """
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    found = [folder / file.name for file in files_in(folder) if is_image(file.name)]
     if len(found) < 2:  # a mix needs two
         raise UsageError(
             f"{folder} must hold at least two pictures with one of the suffixes "
-            f"{', '.join(sorted(SUFFIXES))} (got {len(found)})."
+            f"{', '.join(sorted(IMAGE_SUFFIXES))} (got {len(found)})."
         )
     return Pictures(found)

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from mixbench.records.schema import Record
+from mixbench.storage.spec import PUBLISHED
 
 
 def method_label(record: Record) -> str:
@@ -75,8 +76,8 @@ def _current(group: Iterable[Record]) -> list[Record]:
 
 
 def origin(record: Record) -> list[str]:
-    """Return the data origin for the name of a comparison group; empty for official data."""
-    return [] if record.data.origin == "official" else [record.data.origin]
+    """Return the data origin for the name of a comparison group; empty for published data."""
+    return [] if record.data.origin in PUBLISHED else [record.data.origin]
 
 
 def changes(record: Record) -> list[str]:

@@ -14,6 +14,7 @@ from mixbench.records.writer import declaration
 from mixbench.registry.fingerprint import digest
 from mixbench.registry.units import find
 from mixbench.storage.files import now, write_bytes
+from mixbench.storage.spec import PUBLISHED
 from mixbench.storage.store import Store
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def true_targets(record: Record) -> "Tensor | None":
 
     Targets of generated data are not available, because only the store of the run holds the data.
     """
-    if record.data.origin != "official":
+    if record.data.origin not in PUBLISHED:
         return None
     card = find("task", record.task.name)
     try:

@@ -34,6 +34,7 @@ from mixbench.leaderboard.references import published, source_notes, sources_of
 from mixbench.leaderboard.rows import is_shown, ranked_rows, runs_of
 from mixbench.leaderboard.statistics import LEVEL
 from mixbench.records.schema import Record
+from mixbench.storage.spec import PUBLISHED, Origin
 
 Tiers = Mapping[str, str]  # the verification tier of each record, by digest
 SELF_REPORTED = "self-reported"
@@ -139,7 +140,7 @@ def _leaderboard(group: Sequence[Record], tiers: Tiers, compare: Compare) -> Lea
         name=group_name(first),
         task=first.task.name,
         model=first.model,
-        comparable=first.data.origin == "official" and first.protocol == "paper",
+        comparable=first.data.origin in PUBLISHED and first.protocol == "paper",
         title=f"{first.task.name} v{first.task.version}, {first.model}, protocol {first.protocol}",
         facts=tuple(_facts(good, trivial_baselines)),
         rows=rows,
@@ -199,14 +200,25 @@ def _chosen(records: Iterable[Record]) -> dict[str, str]:
     }
 
 
+DATA_NOTES: Mapping[Origin, str] = {
+    "official": "",
+    "counted": "Files are as many as published, and published digests match; other contents are "
+    "not verified.",
+    "modified": "The data differs from the published data: the results say nothing about the real "
+    "task.",
+    "own": "The data is the user's own: nothing is published to compare it with.",
+    "synthetic": "The data is synthetic: the results say nothing about the real task.",
+}
+
+
 def _notes(
     group: Sequence[Record], rows: pd.DataFrame, verdicts: Mapping[str, Verdict]
 ) -> Iterator[str]:
     failed = sorted(f"{method_label(r)} s{r.seed} ({r.status})" for r in group if r.status != "ok")
     if failed:
         yield f"Runs without a result: {', '.join(failed)}."
-    if group[0].data.origin != "official":
-        yield f"The data is {group[0].data.origin}: the results say nothing about the real task."
+    if note := DATA_NOTES[group[0].data.origin]:
+        yield note
     if BASELINE not in set(rows["method"]):
         yield f"No run of `{BASELINE}`, so there are no differences to it: add `-m {BASELINE}`."
         return

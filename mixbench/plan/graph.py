@@ -6,9 +6,13 @@ need the same computation share one stage.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
 
+from mixbench.datasets.locate import file_state
+from mixbench.datasets.survey import DataPart
 from mixbench.plan.cells import Cell, Unit
-from mixbench.plan.request import as_trained, needed
+from mixbench.plan.request import Frames, as_trained, needed
 from mixbench.plan.tuning import candidates
 from mixbench.registry.cards import Card
 from mixbench.registry.fingerprint import combine, fingerprint
@@ -32,6 +36,11 @@ WORK: dict[StageKind, tuple[str, ...]] = {
     "tune": ("mixbench.worker.tuning",),
     "evaluate": ("mixbench.train.evaluation",),
 }
+
+
+def part_read(kind: StageKind) -> DataPart:
+    """Return the part of the data that a kind of stage reads."""
+    return "test" if kind == "evaluate" else "train"
 
 
 @dataclass(frozen=True)
@@ -63,34 +72,41 @@ class Plan:
 def plan(cells: Iterable[Cell]) -> Plan:
     """Return the plan with the stages of all cells; cells share equal stages."""
     cells = tuple(cells)
-    stages: dict[str, Stage] = {}
-    return Plan(cells, tuple(_chain(cell, stages) for cell in cells), stages)
+    planned = _Planned({}, {})
+    return Plan(cells, tuple(_chain(cell, planned) for cell in cells), planned.stages)
 
 
-def _chain(cell: Cell, stages: dict[str, Stage]) -> tuple[str, ...]:
+class _Planned(NamedTuple):
+    """The stages that are planned so far, and the tasks of needed cells."""
+
+    stages: dict[str, Stage]
+    frames: Frames
+
+
+def _chain(cell: Cell, planned: _Planned) -> tuple[str, ...]:
     """Add the stages that a cell needs, and return the keys of its own stages."""
     if cell.base is not None:
-        return _evaluation_chain(cell, cell.base, stages)
-    chain = _training_chain(cell, stages)
+        return _evaluation_chain(cell, cell.base, planned)
+    chain = _training_chain(cell, planned)
     inputs = {"train": chain[-1]}
     if cell.data.folder is None:
         inputs["data"] = chain[0]
-    return (*chain, _add(_stage("evaluate", as_trained(cell), inputs, cell.label), stages))
+    return (*chain, _add(_stage("evaluate", as_trained(cell), inputs, cell.label), planned))
 
 
-def _evaluation_chain(cell: Cell, base: Cell, stages: dict[str, Stage]) -> tuple[str, ...]:
+def _evaluation_chain(cell: Cell, base: Cell, planned: _Planned) -> tuple[str, ...]:
     """Add the stages of a cell that evaluates its base task's model; return its own keys."""
     inputs, chain = {}, []
     if cell.trained_by is not None:
-        inputs["train"] = _training_chain(base, stages)[-1]
+        inputs["train"] = _training_chain(base, planned)[-1]
     if cell.data.folder is None:
         owner = cell if cell.has_own_data else base
-        inputs["data"] = _add(_stage("data", owner, {}, owner.task.label), stages)
+        inputs["data"] = _add(_stage("data", owner, {}, owner.task.label), planned)
         chain.append(inputs["data"])
-    return (*chain, _add(_stage("evaluate", cell, inputs, cell.label), stages))
+    return (*chain, _add(_stage("evaluate", cell, inputs, cell.label), planned))
 
 
-def _training_chain(cell: Cell, stages: dict[str, Stage], which: str = "") -> tuple[str, ...]:
+def _training_chain(cell: Cell, planned: _Planned, which: str = "") -> tuple[str, ...]:
     """Add the cell's stages up to its trained model, and return their keys.
 
     Parameters
@@ -99,32 +115,35 @@ def _training_chain(cell: Cell, stages: dict[str, Stage], which: str = "") -> tu
         Suffix of the stages' labels that distinguishes the candidates of a grid search.
     """
     if cell.grid:
-        return _tuning_chain(cell, stages)
-    inputs = {role: _training_chain(other, stages)[-1] for role, other in needed(cell).items()}
+        return _tuning_chain(cell, planned)
+    inputs = {
+        role: _training_chain(other, planned)[-1]
+        for role, other in needed(cell, planned.frames).items()
+    }
     chain = []
     if cell.data.folder is None:
-        inputs["data"] = _add(_stage("data", cell, {}, cell.task.label), stages)
+        inputs["data"] = _add(_stage("data", cell, {}, cell.task.label), planned)
         chain.append(inputs["data"])
     own = as_trained(cell)
     if "prepare" in own.method.card.defines:
-        inputs["prepare"] = _add(_stage("prepare", own, inputs, cell.label + which), stages)
+        inputs["prepare"] = _add(_stage("prepare", own, inputs, cell.label + which), planned)
         chain.append(inputs["prepare"])
-    return (*chain, _add(_stage("train", own, inputs, cell.label + which), stages))
+    return (*chain, _add(_stage("train", own, inputs, cell.label + which), planned))
 
 
-def _tuning_chain(cell: Cell, stages: dict[str, Stage]) -> tuple[str, ...]:
+def _tuning_chain(cell: Cell, planned: _Planned) -> tuple[str, ...]:
     """Add the trainings of all candidates and the stage that selects one; return their keys."""
     inputs: dict[str, str] = {}
     chain: dict[str, None] = {}
     for name, recipe in candidates(cell.recipe, cell.grid).items():
-        candidate = _training_chain(replace(cell, recipe=recipe, grid={}), stages, f"/{name}")
+        candidate = _training_chain(replace(cell, recipe=recipe, grid={}), planned, f"/{name}")
         chain |= dict.fromkeys(candidate)
         inputs[name] = candidate[-1]
-    return (*chain, _add(_stage("tune", as_trained(cell), inputs, cell.label), stages))
+    return (*chain, _add(_stage("tune", as_trained(cell), inputs, cell.label), planned))
 
 
-def _add(stage: Stage, stages: dict[str, Stage]) -> str:
-    stages.setdefault(stage.key, stage)
+def _add(stage: Stage, planned: _Planned) -> str:
+    planned.stages.setdefault(stage.key, stage)
     return stage.key
 
 
@@ -149,7 +168,7 @@ def _stage(kind: StageKind, cell: Cell, inputs: Mapping[str, str], label: str) -
             recipe=cell.recipe,
             seed=cell.seed,
             data_origin=cell.data.origin,
-            data_digest=cell.data.digest,
+            data_digest=cell.data.parts.get(part_read(kind), ""),
         )
     identity = Identity(
         key_version=KEY_VERSION,
@@ -162,8 +181,12 @@ def _stage(kind: StageKind, cell: Cell, inputs: Mapping[str, str], label: str) -
     )
     paths = Paths(
         data=str(cell.data.folder) if cell.data.folder else None,
+        data_states=dict(cell.data.states),
         unit_files={r: str(u.card.path) for r, u in units.items() if u.card.source == "file"},
         parameter_files={role: unit.files for role, unit in units.items() if unit.files},
+        file_states={
+            path: file_state(Path(path)) for unit in units.values() for path in unit.files.values()
+        },
     )
     epochs = cell.recipe.epochs if kind == "train" else 0
     return Stage(label, identity, code, paths, epochs)

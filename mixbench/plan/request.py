@@ -217,18 +217,22 @@ def as_trained(cell: Cell) -> Cell:
     return replace(cell, method=_method(find("method", BASELINE), cell.protocol, ()))
 
 
-def needed(cell: Cell) -> dict[str, Cell]:
-    """Return the cells with whose trained weights a cell starts, by role."""
+# Frames of needed tasks by task, data, model, protocol and settings: each is located once.
+Frames = dict[tuple[str, str, str, str, tuple[Setting, ...]], Frame]
+
+
+def needed(cell: Cell, frames: Frames) -> dict[str, Cell]:
+    """Return the cells with whose trained weights a cell starts, by role; add their `frames`."""
     units: tuple[Unit[Card], ...] = (as_trained(cell).method, cell.task)
     return {
-        role: _needed(cell, unit, need)
+        role: _needed(cell, unit, need, frames)
         for unit in units
         for role, need in unit.card.declared.needs.items()
         if all(unit.parameters[name] in values for name, values in need.when.items())
     }
 
 
-def _needed(cell: Cell, unit: Unit[Card], need: Need) -> Cell:
+def _needed(cell: Cell, unit: Unit[Card], need: Need, frames: Frames) -> Cell:
     method = cell.method
     if need.method:
         base = _method(find("method", need.method), cell.protocol, ())
@@ -236,14 +240,14 @@ def _needed(cell: Cell, unit: Unit[Card], need: Need) -> Cell:
         method = Unit(base.card, {**base.parameters, **shared}, base.base)
     if not need.task:
         return replace(cell, method=method, grid={}, base=None)
-    request = Request(
-        *([], [need.task], [], cell.model, cell.protocol), need.data or None, cell.settings
-    )
+    key = need.task, need.data, cell.model, cell.protocol, tuple(cell.settings)
+    request = Request([], [need.task], [], *key[2:4], need.data or None, cell.settings)
     try:
-        frame = _frame(find("task", need.task), request)
+        frame = frames[key] if key in frames else _frame(find("task", need.task), request)
     except DataError as error:
         raise DataError(
             f"{cell.task.card.name} starts from a model of {need.task}, unless --init names "
             f"other weights. {error}"
         ) from error
+    frames[key] = frame
     return frame.cell(method, cell.seed)

@@ -54,6 +54,30 @@ class UnitRecord(StrictModel):
     distribution: str | None = None
 
 
+class ContentsRecord(StrictModel):
+    """The numbers of files of a data set that are read and skipped.
+
+    Attributes
+    ----------
+    train
+        Number of image files that only training and validation read.
+    test
+        Number of image files that only the test reads.
+    shared
+        Number of image files in folders that both read.
+    folders
+        Number of folders that directly contain images for training.
+    skipped
+        Number of files that nothing reads, by suffix.
+    """
+
+    train: int = Field(ge=0)
+    test: int = Field(ge=0)
+    shared: int = Field(ge=0)
+    folders: int = Field(ge=0)
+    skipped: dict[str, int]
+
+
 class DataRecord(StrictModel):
     """The data set that the cell read.
 
@@ -64,16 +88,22 @@ class DataRecord(StrictModel):
     version
         Version of the data set, as the task declares it.
     origin
-        ``official`` if all checksums match the published ones, ``modified`` if they do not,
-        ``synthetic`` if the data was generated.
+        ``official`` if the contents of all files match the published ones; ``counted`` if published
+        digests and numbers of files match, but not every file has a published digest; ``modified``
+        if something does not match; ``own`` if nothing is published to compare with; ``synthetic``
+        if the data was generated.
     digest
         Digest of all files that were read; for generated data, the key of the stage that made it.
+    contents
+        Numbers of image files and of skipped files; null for generated data, for data without image
+        folders, and in records from before 2026-12.
     """
 
     name: str
     version: str
-    origin: Literal["official", "modified", "synthetic"]
+    origin: Literal["official", "counted", "modified", "own", "synthetic"]
     digest: Digest
+    contents: ContentsRecord | None = None
 
 
 class StageRecord(StrictModel):

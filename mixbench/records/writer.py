@@ -17,6 +17,7 @@ from mixbench.records.schema import (
     SCHEMA,
     Artifact,
     ArtifactRole,
+    ContentsRecord,
     Cost,
     DataRecord,
     MetricRecord,
@@ -33,6 +34,7 @@ from mixbench.registry.cards import Card
 from mixbench.registry.fingerprint import digest
 from mixbench.storage.files import now, write_bytes
 from mixbench.storage.manifest import Manifest, StageCost
+from mixbench.storage.spec import PUBLISHED
 from mixbench.storage.store import Store
 
 ROLES: Mapping[str, ArtifactRole] = {
@@ -185,7 +187,14 @@ def _data(cell: Cell, chain: Sequence[str]) -> DataRecord:
     data = data_of(cell.task.card, cell.task.parameters)
     # Generated data has no published digest: the key of its stage identifies the content.
     content = cell.data.digest or chain[0]
-    return DataRecord(name=data.name, version=data.version, origin=cell.data.origin, digest=content)
+    contents = ContentsRecord(**asdict(cell.data.contents)) if str(cell.data.contents) else None
+    return DataRecord(
+        name=data.name,
+        version=data.version,
+        origin=cell.data.origin,
+        digest=content,
+        contents=contents,
+    )
 
 
 def _stage(key: str, manifest: Manifest, own: bool, ran: bool) -> StageRecord:  # noqa: FBT001  # two facts of one stage
@@ -237,7 +246,7 @@ def _references(cell: Cell) -> Iterator[ReferenceRecord]:
     wanted = (cell.method.card.name, cell.model, cell.protocol)
     for ref in references:
         published = (ref.method, ref.model, ref.protocol) == wanted
-        if published and not (cell.custom or cell.grid) and cell.data.origin == "official":
+        if published and not (cell.custom or cell.grid) and cell.data.origin in PUBLISHED:
             yield ReferenceRecord(
                 metric=ref.metric,
                 value=ref.value,

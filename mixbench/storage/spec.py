@@ -17,7 +17,8 @@ from mixbench.storage.files import Typed
 
 StageKind = Literal["data", "prepare", "train", "tune", "evaluate"]
 Role = Literal["task", "method", "base_task"]
-Origin = Literal["official", "modified", "synthetic"]
+Origin = Literal["official", "counted", "modified", "own", "synthetic"]
+PUBLISHED: frozenset[Origin] = frozenset({"official", "counted"})  # as the publisher describes it
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,10 @@ class RunIdentity:
     seed
         Random seed.
     data_origin
-        Whether the data is official, modified or synthetic.
+        How the data compares with the published data set; ``synthetic`` for generated data.
     data_digest
-        Digest of the data; empty for generated data, which the key of its stage identifies.
+        Digest of the part of the data that the stage reads; empty for generated data, which the key
+        of its stage identifies.
     """
 
     method: UnitIdentity
@@ -115,15 +117,21 @@ class Paths:
     ----------
     data
         Folder of the data; None if a stage generates the data.
+    data_states
+        State of the data's files when the stage was planned, by part; empty for generated data.
     unit_files
         Files of the methods and tasks that the user gave by path, by role.
     parameter_files
         Paths of the parameters that are files, by role and parameter name.
+    file_states
+        State of each of these files when the stage was planned, by path.
     """
 
     data: str | None = None
+    data_states: Mapping[Literal["train", "test"], str] = field(default_factory=dict)
     unit_files: Mapping[Role, str] = field(default_factory=dict)
     parameter_files: Mapping[Role, Mapping[str, str]] = field(default_factory=dict)
+    file_states: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -170,6 +178,14 @@ class Stage:
     def key(self) -> str:
         """Digest of the identity, which names the stage in the store."""
         text = json.dumps(asdict(self.identity), sort_keys=True, separators=(",", ":"))
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+    @property
+    def data_key(self) -> str:
+        """Digest of the data files and of the task that reads them, for checks of the data."""
+        task, base = self.identity.task, self.identity.base_task
+        parts = [asdict(task), base and asdict(base), self.paths.data, self.paths.data_states]
+        text = json.dumps(parts, sort_keys=True, default=dict)
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     @cached_property

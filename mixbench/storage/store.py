@@ -7,6 +7,7 @@
     STORE/logs/KEY.txt   what the stage's processes printed
     STORE/records/       one JSON record per cell
     STORE/runs/          one JSON file per command, with its plan
+    STORE/data/          which data sets have passed which checks
     STORE/damaged/       finished stages whose files did not match their digests
 
 A stage is finished if and only if ``stages/KEY/manifest.json`` exists. Everything is written to a
@@ -75,6 +76,10 @@ class Store:
         """The folder of the plans of past and current runs."""
         return self.root / "runs"
 
+    def data_note(self, data_key: str, check: str) -> Path:
+        """Return the file that exists if data with a `Stage.data_key` has passed a check."""
+        return self.root / "data" / f"{data_key}.{check}"
+
     def open(self) -> None:
         """Create the store's folders.
 
@@ -86,7 +91,7 @@ class Store:
             If the disk is full.
         """
         try:
-            for name in ("stages", "work", "logs", "records", "runs"):
+            for name in ("stages", "work", "logs", "records", "runs", "data"):
                 (self.root / name).mkdir(parents=True, exist_ok=True)
                 os.utime(self.root / name)
         except OSError as error:
@@ -170,7 +175,7 @@ class Store:
         return ""
 
     def quarantine(self, key: str) -> Path:
-        """Move a finished stage to ``damaged/``, and return its new folder."""
+        """Move the folder of a stage to ``damaged/``, and return its new path."""
         aside = self.root / "damaged" / f"{key}.{uuid.uuid4().hex[:8]}"
         aside.parent.mkdir(exist_ok=True)
         with suppress(FileNotFoundError):  # another process may have moved it already
@@ -208,9 +213,11 @@ class Store:
             try:
                 built.rename(self.folder(manifest.key))
             except OSError:
-                if not self.finished(manifest.key):
-                    raise
-                shutil.rmtree(built)
+                if self.finished(manifest.key):
+                    shutil.rmtree(built)
+                else:  # a folder without its manifest, such as an incomplete copy
+                    self.quarantine(manifest.key)
+                    built.rename(self.folder(manifest.key))
             flush_to_disk(self.folder(manifest.key).parent)
 
     def lease(self, key: str) -> Lease:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from mixbench.contract import Evaluation, Method, Part, Split, Step, Task
+from mixbench.contract import PARTS, Evaluation, Method, Part, Split, Step, Task
 from mixbench.contract.loading import load_method, load_task, make_task
 from mixbench.datasets.verify import compare
 from mixbench.declare import BASELINE, Synthetic
@@ -24,8 +24,6 @@ from mixbench.registry.units import find, paths
 from mixbench.streams import generator
 from mixbench.testing.measuring import unchanged_global_randomness
 from mixbench.train.evaluation import predict
-
-PARTS: tuple[Part, ...] = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ class DiskJournal:
         yield_turn: Callable[[], None] = lambda: None,
     ) -> None:
         self._ranks = distributed
-        self._hand_over = yield_turn
+        self.each_step: list[Callable[[], None]] = [yield_turn]
         self.work = work
         self.kept = work / "kept"
         self.stop = False
@@ -67,9 +67,15 @@ class DiskJournal:
         self._shown: Mapping[str, float] = {}
 
     def restore(self) -> State | None:
-        """Return the newest intact checkpoint, or None; log and delete damaged ones."""
+        """Return the newest intact checkpoint, or None; log and delete damaged ones.
+
+        Files that an earlier attempt was writing when it was killed are deleted as well.
+        """
         if not self._ranks.is_main:
             self._ranks.broadcast_flag(True)  # noqa: FBT003  # wait until damaged files are deleted
+        if self._ranks.is_main:
+            for leftover in (*self.work.glob(".*"), *self.kept.glob(".*")):
+                leftover.unlink()
         state = self._newest()
         if self._ranks.is_main:
             self._ranks.broadcast_flag(True)  # noqa: FBT003
@@ -107,7 +113,8 @@ class DiskJournal:
         if stop:
             self._ranks.broadcast_flag(True)  # noqa: FBT003  # wait until the checkpoint is written
             raise Stopped
-        self._hand_over()
+        for call in self.each_step:
+            call()
 
     def report(self, done: int, of: int, shown: Mapping[str, float]) -> None:
         """Report the progress of a preparation or evaluation, and stop if requested.

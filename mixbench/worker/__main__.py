@@ -17,13 +17,28 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mixbench.errors import DamagedStage, Diverged, MixbenchError, StoreFull, naming_full_disk
+from mixbench.errors import (
+    DamagedImage,
+    DamagedStage,
+    Diverged,
+    MixbenchError,
+    StoreFull,
+    naming_full_disk,
+)
 from mixbench.storage.files import now
 from mixbench.storage.manifest import Manifest
 from mixbench.storage.notes import Failure
 from mixbench.storage.spec import StageSpec
 from mixbench.storage.store import Store
-from mixbench.worker.protocol import DONE, FAILED, FULL, INPUT_DAMAGED, LIFELINE, STOPPED
+from mixbench.worker.protocol import (
+    BAD_DATA,
+    DONE,
+    FAILED,
+    FULL,
+    INPUT_DAMAGED,
+    LIFELINE,
+    STOPPED,
+)
 
 if TYPE_CHECKING:
     from mixbench.train.distributed import Distributed
@@ -120,6 +135,9 @@ def _guarded(store: Store, key: str, shared: Shared) -> int:
         code = _say(error, INPUT_DAMAGED)
     except Diverged as error:
         code = _fail(store, key, Failure("diverged", str(error)))
+    except DamagedImage as error:
+        _fail(store, key, Failure("failed", str(error)))
+        code = BAD_DATA
     except MixbenchError as error:
         code = _fail(store, key, Failure("failed", str(error)))
     except Exception as error:  # noqa: BLE001  # a unit may raise anything: it becomes a failed record
@@ -164,6 +182,7 @@ def _work(
     """Compute the stage together with its other processes; the first one publishes the result."""
     from mixbench.train.checkpoints import DiskJournal
     from mixbench.worker import environment
+    from mixbench.worker.data_checks import check_unchanged
     from mixbench.worker.job import Job
     from mixbench.worker.stages import WORK
 
@@ -206,6 +225,7 @@ def _work(
         ),
         training=done.training,
     )
+    check_unchanged(stage)
     store.publish(built, manifest)
     shutil.rmtree(work, ignore_errors=True)
 

@@ -34,3 +34,16 @@ def complaints(stages: Iterable[str]) -> list[str]:
     """Return the error messages of stages, each given as JSON."""
     found = (complaint(STAGES.parse(text, "a stage")) for text in stages)
     return [text for text in found if text]
+
+
+def data_complaints(stages: Iterable[str]) -> list[str]:
+    """Return the error messages of the data of stages, each given as JSON."""
+    found = []
+    for text in stages:
+        stage = STAGES.parse(text, "a stage")
+        assert stage.paths.data is not None
+        try:
+            make_task(stage).check_data(Path(stage.paths.data))
+        except MixbenchError as error:
+            found.append(f"{stage.identity.task.name}: {error}")
+    return found

@@ -5,7 +5,6 @@ returns the training result and the cost for the manifest.
 """
 
 import os
-import shutil
 from collections.abc import Callable, Mapping
 from math import isfinite
 from time import perf_counter
@@ -25,6 +24,7 @@ from mixbench.storage.spec import Stage, StageKind
 from mixbench.train.checkpoints import DiskPredictionCache
 from mixbench.train.evaluation import at_points, predict
 from mixbench.train.loop import train
+from mixbench.worker.data_checks import images_checked
 from mixbench.worker.job import Job, card_of, give_weights, revive, training_result
 from mixbench.worker.tuning import tune
 
@@ -91,13 +91,17 @@ def prepare(job: Job) -> Work:
 def train_stage(job: Job) -> Work | None:
     """Train, and save the learning curve and the weights of the best and the last epochs."""
     setup = job.setup()
-    run = train(setup, job.journal)
+    with images_checked(job):
+        run = train(setup, job.journal)
     if not job.distributed.is_main:
         return None
-    # Hard links: if this attempt fails later, the next one must still find these weights.
-    shutil.copytree(job.journal.kept, job.built / "weights", copy_function=os.link)
-    write_json(job.built / "curve.json", run.curve)
     epochs, tail = setup.recipe.epochs, min(setup.recipe.tail, setup.recipe.epochs)
+    kept = tuple(range(epochs - tail + 1, epochs + 1))
+    (job.built / "weights").mkdir()
+    for name in ("best", *(f"epoch-{epoch}" for epoch in kept)):
+        # Hard links: if this attempt fails later, the next one must still find these weights.
+        os.link(job.journal.kept / f"{name}.safetensors", job.built / f"weights/{name}.safetensors")
+    write_json(job.built / "curve.json", run.curve)
     counters = run.counters
     cost = StageCost(
         wall_s=counters.train_s + counters.eval_s,
@@ -105,7 +109,6 @@ def train_stage(job: Job) -> Work | None:
         eval_s=counters.eval_s,
         images=counters.images,
     )
-    kept = tuple(range(epochs - tail + 1, epochs + 1))
     return Work(cost, TrainingResult(run.best, kept, run.num_steps))
 
 

@@ -99,12 +99,13 @@ class CocoCaptions(Task):
         version="2014, Karpathy's split",
         licence="annotations CC BY 4.0; the photographs belong to their authors (Flickr)",
         url="https://cs.stanford.edu/people/karpathy/deepimagesent/",
-        files={"dataset_coco.json": ""},
+        files={
+            "dataset_coco.json": "2fd999220673258012acfb411a4e7e66af7d488050b2519b0badcc49b7600b8d"
+        },
         file_counts={"train2014": 82783, "val2014": 40504},
         archives=COCO_2014_IMAGE_ARCHIVES,
         manual_steps="Put dataset_coco.json from caption_datasets.zip into the data folder. The "
-        "official page no longer offers the file; copies of it are common. No checksum is "
-        "published.",
+        "official page no longer offers the file; copies of it are common.",
         shares_folder_with="coco2014",
     )
     variants = {
@@ -115,10 +116,15 @@ class CocoCaptions(Task):
             licence="annotations CC BY 4.0; the photographs belong to their authors (Flickr)",
             url="https://cocodataset.org/#download",
             files={
-                "annotations/captions_train2014.json": "",
-                "annotations/captions_val2014.json": "",
+                "annotations/captions_train2014.json": "abfcc336d66eec2e8c453600cc1db939",
+                "annotations/captions_val2014.json": "41a3e90178948b2ba004175080277e35",
             },
             file_counts={"train2014": 82783, "val2014": 40504},
+            parts={
+                "train2014": "train",
+                "annotations/captions_val2014.json": "test",
+                "val2014": "test",
+            },
             archives=COCO_2014_ARCHIVES,
             shares_folder_with="coco2014",
         ),

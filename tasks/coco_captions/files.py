@@ -3,14 +3,15 @@
 import contextlib
 import io
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from pycocotools.coco import COCO
 
+from mixbench.datasets.listing import named_images
 from mixbench.errors import DataError
+from mixbench.vision.images.lists import check_unique, read_json
 
 Part = Literal["train", "validation", "test"]
 KARPATHY = "dataset_coco.json"
@@ -44,7 +45,9 @@ def official(folder: Path, tree: str) -> list[Captioned]:
         with contextlib.redirect_stdout(io.StringIO()):  # createIndex prints progress messages
             coco.createIndex()
         images = {image["id"]: image["file_name"] for image in content["images"]}
-        _check_once(path, [image["id"] for image in content["images"]])
+        check_unique((image["id"] for image in content["images"]), "image id", path)
+        check_unique((note["id"] for note in content["annotations"]), "annotation id", path)
+        named_images(folder / tree, images.values(), path)
         for annotation in content["annotations"]:
             if annotation["image_id"] not in images:
                 raise DataError(
@@ -71,7 +74,8 @@ def karpathy(folder: Path, part: Part) -> list[Captioned]:
     content = _read(path)
     try:
         images = content["images"]
-        _check_once(path, [image["cocoid"] for image in images])
+        check_unique((image["cocoid"] for image in images), "cocoid", path)
+        named_images(folder, (f"{i['filepath']}/{i['filename']}" for i in images), path)
         strange = [image for image in images if image["split"] not in SPLITS]
         if strange:
             raise DataError(
@@ -90,19 +94,10 @@ def karpathy(folder: Path, part: Part) -> list[Captioned]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(f"{path} must hold annotations in JSON: {error}.") from error
+    content = read_json(path)
     if not isinstance(content, dict):
         raise DataError(f"{path} must hold a JSON object (got a {type(content).__name__}).")
     return content
-
-
-def _check_once(path: Path, numbers: Sequence[int]) -> None:
-    twice = [number for number, count in Counter(numbers).items() if count > 1]
-    if twice:
-        raise DataError(f"{path} must list each image once (got image {twice[0]} twice).")
 
 
 def _text(path: Path, annotation: Mapping[str, Any]) -> str:

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mixbench.datasets.archives import Finding
+from mixbench.datasets.listing import named_images
 from mixbench.errors import DataError
 from mixbench.vision.images.decode import image_size
-from mixbench.vision.images.lists import read_lines
+from mixbench.vision.images.lists import check_unique, read_lines
 from mixbench.vision.tasks.classification import Classification, check_classes
 
 ROOT = "CUB_200_2011"
@@ -84,7 +85,7 @@ def read_birds(root: Path) -> Birds:
     DataError
         If a line has another format, or an image has no class, split or box.
     """
-    tables = {name: dict(_rows(root / f"{name}.txt")) for name in FILES}
+    tables = {name: _table(root / f"{name}.txt") for name in FILES}
     ids = list(tables["images"])
     for name in FILES[1:]:
         missing = next((i for i in ids if i not in tables[name]), None)
@@ -96,6 +97,9 @@ def read_birds(root: Path) -> Birds:
         _numbers(root / f"{name}.txt", [tables[name][i] for i in ids], ids, width)
         for name, width in zip(FILES[1:], (1, 1, 4), strict=True)
     )
+    _check_values(root / "image_class_labels.txt", classes, ids, "a whole number", classes % 1 == 0)
+    _check_values(root / "train_test_split.txt", train, ids, "0 or 1", np.isin(train, (0, 1)))
+    named_images(root / "images", names, root / "images.txt")
     return Birds(
         names,
         torch.from_numpy(classes[:, 0]).long() - 1,
@@ -120,7 +124,29 @@ def chosen_birds(root: Path, task: Classification) -> Birds:
 
 def class_lines(root: Path) -> list[str]:
     """Return the names of all classes, which are the names of their image folders."""
-    return [" ".join(rest) for _, rest in _rows(root / "classes.txt")]
+    names = [" ".join(rest) for rest in _table(root / "classes.txt").values()]
+    check_unique(names, "class", root / "classes.txt")
+    return names
+
+
+def _table(path: Path) -> dict[str, list[str]]:
+    """Return the columns of each line after its id, by id."""
+    rows = list(_rows(path))
+    check_unique((first for first, _ in rows), "id", path)
+    return dict(rows)
+
+
+def _check_values(
+    path: Path,
+    values: NDArray[np.float64],
+    ids: Sequence[str],
+    what: str,
+    right: NDArray[np.bool_],
+) -> None:
+    """Raise an error that names the first image whose value is not `right`."""
+    if not right.all():
+        wrong = int(np.flatnonzero(~right)[0])
+        raise DataError(f"{path}: image {ids[wrong]} must have {what} (got {values[wrong, 0]:g}).")
 
 
 def _rows(path: Path) -> Iterator[tuple[str, list[str]]]:
@@ -210,6 +236,7 @@ def read_metadata(folder: Path, images: Path) -> Located:
         If a line has another format, an image has no box, or a size differs from the image's.
     """
     names = read_lines(folder / "image_ids.txt")
+    named_images(images, names, folder / "image_ids.txt")
     tables = {
         name: _by_image(folder / f"{name}.txt", names, width)
         for name, width in zip(METADATA[1:], (1, 2, 4), strict=True)

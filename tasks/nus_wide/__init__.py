@@ -24,6 +24,7 @@ from typing import Literal
 
 from mixbench.contract import Part, Split
 from mixbench.datasets.archives import Finding, unpack
+from mixbench.datasets.listing import named_images
 from mixbench.declare import (
     Archive,
     Count,
@@ -67,6 +68,11 @@ class NusWide(MultiLabel):
             "ImageList/TestImagelist.txt": "",
         },
         file_counts={"Groundtruth/TrainTestLabels": 162, "Flickr": 269648},
+        suffixes=(".txt",),
+        parts={
+            "ImageList/TrainImagelist.txt": "train list",
+            "ImageList/TestImagelist.txt": "test list",
+        },
         archives=(
             Archive("ConceptsList.zip", ""),
             Archive("ImageList.zip", ""),
@@ -100,6 +106,12 @@ class NusWide(MultiLabel):
                 "formatted_train_labels.npy": "",
                 "formatted_val_images.npy": "",
                 "formatted_val_labels.npy": "",
+            },
+            parts={
+                "formatted_train_images.npy": "train",
+                "formatted_train_labels.npy": "train",
+                "formatted_val_images.npy": "test",
+                "formatted_val_labels.npy": "test",
             },
             file_counts={"Flickr": 269648},
             archives=(Archive("Flickr.zip", ""),),
@@ -137,7 +149,9 @@ class NusWide(MultiLabel):
         """List the test images of the variant, or the training or validation images."""
         listed = self._layout.read(folder, test=part == "test")
         self.names_of(listed.names, folder)
-        paths = [folder / file for file in listed.files]
+        paths = named_images(
+            folder, listed.files, folder / self._layout.list_of(test=part == "test")
+        )
         return self.part_of(paths, listed.targets, part, seed)
 
     def class_names(self, folder: Path) -> list[str]:

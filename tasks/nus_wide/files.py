@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mixbench.errors import DataError
-from mixbench.vision.images.lists import read_lines, write_lines
+from mixbench.vision.images.lists import check_unique, read_lines, write_lines
 
 CONCEPTS = "ConceptsList/Concepts81.txt"
 TABLE = "nus_wid_data.csv"
@@ -46,6 +46,9 @@ class Layout(Protocol):
 
     images: str
 
+    def list_of(self, *, test: bool) -> str:
+        """Return the path of the file that lists the images of a split."""
+
     def read(self, folder: Path, *, test: bool) -> Listed:
         """Return the images of the training or the test split.
 
@@ -64,11 +67,16 @@ class Official:
 
     images = "Flickr"
 
+    def list_of(self, *, test: bool) -> str:
+        """Return the path of the text file of the split."""
+        return f"ImageList/{_part(test=test)}Imagelist.txt"
+
     def read(self, folder: Path, *, test: bool) -> Listed:
         """Return the listed images; the paths in the lists have backslashes."""
-        lines = read_lines(folder / f"ImageList/{_part(test=test)}Imagelist.txt")
+        lines = read_lines(folder / self.list_of(test=test))
         files = [f"{self.images}/{line.strip().replace(chr(92), '/')}" for line in lines]
         names = [line.strip() for line in read_lines(folder / CONCEPTS)]
+        check_unique(names, "concept", folder / CONCEPTS)
         columns = [_bits(_labels(folder, name, test=test), len(files)) for name in names]
         return Listed(files, torch.stack(columns, 1), names)
 
@@ -88,6 +96,10 @@ class Asl:
     """Format of Alibaba-MIIL/ASL: one table of images that show a concept, split 70 to 30."""
 
     images = "images"
+
+    def list_of(self, *, test: bool) -> str:  # noqa: ARG002  # one file for both
+        """Return the path of the table."""
+        return TABLE
 
     def read(self, folder: Path, *, test: bool) -> Listed:
         """Return the images of the table that belong to the split; the concepts are sorted."""
@@ -114,6 +126,10 @@ class Spml:
     """Format of Cole et al. (single-positive multi-label): arrays of the images online in 2020."""
 
     images = "Flickr"
+
+    def list_of(self, *, test: bool) -> str:
+        """Return the path of the array of image paths."""
+        return _arrays(test=test)[0]
 
     def read(self, folder: Path, *, test: bool) -> Listed:
         """Return the images of two arrays: paths, (N,), and labels, (N, K).

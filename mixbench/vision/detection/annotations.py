@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
+from mixbench.datasets.listing import named_images
 from mixbench.errors import DataError
 from mixbench.vision.images.lists import read_lines
 
@@ -15,6 +16,7 @@ CLASSES = (
     "tvmonitor",
 )  # fmt: skip
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
+FLAGS = {"0": False, "1": True, "false": False, "true": True}  # VOC has 0 and 1, other tools words
 
 
 class ObjectAnnotation(NamedTuple):
@@ -52,8 +54,10 @@ class Annotated(NamedTuple):
 
 def listed(root: Path, name: str) -> list[tuple[Path, Path]]:
     """Return the image paths of a list in a VOC folder, each with the path of its annotation."""
-    ids = [line.split()[0] for line in read_lines(root / f"ImageSets/Main/{name}.txt")]
-    return [(root / f"JPEGImages/{i}.jpg", root / f"Annotations/{i}.xml") for i in ids]
+    path = root / f"ImageSets/Main/{name}.txt"
+    ids = [line.split()[0] for line in read_lines(path)]
+    images = named_images(root / "JPEGImages", [f"{i}.jpg" for i in ids], path)
+    return [(image, root / f"Annotations/{i}.xml") for image, i in zip(images, ids, strict=True)]
 
 
 def read_annotation(path: Path) -> Annotated:
@@ -83,9 +87,10 @@ def _thing(path: Path, item: ElementTree.Element) -> ObjectAnnotation:
     if name not in CLASSES:
         raise DataError(f"{path} must name one of VOC's 20 classes for each object (got {name!r}).")
     box = tuple(_number(path, item, f"bndbox/{corner}") for corner in CORNERS)
-    return ObjectAnnotation(
-        CLASSES.index(name), box, item.findtext("difficult", "0").strip() == "1"
-    )
+    difficult = item.findtext("difficult", "0").strip()
+    if difficult not in FLAGS:
+        raise DataError(f"{path} must have 0 or 1 as difficult (got {difficult!r}).")
+    return ObjectAnnotation(CLASSES.index(name), box, FLAGS[difficult])
 
 
 def _number(path: Path, item: ElementTree.Element, name: str) -> float:

@@ -6,26 +6,44 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from mixbench.errors import DataError
 
+DEEP_GREY = frozenset({"I", "F", "I;16", "I;16L", "I;16B", "I;16N"})  # modes of Pillow
+GREY_16 = 65535
+
 
 def read_image(path: Path) -> Tensor:
     """Return the pixels of an image file, uint8 (3, H, W).
 
-    Grey, palette and CMYK images are converted to RGB. The EXIF orientation is ignored, because
-    annotations and published results refer to the pixels as stored.
+    Grey, palette and CMYK images are converted to RGB. Grey levels of 16 bits are scaled to 8 bits.
+    The EXIF orientation is ignored, because annotations and published results refer to the pixels
+    as stored.
 
     Raises
     ------
     DataError
-        If the file is missing, truncated or not an image.
+        If the file is missing, truncated or not an image, or has grey levels outside 16 bits.
     """
     with _naming_damage(path), Image.open(path) as image:
-        pixels = np.array(image.convert("RGB"))
+        deep = image.mode in DEEP_GREY
+        pixels = _eight_bits(image, path) if deep else np.array(image.convert("RGB"))
     return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def _eight_bits(image: Image.Image, path: Path) -> NDArray[np.uint8]:
+    """Return a grey image of more than 8 bits as RGB; Pillow's own conversion clips it to white."""
+    levels = np.array(image)
+    if levels.dtype.kind == "f" or levels.min() < 0 or levels.max() > GREY_16:
+        raise DataError(
+            f"The image {path} must have 8 bits per channel, or grey levels of 16 bits in 0..65535 "
+            f"(got {levels.dtype} in {levels.min()}..{levels.max()}): convert it first."
+        )
+    grey = np.rint(levels.astype(np.float32) * (255 / GREY_16)).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=2)
 
 
 def image_size(path: Path) -> tuple[int, int]:

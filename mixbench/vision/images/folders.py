@@ -8,10 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mixbench.datasets.listing import IMAGE_SUFFIXES, files_in, subfolders
 from mixbench.errors import DataError
 from mixbench.vision.images.decode import read_image
-
-SUFFIXES = frozenset({".jpeg", ".jpg", ".png", ".bmp", ".webp"})
 
 
 class Listing(NamedTuple):
@@ -35,17 +34,35 @@ class Listing(NamedTuple):
 
 
 def class_folders(root: Path) -> list[str]:
-    """Return the sorted names of a folder's subfolders, which are the classes in order.
+    """Return the sorted names of a folder's visible subfolders, which are the classes in order.
 
     Raises
     ------
     DataError
         If the folder does not exist or has no subfolder.
     """
-    names = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    names = subfolders(root) if root.is_dir() else []
     if not names:
         raise DataError(f"{root} must be a folder with one subfolder of images per class.")
     return names
+
+
+def check_same_classes(train: Path, test: Path) -> None:
+    """Check that two folders have the same class folders.
+
+    Raises
+    ------
+    DataError
+        If one of them has images but no class folders, or lacks a class of the other.
+    """
+    names = {root: class_folders(root) for root in (train, test)}
+    for root, other in ((train, test), (test, train)):
+        missing = sorted(set(names[other]) - set(names[root]))
+        if missing:
+            raise DataError(
+                f"{root} must have the same class folders as {other}; it lacks {len(missing)}, "
+                f"such as {missing[0]}."
+            )
 
 
 def unreadable(roots: Sequence[Path], tell: Callable[[int, int], None]) -> tuple[int, list[str]]:
@@ -58,7 +75,12 @@ def unreadable(roots: Sequence[Path], tell: Callable[[int, int], None]) -> tuple
     tell
         Progress callback, called after each image with the number of decoded images and the total.
     """
-    paths = [path for root in roots for path in root.rglob("*") if path.suffix.lower() in SUFFIXES]
+    paths = [
+        root / file.name
+        for root in roots
+        for file in files_in(root)
+        if file.suffix in IMAGE_SUFFIXES
+    ]
 
     def fault(path: Path) -> str:
         try:
@@ -76,7 +98,9 @@ def unreadable(roots: Sequence[Path], tell: Callable[[int, int], None]) -> tuple
 
 
 def list_images(root: Path, names: Sequence[str], inside: str = "") -> Listing:
-    """Return the image files of the given classes, ordered by class and then by file name.
+    """Return the image files of the given classes, ordered by class and then by path.
+
+    As in torchvision's ImageFolder, images in subfolders of a class folder belong to the class.
 
     Parameters
     ----------
@@ -96,8 +120,8 @@ def list_images(root: Path, names: Sequence[str], inside: str = "") -> Listing:
     counts = []
     for name in names:
         folder = root / name / inside
-        found = folder.iterdir() if folder.is_dir() else ()
-        files = sorted(path for path in found if path.suffix.lower() in SUFFIXES)
+        found = files_in(folder) if folder.is_dir() else ()
+        files = [folder / file.name for file in found if file.suffix in IMAGE_SUFFIXES]
         if not files:
             raise DataError(f"The class folder {folder} must contain images (got none).")
         paths += files

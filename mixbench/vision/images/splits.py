@@ -177,6 +177,11 @@ class StreamedSplit(ImageSplit):
         self._paths = np.array([os.fsencode(path) for path in paths])
         self._fit = fit
 
+    @property
+    def files(self) -> list[Path]:
+        """Paths of all image files of the split."""
+        return [Path(os.fsdecode(path)) for path in self._paths]
+
     def path(self, item: int) -> Path:
         """Return the path of an item's image file."""
         return Path(os.fsdecode(self._paths[item]))

@@ -12,6 +12,7 @@ from typing import ClassVar, Literal
 import torch
 
 from mixbench.contract import Backbone, ClassIndex, Part, Split
+from mixbench.datasets.listing import named_images
 from mixbench.declare import (
     FINE_TUNING,
     PRETRAINED_ON_IMAGENET,
@@ -27,7 +28,7 @@ from mixbench.errors import DataError
 from mixbench.streams import generator
 from mixbench.vision.images.augment import ResizedCropFlip, central
 from mixbench.vision.images.folders import Listing
-from mixbench.vision.images.lists import read_lines, write_lines
+from mixbench.vision.images.lists import check_unique, read_lines, write_lines
 from mixbench.vision.images.scenes import looks, one_thing, write_images
 from mixbench.vision.images.splits import StreamedSplit
 from mixbench.vision.models.weights import start_from
@@ -141,9 +142,10 @@ class ListedTransfer(Transfer):
         """
         path, classes = folder / (self.test_list if test else self.train_list), self.class_list
         known = read_lines(folder / classes)
+        check_unique(known, "class", folder / classes)
         self.names_of(known, folder / classes)
         index = {name: number for number, name in enumerate(known)}
-        paths, found = [], []
+        images, found = [], []
         for number, line in enumerate(read_lines(path), 1):
             name, _, image = line.rpartition("/")
             if not image or name not in index:
@@ -152,9 +154,9 @@ class ListedTransfer(Transfer):
                     f"{Path(classes).name} (got {line!r})."
                 )
             if index[name] < self.num_classes:
-                paths.append(self.image(folder, line))
+                images.append(f"{line.lstrip('/')}{self.suffix}")
                 found.append(index[name])
-        return Listing(paths, torch.tensor(found))
+        return Listing(named_images(folder / self.image_folder, images, path), torch.tensor(found))
 
     def image(self, folder: Path, line: str) -> Path:
         """Return the path of the image that a line of `train_list` or `test_list` names."""

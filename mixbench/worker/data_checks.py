@@ -1,0 +1,135 @@
+"""Checks of the data that a stage reads, beyond those of its readers.
+
+Before anything is trained, the files of all splits are listed (`worker.preflight`). Beside the
+first epoch, the validation and test images are decoded once. Before a stage is published, its files
+are compared with those for which it was planned.
+"""
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import torch
+
+from mixbench.contract import Part, Task
+from mixbench.datasets.locate import data_of, data_state, file_state
+from mixbench.errors import DamagedImage, DataError
+from mixbench.plan.graph import part_read
+from mixbench.registry.cards import TaskCard
+from mixbench.storage.spec import Stage
+from mixbench.worker.job import Job, card_of, make_task, parameters_of
+
+AT_ONCE = 16  # images that are decoded at a time
+NICENESS = 10  # so that training and its DataLoader workers come first
+DECODED: tuple[Part, ...] = ("validation", "test")  # training decodes the others itself
+
+
+def check_unchanged(stage: Stage) -> None:
+    """Check that the files that a stage read are still those for which it was planned.
+
+    Raises
+    ------
+    DataError
+        If a file of the data, or a file that a parameter names, has changed or is gone.
+    """
+    changed = [path for path, state in stage.paths.file_states.items()
+               if file_state(Path(path)) != state]  # fmt: skip
+    if stage.paths.data is not None and stage.identity.run is not None:
+        part, card = part_read(stage.kind), card_of(stage, "task")
+        assert isinstance(card, TaskCard)
+        data = data_of(card, parameters_of(stage, "task"))
+        if data_state(data, Path(stage.paths.data), part) != stage.paths.data_states[part]:
+            changed.append(f"the {part} data in {stage.paths.data}")
+    if changed:
+        raise DataError(
+            f"Files have changed since the run was planned: {', '.join(changed)}. Nothing was "
+            "published. Run the same command again to plan it with the files as they are now."
+        )
+
+
+class ImageCheck(threading.Thread):
+    """A thread that decodes the validation and test images of a stage's task once.
+
+    Parameters
+    ----------
+    task
+        Task of the stage, used by this thread alone.
+    folder
+        Folder of the data.
+    seed
+        Seed of the validation split.
+    done
+        File that is written once all images have been decoded.
+    """
+
+    def __init__(self, task: Task, folder: Path, seed: int, done: Path) -> None:
+        super().__init__(daemon=True)
+        self._task, self._folder, self._seed, self._done = task, folder, seed, done
+        self._fault: DataError | None = None
+        self._stopped = threading.Event()
+
+    def run(self) -> None:
+        """Decode the images; keep the error of the first damaged one."""
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        try:
+            for part in DECODED:
+                self._decode(part)
+            if not self._stopped.is_set():
+                self._done.touch()
+        except DataError as error:
+            self._fault = error
+
+    def _decode(self, part: Part) -> None:
+        split = self._task.load(part, self._folder, self._seed)
+        if not hasattr(split, "files"):
+            return  # loading has decoded the images
+        for some in torch.arange(len(split)).split(AT_ONCE):
+            if self._stopped.is_set():
+                return
+            split.read(some, None)
+
+    def raise_fault(self) -> None:
+        """Raise the error of the first damaged image that has been found so far.
+
+        Raises
+        ------
+        DamagedImage
+            If a validation or test image is damaged.
+        """
+        if self._fault is not None:
+            raise DamagedImage(str(self._fault)) from self._fault
+
+    def stop(self) -> None:
+        """Stop decoding."""
+        self._stopped.set()
+
+
+@contextmanager
+def images_checked(job: Job) -> Iterator[None]:
+    """Decode the validation and test images beside a training, unless this store has seen them.
+
+    Raises
+    ------
+    DamagedImage
+        If an image is damaged; training ends at its next step.
+    """
+    stage, store = job.stage, job.store
+    done = store.data_note(stage.data_key, "decoded")
+    lease = store.lease(f"data-{stage.data_key}")
+    if stage.paths.data is None or done.exists() or not job.distributed.is_main or lease.fresh():
+        yield
+        return
+    check = ImageCheck(make_task(stage), job.data, stage.run.seed, done)
+    job.journal.each_step.append(check.raise_fault)
+    with lease.held(lambda: None):
+        check.start()
+        try:
+            yield
+            check.join()
+            check.raise_fault()
+        finally:
+            check.stop()
+            check.join()
