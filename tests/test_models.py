@@ -1,16 +1,23 @@
 """Backbones: their sizes against the literature, and timm's by their names."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from mixbench.contract import Backbone, Output
 from mixbench.errors import UsageError
+from mixbench.plan.request import Request, cells_of
+from mixbench.registry.parameters import read_settings
 from mixbench.registry.timm_names import timm_models
+from mixbench.vision.images.splits import IMAGENET_NORMALIZATION, Normalization
 from mixbench.vision.models.build import SMALL, build
+from mixbench.vision.models.timm_models import timm_net
+from mixbench.vision.models.weights import normalize_as_trained
 from tests.support import each
 
 # Of the authors, where they give one; for ten classes on 32 x 32 pixels.
@@ -104,6 +111,48 @@ def test_tokens_lie_on_their_grid() -> None:
 def test_a_model_that_does_not_take_the_size_says_so() -> None:
     with pytest.raises(UsageError, match="inception_v3 does not take images of 32 x 32 pixels"):
         small("inception_v3")
+
+
+@pytest.mark.parametrize("weights", ["timm", "timm:in1k", "file"])
+def test_timms_weights_see_images_as_in_their_training(weights: str, tmp_path: Path) -> None:
+    name = "tf_efficientnet_lite0"  # trained with a mean and standard deviation of 0.5
+    model = timm_net(name, 7, 3, (64, 64)).eval()
+    if weights == "file":
+        weights = str(tmp_path / "weights.safetensors")
+        save_file(model.net.state_dict(), weights)
+    pixels = torch.rand(2, 3, 64, 64)
+    mean, std = (torch.tensor(v)[:, None, None] for v in IMAGENET_NORMALIZATION)
+
+    normalize_as_trained(model, weights)
+
+    expected = model.net((pixels - 0.5) / 0.5)
+    torch.testing.assert_close(model((pixels - mean) / std).out, expected)
+    assert model.normalization == Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+@pytest.mark.parametrize("weights", ["random", "pretrained", "checkpoint", "standard"])
+def test_other_weights_see_images_as_the_task_normalises_them(weights: str, tmp_path: Path) -> None:
+    name = "resnet18" if weights == "standard" else "tf_efficientnet_lite0"
+    model = timm_net(name, 7, 3, (64, 64)).eval()
+    if weights == "checkpoint":
+        weights = str(tmp_path / "weights.safetensors")
+        state = {f"model.net.{name}": tensor for name, tensor in model.net.state_dict().items()}
+        save_file(state, weights)
+
+    normalize_as_trained(model, weights if weights != "standard" else "timm")
+
+    assert model.normalization is None
+
+
+def test_the_key_of_timms_weights_has_timms_version() -> None:
+    request = Request(
+        ["none"], ["cub"], [0], model="resnet18", data="synthetic", init="timm",
+        settings=read_settings(["cub.mix_in=finetune"]),
+    )  # fmt: skip
+    (cell,) = cells_of(request)
+
+    assert cell.task.identifying_parameters["weights"] == f"timm of {timm.__version__}"
+    assert cell.task.replaced == {"weights": "timm"}
 
 
 def test_the_names_of_timms_models_are_known_without_timm() -> None:

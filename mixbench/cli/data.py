@@ -201,7 +201,7 @@ def _duplicates(declared: Data, folder: Path) -> list["Finding"]:
     from mixbench.datasets.locate import digest_cache
     from mixbench.datasets.survey import images_of
 
-    train, test = ([*images_of(declared, folder, part)] for part in ("train", "test"))
+    train, test = (images_of(declared, folder, part) for part in ("train", "test"))
     with cached_digests(digest_cache()) as digest:
         equal = equal_files(train, test, digest)
     if not equal:

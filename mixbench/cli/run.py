@@ -124,7 +124,7 @@ def _check_duplicates(plan: "Plan", *, allow: bool) -> None:
     for cell in own.values():
         assert cell.data.folder is not None
         data = data_of(cell.task.card, cell.task.parameters)
-        train, test = ([*images_of(data, cell.data.folder, part)] for part in ("train", "test"))
+        train, test = (images_of(data, cell.data.folder, part) for part in ("train", "test"))
         with cached_digests(digest_cache()) as digest:
             equal = equal_files(train, test, digest)
         if equal:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from mixbench.datasets.digests import content_digest
-from mixbench.datasets.listing import IMAGE_SUFFIXES, ListedFile, files_in
+from mixbench.datasets.listing import IMAGE_SUFFIXES, ListedFile, files_in, is_image
 from mixbench.declare import Data
 from mixbench.errors import DataError
 
@@ -127,14 +127,20 @@ def tree(folder: Path, data: Data) -> tuple[int, str]:
     return number, digest.hexdigest()
 
 
-def images_of(data: Data, folder: Path, part: DataPart) -> Iterator[Path]:
-    """Yield the image files that only one part of the data reads."""
+def files_of(data: Data, folder: Path) -> Iterator[tuple[Path, tuple[DataPart, ...]]]:
+    """Yield every file that identifies the data, and the parts that read it."""
+    for name in data.files:
+        yield folder / name, parts_of(data, name)
     listed = {part: _listed(data, folder, part) for part in PARTS}
     for name in data.file_counts:
         for file in files_in(folder / name):
-            owners = _owners(file, parts_of(data, name), listed)
-            if owners == (part,) and file.suffix in IMAGE_SUFFIXES:
-                yield folder / name / file.name
+            if is_read(file, data):
+                yield folder / name / file.name, _owners(file, parts_of(data, name), listed)
+
+
+def images_of(data: Data, folder: Path, part: DataPart) -> list[Path]:
+    """Return the image files that only one part of the data reads."""
+    return [p for p, owners in files_of(data, folder) if owners == (part,) and is_image(p.name)]
 
 
 def is_read(file: ListedFile, data: Data) -> bool:

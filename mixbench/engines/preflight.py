@@ -98,4 +98,4 @@ def _may_not_fit(stage: Stage) -> bool:
     method = find("method", files.get("method", run.method.name))
     task = find("task", files.get("task", stage.identity.task.name))
     foreign = run.model not in task.declared.models
-    return "check" in method.defines or foreign or bool(stage.paths.parameter_files.get("task"))
+    return "check" in method.defines or foreign or bool(stage.paths.replaced_parameters.get("task"))

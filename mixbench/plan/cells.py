@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -43,12 +44,27 @@ class Unit(Generic[AnyCard]):
     published: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def replaced(self) -> dict[str, str]:
+        """The values of the parameters that `identifying_parameters` replaces."""
+        return {**self.files, **{n: str(self.parameters[n]) for n in self._published_by_timm}}
+
+    @property
     def identifying_parameters(self) -> dict[str, ParameterValue]:
-        """The parameters, with each file replaced by the digest of its content."""
+        """The parameters, with digests instead of files, and timm's version with its weights."""
         contents = {
             name: f"sha256:{content_digest(Path(path))}" for name, path in self.files.items()
         }
-        return {**self.parameters, **contents}
+        return {**self.parameters, **contents, **self._published_by_timm}
+
+    @property
+    def _published_by_timm(self) -> dict[str, str]:
+        """The weights that timm publishes, with the version of timm that decides what they are."""
+        values = {name: str(self.parameters[name]) for name in weights_of(self.card)}
+        return {
+            name: f"{value} of {version('timm')}"
+            for name, value in values.items()
+            if value == "timm" or value.startswith(TIMM)
+        }
 
     @property
     def files(self) -> dict[str, str]:

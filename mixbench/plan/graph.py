@@ -183,7 +183,7 @@ def _stage(kind: StageKind, cell: Cell, inputs: Mapping[str, str], label: str) -
         data=str(cell.data.folder) if cell.data.folder else None,
         data_states=dict(cell.data.states),
         unit_files={r: str(u.card.path) for r, u in units.items() if u.card.source == "file"},
-        parameter_files={role: unit.files for role, unit in units.items() if unit.files},
+        replaced_parameters={r: unit.replaced for r, unit in units.items() if unit.replaced},
         file_states={
             path: file_state(Path(path)) for unit in units.values() for path in unit.files.values()
         },

@@ -357,6 +357,9 @@ class Record(StrictModel):
         Stages of the cell and of the cells that it depends on, in order of execution.
     metrics
         Metrics on the test split, at each point of training.
+    normalization
+        Mean and standard deviation by channel with which the initial weights see images, if they
+        are timm's and differ from those of the task; else null.
     references
         Published results to compare with.
     cost
@@ -391,6 +394,7 @@ class Record(StrictModel):
     data: DataRecord
     stages: list[StageRecord]
     metrics: list[MetricRecord]
+    normalization: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     references: list[ReferenceRecord]
     cost: Cost | None
     hardware: Hardware | None

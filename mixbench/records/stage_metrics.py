@@ -36,6 +36,9 @@ class StageMetrics:
         Primary metric of each item after the last epoch, if the metric is the mean over items.
     metrics
         Values by point of training, then by name of the metric.
+    normalization
+        Mean and standard deviation by channel with which the initial weights were trained, if they
+        are timm's and differ from those of the task.
     """
 
     n: int
@@ -43,6 +46,7 @@ class StageMetrics:
     declared: tuple[Metric, ...]
     items: Items | None
     metrics: Mapping[Point, Mapping[str, ScoreFacts]]
+    normalization: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
 
 METRICS = Typed(StageMetrics)

@@ -128,11 +128,13 @@ def _record(settled: SettledCell, command: Sequence[str]) -> Record:
     train = manifests[plan.stages[chain[-1]].inputs.get("train", chain[-1])]
     # The tune stage holds the files of the chosen candidate; skip those of the candidates.
     kept = [k for k in chain if not (cell.grid and plan.stages[k].kind == "train")]
+    content = METRICS.read(store.checked(chain[-1], "metrics.json"))
     return Record(
         **facts,
         tuning=_tuning(cell, train) if cell.grid else None,
         stages=[_stage(key, manifests[key], key in chain, key in ran) for key in rests_on],
-        metrics=list(_metrics(store, chain[-1])),
+        metrics=list(_metrics(content)),
+        normalization=content.normalization,
         references=list(_references(cell)),
         cost=_cost(manifests, ran),
         hardware=train.hardware,
@@ -211,8 +213,7 @@ def _stage(key: str, manifest: Manifest, own: bool, ran: bool) -> StageRecord:  
     )
 
 
-def _metrics(store: Store, key: str) -> Iterator[MetricRecord]:
-    content = METRICS.read(store.checked(key, "metrics.json"))
+def _metrics(content: StageMetrics) -> Iterator[MetricRecord]:
     declared = {metric.name: metric for metric in content.declared}
     for at, scores in content.metrics.items():
         for name, score in scores.items():

@@ -121,16 +121,17 @@ class Paths:
         State of the data's files when the stage was planned, by part; empty for generated data.
     unit_files
         Files of the methods and tasks that the user gave by path, by role.
-    parameter_files
-        Paths of the parameters that are files, by role and parameter name.
+    replaced_parameters
+        Values of the parameters that the identity replaces by digests of files or by versions, by
+        role and parameter name.
     file_states
-        State of each of these files when the stage was planned, by path.
+        State of each file that a parameter names when the stage was planned, by path.
     """
 
     data: str | None = None
     data_states: Mapping[Literal["train", "test"], str] = field(default_factory=dict)
     unit_files: Mapping[Role, str] = field(default_factory=dict)
-    parameter_files: Mapping[Role, Mapping[str, str]] = field(default_factory=dict)
+    replaced_parameters: Mapping[Role, Mapping[str, str]] = field(default_factory=dict)
     file_states: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -115,7 +115,7 @@ def card_of(stage: Stage, role: Role) -> Card:
 def parameters_of(stage: Stage, role: Role) -> Mapping[str, ParameterValue]:
     """Return a unit's parameters, with paths for files instead of the digests in the identity."""
     unit = stage.identity.units[role]
-    return {**unit.parameters, **stage.paths.parameter_files.get(role, {})}
+    return {**unit.parameters, **stage.paths.replaced_parameters.get(role, {})}
 
 
 def make_task(stage: Stage) -> Task:

@@ -140,7 +140,10 @@ def evaluate(job: Job) -> Work:
     save_file({**predictions, "targets": test.targets}, job.built / "predictions.safetensors")
     metrics = StageMetrics(
         n=len(test),
-        classes=tuple(job.task.class_names(job.data)),
+        classes=tuple(
+            name.encode(errors="backslashreplace").decode()
+            for name in job.task.class_names(job.data)
+        ),
         declared=job.task.metrics,
         items=_items(job, scores[tail[-1]]),
         metrics={
@@ -150,6 +153,10 @@ def evaluate(job: Job) -> Work:
             }
             for at, by_name in at_points(scores, best, tail).items()
         },
+        normalization=next(
+            (found for part in model.modules() if (found := getattr(part, "normalization", None))),
+            None,
+        ),
     )
     for by_name in metrics.metrics.values():
         for name, score in by_name.items():

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mixbench.contract import Backbone, Output
 from mixbench.errors import UsageError
+from mixbench.vision.images.splits import Normalization
 from mixbench.vision.models.weights import State, adopt
 
 MAPS = 4  # usually with strides of 4, 8, 16 and 32
@@ -27,8 +28,17 @@ class TimmNet(Backbone):
     net
         Model created by timm.
     name
-        Name of the model, for error messages.
+        Name of the model in timm.
+
+    Attributes
+    ----------
+    normalization
+        Normalisation with which timm's weights were trained, to which the model converts images;
+        None if images are used as given.
     """
+
+    scale: Tensor
+    shift: Tensor
 
     def __init__(self, net: nn.Module, name: str) -> None:
         super().__init__()
@@ -39,12 +49,34 @@ class TimmNet(Backbone):
         self.net: Net = net
         self.name = name
         self.direct = False  # whether the pooled features are a channels-first map
+        self.normalization: Normalization | None = None
         infos: Any = net.feature_info
         modules = [info["module"] for info in getattr(infos, "info", infos)]
         known = dict(net.named_modules())
         # timm lists some stems as feature levels, but mixing there is close to mixing the input.
         deep = [m for m in modules if m in known and not m.startswith(("act", "bn", "stem"))]
         self.blocks = tuple(f"net.{module}" for module in deep)
+
+    def expect(self, tag: str, given: Normalization) -> None:
+        """Let timm's weights see images normalised as they were in their training.
+
+        Parameters
+        ----------
+        tag
+            timm's tag of the weights; "" for timm's default.
+        given
+            Normalisation of the images that the model gets.
+        """
+        config = timm.get_pretrained_cfg(f"{self.name}.{tag}" if tag else self.name)
+        if config is None or (tuple(config.mean), tuple(config.std)) == given:
+            return
+        self.normalization = Normalization(tuple(config.mean), tuple(config.std))
+        (mean, std), (own_mean, own_std) = (
+            [torch.tensor(values)[:, None, None] for values in pair]
+            for pair in (given, self.normalization)
+        )
+        self.register_buffer("scale", std / own_std, persistent=False)
+        self.register_buffer("shift", (mean - own_mean) / own_std, persistent=False)
 
     @property
     def classifier(self) -> nn.Module:  # type: ignore[override]  # its name in timm varies
@@ -92,6 +124,7 @@ class TimmNet(Backbone):
 
     def forward(self, x: Tensor) -> Output:
         """Return the logits, (B, classes), and the last feature map."""
+        x = self._as_trained(x)
         if self.direct:
             features = last = self.net.forward_features(x)
         else:
@@ -102,9 +135,16 @@ class TimmNet(Backbone):
     def maps(self, x: Tensor) -> list[Tensor]:
         """Return the last feature maps, at most four; the last may differ from `forward`'s."""
         maps: list[Tensor] = self.net.forward_intermediates(
-            x, indices=min(len(self.blocks), MAPS), output_fmt="NCHW", intermediates_only=True
+            self._as_trained(x),
+            indices=min(len(self.blocks), MAPS),
+            output_fmt="NCHW",
+            intermediates_only=True,
         )
         return maps
+
+    def _as_trained(self, x: Tensor) -> Tensor:
+        """Return images with the normalisation of the weights."""
+        return x if self.normalization is None else x * self.scale + self.shift
 
 
 def timm_net(name: str, classes: int, channels: int, size: tuple[int, int]) -> TimmNet:

@@ -3,16 +3,21 @@
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from pickle import UnpicklingError  # noqa: TID251  # torch raises it for invalid files
+from typing import TypeVar
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mixbench.errors import DataError, UsageError
+from mixbench.vision.images.splits import IMAGENET_NORMALIZATION, Normalization
 
 State = Mapping[str, Tensor]
 NAMED = 3  # maximum number of mismatched tensors that an error lists
+Model = TypeVar("Model", bound=nn.Module)
+RGB = 3  # channels for which timm publishes weights
+NO_WEIGHTS = frozenset({"random", "pretrained", "synthetic", "published"})
 OWN = "model."  # prefix of the model's tensors in the checkpoints that training writes
 
 
@@ -125,6 +130,48 @@ def timm_weights(model: nn.Module, tag: str) -> State:
         raise UsageError(f"timm's weights of {called} cannot be loaded: {first}") from error
     state: State = net.state_dict()
     return state
+
+
+def normalize_as_trained(
+    model: Model, weights: str, given: Normalization = IMAGENET_NORMALIZATION
+) -> Model:
+    """Let a timm model see images with the normalisation of its initial weights; return it.
+
+    The weights are timm's, or those of a file, which are taken for timm's unless a run of mixbench
+    has written the file. Other models and weights are left as they are.
+
+    Parameters
+    ----------
+    model
+        Model that will load the weights; modified in place.
+    weights
+        Value of a parameter of type `Weights`.
+    given
+        Normalisation of the images that the model gets.
+
+    Raises
+    ------
+    DataError
+        If the weights cannot be read.
+    """
+    named = weights == "timm" or weights.startswith("timm:")
+    expect = getattr(model, "expect", None)
+    if expect is None or len(given.mean) != RGB:
+        return model
+    if named or not (weights in NO_WEIGHTS or _is_checkpoint(Path(weights))):
+        expect(weights.partition(":")[2] if named else "", given)
+    return model
+
+
+def _is_checkpoint(path: Path) -> bool:
+    """Return whether a file holds weights that a run of mixbench has written."""
+    if path.suffix != ".safetensors":
+        return False
+    try:
+        with safe_open(path, "pt") as file:
+            return any(name.startswith(OWN) for name in file.keys())  # noqa: SIM118  # not a dict
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"The weights {path} cannot be read: {error}.") from error
 
 
 def read_weights(path: Path) -> State:
