@@ -24,14 +24,18 @@ from pathlib import Path
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
+def printable(text: str) -> str:
+    """Return a text without bytes that are not UTF-8, which file names may hold."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 class MixbenchError(Exception):
     """Base class of all errors that mixbench raises deliberately."""
 
     exit_code = 1
 
     def __init__(self, message: str) -> None:
-        # File names may hold bytes that are not UTF-8, which no output and no JSON file accepts.
-        super().__init__(message.encode(errors="backslashreplace").decode())
+        super().__init__(printable(message))
 
 
 class UsageError(MixbenchError):

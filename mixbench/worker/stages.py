@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mixbench.contract import Evaluation, Preparation, Score
-from mixbench.errors import Diverged, MixbenchError
+from mixbench.errors import Diverged, MixbenchError, printable
 from mixbench.plan.graph import code_of
 from mixbench.records.items import Items, pack
 from mixbench.records.stage_metrics import METRICS, ScoreFacts, StageMetrics
@@ -140,10 +140,7 @@ def evaluate(job: Job) -> Work:
     save_file({**predictions, "targets": test.targets}, job.built / "predictions.safetensors")
     metrics = StageMetrics(
         n=len(test),
-        classes=tuple(
-            name.encode(errors="backslashreplace").decode()
-            for name in job.task.class_names(job.data)
-        ),
+        classes=tuple(map(printable, job.task.class_names(job.data))),
         declared=job.task.metrics,
         items=_items(job, scores[tail[-1]]),
         metrics={
