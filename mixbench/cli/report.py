@@ -52,7 +52,8 @@ def report(**options: Unpack[ReportOptions]) -> None:
     """Print the leaderboards of the store or the table of a suite, or draw figures."""
     from mixbench.leaderboard import formats as tables
     from mixbench.leaderboard.costs import costs
-    from mixbench.leaderboard.store_report import boards_of, read_records
+    from mixbench.leaderboard.store_report import read_records
+    from mixbench.leaderboard.table import leaderboards
 
     form = "json" if options["as_json"] else options["form"]
     if options["suite"] is not None:
@@ -70,7 +71,7 @@ def report(**options: Unpack[ReportOptions]) -> None:
     if options["costs"]:
         click.echo(tables.text_of(costs(records), form), nl=False)
         return
-    boards = boards_of(store, records)
+    boards = leaderboards(records)
     writers = {
         "markdown": tables.to_markdown,
         "latex": tables.to_latex,
@@ -90,6 +91,7 @@ def _of_suite(name: str, options: ReportOptions) -> "pd.DataFrame":
     """Return a suite's table or costs from the records of the store and the suite's folder."""
     from mixbench.leaderboard.build import read_answers
     from mixbench.leaderboard.costs import costs
+    from mixbench.leaderboard.grouping import without_rescored
     from mixbench.leaderboard.layout import laid_out
     from mixbench.leaderboard.store_report import read_records
     from mixbench.leaderboard.suite import folder_of
@@ -101,8 +103,8 @@ def _of_suite(name: str, options: ReportOptions) -> "pd.DataFrame":
     found = [*answered.records.values()]
     if options["store_path"].is_dir():
         found += read_records(Store(options["store_path"]))
-    newest = {record.cell: record for record in sorted(found, key=lambda record: record.age)}
-    records = suite.compared([r for r in newest.values() if not suite.objection(r)])
+    once = {record.cell: record for record in without_rescored(found)}
+    records = suite.compared([r for r in once.values() if not suite.objection(r)])
     if quick:
         click.echo("Small models on generated data: a pipeline test, no benchmark.", err=True)
     return (

@@ -196,11 +196,11 @@ def _as_recorded(command: list[str]) -> list[str]:
 def _conclude(records: list["Record"], store: "Store", *, as_json: bool) -> int:
     """Print the leaderboards, the file locations and the failed cells; return the exit code."""
     from mixbench.leaderboard.formats import to_json, to_terminal
-    from mixbench.leaderboard.store_report import boards_about, read_records, write_reports
+    from mixbench.leaderboard.store_report import read_records, write_reports
+    from mixbench.leaderboard.table import leaderboards
 
-    known = read_records(store, artifacts=False)
-    boards = boards_about(store, known, records)
-    written = write_reports(store, known)
+    boards = leaderboards(records)
+    written = write_reports(store, read_records(store, artifacts=False))
     if as_json:
         cells = [{"cell": r.cell, "status": r.status, "reason": r.reason} for r in records]
         click.echo(json.dumps({"cells": cells, "leaderboards": json.loads(to_json(boards))}))

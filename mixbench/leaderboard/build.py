@@ -13,7 +13,7 @@ from mixbench.errors import Damaged
 from mixbench.leaderboard.formats import to_csv, to_json, to_latex, to_markdown
 from mixbench.leaderboard.overall import overall
 from mixbench.leaderboard.overall import to_markdown as overall_markdown
-from mixbench.leaderboard.rows import Row, verdict
+from mixbench.leaderboard.rows import Row
 from mixbench.leaderboard.suite import FILE, Published, Suite, read_suite
 from mixbench.leaderboard.table import SELF_REPORTED, Leaderboard, Tiers, leaderboards
 from mixbench.records.schema import Artifact, Record, parse
@@ -50,10 +50,10 @@ class Answered:
 
     @cached_property
     def boards(self) -> list[Leaderboard]:
-        """The leaderboards of the records; cached, because resampling is slow."""
+        """The leaderboards of the records; computed once."""
         tiers = {digest: self.tiers.get(record.digest, SELF_REPORTED)
                  for digest, record in self.as_recorded.items()}  # fmt: skip
-        return leaderboards(self.compared, tiers)
+        return leaderboards(self.compared, tiers, self.suite.rule)
 
     @cached_property
     def as_recorded(self) -> dict[str, Record]:
@@ -145,7 +145,7 @@ def _readme(answered: Answered, boards: list[Leaderboard]) -> str:
         f"    mixbench run --suite {answered.name}        # reproduce the results\n"
         f"    mixbench leaderboard build {answered.name}  # write this page from {RECORDS}/",
         _rule(suite),
-        *answers(suite, boards),
+        *answers(boards),
         *([suite.remark] if suite.remark else []),
     ]
     if boards:
@@ -161,23 +161,34 @@ def _readme(answered: Answered, boards: list[Leaderboard]) -> str:
 
 def _rule(suite: Suite) -> str:
     margin = f" and the difference at least {suite.better.margin:g}" if suite.better.margin else ""
+    compared = "; ".join(
+        f"{', '.join(one.methods) or 'each method'} with {', '.join(one.others)}"
+        for one in suite.compare
+    )
     return (
-        f"A method is *better* or *worse* than `{BASELINE}` if p, with Holm's correction over the "
-        f"methods, is at most {suite.better.alpha:g}{margin}; otherwise it is *undecided*. "
-        f"{suite.seeds} seed{'s' if suite.seeds > 1 else ''}."
+        f"Compared: {compared}. A method is *better* or *worse* if p, with Holm's correction over "
+        f"these comparisons, is at most {suite.better.alpha:g}{margin}; otherwise it is "
+        f"*undecided*. {suite.seeds} seed{'s' if suite.seeds > 1 else ''}."
     )
 
 
-def answers(suite: Suite, boards: Iterable[Leaderboard]) -> Iterator[str]:
+WORDS = {"better": "better than", "worse": "worse than", "undecided": "undecided against"}
+
+
+def answers(boards: Iterable[Leaderboard]) -> Iterator[str]:
     """Yield a sentence for each leaderboard that lists better, worse and undecided methods."""
     for board in boards:
         found: dict[str, list[str]] = {"better": [], "worse": [], "undecided": []}
         for row in board.rows.to_dict("records"):
-            if row["method"] != BASELINE and not pd.isna(row["difference"]):
-                rule = {"alpha": suite.better.alpha, "margin": suite.better.margin}
-                word = verdict(row, higher_is_better=board.higher_is_better, **rule)
-                found[word].append(row["method"])
-        said = "; ".join(f"{word}: {', '.join(names)}" for word, names in found.items() if names)
+            if row["verdict"]:
+                found[row["verdict"]].append(row["method"])
+        texts = [f"{word}: {', '.join(names)}" for word, names in found.items() if names]
+        texts += [
+            f"{verdict.first} {WORDS[verdict.word]} {verdict.second}"
+            for verdict in board.comparisons
+            if verdict.word and verdict.second != BASELINE
+        ]
+        said = "; ".join(texts)
         if said:
             yield f"**{board.title}**: {said}."
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from mixbench.declare import BASELINE
+from mixbench.leaderboard.numbers import difference_text, p_text, plus_minus
 from mixbench.leaderboard.table import Leaderboard
 
 PIPE = 200  # characters per line if the output is not a terminal
@@ -33,16 +34,17 @@ LATEX = str.maketrans({
 def display(board: Leaderboard) -> pd.DataFrame:
     """Return the rows of a leaderboard as formatted text, with display headings."""
     rows = board.rows
-    shared = rows["rank"].duplicated(keep=False)
+    marks = rows["other_seeds"].map({True: "*", False: ""})
+    ranks = zip(rows["first_rank"], rows["last_rank"], strict=True)
     pairs = rows[["difference", "low", "high"]].itertuples(index=False, name=None)
     columns: dict[str, list[str]] = {
-        "#": [f"{r}{'=' * s}" for r, s in zip(rows["rank"], shared, strict=True)],
+        "#": [_rank(first, last) for first, last in ranks],
         "method": list(rows["method"]),
         f"{board.metric} ({board.unit})": [
             plus_minus(m, d) for m, d in zip(rows["mean"], rows["std"], strict=True)
         ],
-        f"vs {BASELINE} (95% CI)": [_difference(*v) for v in pairs],
-        "p (Holm)": [_p_value(p) for p in rows["p"]],
+        f"vs {BASELINE} (95% CI)": [difference_text(*v) for v in pairs],
+        "p (Holm)": [p_text(p) for p in rows["p"]],
     }
     for heading, name in (
         ("published", "published"),
@@ -51,7 +53,7 @@ def display(board: Leaderboard) -> pd.DataFrame:
     ):
         if name in rows:
             columns[heading] = list(rows[name])
-    columns["seeds"] = [str(n) for n in rows["n"]]
+    columns["seeds"] = [f"{n}{mark}" for n, mark in zip(rows["n"], marks, strict=True)]
     columns |= {name: _formatted(rows[name], "{:.3g}") for name in board.secondary}
     columns["best - last"] = _formatted(rows["best_gap"], "{:+.2f}")
     for heading, name, form in COSTS:
@@ -61,6 +63,13 @@ def display(board: Leaderboard) -> pd.DataFrame:
     columns["extra parameters"] = _formatted(rows["extra_parameters"], "{:,.0f}")
     columns["verified"] = list(rows["verified"])
     return pd.DataFrame(columns)
+
+
+def _rank(first: float, last: float) -> str:
+    """Format the ranks that a method can have; empty if the comparisons allow no verdict."""
+    if math.isnan(first):
+        return ""
+    return f"{first:.0f}" if first == last else f"{first:.0f}-{last:.0f}"
 
 
 def _formatted(values: Iterable[float], form: str) -> list[str]:
@@ -134,7 +143,7 @@ def _latex(board: Leaderboard) -> str:
     first = texts.columns[:5]
     kept = [*first, *(name for name in ("published", "seeds") if name in texts)]
     table = texts[kept].map(_escaped)
-    best = [rank == 1 for rank in board.rows["rank"]]
+    best = [last == 1 for last in board.rows["last_rank"]]
     table.iloc[best, 2] = table.iloc[best, 2].map(lambda text: rf"\textbf{{{text}}}")
     caption = _escaped(". ".join([board.title, *(fact for fact in board.facts if fact)]) + ".")
     notes = _escaped(" ".join(board.notes))
@@ -198,25 +207,6 @@ def text_of(frame: pd.DataFrame, form: str) -> str:
     style = "github" if form == "markdown" else "simple"
     text = flat.to_markdown(index=False, tablefmt=style, disable_numparse=True)
     return f"{text}\n" if len(flat) else "No cell has finished yet; see mixbench status.\n"
-
-
-def plus_minus(mean: float, std: float) -> str:
-    """Format a mean and its standard deviation, which is NaN and omitted for a single run."""
-    return f"{mean:.2f}" if math.isnan(std) else f"{mean:.2f} ± {std:.2f}"
-
-
-def _difference(mean: float | None, low: float | None, high: float | None) -> str:
-    if mean is None or math.isnan(mean):
-        return ""
-    if low is None or high is None or math.isnan(low):
-        return f"{mean:+.2f}"
-    return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
-
-
-def _p_value(p: float) -> str:
-    if math.isnan(p):
-        return ""
-    return "<.001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
 
 
 def _thousands(value: float) -> str:

@@ -1,9 +1,10 @@
 """Group comparable records into comparison groups, and name methods and groups."""
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
+from mixbench.declare.facts import ParameterValue
 from mixbench.records.schema import Record
 from mixbench.storage.spec import PUBLISHED
 
@@ -17,12 +18,12 @@ def method_label(record: Record) -> str:
 
 
 def comparison_groups(records: Iterable[Record]) -> list[list[Record]]:
-    """Return the comparison groups that have a result, sorted by name, without old records."""
+    """Return the comparison groups that have a result, sorted by name."""
     groups: dict[str, list[Record]] = defaultdict(list)
-    for record in records:
+    for record in without_rescored(records):
         groups[group_key(record)].append(record)
-    current = [_current(group) for group in groups.values()]
-    answered = [group for group in current if any(r.status == "ok" for r in group)]
+    apart = [_told_apart(group) for group in groups.values()]
+    answered = [group for group in apart if any(r.status == "ok" for r in group)]
     return sorted(answered, key=lambda group: group_name(representative(group)))
 
 
@@ -49,30 +50,60 @@ def at_equal_images(records: Sequence[Record]) -> list[Record]:
     most = max((record.recipe["epochs"] for record in records), default=0)
     found = []
     for record in records:
-        method, epochs = record.method, record.recipe["epochs"]
-        if epochs != most:
-            method = method.model_copy(
-                update={
-                    "changed": [*method.changed, "epochs"],
-                    "parameters": {**method.parameters, "epochs": epochs},
-                }
-            )
-        recipe = {**record.recipe, "epochs": most}
-        parts = {"method": method, "recipe": recipe, "protocol": "custom"}
-        found.append(record.model_copy(update=parts))
+        epochs, recipe = record.recipe["epochs"], {**record.recipe, "epochs": most}
+        equal = record if epochs == most else _with_parameter(record, "epochs", epochs)
+        found.append(equal.model_copy(update={"recipe": recipe, "protocol": "custom"}))
     return found
 
 
-def _current(group: Iterable[Record]) -> list[Record]:
-    """Return the newest record of each method and seed.
+def without_rescored(records: Iterable[Record]) -> list[Record]:
+    """Return the records without the originals of those that were scored again."""
+    records = list(records)
+    replaced = {record.rescored for record in records if record.rescored}
+    return [r for r in records if r.digest not in replaced] if replaced else records
 
-    Records of a method with older code, version or parameters are omitted, because results of
-    different code cannot be averaged.
+
+def _told_apart(group: Sequence[Record]) -> list[Record]:
+    """Return records whose labels are different for different code, and of which each cell has one.
+
+    Results of different code cannot be averaged, and no clock says which code is meant: methods of
+    one label with different code get the digest of their code as a parameter, and runs of one code
+    that differ in anything else the key of their last stage.
     """
-    ordered = sorted(group, key=lambda record: record.age)
-    newest = {method_label(record): record.method for record in ordered}
-    same = [record for record in ordered if record.method == newest[method_label(record)]]
-    return list({(method_label(record), record.seed): record for record in same}.values())
+    once = {r.cell: r for r in sorted(group, key=lambda r: (r.status == "ok", r.written))}
+    records = sorted(once.values(), key=lambda record: record.cell)
+    for name, value_of in (("code", _code), ("key", _key)):
+        values: dict[str, set[str]] = defaultdict(set)
+        seeds = Counter((method_label(record), record.seed) for record in records)
+        for record in records:
+            values[method_label(record)].add(value_of(record))
+        doubtful = {label for (label, _), count in seeds.items() if name == "code" or count > 1}
+        records = [
+            _with_parameter(record, name, value_of(record))
+            if method_label(record) in doubtful and len(values[method_label(record)]) > 1
+            else record
+            for record in records
+        ]
+    return records
+
+
+def _code(record: Record) -> str:
+    return record.method.code[:8]
+
+
+def _key(record: Record) -> str:
+    return record.cell.rpartition("/")[2]
+
+
+def _with_parameter(record: Record, name: str, value: ParameterValue) -> Record:
+    """Return a record with another changed parameter of its method, which is part of its label."""
+    method = record.method.model_copy(
+        update={
+            "changed": [*record.method.changed, name],
+            "parameters": {**record.method.parameters, name: value},
+        }
+    )
+    return record.model_copy(update={"method": method})
 
 
 def origin(record: Record) -> list[str]:

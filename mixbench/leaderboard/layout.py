@@ -8,7 +8,7 @@ from statistics import mean, stdev
 import pandas as pd
 
 from mixbench.declare.facts import ParameterValue
-from mixbench.leaderboard.formats import plus_minus
+from mixbench.leaderboard.numbers import plus_minus
 from mixbench.leaderboard.suite import Layout, Published, Suite
 from mixbench.records.schema import Record
 from mixbench.registry.parameters import parameters_of

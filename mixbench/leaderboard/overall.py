@@ -1,9 +1,11 @@
 """Compare methods over several tasks: mean ranks, wins and losses, and significance tests.
 
 Raw scores of different tasks cannot be averaged, so methods are compared by their mean ranks and
-by how often they beat the baseline. Each leaderboard is one observation: Friedman's test over all
-methods is followed by Conover's test for pairs, with Holm's correction (Demsar, "Statistical
-comparisons of classifiers over multiple data sets", JMLR 7, 2006).
+by how often they beat the baseline. Each data set is one observation, because results of several
+models, attacks and corruptions on the same images are not independent: ranks are averaged over its
+leaderboards first. Friedman's test over all methods is followed by Conover's test for pairs, with
+Holm's correction (Demsar, "Statistical comparisons of classifiers over multiple data sets", JMLR 7,
+2006).
 """
 
 import math
@@ -15,10 +17,10 @@ import pandas as pd
 
 from mixbench.declare import BASELINE
 from mixbench.leaderboard.ranks import ALPHA
-from mixbench.leaderboard.rows import verdict
+from mixbench.leaderboard.statistics import holm
 from mixbench.leaderboard.table import Leaderboard
 
-LEAST_METHODS, LEAST_TASKS = 3, 3  # minimum for Friedman's test
+LEAST_METHODS, LEAST_SETS = 3, 3  # minimum for Friedman's test
 
 
 @dataclass(frozen=True)
@@ -29,32 +31,38 @@ class Overall:
     ----------
     rows
         One row for each method with a result in every leaderboard, best mean rank first. Columns:
-        method, mean_rank, and the number of leaderboards in which the method is significantly
-        better than the baseline (better), significantly worse (worse), or neither (undecided).
-    scores
-        Mean of each method in each leaderboard, shape (leaderboards, methods), negated if a lower
-        value is better.
+        method, mean_rank (over data sets), and the number of leaderboards in which the method is
+        significantly better than the baseline (better), significantly worse (worse), or neither
+        (undecided).
+    ranks
+        Rank of each method in each data set, shape (data sets, methods).
+    leaderboards
+        Number of leaderboards.
     p
-        P-value of Friedman's test; None if there are too few leaderboards or methods.
+        P-value of Friedman's test; None if there are too few data sets or methods.
     pairs
         P-values of Conover's test, corrected by Holm's method, shape (methods, methods); empty
         unless `p` is significant.
     """
 
     rows: pd.DataFrame
-    scores: pd.DataFrame
+    ranks: pd.DataFrame
+    leaderboards: int
     p: float | None
     pairs: pd.DataFrame
 
     @property
     def notes(self) -> list[str]:
         """Notes to print below the table."""
-        tasks, methods = self.scores.shape
-        over = f"{methods} methods over {tasks} leaderboards"
+        sets, methods = self.ranks.shape
+        over = f"{methods} methods over {sets} data sets ({self.leaderboards} leaderboards)"
         if self.p is None:
-            return [f"{over}: too few for a significance test (at least {LEAST_METHODS} of each)."]
+            return [
+                f"{over}: too few for a significance test (at least {LEAST_METHODS} methods and "
+                f"{LEAST_SETS} data sets)."
+            ]
         if self.p > ALPHA:
-            return [f"{over}: Friedman test p = {self.p:.3f}; no significant difference in rank."]
+            return [f"{over}: Friedman test p = {self.p:.4f}; no significant difference in rank."]
         return [f"{over}: Friedman test p = {self.p:.3g}; pairs by Conover's test (Holm)."]
 
 
@@ -68,37 +76,43 @@ def overall(boards: Sequence[Leaderboard]) -> Overall | None:
     shared = table.dropna(axis=0) if len(columns) > 1 else table.iloc[:0]
     if len(shared) < 2:
         return None
-    scores = shared.T
-    ranks = scores.rank(axis=1, ascending=False)
-    rows = pd.DataFrame({"method": scores.columns, "mean_rank": list(ranks.mean())})
+    ranks = shared.T.rank(axis=1, ascending=False)
+    by_set = ranks.groupby([board.data_set for board in boards], sort=True).mean()
+    blocks = by_set.rank(axis=1)
+    rows = pd.DataFrame({"method": blocks.columns, "mean_rank": list(blocks.mean())})
     for word in ("better", "undecided", "worse"):
         rows[word] = [sum(_verdict(b, m) == word for b in boards) for m in rows["method"]]
-    rows.loc[rows["method"] == BASELINE, ["better", "worse", "undecided"]] = 0
     rows = rows.sort_values(["mean_rank", "method"]).reset_index(drop=True)
-    p = _friedman(scores)
-    return Overall(rows, scores, p, _pairs(scores) if p is not None and p <= ALPHA else scores[:0])
+    p = _friedman(blocks)
+    pairs = _pairs(blocks) if p is not None and p <= ALPHA else blocks[:0]
+    return Overall(rows, blocks, len(boards), p, pairs)
 
 
 def _verdict(board: Leaderboard, method: str) -> str:
-    row = board.rows.set_index("method").loc[method].to_dict()
-    return verdict(row, higher_is_better=board.higher_is_better)
+    return str(board.rows.set_index("method")["verdict"].loc[method])
 
 
-def _friedman(scores: pd.DataFrame) -> float | None:
-    tasks, methods = scores.shape
-    if methods < LEAST_METHODS or tasks < LEAST_TASKS:
+def _friedman(blocks: pd.DataFrame) -> float | None:
+    sets, methods = blocks.shape
+    if methods < LEAST_METHODS or sets < LEAST_SETS:
         return None
     from scipy.stats import friedmanchisquare
 
-    p = float(friedmanchisquare(*(scores[method] for method in scores)).pvalue)
+    p = float(friedmanchisquare(*(-blocks[method] for method in blocks)).pvalue)
     return None if math.isnan(p) else p
 
 
-def _pairs(scores: pd.DataFrame) -> pd.DataFrame:
+def _pairs(blocks: pd.DataFrame) -> pd.DataFrame:
+    """Return Conover's p-values of all pairs, corrected by Holm's method."""
     import scikit_posthocs
 
-    with np.errstate(divide="ignore"):  # the statistic is infinite if all tasks agree
-        found: pd.DataFrame = scikit_posthocs.posthoc_conover_friedman(scores, p_adjust="holm")
+    with np.errstate(divide="ignore", invalid="ignore"):  # the statistic may be infinite
+        found: pd.DataFrame = scikit_posthocs.posthoc_conover_friedman(-blocks)
+    found = found.fillna(1.0)  # 0 / 0: all data sets agree, and give both methods the same rank
+    places = [(i, j) for i in range(len(found)) for j in range(i)]
+    corrected = holm([float(found.to_numpy()[place]) for place in places])
+    for (i, j), p in zip(places, corrected, strict=True):
+        found.iat[i, j] = found.iat[j, i] = p
     return found
 
 

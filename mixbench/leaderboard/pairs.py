@@ -12,9 +12,9 @@ from mixbench.leaderboard.grouping import (
     method_label,
     representative,
 )
-from mixbench.leaderboard.ranks import compared, runs_by_method
-from mixbench.leaderboard.rows import verdict
-from mixbench.leaderboard.statistics import Comparison, holm
+from mixbench.leaderboard.numbers import difference_text, p_text
+from mixbench.leaderboard.ranks import Rule, compared, runs_by_method, word_of
+from mixbench.leaderboard.statistics import LEAST_SEEDS, Comparison, holm
 from mixbench.records.schema import Record
 
 LEAST_TASKS = 6  # with fewer, Wilcoxon's test cannot give p < 0.05
@@ -119,12 +119,12 @@ def to_lines(found: Pairs) -> Iterator[str]:
 def _line(pair: Pair) -> str:
     """Format a difference with its confidence interval, p-value, verdict and sample size."""
     c = pair.comparison
-    interval = "" if c.low is None else f" [{c.low:+.2f}, {c.high:+.2f}]"
-    p = "" if pair.corrected is None else f"  p {pair.corrected:.3g}"
+    p = "" if pair.corrected is None else f"  p {p_text(pair.corrected)}"
     by = f"{c.seeds} seeds" if c.seeds > 1 else "1 seed"
     by += f" x {c.items} items" if c.items else ""
-    word = verdict({"p": pair.corrected, "difference": pair.gain}, higher_is_better=True)
-    return f"{pair.metric} {c.difference:+.2f} {pair.unit}{interval}{p}  {word}  ({by})"
+    few = f"no verdict with fewer than {LEAST_SEEDS} seeds" if c.seeds < LEAST_SEEDS else ""
+    word = word_of(pair.gain, pair.corrected, Rule(), higher_is_better=True) or few
+    return f"{pair.metric} {difference_text(*c[:3])} {pair.unit}{p}  {word}  ({by})"
 
 
 def _over_all(pairs: Sequence[Pair]) -> str:

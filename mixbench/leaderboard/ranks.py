@@ -1,38 +1,109 @@
-"""Pairwise comparisons of the methods of a leaderboard, shared ranks, and statistical power."""
+"""The comparisons of a leaderboard, the ranks that they allow, and their statistical power."""
 
-from collections.abc import Callable, Iterable, Mapping
-from itertools import combinations
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from mixbench.declare import BASELINE
 from mixbench.leaderboard.statistics import (
+    LEAST_SEEDS,
     Comparison,
     compare_items,
     compare_means,
     detectable,
     holm,
-    mcnemar_p,
+    standard_error,
 )
 from mixbench.records.schema import Record
 
 ALPHA = 0.05  # family-wise error rate over all comparisons of a table
 Runs = Mapping[int, Record]  # the runs of one method, by seed
+Word = Literal["better", "worse", "undecided"]
+
+
+class Pairing(NamedTuple):
+    """Methods that are each compared with each of some other methods, by name or label.
+
+    Attributes
+    ----------
+    methods
+        Names or labels; empty for all methods.
+    others
+        Names or labels of the methods that they are compared with.
+    """
+
+    methods: tuple[str, ...] = ()
+    others: tuple[str, ...] = (BASELINE,)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Which methods are compared, and when one is better or worse than another.
+
+    Attributes
+    ----------
+    pairings
+        Declared comparisons; Holm's correction covers these and no others.
+    alpha
+        Family-wise error rate over all comparisons of a table.
+    margin
+        Smallest difference that counts, in the metric's unit.
+    """
+
+    pairings: tuple[Pairing, ...] = (Pairing(),)
+    alpha: float = ALPHA
+    margin: float = 0.0
+
+    def pairs(self, labels: Sequence[str]) -> list[tuple[str, str]]:
+        """Return the pairs of methods that are compared, each pair once."""
+        found: dict[frozenset[str], tuple[str, str]] = {}
+        for pairing in self.pairings:
+            firsts = _chosen(pairing.methods or tuple(labels), labels)
+            for first, second in product(firsts, _chosen(pairing.others, labels)):
+                if first != second:
+                    found.setdefault(frozenset({first, second}), (first, second))
+        return [*found.values()]
+
+
+def _chosen(names: Sequence[str], labels: Sequence[str]) -> list[str]:
+    """Return the labels that some names mean: a label itself, or all labels of a method."""
+    return [
+        label
+        for label in labels
+        if label in names or (label.partition("[")[0] in names and "[" in label)
+    ]
 
 
 class Verdict(NamedTuple):
-    """The comparison of a method with the baseline."""
+    """A declared comparison of two methods.
 
+    Attributes
+    ----------
+    first, second
+        Labels of the methods.
+    comparison
+        Difference of the first to the second.
+    corrected
+        P-value, corrected over the declared comparisons (Holm); None if there is none.
+    word
+        Whether the first method is better or worse than the second, or undecided; empty if the
+        number of seeds allows no verdict.
+    """
+
+    first: str
+    second: str
     comparison: Comparison
-    corrected: float | None  # p-value, corrected over the table's methods (Holm)
+    corrected: float | None
+    word: Word | Literal[""]
 
 
 def compared(first: Runs, second: Runs) -> Comparison | None:
     """Compare two methods over their common seeds; return None if there are none.
 
     The comparison is paired by item if all records contain per-item scores, and by seed otherwise.
-    For one seed and scores that are right or wrong, the p-value is that of McNemar's test.
     """
     seeds = sorted(first.keys() & second.keys())
     if not seeds:
@@ -43,71 +114,89 @@ def compared(first: Runs, second: Runs) -> Comparison | None:
     if min(map(len, scores)) < len(seeds) or len(same) != 1:
         values = ([runs[seed].primary.value for seed in seeds] for runs in (first, second))
         return compare_means(*values)
-    found = compare_items(np.stack(scores[0]), np.stack(scores[1]))
-    binary = all(len(items.levels) <= 2 for row in every for items in row if items)
-    if len(seeds) == 1 and binary:
-        return found._replace(p=mcnemar_p(scores[0][0], scores[1][0]))
-    return found
+    return compare_items(np.stack(scores[0]), np.stack(scores[1]))
 
 
-Compare = Callable[[Runs, Runs], Comparison | None]
+def verdicts(runs: Mapping[str, Runs], rule: Rule, *, higher_is_better: bool) -> list[Verdict]:
+    """Return the declared comparisons of the methods of a leaderboard."""
+    pairs = rule.pairs([*runs])
+    found = [(a, b, c) for a, b in pairs if (c := compared(runs[a], runs[b])) is not None]
+    corrected = holm([comparison.p for _, _, comparison in found])
+    return [
+        Verdict(a, b, c, p, word_of(c.difference, p, rule, higher_is_better=higher_is_better))
+        for (a, b, c), p in zip(found, corrected, strict=True)
+    ]
 
 
-def against_baseline(runs: Mapping[str, Runs], compare: Compare = compared) -> dict[str, Verdict]:
-    """Compare each method with the baseline; correct p for the number of methods (Holm)."""
-    if BASELINE not in runs:
-        return {}
-    found = {
-        method: comparison
-        for method, own in runs.items()
-        if method != BASELINE and (comparison := compare(own, runs[BASELINE]))
-    }
-    corrected = holm([comparison.p for comparison in found.values()])
-    return {m: Verdict(c, p) for (m, c), p in zip(found.items(), corrected, strict=True)}
-
-
-def shared_ranks(
-    runs: Mapping[str, Runs], *, higher_is_better: bool, compare: Compare = compared
-) -> dict[str, int]:
-    """Return each method's rank: one more than the number of significantly better methods.
-
-    All pairs are compared, with Holm's correction. Methods that do not differ significantly can
-    share a rank.
-    """
-    pairs = [*combinations(runs, 2)]
-    found = [compare(runs[a], runs[b]) for a, b in pairs]
-    corrected = holm([comparison and comparison.p for comparison in found])
-    ranks = dict.fromkeys(runs, 1)
-    for (a, b), comparison, p in zip(pairs, found, corrected, strict=True):
-        if comparison and p is not None and p <= ALPHA:
-            a_wins = (comparison.difference > 0) == higher_is_better
-            ranks[b if a_wins else a] += 1
-    return ranks
-
-
-def power_note(runs: Mapping[str, Runs], unit: str) -> str:
-    """Return a note with the minimum detectable effect at 80 % power.
-
-    The note is empty if there is one seed, or no method to compare with the baseline.
-    """
-    others = [own for method, own in runs.items() if method != BASELINE]
-    base = runs.get(BASELINE, {})
-    spreads, numbers = [], []
-    for own in others:
-        seeds = own.keys() & base.keys()
-        if len(seeds) > 1:
-            differences = [own[seed].primary.value - base[seed].primary.value for seed in seeds]
-            spreads.append(float(np.std(differences, ddof=1)))
-            numbers.append(len(seeds))
-    if not spreads or not any(spreads):
+def word_of(
+    difference: float, p: float | None, rule: Rule, *, higher_is_better: bool
+) -> Word | Literal[""]:
+    """Return whether a difference is better, worse or undecided; empty without a p-value."""
+    if p is None:
         return ""
-    least = detectable(float(np.median(spreads)), min(numbers), ALPHA / len(spreads))
-    of = f"; significance level divided by {len(spreads)} comparisons" if len(spreads) > 1 else ""
+    if p > rule.alpha or abs(difference) < rule.margin:
+        return "undecided"
+    return "better" if (difference > 0) == higher_is_better else "worse"
+
+
+def rank_ranges(methods: Sequence[str], found: Sequence[Verdict]) -> dict[str, tuple[int, int]]:
+    """Return the first and the last rank that each method can have according to the comparisons.
+
+    A method ranks after every method that is better, and before every method that is worse, also by
+    way of others. All other orders are possible. Without any verdict there are no ranks.
+    """
+    if not any(verdict.word for verdict in found):
+        return {}
+    above: dict[str, set[str]] = {method: set() for method in methods}
+    for verdict in found:
+        if verdict.word == "better":
+            above[verdict.second].add(verdict.first)
+        elif verdict.word == "worse":
+            above[verdict.first].add(verdict.second)
+    better = {method: _reached(method, above) for method in methods}
+    worse = {m: sum(m in others for others in better.values()) for m in methods}
+    ranges = {m: sorted((1 + len(better[m]), len(methods) - worse[m])) for m in methods}
+    return {method: (first, last) for method, (first, last) in ranges.items()}
+
+
+def _reached(start: str, above: Mapping[str, set[str]]) -> set[str]:
+    """Return all methods that are better than one, directly or by way of others."""
+    found: set[str] = set()
+    waiting = [start]
+    while waiting:
+        new = above[waiting.pop()] - found
+        found |= new
+        waiting += new
+    return found - {start}
+
+
+def power_note(found: Sequence[Verdict], rule: Rule, unit: str) -> str:
+    """Return a note with the minimum detectable effect at 80 % power; empty if it is unknown."""
+    known = [verdict.comparison for verdict in found if verdict.comparison.variance]
+    variances = [comparison.variance for comparison in known if comparison.variance]
+    if not variances:
+        return ""
+    seeds, error = min(comparison.seeds for comparison in known), standard_error(variances)
+    least = detectable(error, seeds, rule.alpha / len(known))
+    of = f"; significance level divided by {len(known)} comparisons" if len(known) > 1 else ""
     told = "points" if unit == "%" else unit
     return (
-        f"Minimum detectable effect at 80 % power: with {min(numbers)} seeds, {least:.2g} {told} "
-        f"(standard deviation of paired differences: {np.median(spreads):.2g}{of}). "
+        f"Minimum detectable effect at 80 % power: with {seeds} seeds, {least:.2g} {told} "
+        f"(standard error of a difference: {error:.2g}{of}), for methods that vary as these do. "
         "A smaller difference that is not significant is undecided, not absent."
+    )
+
+
+def seeds_note(runs: Mapping[str, Runs]) -> str:
+    """Return a note if the number of seeds allows no verdicts; empty otherwise."""
+    most = max(map(len, runs.values()))
+    if most >= LEAST_SEEDS:
+        return ""
+    told = "One seed cannot" if most == 1 else f"{most} seeds cannot"
+    return (
+        f"{told} show a difference between methods, because the variation over seeds is unknown: "
+        f"there are no ranks, intervals or p-values. Run at least {LEAST_SEEDS} seeds, better 5 "
+        "(--seeds 5)."
     )
 
 

@@ -1,12 +1,13 @@
 """Aggregate the runs of each method into the rows of a leaderboard."""
 
-from collections.abc import Hashable, Iterable, Mapping
-from typing import Any, Literal
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
+from mixbench.declare import BASELINE
 from mixbench.leaderboard.grouping import method_label
-from mixbench.leaderboard.ranks import ALPHA, Verdict
+from mixbench.leaderboard.ranks import Verdict
 from mixbench.records.schema import Cost, MetricRecord, Record
 
 Row = Mapping[Hashable, Any]  # a row of a leaderboard's data frame
@@ -45,51 +46,42 @@ def _costs(cost: Cost) -> dict[str, float | None]:
     }
 
 
-def verdict(
-    row: Row,
-    *,
-    higher_is_better: bool,
-    alpha: float = ALPHA,
-    margin: float = 0.0,
-) -> Literal["better", "worse", "undecided"]:
-    """Return whether a row's method is better or worse than the baseline, or undecided.
-
-    Parameters
-    ----------
-    row
-        Row of a leaderboard, with ``p`` and ``difference``.
-    higher_is_better
-        Whether a higher value of the metric is better.
-    alpha
-        Significance level for the corrected p-value.
-    margin
-        Smallest difference that counts, in the metric's unit.
-    """
-    p: float | None = row["p"]
-    if p is None or not p <= alpha or abs(row["difference"]) < margin:
-        return "undecided"
-    return "better" if (row["difference"] > 0) == higher_is_better else "worse"
-
-
 def is_shown(metric: MetricRecord) -> bool:
     """Return whether a metric has a column in the table."""
     return metric.at == "last" and not (metric.trivial_baseline or metric.detail)
 
 
 def ranked_rows(
-    runs: pd.DataFrame, verdicts: Mapping[str, Verdict], *, higher_is_better: bool
+    runs: pd.DataFrame, found: Sequence[Verdict], *, higher_is_better: bool
 ) -> pd.DataFrame:
-    """Return one row per method, best first."""
+    """Return one row per method, best first.
+
+    If the methods have different seeds, they are sorted by their difference to the baseline over
+    common seeds, because means over different seeds are not comparable; `other_seeds` marks them.
+    """
     means = runs.drop(columns=["method", "seed", "value"]).astype(float)
     means = means.groupby(runs["method"]).mean()
     summary = runs.groupby("method")["value"].agg(n="count", mean="mean", std="std")
     empty = {"difference": None, "low": None, "high": None, "p": None}
+    to_baseline = {v.first: v for v in found if v.second == BASELINE}
     told = {
         m: dict(zip(empty, (*v.comparison[:3], v.corrected), strict=True))
-        for m, v in verdicts.items()
+        for m, v in to_baseline.items()
     }
     pairs = pd.DataFrame([told.get(m, empty) for m in summary.index], index=summary.index)
     pairs = pairs.astype(float)
-    table = summary.join([pairs, means]).sort_values("mean", ascending=not higher_is_better)
+    words = {method: verdict.word for method, verdict in to_baseline.items()}
+    pairs["verdict"] = [words.get(method, "") for method in summary.index]
+    seeds = runs.groupby("method")["seed"].agg(frozenset)
+    usual = seeds.get(BASELINE, seeds.iloc[0])
+    pairs["other_seeds"] = seeds != usual
+    table = summary.join([pairs, means])
+    order = ["mean"]
+    if table["other_seeds"].any() and BASELINE in seeds:
+        order = ["difference"]
+        table.loc[BASELINE, "difference"] = 0.0
+    table = table.sort_values(order, ascending=not higher_is_better, na_position="last")
+    if BASELINE in seeds:
+        table.loc[BASELINE, "difference"] = None
     named: pd.DataFrame = table.rename_axis("method").reset_index()
     return named

@@ -1,11 +1,12 @@
 """Confidence intervals and p-values for the difference between two methods.
 
-There are two sources of variation: the test images and the training seed. Images are many, so they
-are resampled (bootstrap). Seeds are few, typically three or five, and resampling them would
-underestimate their variance; their contribution follows Student's t distribution. A two-way
-analysis of variance separates the variance of the images from the noise of single predictions, so
-that no variance is counted twice. `tests/test_statistics.py` checks on simulated data that the
-false positive rate is 5 % and that the intervals cover the true difference in 95 % of the cases.
+There are two sources of variation: the test images and the training seed. A two-way analysis of
+variance of the differences (seeds x items) separates both from the noise of single predictions.
+Images are many, so their contribution is normal; seeds are few, so theirs follows Student's t
+distribution. The variance of the seeds is never taken to be smaller than the noise of single
+predictions lets it appear: seeds whose results coincide by chance do not make a small difference
+certain. `tests/test_statistics.py` checks on simulated tables that the family-wise error rate is at
+most 5 % and that intervals cover the true difference in at least 95 % of the cases.
 """
 
 from collections.abc import Sequence
@@ -17,8 +18,26 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 LEVEL = 0.95  # confidence level of the intervals
-REPLICATES = 10_000
-SEED = 20210  # fixed seed of the bootstrap, for reproducible tables
+LEAST_SEEDS = 3  # with fewer, the variance over seeds is unknown or too uncertain for a verdict
+NODES = 1000  # of the numerical integration over the variance of the seeds
+
+
+class Variance(NamedTuple):
+    """The variance of a mean difference, by source, in the metric's unit squared.
+
+    Attributes
+    ----------
+    seeds
+        Variance due to the training seeds, with the noise of single predictions.
+    items
+        Variance due to the choice of the test items, without that noise.
+    noise
+        Variance due to the noise of single predictions, which is the least that `seeds` can be.
+    """
+
+    seeds: float
+    items: float = 0.0
+    noise: float = 0.0
 
 
 class Comparison(NamedTuple):
@@ -29,15 +48,18 @@ class Comparison(NamedTuple):
     difference
         Mean of the first method minus mean of the second, over their common seeds.
     low
-        Lower bound of the 95 % confidence interval; None if the variance is unknown.
+        Lower bound of the 95 % confidence interval; None with fewer than `LEAST_SEEDS` seeds, or if
+        nothing varies.
     high
-        Upper bound of the 95 % confidence interval; None if the variance is unknown, as for `low`.
+        Upper bound of the 95 % confidence interval; None as for `low`.
     p
-        Two-sided p-value for the null hypothesis of no difference; None if it is unknown.
+        Two-sided p-value for the null hypothesis of no difference; None as for `low`.
     seeds
         Number of common seeds.
     items
         Number of test items; 0 if only the mean of each seed is known.
+    variance
+        Variance of the difference, by source; None as for `low`.
     """
 
     difference: float
@@ -46,6 +68,7 @@ class Comparison(NamedTuple):
     p: float | None
     seeds: int
     items: int
+    variance: Variance | None = None
 
 
 def compare_items(first: Floats, second: Floats) -> Comparison:
@@ -62,20 +85,28 @@ def compare_items(first: Floats, second: Floats) -> Comparison:
     differences = first - second
     seeds, items = differences.shape
     mean = float(differences.mean())
-    by_item, by_seed = differences.mean(0), differences.mean(1)
-    if items < 2 or not np.ptp(differences):  # no two items differ
-        if mean == 0 and items > 1:
-            return Comparison(mean, mean, mean, 1.0, seeds, items)
+    if seeds < LEAST_SEEDS or items < 2:
         return Comparison(mean, None, None, None, seeds, items)
-    rng = np.random.default_rng(SEED)
-    levels, counts = np.unique(by_item, return_counts=True)
-    resampled = rng.multinomial(items, counts / items, REPLICATES) @ levels / items - mean
-    if seeds > 1:
-        resampled *= _shared(differences) ** 0.5
-        of_seeds = float(by_seed.std(ddof=1)) / seeds**0.5
-        resampled += of_seeds * rng.standard_t(seeds - 1, REPLICATES)
-    low, high = np.quantile(mean + resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Comparison(mean, float(low), float(high), _p_value(mean, resampled), seeds, items)
+    return _with_interval(mean, _analysis_of_variance(differences), seeds, items)
+
+
+def _analysis_of_variance(differences: Floats) -> Variance:
+    """Return the variance of the mean of differences, (seeds, items).
+
+    It is computed from sums instead of means: for scores of 0 and 100 they are exact, so that the
+    result does not depend on the order of seeds and items.
+    """
+    seeds, items = differences.shape
+    number = differences.size
+    total = float(differences.sum()) ** 2
+    squares = number * float((differences**2).sum())
+    by_seed = seeds * float((differences.sum(1) ** 2).sum())
+    by_item = items * float((differences.sum(0) ** 2).sum())
+    of_seeds = max(by_seed - total, 0.0) / (number**2 * (seeds - 1))
+    of_items = max(by_item - total, 0.0) / (number**2 * (items - 1))
+    freedom = (seeds - 1) * (items - 1)
+    noise = max(squares - by_seed - by_item + total, 0.0) / (number**2 * freedom)
+    return Variance(of_seeds, max(of_items - noise, 0.0), noise)
 
 
 def compare_means(first: Sequence[float], second: Sequence[float]) -> Comparison:
@@ -91,34 +122,57 @@ def compare_means(first: Sequence[float], second: Sequence[float]) -> Comparison
         Result of the second method for the same seeds in the same order.
     """
     differences = np.asarray(first, np.float64) - np.asarray(second, np.float64)
-    mean, number = float(differences.mean()), len(differences)
-    if number < 2:
-        return Comparison(mean, None, None, None, number, 0)
-    from scipy import special
-
-    half = float(differences.std(ddof=1)) / number**0.5
-    reach = half * float(special.stdtrit(number - 1, (1 + LEVEL) / 2))
-    if half == 0:
-        return Comparison(mean, mean, mean, 1.0 if mean == 0 else 0.0, number, 0)
-    p = 2 * float(special.stdtr(number - 1, -abs(mean) / half))
-    return Comparison(mean, mean - reach, mean + reach, p, number, 0)
+    mean, seeds = float(differences.mean()), len(differences)
+    if seeds < LEAST_SEEDS:
+        return Comparison(mean, None, None, None, seeds, 0)
+    return _with_interval(mean, Variance(float(differences.var(ddof=1)) / seeds), seeds, 0)
 
 
-def mcnemar_p(first: Floats, second: Floats) -> float:
-    """Return the exact p-value of McNemar's test for two runs with binary scores.
+def _with_interval(mean: float, variance: Variance, seeds: int, items: int) -> Comparison:
+    """Return the comparison with its interval and p-value; without them if nothing varies."""
+    if sum(variance) <= 1e-24 * max(mean**2, 1.0):  # rounding errors
+        return Comparison(mean, None, None, None, seeds, items)
+    half, p = _half_width(variance, seeds), _tail(abs(mean), variance, seeds)
+    return Comparison(mean, mean - half, mean + half, p, seeds, items, variance)
 
-    Parameters
-    ----------
-    first
-        Scores of the first run, shape (items,): two distinct values, of which the larger is right.
-    second
-        Scores of the second run, shape (items,), with the same two values.
+
+def _tail(size: float, variance: Variance, seeds: int) -> float:
+    """Return the two-sided probability of a mean difference of at least `size` by chance.
+
+    Student's t is a normal distribution whose variance is the estimated one divided by a
+    chi-squared variable over its degrees of freedom. Here that variance is at least the noise, and
+    the variance of the items is added to it; the probability is the mean over the variable.
     """
-    from scipy.stats import binomtest
+    from scipy.special import ndtr
 
-    only_first, only_second = int((first > second).sum()), int((second > first).sum())
-    discordant = only_first + only_second
-    return float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
+    shares, weights = _chi_squared(seeds - 1)
+    deviations = (variance.items + np.maximum(variance.seeds / shares, variance.noise)) ** 0.5
+    return min(float(2 * weights @ ndtr(-size / deviations)), 1.0)
+
+
+def _half_width(variance: Variance, seeds: int) -> float:
+    """Return half the width of the confidence interval, by bisection."""
+    low, high = 0.0, standard_error([variance])
+    while _tail(high, variance, seeds) > 1 - LEVEL:
+        high *= 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _tail(middle, variance, seeds) > 1 - LEVEL else (low, middle)
+    return high
+
+
+@cache
+def _chi_squared(freedom: int) -> tuple[Floats, Floats]:
+    """Return quantiles of a chi-squared variable over its degrees of freedom, and their weights.
+
+    The quantiles are dense near 0, where the variance is largest.
+    """
+    from scipy.special import gammaincinv
+
+    at = (np.arange(NODES) + 0.5) / NODES
+    weights = at**4 / (at**4).sum()
+    shares: Floats = 2 * gammaincinv(freedom / 2, at**5) / freedom
+    return shares, weights
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -132,48 +186,32 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return corrected
 
 
-def _shared(differences: Floats) -> float:
-    """Return the fraction of the variance between items that is not noise of single runs.
-
-    The variance of the item means includes the noise variance divided by the number of seeds, which
-    the variance of the seed means already accounts for.
-    """
-    seeds, items = differences.shape
-    by_item = differences.mean(0)
-    residual = differences - by_item - differences.mean(1, keepdims=True) + differences.mean()
-    noise = float((residual**2).sum()) / ((seeds - 1) * (items - 1)) / seeds
-    variance = float(by_item.var(ddof=1))
-    return max(1 - noise / variance, 0.0) if variance else 0.0
+def standard_error(variances: Sequence[Variance]) -> float:
+    """Return the typical standard error of some mean differences, with the floor of the noise."""
+    seeds, items, noise = np.mean(np.array(variances), axis=0)
+    return float((items + max(seeds, noise)) ** 0.5)
 
 
-def _p_value(mean: float, resampled: Floats) -> float:
-    """Return the two-sided p-value of a mean, given centred bootstrap replicates.
-
-    The p-value is never 0, because N replicates cannot resolve probabilities below 1 / N.
-    """
-    extreme = min((resampled <= -mean).sum(), (resampled >= -mean).sum())
-    return float(min(2 * (extreme + 1) / (len(resampled) + 1), 1.0))
-
-
-def detectable(spread: float, seeds: int, alpha: float) -> float:
+def detectable(error: float, seeds: int, alpha: float) -> float:
     """Return the minimum detectable effect of Student's paired t-test at 80 % power.
 
     Parameters
     ----------
-    spread
-        Standard deviation of the differences paired by seed.
+    error
+        Standard error of the mean difference, estimated from `seeds` seeds. The bias of an estimate
+        from so few is corrected.
     seeds
         Number of seeds.
     alpha
         Significance level.
     """
-    return _detectable_size(seeds, alpha) * spread
+    return _detectable_size(seeds, alpha) * error * float(seeds**0.5)
 
 
 @cache
 def _detectable_size(seeds: int, alpha: float) -> float:
     """Return the effect size, by bisection on the power of the noncentral t distribution."""
-    from scipy.special import nctdtr, stdtrit
+    from scipy.special import gammaln, nctdtr, stdtrit
 
     reach = stdtrit(seeds - 1, 1 - alpha / 2)
 
@@ -189,4 +227,6 @@ def _detectable_size(seeds: int, alpha: float) -> float:
     for _ in range(50):  # bisection, because importing scipy.optimize is slower
         middle = (low + high) / 2
         low, high = (middle, high) if missed(middle) > 0 else (low, middle)
-    return high
+    # The expected standard deviation of a normal sample, as a fraction of the true one.
+    bias = (2 / (seeds - 1)) ** 0.5 * np.exp(gammaln(seeds / 2) - gammaln((seeds - 1) / 2))
+    return high / float(bias)

@@ -3,9 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from mixbench.leaderboard.comparison_cache import cached_comparisons
 from mixbench.leaderboard.formats import to_csv, to_json, to_markdown
-from mixbench.leaderboard.table import Leaderboard, leaderboards
+from mixbench.leaderboard.table import leaderboards
 from mixbench.records.schema import Record, parse
 from mixbench.storage.files import write_bytes
 from mixbench.storage.store import Store
@@ -32,24 +31,9 @@ def read_records(store: Store, *, artifacts: bool = True) -> list[Record]:
     return [r if artifacts else r.model_copy(update={"artifacts": []}) for r in found]
 
 
-def boards_of(store: Store, records: Iterable[Record]) -> list[Leaderboard]:
-    """Return the leaderboards of records, with the store's cache of comparisons."""
-    with cached_comparisons(store.root / "comparisons.jsonl") as compare:
-        return leaderboards(records, compare=compare)
-
-
-def boards_about(
-    store: Store, known: Iterable[Record], records: Iterable[Record]
-) -> list[Leaderboard]:
-    """Return the leaderboards of all known records that contain one of the given records."""
-    asked = {(r.task.name, r.model, r.protocol, r.data.digest) for r in records}
-    about = [r for r in known if (r.task.name, r.model, r.protocol, r.data.digest) in asked]
-    return boards_of(store, about)
-
-
 def write_reports(store: Store, known: Iterable[Record]) -> Path:
     """Write the leaderboards of records as Markdown, CSV and JSON; return their folder."""
-    boards = boards_of(store, known)
+    boards = leaderboards(known)
     folder = store.root / "leaderboards"
     for name, text in (
         ("leaderboards.md", to_markdown(boards)),

@@ -56,13 +56,14 @@ def submit(folder: Path, store: Store, *, predictions: bool) -> Submitted:
     written: list[Path] = []
     missing, found = [], []
     for cell, chain in zip(planned.cells, planned.chains, strict=True):
-        source = record_path(store, cell, chain[-1])
-        if not source.exists():
+        source, key = record_path(store, cell), chain[-1][:8]
+        record = parse(source.read_text(encoding="utf-8"), str(source)) if source.exists() else None
+        if record is None or not record.cell.endswith(f"/{key}"):
             missing.append(cell.label)
             continue
-        record = parse(source.read_text(encoding="utf-8"), str(source))
         found.append(record)
-        target = folder / RECORDS / source.relative_to(store.records)
+        name = f"{cell.model}.{cell.protocol}.s{cell.seed}.{key}.json"
+        target = folder / RECORDS / source.parent.relative_to(store.records) / name
         if not target.exists():
             write_bytes(target, record.written.encode())
             written.append(target)

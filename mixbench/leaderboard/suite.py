@@ -9,8 +9,12 @@
     alpha = 0.05                # significance level, after Holm's correction
     margin = 0.2                # smallest relevant difference, in the metric's unit
 
+    [[compare]]                 # by default, each method with none
+    methods = ["guided_patchmix"]
+    with = ["none", "random_patchmix"]
+
     [[ask]]
-    methods = ["none", "mixup"]
+    methods = ["none", "random_patchmix", "guided_patchmix"]
     tasks = ["digits"]
     protocol = "quick"
     settings = {"digits.epochs" = 20}
@@ -24,8 +28,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from mixbench.declare import BASELINE
 from mixbench.errors import UnknownName, UsageError
 from mixbench.leaderboard.grouping import at_equal_images, method_label
+from mixbench.leaderboard.ranks import ALPHA, Pairing, Rule
 from mixbench.plan.cells import Cell
 from mixbench.plan.request import Request, cells_of
 from mixbench.records.schema import Record
@@ -38,20 +44,36 @@ FOLDER, FILE = Path("leaderboards"), "suite.toml"
 Value = str | int | float | bool
 
 
-class Rule(StrictModel):
-    """``[better]``: the rule by which a method is better or worse than the baseline.
+class Better(StrictModel):
+    """``[better]``: the rule by which a method is better or worse than another.
 
     Attributes
     ----------
     alpha
-        Significance level: family-wise error rate over all comparisons of a table with the
-        baseline, after Holm's correction. Between 0 and 1.
+        Significance level: family-wise error rate over all declared comparisons of a table, after
+        Holm's correction. Between 0 and 1.
     margin
         Smallest difference that counts as better or worse, in the metric's unit; at least 0.
     """
 
-    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    alpha: Annotated[float, Field(gt=0, lt=1)] = ALPHA
     margin: Annotated[float, Field(ge=0)] = 0.0
+
+
+class Compare(StrictModel):
+    """``[[compare]]``: methods that are each compared with each of some other methods.
+
+    Attributes
+    ----------
+    methods
+        Names of methods, which mean all their rows, or labels as in tables:
+        ``NAME[PARAMETER=VALUE]``. By default all methods.
+    others
+        Names or labels of the methods that they are compared with; written as ``with``.
+    """
+
+    methods: tuple[str, ...] = ()
+    others: Annotated[tuple[str, ...], Field(alias="with", min_length=1)] = (BASELINE,)
 
 
 class Published(StrictModel):
@@ -197,7 +219,10 @@ class Suite(StrictModel):
     seeds
         Number of seeds for each method, task and model.
     better
-        Rule by which a method is better or worse than the baseline.
+        Rule by which a method is better or worse than another.
+    compare
+        Comparisons of each table; by default, each method with ``none``. The correction for
+        multiple comparisons covers these and no others, and ranks follow from them.
     equal
         What all rows of a table have in common: ``recipe`` for the same recipe, ``images`` for the
         same number of training images. With ``images``, the suite must set the epochs of each
@@ -216,7 +241,8 @@ class Suite(StrictModel):
     where: str = ""
     remark: str = ""
     seeds: Annotated[int, Field(ge=1)] = 3
-    better: Rule = Rule()
+    better: Better = Better()
+    compare: Annotated[tuple[Compare, ...], Field(min_length=1)] = (Compare(),)
     equal: Literal["recipe", "images"] = "recipe"
     published: tuple[Published, ...] = ()
     layout: Layout | None = None
@@ -238,6 +264,12 @@ class Suite(StrictModel):
             for ask in self.ask
         ]
         return self.model_copy(update={"ask": tuple(asks), "seeds": self.quick.seeds})
+
+    @property
+    def rule(self) -> Rule:
+        """The declared comparisons, and when a method is better or worse."""
+        pairings = tuple(Pairing(one.methods, one.others) for one in self.compare)
+        return Rule(pairings, self.better.alpha, self.better.margin)
 
     def compared(self, records: Sequence[Record]) -> Sequence[Record]:
         """Return records prepared for comparison: at one recipe, or at equal training images."""
@@ -362,7 +394,15 @@ def read_suite(folder: Path) -> Suite:
     UsageError
         If suite.toml cannot be read or is not valid; the message names the invalid field.
     """
-    return read_toml(folder / FILE, Suite, "suite")
+    suite = read_toml(folder / FILE, Suite, "suite")
+    known = {name for ask in suite.ask for name in ask.methods}
+    for name in (name for one in suite.compare for name in (*one.methods, *one.others)):
+        if name.partition("[")[0] not in known:
+            raise UsageError(
+                f"{folder / FILE}: compare must name methods of the suite, {', '.join(known)} "
+                f"(got {name})."
+            )
+    return suite
 
 
 def suite_cells(folder: Path, *, quick: bool = False) -> list[Cell]:

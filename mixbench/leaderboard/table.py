@@ -14,6 +14,7 @@ from types import MappingProxyType
 import pandas as pd
 
 from mixbench.declare import BASELINE
+from mixbench.errors import MixbenchError
 from mixbench.leaderboard.grouping import (
     changes,
     comparison_groups,
@@ -21,23 +22,26 @@ from mixbench.leaderboard.grouping import (
     method_label,
     origin,
 )
+from mixbench.leaderboard.numbers import difference_text, p_text
 from mixbench.leaderboard.ranks import (
-    Compare,
+    Rule,
     Verdict,
-    against_baseline,
-    compared,
     power_note,
+    rank_ranges,
     runs_by_method,
-    shared_ranks,
+    seeds_note,
+    verdicts,
 )
 from mixbench.leaderboard.references import published, source_notes, sources_of
 from mixbench.leaderboard.rows import is_shown, ranked_rows, runs_of
 from mixbench.leaderboard.statistics import LEVEL
 from mixbench.records.schema import Record
+from mixbench.registry.units import find
 from mixbench.storage.spec import PUBLISHED, Origin
 
 Tiers = Mapping[str, str]  # the verification tier of each record, by digest
 SELF_REPORTED = "self-reported"
+DEFAULT_RULE = Rule()  # each method is compared with the baseline
 TIERS = (SELF_REPORTED, "metrics recomputed", "rerun")  # in ascending order
 
 
@@ -60,11 +64,17 @@ class Leaderboard:
         Heading of the table.
     facts
         Properties that all rows share: data, metric, tuning budget and hardware.
+    data_set
+        Name of the data set whose images are tested, without attacks and corruptions.
+    comparisons
+        The declared comparisons.
     rows
-        One row per method, best first. Columns: method, rank (one more than the number of
-        significantly better methods), n (number of seeds), mean, std (standard deviation over
-        seeds), difference to the baseline, low and high (its confidence interval), p (corrected by
-        Holm's method), published and off (published results with the marks of their sources, and
+        One row per method, best first. Columns: method, first_rank and last_rank (the ranks that
+        the comparisons allow; NaN if they allow no verdict), n (number of seeds), mean, std
+        (standard deviation over seeds), difference to the baseline, low and high (its confidence
+        interval), p (corrected by Holm's method), verdict (better or worse than the baseline, or
+        undecided; empty without a p-value), other_seeds (whether its seeds differ from those of the
+        baseline), published and off (published results with the marks of their sources, and
         the difference of the measured mean to them), the secondary metrics, best_gap (primary
         metric at the best validation epoch minus that after the last epoch), the costs, tuned_to
         (the tuned recipe values) and verified (the verification tier).
@@ -86,6 +96,8 @@ class Leaderboard:
     comparable: bool
     title: str
     facts: tuple[str, ...]
+    data_set: str
+    comparisons: tuple[Verdict, ...]
     rows: pd.DataFrame
     notes: tuple[str, ...]
     metric: str
@@ -97,7 +109,7 @@ class Leaderboard:
 def leaderboards(
     records: Iterable[Record],
     tiers: Tiers = MappingProxyType({}),
-    compare: Compare = compared,
+    rule: Rule = DEFAULT_RULE,
 ) -> list[Leaderboard]:
     """Return one leaderboard for each comparison group of the records, sorted by name.
 
@@ -107,26 +119,28 @@ def leaderboards(
         Records of any tasks, models and protocols.
     tiers
         Verification tier of each record, by digest; missing records are self-reported.
-    compare
-        Function that compares the runs of two methods.
+    rule
+        Which methods are compared, and when one is better or worse than another.
     """
-    return [_leaderboard(group, tiers, compare) for group in comparison_groups(records)]
+    return [_leaderboard(group, tiers, rule) for group in comparison_groups(records)]
 
 
-def _leaderboard(group: Sequence[Record], tiers: Tiers, compare: Compare) -> Leaderboard:
+def _leaderboard(group: Sequence[Record], tiers: Tiers, rule: Rule) -> Leaderboard:
     """Return the leaderboard of a comparison group; one record or more must have status ``ok``."""
     good = [record for record in group if record.status == "ok"]
     first, primary = good[0], good[0].primary
     runs = runs_by_method((method_label(record), record) for record in good)
-    verdicts = against_baseline(runs, compare)
-    rows = ranked_rows(runs_of(good), verdicts, higher_is_better=primary.higher_is_better)
-    ranks = shared_ranks(runs, higher_is_better=primary.higher_is_better, compare=compare)
-    rows.insert(1, "rank", rows["method"].map(ranks))
+    found = verdicts(runs, rule, higher_is_better=primary.higher_is_better)
+    rows = ranked_rows(runs_of(good), found, higher_is_better=primary.higher_is_better)
+    ranks = rank_ranges([*runs], found)
+    for place, column in enumerate(("first_rank", "last_rank")):
+        allowed = {method: both[place] for method, both in ranks.items()}
+        rows.insert(1 + place, column, rows["method"].map(allowed).astype(float))
     sources = sources_of(good)
     if sources:
-        found = published(good, sources, method_label)
+        numbers = published(good, sources, method_label)
         for number, column in enumerate(("published", "off")):
-            told = {method: texts[number] for method, texts in found.items()}
+            told = {method: texts[number] for method, texts in numbers.items()}
             rows[column] = rows["method"].map(told).fillna("")
     if first.tuning:
         rows["tuned_to"] = rows["method"].map(_chosen(good))
@@ -134,7 +148,8 @@ def _leaderboard(group: Sequence[Record], tiers: Tiers, compare: Compare) -> Lea
     trivial_baselines = {
         m.name: m.value for m in first.metrics if m.at == "last" and m.trivial_baseline
     }
-    notes = [*_notes(group, rows, verdicts), power_note(runs, primary.unit)]
+    notes = [*_notes(group, rows, found), *_other_comparisons(found), seeds_note(runs)]
+    notes += [power_note(found, rule, primary.unit)]
     notes += [*_trivial_baseline_notes(first, rows, trivial_baselines), *source_notes(sources)]
     return Leaderboard(
         name=group_name(first),
@@ -143,6 +158,8 @@ def _leaderboard(group: Sequence[Record], tiers: Tiers, compare: Compare) -> Lea
         comparable=first.data.origin in PUBLISHED and first.protocol == "paper",
         title=f"{first.task.name} v{first.task.version}, {first.model}, protocol {first.protocol}",
         facts=tuple(_facts(good, trivial_baselines)),
+        data_set=data_set_of(first),
+        comparisons=tuple(found),
         rows=rows,
         notes=tuple(filter(None, notes)),
         metric=primary.name,
@@ -211,9 +228,7 @@ DATA_NOTES: Mapping[Origin, str] = {
 }
 
 
-def _notes(
-    group: Sequence[Record], rows: pd.DataFrame, verdicts: Mapping[str, Verdict]
-) -> Iterator[str]:
+def _notes(group: Sequence[Record], rows: pd.DataFrame, found: Sequence[Verdict]) -> Iterator[str]:
     failed = sorted(f"{method_label(r)} s{r.seed} ({r.status})" for r in group if r.status != "ok")
     if failed:
         yield f"Runs without a result: {', '.join(failed)}."
@@ -222,27 +237,47 @@ def _notes(
     if BASELINE not in set(rows["method"]):
         yield f"No run of `{BASELINE}`, so there are no differences to it: add `-m {BASELINE}`."
         return
-    if verdicts:
-        yield _how_compared(verdicts)
-    if rows["n"].max() == 1:
-        yield "One seed: the variation over seeds is unknown. Run more seeds, e.g. --seeds 3."
+    if any(verdict.word for verdict in found):
+        yield _how_compared(found)
+    if rows["other_seeds"].any():
+        yield (
+            f"* other seeds than {BASELINE}: means over other seeds are not comparable, so the "
+            "rows are sorted by the difference over common seeds."
+        )
 
 
-def _how_compared(verdicts: Mapping[str, Verdict]) -> str:
+def _how_compared(found: Sequence[Verdict]) -> str:
     """Return a note that explains the differences, their intervals and their p-values."""
-    items = {verdict.comparison.items for verdict in verdicts.values()}
-    seeds = max(verdict.comparison.seeds for verdict in verdicts.values())
-    if items == {0}:
-        by = f"{LEVEL:.0%} t interval over seeds" if seeds > 1 else "no confidence interval"
-    else:
-        by = f"{LEVEL:.0%} confidence interval from a paired bootstrap over the test images"
-        by += ", seeds nested" if seeds > 1 else " (p from McNemar's test)"
+    by = f"{LEVEL:.0%} confidence interval over seeds"
+    if any(verdict.comparison.items for verdict in found):
+        by += " and test images"
     return (
         f"vs {BASELINE}: mean difference of runs with the same seed, with {by}; p is corrected "
-        f"for {len(verdicts)} comparisons (Holm). The rank is one more than the number of methods "
-        "that are significantly better, corrected for all pairs; = marks a shared rank. ± is the "
-        "standard deviation over seeds."
+        f"for {len(found)} comparisons (Holm). # is the range of ranks that these comparisons "
+        "allow. ± is the standard deviation over seeds."
     )
+
+
+def _other_comparisons(found: Sequence[Verdict]) -> Iterator[str]:
+    """Yield a line for each declared comparison with another method than the baseline."""
+    for verdict in found:
+        if verdict.second != BASELINE and verdict.word:
+            difference = difference_text(*verdict.comparison[:3])
+            yield (
+                f"{verdict.first} vs {verdict.second}: {difference}, p "
+                f"{p_text(verdict.corrected)}: {verdict.word}."
+            )
+
+
+def data_set_of(record: Record) -> str:
+    """Return the name of the data set whose images a record tests, without its variants."""
+    try:
+        card = find("task", record.task.name)
+        if card.declared.evaluates:
+            card = find("task", card.declared.evaluates)
+    except MixbenchError:  # the task of a plugin that is not installed
+        return record.data.name
+    return card.declared.data.shares_folder_with or card.declared.data.name
 
 
 def _trivial_baseline_notes(

@@ -418,11 +418,6 @@ class Record(StrictModel):
         return next(m for m in self.metrics if m.primary and m.at == "last")
 
     @property
-    def age(self) -> tuple[str, bool]:
-        """Key that sorts records from old to new; one scored again follows its original."""
-        return self.created, self.rescored is not None
-
-    @property
     def digest(self) -> str:
         """SHA-256 of the text of the file that the record was read from."""
         return digest_of(self.written)

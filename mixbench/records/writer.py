@@ -1,5 +1,7 @@
 """Write the record of a finished cell from the manifests and metrics of its stages."""
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -46,9 +48,16 @@ ROLES: Mapping[str, ArtifactRole] = {
 }
 
 
-def record_path(store: Store, cell: Cell, key: str) -> Path:
-    """Return the path of a cell's record; `key` is the key of the cell's last stage."""
-    name = f"{cell.model}.{cell.protocol}.s{cell.seed}.{key[:8]}.json"
+def record_path(store: Store, cell: Cell) -> Path:
+    """Return the path of a cell's record.
+
+    It depends on what the user asks for and not on code, versions or the content of files: when
+    these change, the record of the new result replaces the earlier one.
+    """
+    files = [str(u.card.path) for u in (cell.method, cell.task) if u.card.source == "file"]
+    parts = [cell.label, asdict(cell.recipe), cell.grid, files, str(cell.data.folder)]
+    digits = hashlib.blake2b(json.dumps(parts, default=list).encode(), digest_size=4).hexdigest()
+    name = f"{cell.model}.{cell.protocol}.s{cell.seed}.{digits}.json"
     return store.records / cell.task.card.name / cell.method.card.name / name
 
 
@@ -88,13 +97,13 @@ class SettledCell:
 
 
 def write_record(settled: SettledCell, command: Sequence[str]) -> Record:
-    """Write the record of a cell, unless one with status ``ok`` exists; return the record."""
+    """Write the record of a cell, unless it exists with status ``ok``; return the record."""
     key = settled.chain[-1]
-    path = record_path(settled.store, settled.cell, key)
+    path = record_path(settled.store, settled.cell)
     if settled.outcomes[key].status == "cached" and path.exists():
         with suppress(Damaged):  # a damaged record is written again
             known = parse(path.read_text(encoding="utf-8", errors="replace"), str(path))
-            if known.status == "ok":
+            if known.status == "ok" and known.cell == _name(settled):
                 return known
     record = _record(settled, command)
     write_bytes(path, to_json(record).encode())
@@ -105,7 +114,7 @@ def _record(settled: SettledCell, command: Sequence[str]) -> Record:
     cell, chain, plan, store = settled.cell, settled.chain, settled.plan, settled.store
     facts: dict[str, Any] = {
         "schema": SCHEMA,
-        "cell": f"{cell.label}/{chain[-1][:8]}",
+        "cell": _name(settled),
         "created": now(),
         "status": "ok",
         "reason": None,
@@ -141,6 +150,11 @@ def _record(settled: SettledCell, command: Sequence[str]) -> Record:
         software=train.software,
         artifacts=[a for key in kept for a in _artifacts(store, key, manifests[key])],
     )
+
+
+def _name(settled: SettledCell) -> str:
+    """Return the name of a cell with the first digits of the key of its last stage."""
+    return f"{settled.cell.label}/{settled.chain[-1][:8]}"
 
 
 def _failure(settled: SettledCell) -> dict[str, Any]:

@@ -138,7 +138,7 @@ class Site:
             texts=display(board),
             charts=[(title, Markup(svg)) for title, svg in drawn.items() if svg],  # trusted
             pictures=self._pictures(name, group_name(representative(records))),
-            records=[self.answered[name].as_recorded[record.digest]
+            records=[self.answered[name].as_recorded.get(record.digest, record)
                      for record in sorted(records, key=lambda r: (method_label(r), r.seed))],
         )  # fmt: skip
 
@@ -166,7 +166,7 @@ class Site:
         return {
             "name": name,
             "suite": answered.suite,
-            "answers": [_marked(text) for text in answers(answered.suite, answered.boards)],
+            "answers": [_marked(text) for text in answers(answered.boards)],
             "records": len(answered.records),
         }
 
