@@ -26,7 +26,8 @@ def test_rows_are_ordered_by_the_mean_at_the_last_epoch(records: list[Record]) -
     rows = only(records).rows
 
     assert list(rows["method"]) == ["mixup", "none", "cutmix"]
-    assert list(rows["rank"]) == [1, 1, 1]  # three seeds tell none of them apart
+    assert list(rows["first_rank"]) == [1, 1, 1]  # three seeds tell none of them apart
+    assert list(rows["last_rank"]) == [3, 3, 3]
     assert list(rows["mean"]) == pytest.approx([92.0333, 91.0, 90.0], abs=1e-4)
     assert rows["std"][1] == pytest.approx(1.0)
     assert list(rows["n"]) == [3, 3, 3]
@@ -38,7 +39,7 @@ def test_the_difference_is_paired_by_seed(records: list[Record]) -> None:
     test = stats.ttest_rel(VALUES["mixup"], VALUES["none"])
     interval = test.confidence_interval(0.95)
     assert row["difference"] == pytest.approx(sum([1.0, 1.5, 0.6]) / 3)
-    assert (row["low"], row["high"]) == pytest.approx((interval.low, interval.high))
+    assert (row["low"], row["high"]) == pytest.approx((interval.low, interval.high), rel=1e-4)
 
 
 def test_only_common_seeds_are_paired(make_record: MakeRecord) -> None:
@@ -93,11 +94,50 @@ def test_a_record_scored_again_in_the_same_second_counts(make_record: MakeRecord
     assert [only(found).rows["mean"][0] for found in ([old, new], [new, old])] == [60.0, 60.0]
 
 
-def test_the_newest_record_of_a_seed_counts(make_record: MakeRecord) -> None:
-    old = make_record("none", 0, 50.0, created="2026-01-01T00:00:00Z")
-    new = make_record("none", 0, 60.0, created="2026-02-01T00:00:00Z")
+def test_no_clock_decides_between_code(make_record: MakeRecord) -> None:
+    """A record of the year 2099 does not hide what other code gave."""
+    unit = make_record("mine").method
+    other = unit.model_copy(update={"code": "f" * 32})
+    late = make_record("mine", 0, 50.0, created="2099-01-01T00:00:00Z")
+    failed = make_record("mine", 1, status="failed", reason="?", created="2099-01-01T00:00:00Z")
+    early = [make_record("mine", s, 60.0, method=other, cell=f"c/{s}0000000") for s in range(2)]
 
-    assert list(only([new, old]).rows["mean"]) == [60.0]
+    rows = only([late, failed, *early]).rows.set_index("method")["mean"].to_dict()
+
+    assert rows == {"mine[code=00000000]": 50.0, "mine[code=ffffffff]": 60.0}
+
+
+def test_runs_of_one_code_with_other_keys_are_told_apart(make_record: MakeRecord) -> None:
+    records = [make_record("mine", 0, 50.0 + n, cell=f"c/mine/net/s0/{n}0000000") for n in range(2)]
+
+    rows = only(records).rows
+
+    assert set(rows["method"]) == {"mine[key=00000000]", "mine[key=10000000]"}
+
+
+def test_other_seeds_are_marked_and_sorted_by_the_paired_difference(
+    make_record: MakeRecord,
+) -> None:
+    records = [make_record("none", s, v) for s, v in enumerate((90, 90.2, 90.1, 89.9, 80))]
+    records += [make_record("mixup", 4, 85.0)]  # by its mean below none, on the same seed above
+    records += [make_record("cutmix", s, v) for s, v in enumerate((89, 89.2, 89.1, 88.9, 79.5))]
+
+    board = only(records)
+
+    assert list(board.rows["method"]) == ["mixup", "none", "cutmix"]
+    assert list(board.rows["other_seeds"]) == [True, False, False]
+    assert r"1\*" in to_markdown([board])
+    assert any(note.startswith("* other seeds than none") for note in board.notes)
+
+
+def test_one_or_two_seeds_have_neither_ranks_nor_intervals(make_record: MakeRecord) -> None:
+    for seeds in (1, 2):
+        records = [make_record(m, s, 90.0) for m in ("none", "mixup") for s in range(seeds)]
+        board = only(records)
+
+        assert board.rows[["first_rank", "low", "high", "p"]].isna().to_numpy().all()
+        assert set(board.rows["verdict"]) == {""}
+        assert any("cannot show a difference between methods" in note for note in board.notes)
 
 
 def test_parameters_and_plugins_are_rows_of_their_own(make_record: MakeRecord) -> None:
@@ -152,7 +192,7 @@ def test_markdown_is_a_table_people_read(records: list[Record]) -> None:
 
     assert lines[0] == "### toy v1, net, protocol quick"
     assert any("| mixup  " in line and "92.03 ± 0.90" in line for line in lines)
-    assert any("+1.03 [-0.09, +2.15]" in line for line in lines)
+    assert any("+1.0 [-0.1, +2.2]" in line for line in lines)
 
 
 def test_a_pipe_in_a_name_cannot_break_the_table(make_record: MakeRecord) -> None:

@@ -144,6 +144,27 @@ def test_other_weights_see_images_as_the_task_normalises_them(weights: str, tmp_
     assert model.normalization is None
 
 
+def test_a_checkpoint_keeps_the_normalisation_that_it_was_trained_with(tmp_path: Path) -> None:
+    first, second = (timm_net("tf_efficientnet_lite0", 7, 3, (64, 64)).eval() for _ in range(2))
+    normalize_as_trained(first, "timm")
+    path = str(tmp_path / "weights.safetensors")
+    save_file({f"model.{name}": tensor for name, tensor in first.state_dict().items()}, path)
+
+    normalize_as_trained(second, path)
+
+    second.net.load_state_dict(first.net.state_dict())
+    images = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(second(images).out, first(images).out, rtol=1e-4, atol=1e-4)
+    assert second.normalization == Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+def test_a_tag_that_timm_does_not_have_is_refused() -> None:
+    model = timm_net("tf_efficientnet_lite0", 7, 3, (64, 64))
+
+    with pytest.raises(UsageError, match=r"timm has no weights tf_efficientnet_lite0\.nosuch"):
+        normalize_as_trained(model, "timm:nosuch")
+
+
 def test_the_key_of_timms_weights_has_timms_version() -> None:
     request = Request(
         ["none"], ["cub"], [0], model="resnet18", data="synthetic", init="timm",

@@ -128,7 +128,8 @@ def test_the_critical_difference_is_drawn_of_tasks_that_agree(make_record: MakeR
             swapped = place if number else 3 - place
             record = make_record(method, 0, 50.0 + number + swapped)
             task = record.task.model_copy(update={"name": f"task_{number}"})
-            records.append(record.model_copy(update={"task": task}))
+            data = record.data.model_copy(update={"name": f"set_{number}"})
+            records.append(record.model_copy(update={"task": task, "data": data}))
     found = overall(leaderboards(records))
     assert found is not None
     assert found.p is not None

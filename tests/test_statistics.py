@@ -26,11 +26,12 @@ from mixbench.leaderboard.ranks import (
 )
 from mixbench.leaderboard.statistics import (
     Comparison,
+    Variance,
     compare_items,
     compare_means,
     detectable,
     holm,
-    standard_error,
+    pooled,
 )
 from mixbench.records.items import Items, pack
 from mixbench.records.schema import Record
@@ -114,11 +115,11 @@ def test_a_difference_of_the_stated_size_is_found(seeds: int, items: int, accura
     """One method of seven is better by what the table states as detectable."""
     rng = np.random.default_rng([seeds, items, int(1000 * accuracy)])
     sizes = []
-    for _ in range(200):
+    for _ in range(100):
         table = tables(rng, seeds, items, accuracy)
         found = [compare_items(table[n], table[0]).variance for n in range(1, 7)]
-        error = standard_error([variance for variance in found if variance])
-        sizes.append(detectable(error, seeds, ALPHA / 6))
+        typical = pooled([variance for variance in found if variance])
+        sizes.append(detectable(typical, seeds, ALPHA / 6))
     stated = float(np.median(sizes))
 
     hits = 0
@@ -232,10 +233,11 @@ def test_where_nothing_varies_there_is_no_p() -> None:
 
 
 def test_what_is_detectable_is_found_in_four_of_five_cases() -> None:
+    """With seeds alone, by Student's paired t-test of differences with a known deviation."""
     rng = np.random.default_rng(0)
     for seeds, alpha in ((3, 0.05), (3, 0.003), (5, 0.01)):
         bias = (2 / (seeds - 1)) ** 0.5 * gamma(seeds / 2) / gamma((seeds - 1) / 2)
-        size = detectable(2.0 / seeds**0.5, seeds, alpha) * bias  # of a known deviation
+        size = detectable(Variance(2.0**2 / seeds * bias**2), seeds, alpha)
         differences = size + rng.normal(0, 2.0, (20_000, seeds))
 
         found = ttest_1samp(differences, 0, axis=1).pvalue < alpha

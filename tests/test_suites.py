@@ -20,6 +20,7 @@ from mixbench.leaderboard.verification import Finding, note_tiers, verify
 from mixbench.plan.request import cells_of
 from mixbench.records.schema import Record, to_json
 from mixbench.registry.units import paths
+from mixbench.site import charts
 from tests.support import Run
 
 MakeRecord = Callable[..., Record]
@@ -121,7 +122,8 @@ def test_the_page_says_what_came_of_the_question(digits: Path) -> None:
     text = files_of(read_answers(digits))["README.md"]
 
     assert "undecided: manifold_mixup" in text
-    assert "seeds nested" in text
+    assert "Compared: each method with none." in text
+    assert "95% confidence interval over seeds and test images" in text
     assert "Minimum detectable effect at 80 % power: with 5 seeds" in text
 
 
@@ -285,7 +287,7 @@ def test_a_submission_is_run_submitted_verified_built(mixbench: Run, tmp_path: P
     assert (folder / "figures/digits.resnet8.custom.epochs=1.batch_size=100.lr=0.1").is_dir()
     assert "2 metrics recomputed" in mixbench("verify", "mine").stdout
     assert mixbench("leaderboard", "build", "mine").returncode == 0
-    assert "undecided: mixup" in (folder / "README.md").read_text()
+    assert "One seed cannot show a difference" in (folder / "README.md").read_text()
     assert "mixup minus none" in mixbench("compare", "mixup", "none").stdout
     assert json.loads(mixbench("compare", "mixup", "none", "--json").stdout)["first"] == "mixup"
     unknown = mixbench("compare", "mixap", "none")
@@ -345,14 +347,17 @@ def test_a_suite_that_names_what_is_not_there(mixbench: Run, tmp_path: Path) -> 
     )
 
 
-def boards_of(make_record: MakeRecord, tasks: int, gains: dict[str, float]) -> list[Any]:
-    """Return leaderboards of made-up tasks, whose methods differ from one another by gains."""
+def boards_of(
+    make_record: MakeRecord, tasks: int, gains: dict[str, float], sets: int = 9
+) -> list[Any]:
+    """Return leaderboards of made-up tasks on data sets, whose methods differ by gains."""
     records = []
     for number in range(tasks):
         for place, (method, gain) in enumerate(gains.items()):
             record = make_record(method, 0, 50 + number + gain + 0.01 * ((number * place) % 3))
             task = record.task.model_copy(update={"name": f"task_{number}"})
-            records.append(record.model_copy(update={"task": task}))
+            data = record.data.model_copy(update={"name": f"set_{number % sets}"})
+            records.append(record.model_copy(update={"task": task, "data": data}))
     return leaderboards(records)
 
 
@@ -368,6 +373,29 @@ def test_over_tasks_methods_have_ranks_and_a_test_of_their_order(make_record: Ma
     assert few is not None
     assert "too few" in few.notes[0]
     assert overall(boards_of(make_record, 1, {"none": 0.0, "mixup": 1.0})) is None
+
+
+def test_each_data_set_counts_once(make_record: MakeRecord) -> None:
+    gains = {"none": 0.0, "mixup": 1.0, "cutmix": 2.0}
+
+    two, three = (overall(boards_of(make_record, 6, gains, sets)) for sets in (2, 3))
+
+    assert two is not None
+    assert three is not None
+    assert two.p is None
+    assert "3 methods over 2 data sets (6 leaderboards): too few" in two.notes[0]
+    assert three.p == pytest.approx(0.0498, abs=1e-4)  # Friedman's test of three equal orders
+    assert not three.pairs.isna().to_numpy().any()
+
+
+def test_data_sets_that_agree_wholly_have_p_values(make_record: MakeRecord) -> None:
+    found = overall(boards_of(make_record, 4, {f"m{n}": float(n) for n in range(6)}))
+
+    assert found is not None
+    assert found.p is not None
+    assert found.p < 0.01
+    assert not found.pairs.isna().to_numpy().any()
+    assert charts.critical_difference(found).startswith("<svg")
 
 
 def test_names_cannot_break_a_table(make_record: MakeRecord) -> None:

@@ -70,8 +70,11 @@ def _told_apart(group: Sequence[Record]) -> list[Record]:
     one label with different code get the digest of their code as a parameter, and runs of one code
     that differ in anything else the key of their last stage.
     """
-    once = {r.cell: r for r in sorted(group, key=lambda r: (r.status == "ok", r.written))}
-    records = sorted(once.values(), key=lambda record: record.cell)
+    once = {
+        (record.cell, method_label(record)): record
+        for record in sorted(group, key=lambda r: (r.status == "ok", r.written))
+    }
+    records = [once[cell] for cell in sorted(once)]
     for name, value_of in (("code", _code), ("key", _key)):
         values: dict[str, set[str]] = defaultdict(set)
         seeds = Counter((method_label(record), record.seed) for record in records)

@@ -9,7 +9,7 @@ def plus_minus(mean: float, std: float) -> str:
     """Format a mean and its standard deviation, which is NaN and omitted for a single run."""
     if math.isnan(std):
         return f"{mean:.2f}"
-    digits = max(2, _digits(std))
+    digits = 2 if std >= 0.005 or not std else _digits(std)  # else it would be shown as 0.00
     return f"{mean:.{digits}f} ± {std:.{digits}f}"
 
 

@@ -15,7 +15,7 @@ from mixbench.leaderboard.statistics import (
     compare_means,
     detectable,
     holm,
-    standard_error,
+    pooled,
 )
 from mixbench.records.schema import Record
 
@@ -176,8 +176,9 @@ def power_note(found: Sequence[Verdict], rule: Rule, unit: str) -> str:
     variances = [comparison.variance for comparison in known if comparison.variance]
     if not variances:
         return ""
-    seeds, error = min(comparison.seeds for comparison in known), standard_error(variances)
-    least = detectable(error, seeds, rule.alpha / len(known))
+    seeds, typical = min(comparison.seeds for comparison in known), pooled(variances)
+    error = (typical.seeds + typical.items) ** 0.5
+    least = detectable(typical, seeds, rule.alpha / len(known))
     of = f"; significance level divided by {len(known)} comparisons" if len(known) > 1 else ""
     told = "points" if unit == "%" else unit
     return (

@@ -9,6 +9,7 @@ certain. `tests/test_statistics.py` checks on simulated tables that the family-w
 most 5 % and that intervals cover the true difference in at least 95 % of the cases.
 """
 
+import math
 from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
@@ -19,6 +20,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 LEVEL = 0.95  # confidence level of the intervals
 LEAST_SEEDS = 3  # with fewer, the variance over seeds is unknown or too uncertain for a verdict
+POWER = 0.8  # of the minimum detectable effect
+QUANTILES = 100  # of the estimated variance of the seeds, for the minimum detectable effect
 NODES = 1000  # of the numerical integration over the variance of the seeds
 
 
@@ -132,7 +135,7 @@ def _with_interval(mean: float, variance: Variance, seeds: int, items: int) -> C
     """Return the comparison with its interval and p-value; without them if nothing varies."""
     if sum(variance) <= 1e-24 * max(mean**2, 1.0):  # rounding errors
         return Comparison(mean, None, None, None, seeds, items)
-    half, p = _half_width(variance, seeds), _tail(abs(mean), variance, seeds)
+    half, p = _half_width(variance, seeds, 1 - LEVEL), _tail(abs(mean), variance, seeds)
     return Comparison(mean, mean - half, mean + half, p, seeds, items, variance)
 
 
@@ -150,14 +153,14 @@ def _tail(size: float, variance: Variance, seeds: int) -> float:
     return min(float(2 * weights @ ndtr(-size / deviations)), 1.0)
 
 
-def _half_width(variance: Variance, seeds: int) -> float:
-    """Return half the width of the confidence interval, by bisection."""
-    low, high = 0.0, standard_error([variance])
-    while _tail(high, variance, seeds) > 1 - LEVEL:
+def _half_width(variance: Variance, seeds: int, alpha: float) -> float:
+    """Return the difference that has a p-value of `alpha`, by bisection."""
+    low, high = 0.0, math.sqrt(variance.items + max(variance.seeds, variance.noise))
+    while _tail(high, variance, seeds) > alpha:
         high *= 2
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if _tail(middle, variance, seeds) > 1 - LEVEL else (low, middle)
+        low, high = (middle, high) if _tail(middle, variance, seeds) > alpha else (low, middle)
     return high
 
 
@@ -186,47 +189,42 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return corrected
 
 
-def standard_error(variances: Sequence[Variance]) -> float:
-    """Return the typical standard error of some mean differences, with the floor of the noise."""
-    seeds, items, noise = np.mean(np.array(variances), axis=0)
-    return float((items + max(seeds, noise)) ** 0.5)
+def pooled(variances: Sequence[Variance]) -> Variance:
+    """Return the mean of the variances of some mean differences, with the floor of the noise."""
+    seeds, items, noise = np.mean(np.array(variances), axis=0).tolist()
+    return Variance(max(seeds, noise), items, noise)
 
 
-def detectable(error: float, seeds: int, alpha: float) -> float:
-    """Return the minimum detectable effect of Student's paired t-test at 80 % power.
+def detectable(variance: Variance, seeds: int, alpha: float) -> float:
+    """Return the minimum detectable effect at 80 % power.
 
     Parameters
     ----------
-    error
-        Standard error of the mean difference, estimated from `seeds` seeds. The bias of an estimate
-        from so few is corrected.
+    variance
+        Typical variance of a mean difference over `seeds` seeds, from `pooled`. A standard
+        deviation of so few is too small on average, which is corrected.
     seeds
         Number of seeds.
     alpha
         Significance level.
     """
-    return _detectable_size(seeds, alpha) * error * float(seeds**0.5)
+    from scipy.special import gammaln, ndtr
 
-
-@cache
-def _detectable_size(seeds: int, alpha: float) -> float:
-    """Return the effect size, by bisection on the power of the noncentral t distribution."""
-    from scipy.special import gammaln, nctdtr, stdtrit
-
-    reach = stdtrit(seeds - 1, 1 - alpha / 2)
-
-    def missed(size: float) -> float:
-        shift = size * seeds**0.5
-        below = np.array([nctdtr(seeds - 1, shift, at) for at in (reach, -reach)])
-        upper, lower = np.nan_to_num(below)  # nctdtr returns NaN for tails close to 0
-        return float(0.8 - (1 - upper + lower))
-
-    low, high = 0.0, 1.0
-    while missed(high) > 0:
-        high *= 2
-    for _ in range(50):  # bisection, because importing scipy.optimize is slower
-        middle = (low + high) / 2
-        low, high = (middle, high) if missed(middle) > 0 else (low, middle)
-    # The expected standard deviation of a normal sample, as a fraction of the true one.
     bias = (2 / (seeds - 1)) ** 0.5 * np.exp(gammaln(seeds / 2) - gammaln((seeds - 1) / 2))
-    return high / float(bias)
+    variance = variance._replace(seeds=variance.seeds / float(bias) ** 2)
+    # The estimated variance of the seeds differs by chance, and with it the least significant
+    # difference.
+    shares, _ = _chi_squared(seeds - 1)
+    at = (np.arange(NODES) + 0.5) / NODES
+    chosen = np.searchsorted(at**5, (np.arange(QUANTILES) + 0.5) / QUANTILES)
+    least = np.array([
+        _half_width(variance._replace(seeds=variance.seeds * float(share)), seeds, alpha)
+        for share in shares[chosen]
+    ])
+    error = math.sqrt(variance.seeds + variance.items)
+    low, high = 0.0, float(least.max()) + 5 * error
+    for _ in range(60):
+        middle = (low + high) / 2
+        found = float(ndtr((middle - least) / error).mean()) >= POWER
+        low, high = (low, middle) if found else (middle, high)
+    return high

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mixbench.leaderboard.formats import to_csv, to_json, to_markdown
+from mixbench.leaderboard.grouping import without_rescored
 from mixbench.leaderboard.table import leaderboards
 from mixbench.records.schema import Record, parse
 from mixbench.storage.files import write_bytes
@@ -11,7 +12,7 @@ from mixbench.storage.store import Store
 
 
 def read_records(store: Store, *, artifacts: bool = True) -> list[Record]:
-    """Read all records of a store.
+    """Read all records of a store, without the originals of those that were scored again.
 
     Parameters
     ----------
@@ -28,7 +29,10 @@ def read_records(store: Store, *, artifacts: bool = True) -> list[Record]:
     """
     files = store.record_files()
     found = (parse(p.read_text(encoding="utf-8", errors="replace"), str(p)) for p in files)
-    return [r if artifacts else r.model_copy(update={"artifacts": []}) for r in found]
+    return [
+        record if artifacts else record.model_copy(update={"artifacts": []})
+        for record in without_rescored(found)
+    ]
 
 
 def write_reports(store: Store, known: Iterable[Record]) -> Path:

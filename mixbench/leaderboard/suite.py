@@ -395,12 +395,12 @@ def read_suite(folder: Path) -> Suite:
         If suite.toml cannot be read or is not valid; the message names the invalid field.
     """
     suite = read_toml(folder / FILE, Suite, "suite")
-    known = {name for ask in suite.ask for name in ask.methods}
+    known = {BASELINE, *(name for ask in suite.ask for name in ask.methods)}
     for name in (name for one in suite.compare for name in (*one.methods, *one.others)):
         if name.partition("[")[0] not in known:
             raise UsageError(
-                f"{folder / FILE}: compare must name methods of the suite, {', '.join(known)} "
-                f"(got {name})."
+                f"{folder / FILE}: compare must name methods of the suite, "
+                f"{', '.join(sorted(known))} (got {name})."
             )
     return suite
 

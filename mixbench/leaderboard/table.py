@@ -175,6 +175,9 @@ def _facts(good: Sequence[Record], trivial_baselines: Mapping[str, float]) -> It
     data, primary = first.data, first.primary
     yield ", ".join([" ".join([*origin(first), "data:", data.name]), data.version, *changes(first)])
     yield f"{primary.name} in {primary.unit}, last epoch, {primary.n} test items"
+    if first.normalization:
+        mean, std = (", ".join(f"{v:g}" for v in values) for values in first.normalization)
+        yield f"images normalised as for timm's initial weights: mean {mean}; std {std}"
     yield from _budget(first)
     for name, value in trivial_baselines.items():
         yield f"{name} {value:.2f} (trivial baseline that does not use the images)"

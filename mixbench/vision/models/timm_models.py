@@ -66,17 +66,29 @@ class TimmNet(Backbone):
             timm's tag of the weights; "" for timm's default.
         given
             Normalisation of the images that the model gets.
+
+        Raises
+        ------
+        UsageError
+            If timm has no weights with this tag.
         """
-        config = timm.get_pretrained_cfg(f"{self.name}.{tag}" if tag else self.name)
-        if config is None or (tuple(config.mean), tuple(config.std)) == given:
-            return
-        self.normalization = Normalization(tuple(config.mean), tuple(config.std))
+        called = f"{self.name}.{tag}" if tag else self.name
+        try:
+            config = timm.get_pretrained_cfg(called)
+        except RuntimeError as error:
+            raise UsageError(f"timm has no weights {called}: {error}") from error
+        if config is not None and (tuple(config.mean), tuple(config.std)) != given:
+            self.convert(given, Normalization(tuple(config.mean), tuple(config.std)))
+
+    def convert(self, given: Normalization, own: Normalization) -> None:
+        """Convert images with one normalisation to another before they enter the network."""
+        self.normalization = own
         (mean, std), (own_mean, own_std) = (
-            [torch.tensor(values)[:, None, None] for values in pair]
-            for pair in (given, self.normalization)
+            [torch.tensor(values)[:, None, None] for values in pair] for pair in (given, own)
         )
-        self.register_buffer("scale", std / own_std, persistent=False)
-        self.register_buffer("shift", (mean - own_mean) / own_std, persistent=False)
+        # They are part of the checkpoints, because the trained weights depend on them.
+        self.register_buffer("scale", std / own_std)
+        self.register_buffer("shift", (mean - own_mean) / own_std)
 
     @property
     def classifier(self) -> nn.Module:  # type: ignore[override]  # its name in timm varies

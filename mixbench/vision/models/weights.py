@@ -1,12 +1,12 @@
 """Reading of initial weights from files or timm, and loading them into models."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from pickle import UnpicklingError  # noqa: TID251  # torch raises it for invalid files
 from typing import TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -154,28 +154,45 @@ def normalize_as_trained(
     DataError
         If the weights cannot be read.
     """
-    named = weights == "timm" or weights.startswith("timm:")
-    expect = getattr(model, "expect", None)
-    if expect is None or len(given.mean) != RGB:
+    expect: Callable[[str, Normalization], None] | None = getattr(model, "expect", None)
+    convert: Callable[[Normalization, Normalization], None] | None = getattr(model, "convert", None)
+    if expect is None or convert is None or len(given.mean) != RGB or weights in NO_WEIGHTS:
         return model
-    if named or not (weights in NO_WEIGHTS or _is_checkpoint(Path(weights))):
-        expect(weights.partition(":")[2] if named else "", given)
+    if weights == "timm" or weights.startswith("timm:"):
+        expect(weights.partition(":")[2], given)
+        return model
+    state = read_weights(Path(weights), whole=True)
+    if not any(name.startswith(OWN) for name in state):
+        expect("", given)
+    elif (own := _normalization_of(state, given)) is not None:
+        convert(given, own)
     return model
 
 
-def _is_checkpoint(path: Path) -> bool:
-    """Return whether a file holds weights that a run of mixbench has written."""
-    if path.suffix != ".safetensors":
-        return False
-    try:
-        with safe_open(path, "pt") as file:
-            return any(name.startswith(OWN) for name in file.keys())  # noqa: SIM118  # not a dict
-    except (OSError, SafetensorError) as error:
-        raise DataError(f"The weights {path} cannot be read: {error}.") from error
+def _normalization_of(state: State, given: Normalization) -> Normalization | None:
+    """Return the normalisation of the checkpoint of a run that started from timm's weights."""
+    found = {
+        name: tensor.flatten().tolist()
+        for full, tensor in state.items()
+        for name in ("scale", "shift")
+        if full in {f"{OWN}{name}", f"{OWN}encoder.{name}"}
+    }
+    if not found:
+        return None
+    std = [round(s / scale, 6) for s, scale in zip(given.std, found["scale"], strict=True)]
+    shifted = zip(given.mean, found["shift"], std, strict=True)
+    return Normalization(tuple(round(m - shift * s, 6) for m, shift, s in shifted), tuple(std))
 
 
-def read_weights(path: Path) -> State:
+def read_weights(path: Path, *, whole: bool = False) -> State:
     """Return the tensors of a safetensors or PyTorch file, without executing code from it.
+
+    Parameters
+    ----------
+    path
+        Path of the file.
+    whole
+        Whether to return all tensors of a run's checkpoint, instead of the model's own.
 
     Raises
     ------
@@ -184,7 +201,7 @@ def read_weights(path: Path) -> State:
     """
     try:
         if path.suffix == ".safetensors":
-            return of_the_model(load_file(path))
+            return load_file(path) if whole else of_the_model(load_file(path))
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError, SafetensorError) as error:
         first = str(error).partition("\n")[0]
