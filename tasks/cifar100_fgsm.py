@@ -13,5 +13,5 @@ from mixbench.vision.robustness.adversarial import Attacked
 class Cifar100Fgsm(Attacked):
     """Measure the accuracy of CIFAR-100 classifiers under adversarial attacks."""
 
-    version = 1
+    version = 2
     evaluates = "cifar100"

@@ -26,7 +26,7 @@ from mixbench.vision.robustness.adversarial import Attacked
 class ImagenetFgsm(Attacked):
     """Measure the accuracy of ImageNet classifiers under adversarial attacks."""
 
-    version = 1
+    version = 2
     evaluates = "imagenet"
     metrics = under_attack(pgd_eps=(EPS_4_255,))
     references = (

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -43,6 +44,13 @@ def net() -> nn.Module:
         norm.running_mean = 0.1 * torch.randn(norm.num_features)
         norm.weight.data += 0.1 * torch.randn(norm.num_features)
     return net.eval()
+
+
+class Named(nn.Module):
+    """Logits as the output of a backbone."""
+
+    def forward(self, logits: Tensor) -> Output:
+        return Output(logits, logits)
 
 
 class Shaken(nn.Module):
@@ -144,6 +152,26 @@ def test_a_model_in_training_is_in_training_afterwards(task: Any, folder: Path) 
     assert all(module.training for module in model.modules())
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("kind", ["fgsm", "pgd"])
+@pytest.mark.parametrize("scale", [1e2, 1e4])
+def test_a_model_that_is_too_sure_for_float32_is_moved(
+    kind: Any, scale: float, batch: tuple[Tensor, Tensor]
+) -> None:
+    """Its cross-entropy has no gradient in float32; at 1e4 none in float64 either."""
+    images, _ = batch
+    layer = nn.Linear(images[0].numel(), 3)
+    with torch.no_grad():
+        layer.weight.mul_(scale)
+    sure = nn.Sequential(nn.Flatten(), layer, Named())
+    model = PixelModel(sure, read, Normalization((0.0,) * 3, (1.0,) * 3))
+    classes = model(images).argmax(1)
+
+    moved = attacked(model, images, classes, Attack(kind, 0.1, steps=2))
+
+    assert bool((moved != images).flatten(1).any(1).all())
+    assert float((moved - images).abs().max()) == pytest.approx(0.1, abs=1e-6)
 
 
 def test_a_second_attack_sees_the_same_model(net: nn.Module, batch: tuple[Tensor, Tensor]) -> None:
@@ -257,6 +285,12 @@ def test_the_first_eps_ranks() -> None:
     (primary,) = (m.name for m in under_attack((4 / 255, 0.2)) if m.primary)
 
     assert primary == "fgsm_4_255"
+
+
+def test_the_names_of_different_eps_never_collide() -> None:
+    eps = [0.1, 0.1 + 1e-14, 1e-13, 2e-13, 8 / 255, 0.031, 0.8255, *np.linspace(0.001, 1, 999)]
+
+    assert len({Attack("fgsm", number).name for number in eps}) == len(set(eps))
 
 
 @pytest.mark.parametrize(

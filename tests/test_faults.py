@@ -16,6 +16,7 @@ from mixbench.testing import METHOD_CHECKS, Subject, mixing, training
 Mixed = tuple[Tensor, Sources]
 CutMix = load_method(find("method", "cutmix"))
 RandomPatchMix = load_method(find("method", "random_patchmix"))
+SaliencyMix = load_method(find("method", "saliencymix"))
 
 
 class Blend(Method):
@@ -162,6 +163,104 @@ class MixesAtTest(Blend):
         return blend(output.out, torch.arange(len(output.out)).flip(0), 0.7)
 
 
+class OverwritesOddBatches(CutMix):  # type: ignore[misc,valid-type]
+    """Writes into the batch without asking, if its size is odd."""
+
+    def mix(self, x: Tensor, step: Step) -> Mixed:
+        mixed, sources = super().mix(x.clone(), step)
+        if len(x) % 2:
+            mixed = x.copy_(mixed)
+        return mixed, sources
+
+
+class ReadsWhatItHasWritten(Blend):
+    """Blends image by image in the batch, where it may: later images see mixed partners."""
+
+    def mix(self, x: Tensor, step: Step) -> Mixed:
+        lam, partner = self.lam(step), permutation(len(x), step.rng, x.device)
+        if not step.may_overwrite(x):
+            return self.blended(x, partner, lam)
+        for i, j in enumerate(partner.tolist()):
+            x[i] = lam * x[i] + (1 - lam) * x[j]
+        return x, Sources.pair(partner, lam)
+
+
+class OwnFixedSeed(Blend):
+    """Every instance starts alike, and goes on from step to step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rng = torch.Generator().manual_seed(0)
+
+    def mix(self, x: Tensor, step: Step) -> Mixed:
+        return self.blended(x, permutation(len(x), self.rng, x.device), self.lam(step))
+
+
+class KeepsTheFirstDraw(Blend):
+    first = 0.0
+
+    def lam(self, step: Step) -> float:
+        self.first = self.first or super().lam(step)
+        return self.first
+
+
+class ColumnsDrawnFromTheHeight(CutMix):  # type: ignore[misc,valid-type]
+    def draw_box(self, size: tuple[int, int], rng: torch.Generator) -> Box:
+        height, width = size
+        side = float(1 - beta(1.0, rng)) ** 0.5
+        row, column = (int(torch.randint(height, (), generator=rng)) for _ in range(2))
+        half = int(height * side) // 2, int(width * side) // 2
+        return clipped_box((row, column % width), half, size)
+
+
+class WrongForThreeChannels(Blend):
+    def blended(self, x: Tensor, partner: Tensor, lam: float) -> Mixed:
+        return blend(x, partner, lam), Sources.pair(partner, lam**0.5 if x.shape[1] == 3 else lam)
+
+
+class WeightsOfThePartner(SaliencyMix):  # type: ignore[misc,valid-type]
+    """Gives every image the weight that its partner's box left."""
+
+    def mix(self, x: Tensor, step: Step) -> Mixed:
+        mixed, (index, weight) = super().mix(x, step)
+        return mixed, Sources(index, weight[index[:, -1]])
+
+
+class PatchLabelsTransposed(RandomPatchMix):  # type: ignore[misc,valid-type]
+    def mean_patch_loss(self, output: Output, sources: Sources, step: Step) -> Tensor:
+        turned = sources.index.view(-1, self.grid, self.grid).mT.flatten(1)
+        loss: Tensor = super().mean_patch_loss(output, Sources(turned, sources.weight), step)
+        return loss
+
+
+class PatchLabelsMirrored(RandomPatchMix):  # type: ignore[misc,valid-type]
+    def mean_patch_loss(self, output: Output, sources: Sources, step: Step) -> Tensor:
+        turned = sources.index.view(-1, self.grid, self.grid).flip(2).flatten(1)
+        loss: Tensor = super().mean_patch_loss(output, Sources(turned, sources.weight), step)
+        return loss
+
+
+class LossOfOtherImages(Blend):
+    def loss(self, output: Output, sources: Sources, step: Step) -> Tensor:
+        return super().loss(output, Sources(sources.index.roll(1, 0), sources.weight), step)
+
+
+class DetachesTheModel(Blend):
+    """Trains the classifier alone."""
+
+    def loss(self, output: Output, sources: Sources, step: Step) -> Tensor:
+        model = step.model
+        detached = output.features.detach().mean((2, 3))
+        out = model.classifier(detached)
+        return super().loss(Output(out, output.features), sources, step)
+
+
+class RoundsItsLabel(Blend):
+    def blended(self, x: Tensor, partner: Tensor, lam: float) -> Mixed:
+        shown = float(lam > 0.5) if x.dtype == torch.bfloat16 else lam
+        return blend(x, partner, lam), Sources.pair(partner, shown)
+
+
 FAULTS: dict[Callable[[], Method], Callable[[Subject], str]] = {
     ExchangedWeights: mixing.weights_match_pixels,
     PartnerForgottenInTargets: mixing.weights_match_pixels,
@@ -180,6 +279,18 @@ FAULTS: dict[Callable[[], Method], Callable[[Subject], str]] = {
     HeadOutOfSight: training.state_dict_round_trips,
     IdleHead: training.all_parameters_get_gradients,
     MixesAtTest: training.evaluation_is_unchanged,
+    OverwritesOddBatches: mixing.input_is_not_modified,
+    ReadsWhatItHasWritten: mixing.weights_match_pixels,
+    OwnFixedSeed: mixing.same_rng_same_result,
+    KeepsTheFirstDraw: mixing.same_rng_same_result,
+    ColumnsDrawnFromTheHeight: mixing.every_row_and_column_is_mixed,
+    WrongForThreeChannels: mixing.weights_match_pixels,
+    WeightsOfThePartner: mixing.weights_match_pixels,
+    PatchLabelsTransposed: training.loss_fits_the_sources,
+    PatchLabelsMirrored: training.loss_fits_the_sources,
+    LossOfOtherImages: training.loss_fits_the_sources,
+    DetachesTheModel: training.all_parameters_get_gradients,
+    RoundsItsLabel: mixing.weights_match_pixels,
 }
 
 

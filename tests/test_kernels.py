@@ -15,6 +15,7 @@ from mixbench.kernels import (
     beta,
     blend,
     blend_rolled,
+    box_masks,
     cell_areas,
     cell_edges,
     clipped_box,
@@ -102,14 +103,77 @@ def test_what_is_only_moved_is_the_same_in_every_type(grid: int, dtype: torch.dt
 
 
 @pytest.mark.parametrize(("dtype", "apart"), [(torch.bfloat16, 1.0), (torch.uint8, 0.5)])
-def test_blend_rounds_narrow_types(dtype: torch.dtype, apart: float) -> None:
+def test_blends_round_narrow_types(dtype: torch.dtype, apart: float) -> None:
     rng = torch.Generator().manual_seed(0)
     x, partner = torch.randint(256, (6, 3, 9, 12), generator=rng), torch.randperm(6, generator=rng)
 
-    mixed = blend(x.to(dtype), partner, 0.3)
+    for mixed, wide in (
+        (blend(x.to(dtype), partner, 0.3), blend(x.float(), partner, 0.3)),
+        (blend_rolled(x.to(dtype), 0.3), blend_rolled(x.float(), 0.3)),
+    ):
+        assert mixed.dtype == dtype
+        assert float((mixed.float() - wide).abs().max()) <= apart
 
-    assert mixed.dtype == dtype
-    assert float((mixed.float() - blend(x.float(), partner, 0.3)).abs().max()) <= apart
+
+MANY, SIDE = 70_000, 180  # together more than 2^31 pixels
+
+
+def numbered(dtype: torch.dtype) -> Tensor:
+    """Return images whose pixels are all their index modulo 251, without memory of their own."""
+    return (torch.arange(MANY) % 251).to(dtype).view(-1, 1, 1, 1).expand(-1, 1, SIDE, SIDE)
+
+
+@pytest.mark.slow
+def test_more_than_2_to_the_31_pixels_are_blended() -> None:
+    x, partner = numbered(torch.bfloat16), torch.arange(MANY).roll(-7)
+    for mixed, other in ((blend(x, partner, 0.5), 7), (blend_rolled(x, 0.5), -1)):
+        for item in (0, 30_000, MANY - 1):
+            own, theirs = float(item % 251), float((item + other) % MANY % 251)
+            assert mixed[item].float().unique().tolist() == pytest.approx(
+                [(own + theirs) / 2], abs=1
+            )
+        del mixed
+
+
+@pytest.mark.slow
+def test_more_than_2_to_the_31_pixels_are_pasted() -> None:
+    x, partner, box = numbered(torch.uint8).clone(), torch.arange(MANY).roll(-7), Box(0, 90, 0, 180)
+
+    paste_box_(x, partner, box)
+
+    for item in (0, 30_000, MANY - 1):
+        assert x[item, 0, 0].unique().tolist() == [(item + 7) % MANY % 251]
+        assert x[item, 0, -1].unique().tolist() == [item % 251]
+
+
+@pytest.mark.slow
+def test_cells_are_taken_from_more_than_2_to_the_31_pixels() -> None:
+    x = numbered(torch.uint8).contiguous()
+
+    for item in (0, 30_000, MANY - 1):
+        mixed = compose_grid(x, torch.full((1, 16), item), 4)
+        assert mixed.unique().tolist() == [item % 251]
+
+
+@pytest.mark.slow
+def test_more_than_2_to_the_31_pixels_are_composed() -> None:
+    few, index = numbered(torch.uint8)[:200].contiguous(), torch.arange(MANY)[:, None] % 200
+
+    mixed = compose_grid(few, index.expand(-1, 16), 4)
+
+    assert [int(mixed[i, 0, -1, -1]) for i in (0, 30_000, MANY - 1)] == [0, 0, (MANY - 1) % 200]
+
+
+@pytest.mark.slow
+def test_more_than_2_to_the_31_pixels_are_masked() -> None:
+    centre = torch.arange(MANY) % SIDE
+
+    masks = box_masks((centre, centre), (5, 5), (SIDE, SIDE))
+
+    assert [int(masks[i].sum()) for i in (20, 30_000 + 20, MANY - 1)] == [
+        100, 100, 100 if 5 <= (MANY - 1) % SIDE <= SIDE - 5 else int(masks[MANY - 1].sum())
+    ]  # fmt: skip
+    assert bool(masks[MANY - 20, (MANY - 20) % SIDE, (MANY - 20) % SIDE])
 
 
 def test_a_rolled_blend_is_the_blend_with_what_comes_before() -> None:

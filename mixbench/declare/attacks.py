@@ -1,6 +1,8 @@
 """The adversarial attacks of a task, and the metrics of a model under these attacks."""
 
+import re
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Literal, NamedTuple
 
 from mixbench.declare.facts import Metric
@@ -39,7 +41,7 @@ class Attack(NamedTuple):
         """Name of the metric that reports the accuracy under this attack."""
         steps = "" if self.kind == "fgsm" else str(self.steps)
         space = "" if self.space == "pixel" else f"_{self.space}"
-        number = eps_text(self.eps).replace(".", "_").replace("/", "_")
+        number = re.sub(r"\W", "_", eps_text(self.eps))
         return f"{self.kind}{steps}{space}_{number}"
 
 
@@ -49,7 +51,8 @@ def eps_text(eps: float) -> str:
     levels = round(255 * eps)
     if float(short) != eps and levels / 255 == eps:
         return f"{levels}/255"
-    return f"{eps:.12f}".rstrip("0").rstrip(".")
+    # The shortest decimal of this number: different numbers have different texts.
+    return f"{Decimal(repr(eps)):f}".removesuffix(".0")
 
 
 def attacks_of(

@@ -18,6 +18,8 @@ Check = Callable[[Any], str]
 ABOUT = {
     "card_matches_class": "__init__",
     "evaluation_is_unchanged": "predict",
+    "loss_decreases": "loss",
+    "loss_fits_the_sources": "loss",
     "generated_data_has_official_layout": "synthesize",
     "generation_is_deterministic": "synthesize",
     "every_class_is_named_and_present": "class_names",

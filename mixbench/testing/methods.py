@@ -4,6 +4,7 @@ from mixbench.testing.checks import Check
 from mixbench.testing.mixing import (
     bfloat16_is_kept_and_weights_are_float32,
     draws_only_from_step_rng,
+    every_row_and_column_is_mixed,
     identical_images_are_unchanged,
     input_is_not_modified,
     other_rng_other_result,
@@ -18,6 +19,7 @@ from mixbench.testing.training import (
     card_matches_class,
     evaluation_is_unchanged,
     loss_decreases,
+    loss_fits_the_sources,
     state_dict_round_trips,
 )
 
@@ -32,7 +34,9 @@ METHOD_CHECKS: tuple[Check, ...] = (
     same_rng_same_result,
     other_rng_other_result,
     draws_only_from_step_rng,
+    every_row_and_column_is_mixed,
     identical_images_are_unchanged,
+    loss_fits_the_sources,
     loss_decreases,
     all_parameters_get_gradients,
     state_dict_round_trips,

@@ -2,30 +2,56 @@
 
 To test the weights, image i is 1 in channel i and 0 elsewhere. After mixing, the mean of a channel
 is exactly the fraction of the pixels that come from its image, and must equal the weight in
-`Sources`. Some images are not square and the batch size differs from the number of classes, so
-that the checks detect swapped axes.
+`Sources`. A last channel has a bright pixel at a place of its own in each image, for methods that
+look for what is salient. Some images are not square and the batch size differs from the number of
+classes, so that the checks detect swapped axes. Batches have several sizes, three or more channels,
+and may be overwritten or not.
 """
 
 import torch
 
 from mixbench.testing.measuring import TOLERANCE, unchanged_global_randomness, within
-from mixbench.testing.toy import CLASSES, SEEDS, SIZES, Subject, mix, mixes, noise
+from mixbench.testing.toy import (
+    CLASSES,
+    SEEDS,
+    SIZES,
+    Mixed,
+    Subject,
+    lit,
+    mix,
+    mixes,
+    noise,
+    step_of,
+)
+
+BFLOAT16 = 0.02  # bfloat16 has 8 significant bits, and means add up their errors
+LONG = ((6, 48), (48, 6))  # height, width
+MOST_STREAMS = 60
 
 
 def weights_match_pixels(subject: Subject) -> str:
     """Each weight in `Sources` equals the fraction of the pixels that come from that source.
 
-    Else: compute the weights from the mask that was applied, after clipping and rounding.
+    Else: compute the weights from the mask that was applied, after clipping and rounding. If it
+    fails only where the batch may be overwritten, read all images before writing any of them.
     """
     largest = 0.0
     for where, mixed in mixes(subject):
-        sources = mixed.sources
-        shares = mixed.step.images.mean((2, 3))[sources.index]  # pixel fractions by source
-        said = (shares * sources.weight[..., None]).sum(1)
-        gap = float((mixed.images.mean((2, 3)) - said).abs().max())
+        gap = _from_the_pixels(mixed)
         assert gap <= TOLERANCE, f"weights differ by {gap:.3f} from the pixel fractions {where}"
         largest = max(largest, gap)
+    for seed in SEEDS:
+        gap = _from_the_pixels(mix(subject, lit(6, (8, 12), 7, seed).bfloat16(), seed))
+        where = f"in bfloat16, stream {seed}"
+        assert gap <= BFLOAT16, f"weights differ by {gap:.3f} from the pixel fractions {where}"
     return within(largest)
+
+
+def _from_the_pixels(mixed: Mixed) -> float:
+    """Return how much the weights differ from the fractions of the pixels."""
+    before, after = (x[:, :-1].float().mean((2, 3)) for x in (mixed.step.images, mixed.images))
+    said = (before[mixed.sources.index] * mixed.sources.weight[..., None]).sum(1)
+    return float((after - said).abs().max())
 
 
 def weights_sum_to_one(subject: Subject) -> str:
@@ -55,7 +81,8 @@ def sources_are_in_batch(subject: Subject) -> str:
         assert index.device == mixed.step.images.device, f"indices are on {index.device} {where}"
         assert index.device == weight.device, f"weights are on {weight.device} {where}"
         assert index.dtype == torch.int64, f"indices are {index.dtype} {where}"
-        assert index.shape == weight.shape == (6, index.shape[-1]), f"shape {index.shape} {where}"
+        size = len(mixed.images), index.shape[-1]
+        assert index.shape == weight.shape == size, f"shape {tuple(index.shape)} {where}"
         assert int(index.min()) >= 0, f"an index is {int(index.min())} {where}"
         assert int(index.max()) < len(mixed.step.images), f"an index exceeds the batch {where}"
         most = max(most, index.shape[-1])
@@ -91,26 +118,35 @@ def bfloat16_is_kept_and_weights_are_float32(subject: Subject) -> str:
 def input_is_not_modified(subject: Subject) -> str:
     """Mixing modifies neither the input images nor the targets in place.
 
-    Else: clone what you write into, or create a new batch.
+    Else: clone what you write into, create a new batch, or ask `step.may_overwrite(x)`.
     """
     for seed in SEEDS:
-        images = noise(6, (8, 12))
+        number = (6, 5, 1)[seed % 3]
+        images = noise(number, (8, 12))
         before = images.clone()
         step = mix(subject, images, seed).step
-        assert torch.equal(images, before), f"the images were modified (stream {seed})"
-        assert torch.equal(step.targets[:6], torch.arange(6) % CLASSES), "targets were modified"
-    return f"{len(SEEDS)} streams, bit-identical"
+        same = torch.equal(images, before)
+        assert same, f"the images of a batch of {number} were modified (stream {seed})"
+        targets = torch.arange(number) % CLASSES
+        assert torch.equal(step.targets[:number], targets), "targets were modified"
+    return f"{len(SEEDS)} streams, batches of 6, 5 and 1, bit-identical"
 
 
 def same_rng_same_result(subject: Subject) -> str:
-    """Equal random generators give bit-identical results.
+    """Equal random generators give bit-identical results, whatever was mixed before.
 
     Else: draw only from `step.rng`; use no clock and keep no state between steps.
     """
+    images = noise(6, (8, 12))
+    used, model, task = subject.bound()
     for seed in SEEDS:
-        first, second = (mix(subject, noise(6, (8, 12)), seed) for _ in range(2))
-        assert torch.equal(first.images, second.images), f"images differ (stream {seed})"
-        assert torch.equal(first.sources.weight, second.sources.weight), "weights differ"
+        first = mix(subject, images, seed)
+        step = step_of(images, seed, task, model)
+        again, sources = used.mix(images, step)
+        assert torch.equal(first.images, again), (
+            f"the images of a new method and of one that has mixed before differ (stream {seed})"
+        )
+        assert torch.equal(first.sources.weight, sources.weight), "weights differ"
     return f"{len(SEEDS)} streams, bit-identical"
 
 
@@ -136,6 +172,29 @@ def draws_only_from_step_rng(subject: Subject) -> str:
         for seed in SEEDS:
             mix(subject, noise(6, (8, 12)), seed)
     return "global random state of torch, numpy and Python unchanged"
+
+
+def every_row_and_column_is_mixed(subject: Subject) -> str:
+    """Some mixed batches change every row and every column of long images in both directions.
+
+    Else: draw rows from the height and columns from the width of the images.
+    """
+    if "input" not in subject.make().sites:
+        return "does not mix images"
+    for size in LONG:
+        images = noise(6, size)
+        changed = torch.zeros(size, dtype=torch.bool)
+        for seed in range(MOST_STREAMS):
+            mixed = mix(subject, images, seed).images[: len(images)]
+            changed |= (mixed != images).any(0).any(0)
+            if bool(changed.any(0).all() and changed.any(1).all()):
+                break
+        if not changed.any():
+            return "never mixes"
+        for axis, name in ((1, "row"), (0, "column")):
+            idle = torch.nonzero(~changed.any(axis)).flatten().tolist()
+            assert not idle, f"{name} {idle[0]} of {size[0]}x{size[1]} pixels is never mixed"
+    return " and ".join(f"{height}x{width}" for height, width in LONG) + " pixels"
 
 
 def identical_images_are_unchanged(subject: Subject) -> str:

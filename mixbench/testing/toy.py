@@ -193,38 +193,61 @@ class Mixed(NamedTuple):
     sources: Sources
 
 
-def mix(
-    subject: Subject, images: Tensor, seed: int, site: str = "input", pool: Tensor | None = None
-) -> Mixed:
-    """Mix a batch with a new method and a new random generator.
+def mix(subject: Subject, images: Tensor, seed: int, *, overwritable: bool = False) -> Mixed:
+    """Mix a batch with a new method and a new random generator; see `step_of`."""
+    method, model, task = subject.bound(images.shape[1])
+    step = step_of(images, seed, task, model, overwritable=overwritable)
+    return Mixed(step, *method.mix(step.images, step))
+
+
+def step_of(
+    images: Tensor,
+    seed: int,
+    task: Task,
+    model: Backbone,
+    *,
+    pool: Tensor | None = None,
+    overwritable: bool = False,
+) -> Step:
+    """Return a step with a batch.
 
     Parameters
     ----------
-    subject
-        Method under test.
     images : (B, C, H, W)
-        Batch to mix.
+        The batch.
     seed
         Seed of the random generator.
-    site
-        Site at which to mix.
+    task, model
+        Task and model of the step.
     pool : (N, C, H, W)
         Images from which `Step.draw` draws; None for copies of the batch.
+    overwritable
+        Whether the method may overwrite the batch.
     """
-    method, model, task = subject.bound(images.shape[1])
-    targets = torch.arange(len(images)) % CLASSES
     others = images.repeat(CLASSES, 1, 1, 1) if pool is None else pool
-    classes = torch.arange(len(others)) % CLASSES
-    split = ToySplit(others, classes)
-    step = Step(images, targets, rng=generator(seed, "mix"), task=task, model=model, split=split)
-    step.site = site
-    mixed, sources = method.mix(images, step)
-    return Mixed(step, mixed, sources)
+    return Step(
+        images,
+        torch.arange(len(images)) % CLASSES,
+        rng=generator(seed, "mix"),
+        task=task,
+        model=model,
+        split=ToySplit(others, torch.arange(len(others)) % CLASSES),
+        overwritable=overwritable,
+    )
 
 
-def lit(number: int, size: tuple[int, int]) -> Tensor:
-    """Return images of which image i is 1 in channel i and 0 elsewhere."""
-    return torch.eye(number)[:, :, None, None].expand(-1, -1, *size).contiguous()
+def lit(number: int, size: tuple[int, int], channels: int, seed: int = 0) -> Tensor:
+    """Return images that show where each of them ends up in a mixed batch.
+
+    Image i is 1 in channel i and 0 in the others, except that the last channel of every image has
+    one bright pixel, at a random place: it is what a method finds salient.
+    """
+    images = torch.zeros(number, channels, *size)
+    shown = min(number, channels - 1)
+    images[torch.arange(shown), torch.arange(shown)] = 1
+    pixels = torch.randint(size[0] * size[1], (number,), generator=generator(seed, "synthetic"))
+    images[:, -1].flatten(1)[torch.arange(number), pixels] = 9
+    return images
 
 
 def noise(number: int, size: tuple[int, int]) -> Tensor:
@@ -232,14 +255,42 @@ def noise(number: int, size: tuple[int, int]) -> Tensor:
     return torch.randn(number, 3, *size, generator=generator(0, "synthetic"))
 
 
-def mixes(subject: Subject, number: int = 6) -> Iterator[tuple[str, Mixed]]:
-    """Yield the result of mixing the images of `lit`, for every site, image size and seed."""
+# Batch size, channels (None: one for each image) and whether the batch may be overwritten.
+BATCHES: tuple[tuple[int, int | None, bool], ...] = (
+    (6, None, False),
+    (5, None, True),
+    (2, 3, False),
+    (6, None, True),
+    (1, None, False),
+    (3, 3, True),
+    (5, None, False),
+    (1, None, True),
+    (3, 3, False),
+    (2, 3, True),
+)
+
+
+def mixes(subject: Subject) -> Iterator[tuple[str, Mixed]]:
+    """Yield the result of mixing the images of `lit`, for every site, image size and batch."""
     for site in subject.make().sites:
         for size in SIZES:
-            images = lit(number + 4 * CLASSES, size)
-            for seed in SEEDS:
-                where = f"at {site}, {size[0]}x{size[1]} pixels, stream {seed}"
-                yield where, mix(subject, images[:number], seed, site, pool=images[number:])
+            for seed, (number, channels, overwritable) in enumerate(BATCHES):
+                images = lit(number + 4 * CLASSES, size, channels or number + 4 * CLASSES + 1, seed)
+                method, model, task = subject.bound(images.shape[1])
+                step = step_of(
+                    images[:number].clone(), seed, task, model, pool=images[number:],
+                    overwritable=overwritable,
+                )  # fmt: skip
+                step.site = site
+                mixed, sources = method.mix(step.images, step)
+                # A method that may overwrite the batch has destroyed what the step held.
+                step.images = torch.cat([images[:number], step.images[number:]])
+                allowed = ", may overwrite" if overwritable else ""
+                where = (
+                    f"at {site}, {size[0]}x{size[1]} pixels, {images.shape[1]} channels, batch of "
+                    f"{number}{allowed}, stream {seed}"
+                )
+                yield where, Mixed(step, mixed, sources)
 
 
 def toy_step(split: Split, task: Task, model: Backbone, number: int) -> Step:

@@ -1,15 +1,24 @@
 """Checks of a method in training and evaluation: loss, gradients, state and predictions."""
 
 import copy
+from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
+from torch import nn
+from torch.nn.functional import adaptive_avg_pool2d, interpolate, one_hot
 
+from mixbench.contract import Method, Output
 from mixbench.contract.loading import load_method
 from mixbench.testing.measuring import TOLERANCE, unchanged_global_randomness, within
-from mixbench.testing.toy import Subject, ToySplit, toy_step
+from mixbench.testing.toy import CLASSES, SEEDS, Subject, ToySplit, lit, step_of, toy_step
 from mixbench.train.evaluation import predict
 from mixbench.train.mixing import mixed_step
+
+PLANTED = 6  # images whose predictions are planted
+CERTAIN = 8.0  # logit of a class that is recognised
+SLACK = 0.1  # for cells that do not fit the feature map
 
 
 def loss_decreases(subject: Subject) -> str:
@@ -38,17 +47,73 @@ def loss_decreases(subject: Subject) -> str:
 
 
 def all_parameters_get_gradients(subject: Subject) -> str:
-    """Every parameter that the method adds receives a gradient.
+    """Every parameter that predictions depend on, or that the method adds, receives a gradient.
 
-    Else: use every head in `loss`, or do not create it.
+    Else: use every head in `loss`, or do not create it, and detach nothing that the model computes.
     """
     method, model, task = subject.bound()
     split = task.load("train", Path(), 0)
     for number in range(8):
         mixed_step(method, toy_step(split, task, model, number)).loss.backward()
-    idle = [n for n, p in method.named_parameters() if p.grad is None or not p.grad.any()]
+    trained = {name: p.grad for name, p in model.named_parameters()}
+    model.zero_grad()
+    images = split.read(torch.arange(7), None)
+    method.predict(model(images)).square().sum().backward()
+    used = (f"model.{name}" for name, p in model.named_parameters() if p.grad is not None)
+    every = {name: trained[name.removeprefix("model.")] for name in used}
+    every |= {name: p.grad for name, p in method.named_parameters()}
+    idle = [name for name, gradient in every.items() if gradient is None or not gradient.any()]
     assert not idle, f"no gradient reaches {', '.join(idle)}"
     return f"{sum(1 for _ in method.parameters())} parameter tensors added"
+
+
+def loss_fits_the_sources(subject: Subject) -> str:
+    """A loss of its own is smallest for predictions that show where each source is.
+
+    The predictions are planted: the feature map shows at each place the class of the image that
+    is there, and the logits the mixed label. The loss must not be smaller if the map is mirrored or
+    transposed, or if the predictions are those of other images of the batch.
+
+    Else: compare each prediction with the targets of its own sources, at their own places.
+    """
+    method, model, task = subject.bound(PLANTED + 1)
+    if type(method).loss is Method.loss:
+        return "the default loss"
+    _recognise_classes([*method.modules(), model.classifier], model.feature_dim)
+    losses: dict[str, float] = defaultdict(float)
+    for seed in SEEDS:
+        images = lit(PLANTED, task.image_size, PLANTED + 1, seed)
+        step = step_of(images, seed, task, model)
+        mixed, sources = method.mix(images, step)
+        shown = one_hot(step.targets, CLASSES).float()
+        found = torch.zeros(PLANTED, model.feature_dim, *model.feature_size)
+        pooled = adaptive_avg_pool2d(mixed[:, :PLANTED], model.feature_size)
+        found[:, :CLASSES] = torch.einsum("bnhw,nk->bkhw", pooled, shown[:PLANTED])
+        labels = (shown[sources.index] * sources.weight[..., None]).sum(1)
+        logits = (labels + 1e-3).log()
+        for how, output in {
+            "in place": Output(logits, found),
+            "of other images": Output(logits.roll(1, 0), found.roll(1, 0)),
+            "upside down": Output(logits, found.flip(2)),
+            "mirrored": Output(logits, found.flip(3)),
+            "transposed": Output(logits, interpolate(found.mT, model.feature_size)),
+        }.items():
+            losses[how] += float(method.loss(output, sources, step).detach()) / len(SEEDS)
+    true = losses.pop("in place")
+    for how, loss in losses.items():
+        assert true <= (1 + SLACK) * loss, (
+            f"the mean loss is {true:.3f} for the right predictions and {loss:.3f} for those {how}"
+        )
+    return f"{true:.3f}; {', '.join(f'{how} {loss:.3f}' for how, loss in losses.items())}"
+
+
+def _recognise_classes(modules: Iterable[nn.Module], feature_dim: int) -> None:
+    """Let linear classifiers of features return the class that the first features show."""
+    for module in modules:
+        if isinstance(module, nn.Linear) and module.weight.shape == (CLASSES, feature_dim):
+            module.weight.data.zero_()[:, :CLASSES] = CERTAIN * torch.eye(CLASSES)
+            if module.bias is not None:
+                module.bias.data.zero_()
 
 
 def state_dict_round_trips(subject: Subject) -> str:

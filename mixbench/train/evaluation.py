@@ -9,7 +9,8 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from mixbench.contract import Backbone, Method, Score, Split, Task
+from mixbench.contract import Backbone, Method, Output, Score, Split, Task
+from mixbench.errors import Diverged
 from mixbench.streams import stream_seed
 from mixbench.train.distributed import SINGLE_PROCESS, Distributed
 from mixbench.train.loading import batches
@@ -67,7 +68,19 @@ def predict(  # noqa: PLR0913  # a prediction depends on all of these
     -------
     predictions
         The tensors of `Task.predict`, by name, with one row for each item.
+
+    Raises
+    ------
+    Diverged
+        If a weight of the model is not finite, or a prediction is NaN.
     """
+    if not all(torch.stack([p.isfinite().all() for p in model.parameters()]).tolist()):
+        raise Diverged("A weight of the model is not finite.")
+
+    def reading(output: Output) -> Tensor:
+        # NaN would count as the first class, or as no detection.
+        return _check_numbers(method.predict(output), "The model's output")
+
     modes = model.training, method.training
     model.eval()
     method.eval()
@@ -85,7 +98,9 @@ def predict(  # noqa: PLR0913  # a prediction depends on all of these
             torch.manual_seed(stream_seed(0, "evaluate", n))
             clock = perf_counter()
             targets = split.targets[chunks[n]].to(batch.device)
-            parts[n] = task.predict(model, method.predict, batch, targets)
+            parts[n] = task.predict(model, reading, batch, targets)
+            for name, tensor in parts[n].items():
+                _check_numbers(tensor, f"The prediction {name}")
             if cache:
                 cache.note(n, parts[n], clock)
                 cache.tell(len(parts), len(chunks))
@@ -96,6 +111,13 @@ def predict(  # noqa: PLR0913  # a prediction depends on all of these
         name: distributed.gather(torch.cat([part[name] for part in ordered]))[:number].cpu()
         for name in ordered[0]
     }
+
+
+def _check_numbers(tensor: Tensor, name: str) -> Tensor:
+    """Return a tensor; raise an error if it contains NaN."""
+    if tensor.is_floating_point() and bool(tensor.isnan().any()):
+        raise Diverged(f"{name} is NaN.")
+    return tensor
 
 
 def at_points(

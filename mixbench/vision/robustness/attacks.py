@@ -8,6 +8,7 @@ outermost module was set.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torchattacks
@@ -20,6 +21,7 @@ from mixbench.errors import MixbenchError
 from mixbench.vision.images.splits import Normalization
 
 STEP = 1 / 4  # step size of PGD as a fraction of its eps: 2/255 for 8/255
+TINY = torch.finfo(torch.float64).tiny
 PROBED = 2  # images of a batch whose gradient is checked before an attack
 
 
@@ -47,8 +49,38 @@ class PixelModel(nn.Module):
         self.training = False  # otherwise an attack leaves the model in training mode
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits, (B, classes)."""
-        return self.read(self.model((images - self.mean) / self.std))
+        """Return the logits, (B, classes), float64, whose gradients do not vanish."""
+        logits = self.read(self.model((images - self.mean) / self.std))
+        scaled: Tensor = _UnitGradient.apply(logits)
+        return scaled
+
+
+class _UnitGradient(torch.autograd.Function):
+    """Logits in float64, with the largest gradient of each image scaled to 1.
+
+    Attacks use only the sign of the gradient with respect to the image. Where a model is very sure,
+    the gradient of the cross-entropy is too small for float32: its sign would be 0, the image would
+    not change, and the model would count as robust. If it is too small even for float64, it is
+    replaced by the direction in which it vanishes: from the first class to the second.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor) -> Tensor:
+        """Convert logits, (B, classes), to float64."""
+        ctx.save_for_backward(logits)
+        return logits.double()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        """Scale the gradient of every image."""
+        (logits,) = ctx.saved_tensors
+        largest = gradient.abs().amax(1, keepdim=True)
+        if logits.shape[1] > 1:
+            first, second = logits.topk(2, 1).indices.split(1, 1)
+            limit = torch.zeros_like(gradient).scatter_(1, second, 1.0).scatter_(1, first, -1.0)
+            gradient = torch.where(largest > 0, gradient, limit)
+        scaled = gradient / gradient.abs().amax(1, keepdim=True).clamp_min(TINY)
+        return scaled.to(logits.dtype)
 
 
 def attacked(model: PixelModel, images: Tensor, classes: Tensor, attack: Attack) -> Tensor:
