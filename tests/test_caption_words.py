@@ -1,9 +1,25 @@
 """Words of captions are those of Stanford's tokeniser; numbers of words are words."""
 
+import shutil
+from typing import Any
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from mixbench.vision.captions.tokenizer import END, UNKNOWN, Vocabulary, sentences, words_of
+from mixbench.contract.loading import load_task
+from mixbench.errors import UsageError
+from mixbench.registry.units import find
+from mixbench.vision.captions.stanford import ptb_words
+from mixbench.vision.captions.tokenizer import (
+    END,
+    UNKNOWN,
+    Vocabulary,
+    rule_words,
+    sentences,
+    words_of,
+)
 
 # What Stanford's tokeniser and coco-caption's list of marks make of these, as measured with Java.
 FACTS = {
@@ -16,7 +32,12 @@ FACTS = {
     "Watching the T.V.": "watching the t.v.",
     "two fire hoses..": "two fire hoses",
     "on Main st.": "on main st.",
-    "next to the letter K.": "next to the letter k",
+    "next to the letter K.": "next to the letter k.",
+    "Wow!! Really?!": "wow !! really ?!",
+    "it's o'clock, don't": "it 's o'clock do n't",
+    "the U.S. and Mr. Smith, Jr.": "the u.s. and mr. smith jr.",
+    "1/2 of a 3-4 year-old at 10:30 a.m.": "1/2 of a 3-4 year-old at 10:30 a.m.",
+    "mom&dad &amp; (555) 123-4567": "mom & dad & -lrb-555-rrb- 123-4567",
     "A dog — running": "a dog running",
     "black/white cat": "black/white cat",
     "a man (old) sits": "a man -lrb- old -rrb- sits",
@@ -31,20 +52,45 @@ def test_words_are_stanfords(caption: str) -> None:
     assert " ".join(words_of(caption)) == FACTS[caption]
 
 
-@pytest.mark.parametrize("caption", ["", "   ", "\n", "...", ".", "!?", "-- ,;:"])
+@pytest.mark.parametrize("caption", ["", "   ", "\n", "...", ".", "!", "-- ,;:", "🍕"])
 def test_what_has_no_words_has_none(caption: str) -> None:
     assert words_of(caption) == []
 
 
-def test_any_letters_and_emoji_are_words() -> None:
+def test_letters_of_any_script_are_words_and_emoji_are_not() -> None:
     assert words_of("Ein Mädchen isst 🍕 auf der Straße.") == [
-        "ein", "mädchen", "isst", "🍕", "auf", "der", "straße",
+        "ein", "mädchen", "isst", "auf", "der", "straße",
     ]  # fmt: skip
     assert words_of("一只猫 坐着") == ["一只猫", "坐着"]
 
 
-def test_no_caption_smuggles_marks_in() -> None:
-    assert words_of("st\x00. and e.g.\x00 so") == ["st.", "and", "e.g.", "so"]
+@settings(max_examples=500, deadline=None)
+@given(st.text(max_size=60))
+def test_every_text_has_words_without_spaces(caption: str) -> None:
+    for word in words_of(caption):
+        assert word
+        assert not any(character.isspace() for character in word)
+
+
+@pytest.mark.parametrize("unit", ["a", "a.", "a-", "'", "((", "1,", "a@", "<a", "http://a/", "!?"])
+def test_long_captions_take_no_longer_than_their_length(unit: str) -> None:
+    assert words_of(unit * (5000 // len(unit))) is not None
+
+
+@pytest.mark.full
+@pytest.mark.skipif(shutil.which("java") is None, reason="Java is not installed")
+def test_the_rules_give_the_words_of_stanfords_tokenizer() -> None:
+    captions = [text for caption in FACTS for text in ("a cat sits", caption, "a dog runs")]
+
+    assert rule_words(captions) == ptb_words(captions)
+
+
+def test_stanfords_tokenizer_is_refused_without_java(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    make: Any = load_task(find("task", "coco_captions"))
+
+    with pytest.raises(UsageError, match=r"tokenizer=ptb .* needs Java.*or use tokenizer=rule"):
+        make(tokenizer="ptb")
 
 
 def test_the_most_frequent_words_are_known() -> None:

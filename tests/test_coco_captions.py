@@ -119,7 +119,7 @@ def test_empty_captions_are_none_and_images_without_captions_are_left_out(tmp_pa
 
 def test_long_captions_are_cut_in_training_and_whole_in_references(tmp_path: Path) -> None:
     folder = written("official", tmp_path)
-    long = " ".join(["word"] * 500) + " 🍕"
+    long = " ".join(["word"] * 500) + " zebra"
     for tree in ("train2014", "val2014"):
         path = folder / f"annotations/captions_{tree}.json"
         change(path, lambda content: content["annotations"][0].update(caption=long))

@@ -52,7 +52,7 @@ def eps_text(eps: float) -> str:
     if float(short) != eps and levels / 255 == eps:
         return f"{levels}/255"
     # The shortest decimal of this number: different numbers have different texts.
-    return f"{Decimal(repr(eps)):f}".removesuffix(".0")
+    return f"{Decimal(repr(float(eps))):f}".removesuffix(".0")
 
 
 def attacks_of(

@@ -1,69 +1,158 @@
 """Split captions into words, and map words to indices.
 
 The words are those of coco-caption (salaniz/pycocoevalcap@ad63453, tokenizer/ptbtokenizer.py),
-which runs Stanford's Penn Treebank tokenizer in Java. Here NLTK's Treebank tokenizer splits the
-text. Steps before and after it account for the differences from Stanford's tokenizer.
+which runs the Penn Treebank tokenizer of Stanford CoreNLP 3.4.1 in Java and removes some
+punctuation marks. The rules below give the words of a caption that stands alone, without Java; the
+abbreviations were found by running the tokenizer. `stanford.ptb_words` runs the tokenizer itself.
 """
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
-from nltk.tokenize.treebank import TreebankWordTokenizer
 from torch import Tensor
+
+from mixbench.vision.captions.stanford import ptb_words
 
 END, START, UNKNOWN = range(3)  # special tokens; everything after an end token is padding
 SPECIAL = 3
 
-_TREEBANK = TreebankWordTokenizer()
-_DROPPED = frozenset({"''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"})
-_ONLY_MARKS = re.compile(r"\.+|-+|'+")
+# A letter is any character that is not a digit, a symbol, or unknown to the tokenizer. Unknown
+# characters separate words and are not words, and so do all beyond U+FFFF, such as most emoji.
+_SYMBOLS = (
+    r"!-/:-@\[-`{-~\xa1-\xa9\xab\xac\xae-\xb4\xb6-\xb9\xbb-\xbf\xd7\xf7\u0589\u058a\u05be\u060c"
+    r"\u061b\u061f\u06d4\u0964\u0965\u2010-\u2027\u2030-\u205e\u2070-\u20a0\u20a4\u20ac"
+    r"\u2100-\u2bff\u3001-\u3012\u30fb\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65"
+    r"\uffe0-\uffe6"
+)
+_UNKNOWN = (
+    r"\x00-\x20\x7f-\xa0\u1680\u2000-\u200f\u2028-\u202f\u205f-\u206f\u20a1-\u20a3\u20a5-\u20ab"
+    r"\u20ad-\u20ff\u3000\u3013-\u303f\ud800-\uf8ff\ufe00-\ufe0f\ufeff\ufff0-\uffff"
+    r"\U00010000-\U0010ffff"
+)
+_ANY = rf"[^{_SYMBOLS}{_UNKNOWN}]"  # letter or digit
+_LETTER = rf"[^0-9{_SYMBOLS}{_UNKNOWN}]"
+_WORD = rf"{_LETTER}{_ANY}*+(?:[.!?]{_LETTER}{_ANY}*+)*+"
+_APOS = r"['\u2019]"
+_INNER = r"['`\u2018\u2019\u201b]"  # apostrophe between letters
+_CLITIC = rf"{_APOS}(?i:[msd]|re|ve|ll)"
+_INITIALS = r"[A-Za-z](?:\.[A-Za-z])+"
+_PART = rf"(?:[DdOoLl]{_INNER}{_ANY})?{_ANY}++"  # between hyphens, such as o'clock
+_PATH = r"[^\s\"<>|()]{2,}(?<![-.,!?{}])"  # of an address
+_SIDE = r"[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}"  # of a slash
+_ABBREVIATIONS = """
+    adj adm adv al ala alex apr ariz assn assoc asst atty attys aug ave bancorp bhd bldg blvd brig
+    bros calif capt cf cie cmdr co col colo comdr conn corp cos cpl ct dak dec dept det dr drs ed.d
+    elec ens esq est etc ext feb fla fri ft ga gen gov govs hon inc ind insp intl invt jan jos jr
+    jul jun kan kans ky lieut lt ltd maj mar md messrs mfg mich minn mlle mme mo mon mont mr mrs ms
+    msgr mt mtg natl neb nev nov oct okla penn pfc ph ph.d plc ppte ppty pres prof profs pte ptes
+    pty ptys pvt rd rep reps rev rt sen sens sep sept seq sfc sgt spc sq sr st ste supt supts sys
+    tel tenn thu thurs treas tue tues univ va vs vt wed wis wisc wm wyo
+"""
+_ABBREVIATED = "|".join(sorted(map(re.escape, _ABBREVIATIONS.split()), reverse=True))
+_CAPITALIZED = r"(?=[A-Z])(?i:ark|az|del|ill|la|mass|miss|ore|pa|tex|wash)"  # else a plain word
+
+# The rule with the longest match applies, and the first of several that match equally much. What
+# its groups match are words. Reading goes on after the last group, so the rest of the pattern is
+# only context. A rule without groups skips all that it matches.
+_RULES = [
+    re.compile(rule, re.DOTALL)
+    for rule in (
+        r"\s+",
+        # Contractions
+        rf"(?i:(can)not|(gon|wan)na|(got)ta|(lem|gim)me|({_APOS}t)(?:is|was))",
+        rf"({_WORD}){_CLITIC}",
+        rf"([A-Za-z\xad]*[A-MO-Za-mo-z]\xad*)[Nn]{_INNER}[Tt]",
+        # Words, with an apostrophe or without
+        rf"({_WORD})",
+        rf"({_APOS}[Nn]{_APOS}?|[LlDdJj]{_APOS}|{_APOS}(?i:em|till?|[2-9]0s|cause))",
+        rf"((?i:dunkin|somethin|ol){_APOS}|[A-HJ-XZn]{_INNER}{_LETTER}{{2,}})",
+        rf"({_LETTER}+[aeiouyAEIOUY]{_INNER}[aeiouA-Z]{_LETTER}*)",
+        r"((?i:cont'd\.?|nor'easter|c'mon|e'er|s'mores|ev'ry|li'l|nat'l|cap'n|c'est))",
+        rf"([Yy]{_APOS}){_LETTER}",
+        r"((?i:pro|anti)-|[Cc]\+\+|[CcFf]#)",
+        # Tags, addresses, and names on the web
+        r"(</?[A-Za-z][A-Za-z0-9:.-]*/?>)",
+        rf"((?:(?i:https?):/|(?:[a-z]+\.){{1,9}}(?:com|net|org|edu))/{_PATH})",
+        r"([A-Za-z0-9][^\s\"<>|(){}]{0,99}@(?!\.)[^\s\"<>|(){}]+(?<!\.))",
+        rf"(@[A-Za-z_][A-Za-z0-9_]*|#{_LETTER}+)",
+        # Ends of contractions
+        rf"({_CLITIC})[^A-Za-z]",
+        rf"([Nn]{_INNER}[Tt])",
+        # Numbers
+        r"([-+]?(?:\d*+(?:[.:,\xad]\d+)+|\d+))",
+        r"((?:\d{1,4}[- \xa0])?\d{1,4}[/\u2044]\d{1,4})",
+        rf"({_SIDE}(?:\\?/{_SIDE}){{1,2}})",
+        r"([A-Z]*\$)",
+        r"(\(\d{2,3}\)[ \xa0]?\d{3,4}[- \xa0]?\d{3,5})",
+        rf"({_APOS}\d\d)\s",
+        # Abbreviations
+        r"((?i:ca|figs?|prop|nos?|arts?|pp|op)\.)\s?\d",
+        rf"((?:(?i:{_ABBREVIATED})|{_CAPITALIZED}|{_INITIALS}|[A-Za-z])\.)",
+        rf"({_WORD}\.)[,;:\u3001]",
+        # Smileys
+        r"([<>]?[:;=][-o*']?[()DPdpO\\{@|[\]])[^A-Za-z0-9]",
+        r"([-^x=~<>']_[-^x=~<>']|\([-^x=~<>'][_.]?[-^x=~<>']\))",
+        # Compounds
+        rf"([A-Za-z0-9][A-Za-z0-9.,\xad]{{0,99}}+(?:-(?:{_INITIALS}\.|[A-Za-z0-9\xad]+))+)",
+        rf"({_PART}(?:[-_\u2010\u2011]{_PART})*+)",
+        r"([A-Z]+(?:[+&][A-Z]+)+)",
+        # Marks: quotes, dashes, dots, and a single ! or ? are not words
+        r"'()[A-Za-z]\S",
+        rf"({_CLITIC})",
+        r"''|['`\u2018\u2019\u201b-\u201d\xab\xbb\u2039\u203a\",:;\u2013-\u2015\u2026]",
+        r"(-{5,})|-+",
+        r"\.{3,5}|(?:\. ){2,4}\.|\.",
+        r"([?!]{2,})|[?!]",
+        r"(@+|#+|_+|\*+|\\\*|&lt;|&gt;|<<|>>)",
+        rf"([{_SYMBOLS}])|.",
+    )
+]
+# A shortcut for most words, which gives the same as the rules.
+_PLAIN = re.compile(r"\s*+(?!(?i:cannot|gonna|wanna|gotta|lemme|gimme)\s)([A-Za-z]+)(?=\s)")
+_ENTITIES = {"&apos;": "'", "&quot;": '"', "&amp;": "&", "&nbsp;": " "}
+_CLITICS = ("'s", "'m", "'d", "'re", "'ve", "'ll", "n't")
 # coco-caption drops -LRB- and the like only in upper case, so it keeps these brackets.
-_BRACKETS = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
-_PLAIN = str.maketrans({
-    "\n": " ", "\u2018": "'", "\u2019": "'", "`": "'", "\u00b4": "'", "\u201c": '"',
-    "\u201d": '"', "\u2026": " ... ", "\u2014": " -- ", "\u2013": " -- ",
-})  # fmt: skip
-_ENDS_WITH_DOTS = re.compile(r"(.*?[^.])(\.+)([\"')\]]*)")
-_OPENING = re.compile(r"^[\"'(\[]+")
-_INITIALS = re.compile(r"(?:[a-z]\.)*[a-z]")
-_ABBREVIATIONS = frozenset({
-    "mr", "mrs", "ms", "dr", "st", "ave", "rd", "blvd", "mt", "ft", "jr", "sr", "vs", "etc", "no",
-    "inc", "co", "corp", "ltd", "dept", "univ", "prof", "gen", "col", "lt", "sgt", "capt", "rev",
-    "hon", "gov", "sen", "rep", "jan", "feb", "mar", "apr", "jun", "jul", "aug", "sep", "sept",
-    "oct", "nov", "dec", "bros",
-})  # fmt: skip
-_KEPT_DOT = "\x00"  # follows a full stop that belongs to its word
+_SPELLED = {clitic.replace("'", "\u2019"): clitic for clitic in _CLITICS} | {
+    "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-", "&lt;": "<", "&gt;": ">",
+    "¼": "1/4", "½": "1/2", "¾": "3/4", "⅓": "1/3", "⅔": "2/3",
+    "¢": "cents", "£": "#", "€": "$", "¤": "$", "₠": "$",
+}  # fmt: skip
 
 
 def words_of(caption: str) -> list[str]:
     """Return a caption's words in lower case, without punctuation marks.
 
-    A caption that is empty or has only punctuation marks has no words. Letters of any script and
-    emoji count as words.
+    A caption that is empty or has only punctuation marks has no words. Some marks are words:
+    brackets, and repeated exclamation or question marks.
     """
-    plain = caption.lower().translate(_PLAIN).replace(_KEPT_DOT, "")
-    text = " ".join(map(_without_full_stop, plain.split()))
-    found = []
-    for token in _TREEBANK.tokenize(text):
-        word = _BRACKETS.get(token, token).replace(_KEPT_DOT, "")
-        if word not in _DROPPED and not _ONLY_MARKS.fullmatch(word):
-            found += word.split()
+    text = caption + "\n"
+    for entity, character in _ENTITIES.items():
+        text = text.replace(entity, character)
+    found: list[str] = []
+    at = 0
+    while at < len(text):
+        best = _PLAIN.match(text, at)
+        if best is None:
+            matches = (rule.match(text, at) for rule in _RULES)
+            best = max((match for match in matches if match), key=re.Match.end)
+        at = best.end(best.lastindex or 0)
+        for token in filter(None, best.groups()):
+            word = _SPELLED.get(token.lower(), token.lower()).replace("\xad", "")
+            found += word.replace("(", "-lrb-").replace(")", "-rrb-").split()
     return found
 
 
-def _without_full_stop(word: str) -> str:
-    """Remove the dots that end a sentence from a word, but keep the dots of an abbreviation."""
-    match = _ENDS_WITH_DOTS.fullmatch(word)
-    if match is None:
-        return word
-    stem, dots, closing = match.groups()
-    core = _OPENING.sub("", stem)
-    several = "." in core and _INITIALS.fullmatch(core)
-    if dots == "." and (core in _ABBREVIATIONS or several):
-        return stem + dots + _KEPT_DOT + closing
-    return f"{stem} {closing}"
+def rule_words(captions: Sequence[str]) -> list[list[str]]:
+    """Return the words of each caption by the rules of this module."""
+    return [words_of(caption) for caption in captions]
+
+
+TOKENIZERS: Mapping[str, Callable[[Sequence[str]], list[list[str]]]] = {
+    "rule": rule_words,
+    "ptb": ptb_words,
+}
 
 
 class Vocabulary:
