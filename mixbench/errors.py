@@ -12,6 +12,7 @@
       - DamagedStage   a file of a finished stage is corrupt; the stage must be recomputed
   - StoreFull          the disk of the store is full
   - Diverged           the loss is not finite: a result of the method, not a crash
+  - NotAdopted         the result of earlier code cannot count for the current code
 """
 
 import difflib
@@ -145,6 +146,19 @@ class DataFull(DataError):
 
 class Diverged(MixbenchError):
     """The loss is not finite."""
+
+
+class NotAdopted(MixbenchError):
+    """The result of an earlier training cannot count for the current code.
+
+    Parameters
+    ----------
+    why
+        Why it cannot.
+    """
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"The earlier result is not adopted: {why}.")
 
 
 @contextmanager

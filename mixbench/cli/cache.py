@@ -7,14 +7,18 @@ from typing import TYPE_CHECKING, Unpack
 
 import click
 
+from mixbench.cli.engine_options import engine_of, engine_options
 from mixbench.cli.options import (
     CellOptions,
     as_json,
+    asked_cells,
     cell_options,
     existing_store,
     make_request,
     store_option,
 )
+from mixbench.cli.run import RunOptions
+from mixbench.errors import naming_full_disk
 
 if TYPE_CHECKING:
     from mixbench.storage.spec import Stage
@@ -91,6 +95,49 @@ def _reasons(stage: "Stage", store: "Store") -> list[str]:
         return ["no such stage is stored"]
     renewed = {role for role, key in stage.inputs.items() if not store.finished(key)}
     return list(differences(same[-1], stage, renewed))
+
+
+@cache.command()
+@cell_options
+@store_option
+@engine_options
+def adopt(*, store_path: Path, **options: Unpack[RunOptions]) -> int:
+    """Let finished trainings of earlier code count for the given cells.
+
+    After an upgrade, keys change with every line of the code that a training uses. A training whose
+    versions, parameters, recipe, seed and data are the same is adopted if the first and the last
+    steps, run again, give bit-identical weights. Nothing else is trained. Records say so.
+    """
+    from rich.console import Console
+
+    from mixbench.engines.progress import Show
+    from mixbench.engines.run_state import RunState, mark_cached
+    from mixbench.engines.scheduler import Scheduler
+    from mixbench.plan.adoption import adoption_plan
+    from mixbench.plan.graph import plan
+
+    store = existing_store(store_path)
+    planned = plan(asked_cells(options))
+    adoption = adoption_plan(planned, store)
+    waiting = [
+        s for s in planned.stages.values() if s.kind == "train" and not store.finished(s.key)
+    ]
+    how = engine_of(options, max(cell.recipe.threads for cell in planned.cells))
+    with naming_full_disk(store.root), Show(Console(stderr=True)) as show:
+        engine = how.engine(store)
+        state = RunState(adoption, store, engine.num_slots, engine.gpus, how.nodes)
+        mark_cached(state, show.notice)
+        Scheduler(state, engine, show, lambda _cell: None, how.options, how.limits).run()
+    ends = [(adoption.stages[chain[-1]], state.states[chain[-1]]) for chain in adoption.chains]
+    for stage, end in ends:
+        if end.status != "done":
+            click.echo(f"not adopted  {stage.label}: {end.reason}")
+    adopted = sum(end.status == "done" for _, end in ends)
+    click.echo(
+        f"{adopted} of {len(waiting)} unfinished trainings are adopted; {len(waiting) - len(ends)} "
+        "have no earlier result with the same versions, parameters and data."
+    )
+    return 0
 
 
 @cache.command()

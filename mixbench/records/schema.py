@@ -131,6 +131,9 @@ class StageRecord(StrictModel):
         Number of optimizer steps; null if the stage trains nothing.
     resumed_at_steps
         Steps at which training resumed from a checkpoint.
+    adopted_from
+        Key of the stage of earlier code that computed the result, which this stage adopted after
+        the first and the last steps gave bit-identical weights again; null if it was not adopted.
     """
 
     kind: Literal["data", "prepare", "train", "tune", "evaluate"]
@@ -142,6 +145,7 @@ class StageRecord(StrictModel):
     wall_s: NonNegative
     steps: int | None
     resumed_at_steps: list[int]
+    adopted_from: Digest | None = None
 
 
 class MetricRecord(StrictModel):

@@ -224,6 +224,7 @@ def _stage(key: str, manifest: Manifest, own: bool, ran: bool) -> StageRecord:  
         wall_s=manifest.cost.wall_s,
         steps=manifest.training.steps if manifest.training else None,
         resumed_at_steps=list(manifest.resumed_at_steps),
+        adopted_from=manifest.adopted_from,
     )
 
 

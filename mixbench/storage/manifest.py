@@ -186,6 +186,8 @@ class Manifest:
         Cost of the stage.
     training
         Reported epochs; None for a stage that trains no model.
+    adopted_from
+        Key of the stage of earlier code that computed the result; None if this stage did.
     files
         Digests of the stage's files, by path relative to the stage's folder.
     """
@@ -199,6 +201,7 @@ class Manifest:
     software: Software
     cost: StageCost
     training: TrainingResult | None = None
+    adopted_from: str | None = None
     files: Mapping[str, FileDigest] = field(default_factory=dict)
 
 

@@ -119,6 +119,9 @@ class Paths:
         Folder of the data; None if a stage generates the data.
     data_states
         State of the data's files when the stage was planned, by part; empty for generated data.
+    earlier
+        Key of a finished training of earlier code whose result the stage adopts after a proof; else
+        empty.
     unit_files
         Files of the methods and tasks that the user gave by path, by role.
     replaced_parameters
@@ -129,6 +132,7 @@ class Paths:
     """
 
     data: str | None = None
+    earlier: str = ""
     data_states: Mapping[Literal["train", "test"], str] = field(default_factory=dict)
     unit_files: Mapping[Role, str] = field(default_factory=dict)
     replaced_parameters: Mapping[Role, Mapping[str, str]] = field(default_factory=dict)

@@ -16,12 +16,16 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from mixbench.storage.files import write_bytes
+from mixbench.storage.files import write_bytes, write_json
 from mixbench.train.distributed import SINGLE_PROCESS, Distributed
 
 State = dict[str, Any]
 REPORT_EVERY_S = 0.5
 KEPT_CHECKPOINTS = 2
+# Files by which a later version proves that it trains alike: the digest of the weights after the
+# first steps, and the checkpoint before the last ones.
+FIRST, LAST = "proof/first.json", "proof/last.pt"
+PROOF_STEPS = 2
 KEPT_FROM_S = 0.2  # recomputing faster predictions costs as little as reading them
 
 
@@ -108,6 +112,7 @@ class DiskJournal:
         stop = self._ranks.broadcast_flag(self.stop) and step < num_steps
         if self._ranks.is_main:
             self._note(step, num_steps, self._shown)
+            self._keep_proof(step, num_steps, state)
             if stop or (step < num_steps and step % self._every == 0):
                 self._checkpoint(step, state())
         if stop:
@@ -115,6 +120,16 @@ class DiskJournal:
             raise Stopped
         for call in self.each_step:
             call()
+
+    def _keep_proof(self, step: int, num_steps: int, state: Callable[[], State]) -> None:
+        """Write the files of the proof that a later version trains alike."""
+        if step == PROOF_STEPS < num_steps - PROOF_STEPS:
+            found = {"step": step, "weights": weights_digest(state()["weights"])}
+            write_json(self.work / FIRST, found)
+        if step == num_steps - PROOF_STEPS > PROOF_STEPS:
+            buffer = io.BytesIO()
+            torch.save({**state(), "counters": {}}, buffer)  # times would differ in every run
+            write_bytes(self.work / LAST, buffer.getvalue())
 
     def report(self, done: int, of: int, shown: Mapping[str, float]) -> None:
         """Report the progress of a preparation or evaluation, and stop if requested.
@@ -216,6 +231,16 @@ class DiskPredictionCache:
     def tell(self, done: int, of: int) -> None:
         """Report that `done` of `of` batches are finished."""
         self.report(self.turn * of + done, self.turns * of, {})
+
+
+def weights_digest(weights: Mapping[str, Tensor]) -> str:
+    """Return a digest of named tensors."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        tensor = weights[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _batch_name(batch: int, content: bytes) -> str:

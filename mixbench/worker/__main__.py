@@ -41,8 +41,11 @@ from mixbench.worker.protocol import (
 )
 
 if TYPE_CHECKING:
+    import torch
+
     from mixbench.train.distributed import Distributed
     from mixbench.train.setup import Parts
+    from mixbench.worker.stages import Work
 
 
 def main() -> int:
@@ -196,38 +199,58 @@ def _work(
     if distributed.is_main:
         shutil.rmtree(built, ignore_errors=True)
         built.mkdir()
-    started = now()
-    uuids = environment.gpu_uuids(device) if distributed.is_main else []
-    before_mj = environment.gpu_energy_mj(uuids)
+    meter = _Meter(device, distributed)
     job = Job(stage, spec.options, store, journal, built, device, distributed, shared.parts)
     done = WORK[stage.kind](job)
     if done is None:
         return
-    host, gpu = environment.peak_memory_gib(device)
-    gpus = distributed.world_size if device.type == "cuda" else 0
-    # The energy of earlier attempts and of GPUs on other machines is unknown.
-    known = not journal.resumed_at and distributed.world_size <= max(len(uuids), 1)
-    after_mj = environment.gpu_energy_mj(uuids) if known else None
-    manifest = Manifest(
-        key=key,
-        spec=spec,
-        started=started,
-        ended=now(),
-        resumed_at_steps=tuple(journal.resumed_at),
-        hardware=environment.hardware(device, gpus),
-        software=environment.software(),
-        cost=replace(
-            done.cost,
-            gpu_s=done.cost.wall_s * gpus / shared.number,
-            peak_host_gib=host,
-            peak_gpu_gib=gpu,
-            energy_kwh=environment.energy_kwh(before_mj, after_mj),
-        ),
-        training=done.training,
-    )
+    manifest = done.adopted or meter.manifest(key, spec, done, journal.resumed_at, shared.number)
+    if done.adopted is not None:
+        manifest = replace(manifest, key=key, spec=spec, adopted_from=manifest.key)
     check_unchanged(stage)
     store.publish(built, manifest)
     shutil.rmtree(work, ignore_errors=True)
+
+
+class _Meter:
+    """Measures a stage from its creation to the manifest."""
+
+    def __init__(self, device: "torch.device", distributed: "Distributed") -> None:
+        from mixbench.worker import environment
+
+        self._device, self._world_size = device, distributed.world_size
+        self._started = now()
+        self._uuids = environment.gpu_uuids(device) if distributed.is_main else []
+        self._before_mj = environment.gpu_energy_mj(self._uuids)
+
+    def manifest(
+        self, key: str, spec: StageSpec, done: "Work", resumed_at: Sequence[int], sharing: int
+    ) -> Manifest:
+        """Return the manifest of the finished stage, which shares the process with others."""
+        from mixbench.worker import environment
+
+        host, gpu = environment.peak_memory_gib(self._device)
+        gpus = self._world_size if self._device.type == "cuda" else 0
+        # The energy of earlier attempts and of GPUs on other machines is unknown.
+        known = not resumed_at and self._world_size <= max(len(self._uuids), 1)
+        after_mj = environment.gpu_energy_mj(self._uuids) if known else None
+        return Manifest(
+            key=key,
+            spec=spec,
+            started=self._started,
+            ended=now(),
+            resumed_at_steps=tuple(resumed_at),
+            hardware=environment.hardware(self._device, gpus),
+            software=environment.software(),
+            cost=replace(
+                done.cost,
+                gpu_s=done.cost.wall_s * gpus / sharing,
+                peak_host_gib=host,
+                peak_gpu_gib=gpu,
+                energy_kwh=environment.energy_kwh(self._before_mj, after_mj),
+            ),
+            training=done.training,
+        )
 
 
 def _end() -> None:

@@ -19,21 +19,23 @@ from mixbench.plan.graph import code_of
 from mixbench.records.items import Items, pack
 from mixbench.records.stage_metrics import METRICS, ScoreFacts, StageMetrics
 from mixbench.storage.files import write_json
-from mixbench.storage.manifest import StageCost, TrainingResult
+from mixbench.storage.manifest import Manifest, StageCost, TrainingResult
 from mixbench.storage.spec import Stage, StageKind
-from mixbench.train.checkpoints import DiskPredictionCache
+from mixbench.train.checkpoints import FIRST, LAST, DiskPredictionCache
 from mixbench.train.evaluation import at_points, predict
 from mixbench.train.loop import train
+from mixbench.worker.adoption import adopt
 from mixbench.worker.data_checks import images_checked
 from mixbench.worker.job import Job, card_of, give_weights, revive, training_result
 from mixbench.worker.tuning import tune
 
 
 class Work(NamedTuple):
-    """The cost and the training result of a stage, for its manifest."""
+    """The cost and the training result of a stage, or the manifest of one that it adopts."""
 
     cost: StageCost
     training: TrainingResult | None = None
+    adopted: Manifest | None = None
 
 
 def check_code(stage: Stage) -> None:
@@ -90,6 +92,9 @@ def prepare(job: Job) -> Work:
 
 def train_stage(job: Job) -> Work | None:
     """Train, and save the learning curve and the weights of the best and the last epochs."""
+    if job.stage.paths.earlier:
+        earlier = adopt(job)
+        return Work(earlier.cost, earlier.training, earlier)
     setup = job.setup()
     with images_checked(job):
         run = train(setup, job.journal)
@@ -101,6 +106,10 @@ def train_stage(job: Job) -> Work | None:
     for name in ("best", *(f"epoch-{epoch}" for epoch in kept)):
         # Hard links: if this attempt fails later, the next one must still find these weights.
         os.link(job.journal.kept / f"{name}.safetensors", job.built / f"weights/{name}.safetensors")
+    for name in (FIRST, LAST):
+        if (proof := job.journal.work / name).exists():
+            (job.built / name).parent.mkdir(exist_ok=True)
+            os.link(proof, job.built / name)
     write_json(job.built / "curve.json", run.curve)
     counters = run.counters
     cost = StageCost(
