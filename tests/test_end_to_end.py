@@ -123,7 +123,9 @@ def test_readers_answer_in_text(mixbench: Run, fast: tuple[str, ...], tmp_path: 
     mixbench("run", *cell)
 
     assert "| mixup" in mixbench("report", "--format", "markdown").stdout
-    assert mixbench("report", "--format", "csv").stdout.startswith("method,rank,n,mean")
+    assert mixbench("report", "--format", "csv").stdout.startswith(
+        "method,first_rank,last_rank,n,mean"
+    )
     assert "finished 2" in mixbench("status").stdout
     assert "train digits" in mixbench("logs", "mixup").stdout
     assert "2 stages" in mixbench("cache", "ls").stdout

@@ -1,14 +1,17 @@
+import errno
 import json
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 import mixbench.__main__ as entry
-from mixbench.errors import Damaged, DamagedStage, MixbenchError
+from mixbench.errors import Damaged, DamagedStage, MixbenchError, StoreFull, naming_full_disk
 from mixbench.records.stage_metrics import METRICS, ScoreFacts, StageMetrics
 from mixbench.storage.files import write_json
 from mixbench.storage.notes import Progress
 from mixbench.storage.store import Store
+from mixbench.train.checkpoints import DiskJournal
 from tests.support import made_manifest, made_stage
 
 KEY = "0123456789abcdef0123456789abcdef"
@@ -149,3 +152,45 @@ def test_a_command_moves_the_damaged_stage_that_it_finds_away(
     assert ended.value.code == 1
     assert "Run the same cells again to recompute its stage" in capsys.readouterr().err
     assert not store.finished(KEY)
+
+
+def test_a_folder_without_its_manifest_is_put_aside(store: Store) -> None:
+    """As a copy leaves it that was cut short."""
+    publish(store)
+    (store.folder(KEY) / "manifest.json").unlink()
+    assert not store.finished(KEY)
+
+    publish(store, "again")
+
+    assert store.checked(KEY, "deep/file.txt").read_text() == "again"
+    (aside,) = (store.root / "damaged").iterdir()
+    assert (aside / "deep/file.txt").read_text() == "content"
+
+
+def test_what_a_killed_attempt_left_is_cleared_and_not_published(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    (work / "kept").mkdir(parents=True)
+    for name in ("kept/.epoch-3.safetensors.0a1b2c3d", ".checkpoint-4.pt.0a1b2c3d"):
+        (work / name).write_bytes(b"half")
+
+    DiskJournal(work, 10, lambda _text: None).restore()
+
+    assert not list(work.rglob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("error", "full"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), True),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), True),
+        (SafetensorError("Error while serializing: I/O error: ... (os error 28)"), True),
+        (RuntimeError("PytorchStreamWriter failed: No space left on device"), True),
+        (OSError(errno.EACCES, "Permission denied"), False),
+        (ValueError("something else"), False),
+    ],
+)
+def test_a_full_disk_is_a_full_disk_in_every_librarys_words(
+    tmp_path: Path, error: Exception, full: bool
+) -> None:
+    with pytest.raises(StoreFull if full else type(error)), naming_full_disk(tmp_path):
+        raise error
