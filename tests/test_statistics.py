@@ -341,11 +341,14 @@ def test_only_declared_comparisons_are_corrected_for(make_record: MakeRecord) ->
     assert rank_ranges([*methods], one) == {"none": (1, 3), "mixup": (1, 2), "cutmix": (2, 3)}
 
 
-def test_a_name_means_all_rows_of_a_method() -> None:
+def test_a_name_means_its_row_or_all_rows_of_the_method() -> None:
     rule = Rule((Pairing(("guided",), ("none", "guided[p=1]")),))
 
     assert rule.pairs(["none", "guided", "guided[p=1]", "mixup"]) == [
-        ("guided", "none"), ("guided", "guided[p=1]"), ("guided[p=1]", "none")
+        ("guided", "none"), ("guided", "guided[p=1]")
+    ]  # fmt: skip
+    assert rule.pairs(["none", "guided[p=1]", "guided[p=2]"]) == [
+        ("guided[p=1]", "none"), ("guided[p=2]", "none"), ("guided[p=2]", "guided[p=1]")
     ]  # fmt: skip
 
 

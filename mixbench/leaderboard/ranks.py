@@ -30,9 +30,10 @@ class Pairing(NamedTuple):
     Attributes
     ----------
     methods
-        Names or labels; empty for all methods.
+        Labels of rows, or names of methods without a row of that label, which mean all their rows;
+        empty for all rows.
     others
-        Names or labels of the methods that they are compared with.
+        Labels or names of the methods that they are compared with.
     """
 
     methods: tuple[str, ...] = ()
@@ -69,12 +70,10 @@ class Rule:
 
 
 def _chosen(names: Sequence[str], labels: Sequence[str]) -> list[str]:
-    """Return the labels that some names mean: a label itself, or all labels of a method."""
-    return [
-        label
-        for label in labels
-        if label in names or (label.partition("[")[0] in names and "[" in label)
-    ]
+    """Return the labels that some names mean: the label itself, else all labels of the method."""
+    meant = {name for name in names if name in labels}
+    others = set(names) - meant
+    return [label for label in labels if label in meant or label.partition("[")[0] in others]
 
 
 class Verdict(NamedTuple):

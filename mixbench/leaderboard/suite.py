@@ -66,8 +66,8 @@ class Compare(StrictModel):
     Attributes
     ----------
     methods
-        Names of methods, which mean all their rows, or labels as in tables:
-        ``NAME[PARAMETER=VALUE]``. By default all methods.
+        Labels of rows as in tables, ``NAME`` or ``NAME[PARAMETER=VALUE]``. A name without a row of
+        that label means all rows of the method. By default all rows.
     others
         Names or labels of the methods that they are compared with; written as ``with``.
     """
