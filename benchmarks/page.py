@@ -215,6 +215,16 @@ def startup(found: Found) -> Iterator[str]:
     yield _table(["", "time (s)", "multiple of `python -c pass`"], rows)
 
 
+def survey(found: Found) -> Iterator[str]:
+    """Yield the table of a survey at ImageNet's size."""
+    rows = [[name, s, found["times_the_floor"][name]] for name, s in found["seconds"].items()]
+    yield _table([f"{found['files']:,} files", "time (s)", "multiple of the floor"], rows)
+    yield _paragraph(
+        f"A comparison of two methods over five seeds and 50,000 test images takes "
+        f"{found['ms_per_comparison']:.0f} ms."
+    )
+
+
 def gpu(found: Found) -> Iterator[str]:
     """Yield the tables of the GPU benchmarks."""
     yield _table(["kernel", "time (copies)"], [[n, c] for n, c in found["mixes"].items()])
@@ -259,7 +269,7 @@ def growth(found: Found) -> Iterator[str]:
 
 TABLES: Mapping[str, Callable[[Found], Iterator[str]]] = {
     table.__name__: table
-    for table in (mixing, loader, train, search, wsol, engines, startup, growth, gpu)
+    for table in (mixing, loader, train, search, wsol, engines, startup, survey, growth, gpu)
 }
 
 

@@ -179,7 +179,7 @@ def test_metadata_read_again_is_the_same(root: Path, cubv2: Path) -> None:
 
 
 def test_cubv2_validates_and_leaves_all_to_training(folder: Path, cubv2: Path) -> None:
-    task = make_task(cubv2=str(cubv2))
+    task = make_task(cubv2=str(cubv2.parent))
 
     train, validation = (task.load(part, folder, 0) for part in ("train", "validation"))
 
@@ -192,7 +192,7 @@ def test_an_image_may_have_several_boxes(folder: Path, cubv2: Path) -> None:
     first = cubv2.read_text().split("\n")[0].split(",")[0]
     cubv2.write_text(f"{cubv2.read_text()}\n{first},1,2,30,40")
 
-    targets = make_task(cubv2=str(cubv2)).load("validation", folder, 0).targets
+    targets = make_task(cubv2=str(cubv2.parent)).load("validation", folder, 0).targets
 
     assert targets.shape == (CLASSES * TEST, 9)
     assert not torch.equal(targets[0, 1:5], targets[0, 5:])
@@ -262,7 +262,7 @@ def test_wrong_metadata_is_named(
     edit(cubv2.with_name(f"{name}.txt"), 0, line.format(first))
 
     with pytest.raises(DataError, match=said):
-        make_task(cubv2=str(cubv2)).load("validation", folder, 0)
+        make_task(cubv2=str(cubv2.parent)).load("validation", folder, 0)
 
 
 def test_the_last_stage_and_the_heads_learn_ten_times_as_fast(folder: Path) -> None:

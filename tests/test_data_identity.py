@@ -16,7 +16,7 @@ from PIL import Image
 from mixbench.contract import PARTS, Evaluation, Part
 from mixbench.datasets.digests import CACHE_FROM, cached_digests, equal_files
 from mixbench.datasets.listing import files_in, is_image, named_images
-from mixbench.datasets.locate import origin_of
+from mixbench.datasets.locate import content_digest, origin_of, path_state
 from mixbench.datasets.survey import DataPart, files_of, survey
 from mixbench.declare import Data
 from mixbench.errors import DataError
@@ -139,6 +139,22 @@ def test_times_guard_and_do_not_identify(tmp_path: Path) -> None:
     assert after.parts == before.parts
     assert after.states["train"] != before.states["train"]
     assert after.states["test"] == before.states["test"]
+
+
+def test_a_folder_that_a_parameter_names_is_identified_as_a_whole(tmp_path: Path) -> None:
+    root = folders(tmp_path / "data")
+    boxes = root / "boxes.txt"
+    boxes.write_text("1,2,3,4")
+    digests, states = [content_digest(root)], [path_state(root)]
+
+    boxes.write_text("1,2,3,5")  # of the same size
+    digests.append(content_digest(root))
+    write(root / "train/a/9.png")
+    digests.append(content_digest(root))
+    states.append(path_state(root))
+
+    assert len(set(digests)) == 3
+    assert len(set(states)) == 2
 
 
 def test_lists_assign_the_images_of_a_shared_folder(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated, Final
 from pydantic import AliasChoices, Field
 
 from mixbench.datasets.digests import content_digest as cached_digest
-from mixbench.datasets.survey import Contents, DataPart, survey
+from mixbench.datasets.survey import Contents, DataPart, folder_digest, folder_state, survey
 from mixbench.declare import Data, Synthetic
 from mixbench.declare.facts import ParameterValue
 from mixbench.errors import DataError, UsageError
@@ -253,8 +253,10 @@ def data_state(data: Data, folder: Path, part: DataPart) -> str:
     return survey(data, folder, digest_cache()).states[part]
 
 
-def file_state(path: Path) -> str:
-    """Return the size and the modification time in nanoseconds of a file that the user gave."""
+def path_state(path: Path) -> str:
+    """Return the state of a file or folder that the user gave: sizes and modification times."""
+    if path.is_dir():
+        return folder_state(path)
     try:
         found = path.stat()
     except OSError as error:
@@ -263,14 +265,16 @@ def file_state(path: Path) -> str:
 
 
 def content_digest(path: Path) -> str:
-    """Return the SHA-256 of a file that the user gave.
+    """Return a SHA-256 of a file or folder that the user gave.
 
     Raises
     ------
     DataError
-        If the file cannot be read.
+        If it cannot be read.
     """
     try:
+        if path.is_dir():
+            return folder_digest(path, digest_cache())
         return cached_digest(path, digest_cache())
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}).") from error

@@ -127,6 +127,23 @@ def tree(folder: Path, data: Data) -> tuple[int, str]:
     return number, digest.hexdigest()
 
 
+def folder_digest(folder: Path, cache: Path) -> str:
+    """Return a digest of the paths and sizes of a folder's images and the contents of others."""
+    digest = hashlib.sha256()
+    for file in files_in(folder):
+        content = "" if is_image(file.name) else content_digest(folder / file.name, cache)
+        digest.update(_line(file.name + content, file.size))
+    return digest.hexdigest()
+
+
+def folder_state(folder: Path) -> str:
+    """Return a digest of the paths, sizes and modification times of the files in a folder."""
+    digest = hashlib.sha256()
+    for file in files_in(folder):
+        digest.update(_line(*file))
+    return digest.hexdigest()
+
+
 def files_of(data: Data, folder: Path) -> Iterator[tuple[Path, tuple[DataPart, ...]]]:
     """Yield every file that identifies the data, and the parts that read it."""
     for name in data.files:

@@ -17,6 +17,8 @@ CountOrZero = Annotated[int, Ge(0)]
 SearchGrid = Annotated[int, Ge(2), Le(5)]  # finer grids have too many masks to search
 # Path of a file. Keys depend on the content of the file, not on its path.
 File = Annotated[str, "file"]
+# Path of a folder. Keys depend on the paths and sizes of images and the content of other files.
+Folder = Annotated[str, "folder"]
 # Initial weights of a model: ``random``, ``published`` (from `Task.published`), those that timm
 # publishes (``timm`` or ``timm:TAG``), those of a finished cell (``pretrained``; ``synthetic`` if
 # that cell's data is generated), or the path of a file.

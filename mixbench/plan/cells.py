@@ -14,7 +14,8 @@ from mixbench.registry.cards import Card, MethodCard, TaskCard
 from mixbench.registry.parameters import Setting
 
 PUBLISHED, PRETRAINED = "published", "pretrained"
-# Values of `File` and `Weights` parameters that name no file, besides those that begin with TIMM.
+PATHS = frozenset({"File", "Folder", "Weights"})  # types of parameters that may name a path
+# Values of such parameters that name no path, besides those that begin with TIMM.
 NO_FILE = ("", "random", PRETRAINED, "synthetic", "timm", PUBLISHED)
 TIMM = "timm:"
 
@@ -69,7 +70,7 @@ class Unit(Generic[AnyCard]):
     @property
     def files(self) -> dict[str, str]:
         """The absolute paths of the parameters that are files, by parameter name."""
-        names = [p.name for p in self.card.parameters if p.annotation in {"File", "Weights"}]
+        names = [p.name for p in self.card.parameters if p.annotation in PATHS]
         values = {name: str(self.parameters[name]) for name in names}
         given = {n: v for n, v in values.items() if v not in NO_FILE and not v.startswith(TIMM)}
         return {n: str(Path(path).resolve()) for n, path in {**given, **self.published}.items()}

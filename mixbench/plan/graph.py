@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from mixbench.datasets.locate import file_state
+from mixbench.datasets.locate import path_state
 from mixbench.datasets.survey import DataPart
 from mixbench.plan.cells import Cell, Unit
 from mixbench.plan.request import Frames, as_trained, needed
@@ -185,7 +185,7 @@ def _stage(kind: StageKind, cell: Cell, inputs: Mapping[str, str], label: str) -
         unit_files={r: str(u.card.path) for r, u in units.items() if u.card.source == "file"},
         replaced_parameters={r: unit.replaced for r, unit in units.items() if unit.replaced},
         file_states={
-            path: file_state(Path(path)) for unit in units.values() for path in unit.files.values()
+            path: path_state(Path(path)) for unit in units.values() for path in unit.files.values()
         },
     )
     epochs = cell.recipe.epochs if kind == "train" else 0

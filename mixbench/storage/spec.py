@@ -128,7 +128,7 @@ class Paths:
         Values of the parameters that the identity replaces by digests of files or by versions, by
         role and parameter name.
     file_states
-        State of each file that a parameter names when the stage was planned, by path.
+        State of each file or folder that a parameter names when the stage was planned, by path.
     """
 
     data: str | None = None

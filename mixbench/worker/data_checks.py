@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from mixbench.contract import Part, Task
-from mixbench.datasets.locate import data_of, data_state, file_state
+from mixbench.datasets.locate import data_of, data_state, path_state
 from mixbench.errors import DamagedImage, DataError
 from mixbench.plan.graph import part_read
 from mixbench.registry.cards import TaskCard
@@ -35,7 +35,7 @@ def check_unchanged(stage: Stage) -> None:
         If a file of the data, or a file that a parameter names, has changed or is gone.
     """
     changed = [path for path, state in stage.paths.file_states.items()
-               if file_state(Path(path)) != state]  # fmt: skip
+               if path_state(Path(path)) != state]  # fmt: skip
     if stage.paths.data is not None and stage.identity.run is not None:
         part, card = part_read(stage.kind), card_of(stage, "task")
         assert isinstance(card, TaskCard)

@@ -29,7 +29,7 @@ from mixbench.declare import (
     CUB,
     Archive,
     Count,
-    File,
+    Folder,
     Fraction,
     Metric,
     Recipe,
@@ -83,8 +83,8 @@ class CubWsol(Classification):
         Initial weights of the model: ``published`` for published ImageNet weights, ``random``, or a
         path of a file of weights.
     cubv2
-        Path of wsolevaluation's localization.txt of CUBV2, whose folder also holds the other three
-        metadata files and the images. If set, CUBV2 is the validation split.
+        Folder with the images of CUBV2 and the four files of its metadata in wsolevaluation. If
+        set, CUBV2 is the validation split.
     """
 
     version = 1
@@ -181,7 +181,7 @@ class CubWsol(Classification):
         *,
         large_map: bool = True,
         weights: Weights = "published",
-        cubv2: File = "",
+        cubv2: Folder = "",
     ) -> None:
         super().__init__(classes, (side, side))
         self.holdout, self.large_map = holdout, large_map
@@ -197,7 +197,7 @@ class CubWsol(Classification):
         """
         images = folder / ROOT / "images"
         if part == "validation" and self.cubv2:
-            images = Path(self.cubv2).parent
+            images = Path(self.cubv2)
             return self._measured(read_metadata(images, images), images)
         birds = chosen_birds(folder / ROOT, self)
         if part == "test":
