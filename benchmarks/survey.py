@@ -68,7 +68,8 @@ def main() -> None:
     seconds = {name: sorted(values)[TURNS // 2] for name, values in times.items()}
     floor = {name: ratio(times, name, "os.walk and os.stat") for name in times}
     rng = np.random.default_rng(0)
-    first, second = (100.0 * (rng.random((SEEDS, PARTS["val"])) < 0.77) for _ in range(2))
+    right = rng.random((2, SEEDS, PARTS["val"])) < 0.77
+    first, second = 100 * right.astype(np.float64)
     comparing = in_turns({"compare": lambda: compare_items(first, second)}, TURNS, repeat=5)
     publish(
         "survey",

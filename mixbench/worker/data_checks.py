@@ -11,17 +11,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import torch
-
 from mixbench.contract import Part, Task
 from mixbench.datasets.locate import data_of, data_state, path_state
 from mixbench.errors import DamagedImage, DataError
 from mixbench.plan.graph import part_read
 from mixbench.registry.cards import TaskCard
+from mixbench.storage.lease import Lease
 from mixbench.storage.spec import Stage
+from mixbench.vision.images.decode import read_image
 from mixbench.worker.job import Job, card_of, make_task, parameters_of
 
-AT_ONCE = 16  # images that are decoded at a time
 NICENESS = 10  # so that training and its DataLoader workers come first
 DECODED: tuple[Part, ...] = ("validation", "test")  # training decodes the others itself
 
@@ -62,34 +61,44 @@ class ImageCheck(threading.Thread):
         Seed of the validation split.
     done
         File that is written once all images have been decoded.
+    lease
+        Lock of the check, so that one of several stages decodes the images.
     """
 
-    def __init__(self, task: Task, folder: Path, seed: int, done: Path) -> None:
+    def __init__(self, task: Task, folder: Path, seed: int, done: Path, lease: Lease) -> None:
         super().__init__(daemon=True)
-        self._task, self._folder, self._seed, self._done = task, folder, seed, done
+        self._task, self._folder, self._seed = task, folder, seed
+        self._done, self._lease = done, lease
         self._fault: DataError | None = None
-        self._stopped = threading.Event()
+        self._decodes, self._stopped = threading.Event(), threading.Event()
 
     def run(self) -> None:
+        """Wait until no other stage decodes the images, and decode them unless that was done."""
+        with self._lease.held(lambda: None):
+            if not (self._done.exists() or self._stopped.is_set()):
+                self._decodes.set()
+                self._decode()
+
+    def _decode(self) -> None:
         """Decode the images; keep the error of the first damaged one."""
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
         try:
             for part in DECODED:
-                self._decode(part)
+                self._decode_part(part)
             if not self._stopped.is_set():
                 self._done.touch()
         except DataError as error:
             self._fault = error
 
-    def _decode(self, part: Part) -> None:
+    def _decode_part(self, part: Part) -> None:
         split = self._task.load(part, self._folder, self._seed)
-        if not hasattr(split, "files"):
-            return  # loading has decoded the images
-        for some in torch.arange(len(split)).split(AT_ONCE):
+        # Without resizing, which would use the threads of the training. If there are no files,
+        # loading has decoded the images.
+        for path in getattr(split, "files", ()):
             if self._stopped.is_set():
                 return
-            split.read(some, None)
+            read_image(path)
 
     def raise_fault(self) -> None:
         """Raise the error of the first damaged image that has been found so far.
@@ -101,6 +110,12 @@ class ImageCheck(threading.Thread):
         """
         if self._fault is not None:
             raise DamagedImage(str(self._fault)) from self._fault
+
+    def finish(self) -> None:
+        """Wait for the last image if this thread decodes; another stage reports its own result."""
+        if self._decodes.is_set():
+            self.join()
+        self.raise_fault()
 
     def stop(self) -> None:
         """Stop decoding."""
@@ -118,18 +133,15 @@ def images_checked(job: Job) -> Iterator[None]:
     """
     stage, store = job.stage, job.store
     done = store.data_note(stage.data_key, "decoded")
-    lease = store.lease(f"data-{stage.data_key}")
-    if stage.paths.data is None or done.exists() or not job.distributed.is_main or lease.fresh():
+    if stage.paths.data is None or done.exists() or not job.distributed.is_main:
         yield
         return
-    check = ImageCheck(make_task(stage), job.data, stage.run.seed, done)
+    lease = store.lease(f"data-{stage.data_key}")
+    check = ImageCheck(make_task(stage), job.data, stage.run.seed, done, lease)
     job.journal.each_step.append(check.raise_fault)
-    with lease.held(lambda: None):
-        check.start()
-        try:
-            yield
-            check.join()
-            check.raise_fault()
-        finally:
-            check.stop()
-            check.join()
+    check.start()
+    try:
+        yield
+        check.finish()
+    finally:
+        check.stop()
