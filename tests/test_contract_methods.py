@@ -3,7 +3,7 @@
 import pytest
 
 from mixbench.registry.units import find, paths
-from mixbench.testing import METHOD_CHECKS, mixing, run_checks, subject_of
+from mixbench.testing import METHOD_CHECKS, mixing, run_checks, subject_of, training
 from tests.support import each
 
 TYPICAL = ("mixup", "cutmix", "manifold_mixup", "guided_patchmix")
@@ -27,6 +27,7 @@ BATCH_GROWS = (
     mixing.weights_match_pixels,
     mixing.shape_and_dtype_are_kept,
     mixing.sources_are_in_batch,
+    training.loss_fits_the_sources,
 )
 OPTIONS: dict[str, list[dict[str, object]]] = {
     "random_patchmix": [

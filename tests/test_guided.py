@@ -80,8 +80,10 @@ def test_a_published_result_is_taken_and_counts_by_its_content(
 
     assert one.returncode == 0, one.stderr
     assert "0 to run" in two.stderr
-    again = record_of(tmp_path / "other")
-    assert again["metrics"] == first["metrics"]
+    texts = [p.read_text() for p in (tmp_path / "other").glob("records/*/guided_patchmix/*.json")]
+    again, same = map(json.loads, texts)
+    assert again["metrics"] == same["metrics"] == first["metrics"]
+    assert again["artifacts"] == same["artifacts"]
     other = {a["role"]: tmp_path / "other" / a["path"] for a in again["artifacts"]}
     mine, theirs = load_file(kept["buffers"]), load_file(other["buffers"])
     assert all(torch.equal(mine[name], theirs[name]) for name in ("pairs", "masks"))

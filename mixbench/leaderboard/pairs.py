@@ -72,10 +72,11 @@ def compare_methods(records: Iterable[Record], first: str, second: str) -> Pairs
     UnknownName
         If a method has no record with a result, or no leaderboard contains both methods.
     """
-    good = [record for record in records if record.status == "ok"]
+    groups = comparison_groups(record for record in records if record.status == "ok")
+    good = [record for group in groups for record in group]
     first, second = _label(first, good), _label(second, good)
     found = []
-    for group in comparison_groups(good):
+    for group in groups:
         runs = runs_by_method((method_label(record), record) for record in group)
         if first in runs and second in runs and (c := compared(runs[first], runs[second])):
             record = representative(group)
