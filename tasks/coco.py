@@ -79,6 +79,17 @@ class Coco(MultiLabel):
         path = folder / "annotations/instances_val2014.json"
         return self.names_of(read_instances(path).categories, path)
 
+    def check_data(self, folder: Path) -> None:
+        """Check that both files have the same categories, and the files of all splits."""
+        train, test = (folder / f"annotations/instances_{name}.json" for name in FOLDERS.values())
+        names = [read_instances(path).ids for path in (train, test)]
+        if names[0] != names[1]:
+            raise DataError(
+                f"{train} and {test} must have the same categories with the same ids "
+                f"(got {len(names[0])} and {len(names[1])}, which differ)."
+            )
+        super().check_data(folder)
+
     def synthesize(self, folder: Path, amount: Synthetic) -> None:
         """Write synthetic images and their annotations in the same format.
 
@@ -133,11 +144,14 @@ class Instances(NamedTuple):
         Category names in the order of their ids.
     targets : (N, K) int8
         1 if the image has an object of the category, else 0.
+    ids
+        Names of the categories by id.
     """
 
     files: list[str]
     categories: list[str]
     targets: Tensor
+    ids: dict[int, str]
 
 
 def read_instances(path: Path) -> Instances:
@@ -174,4 +188,4 @@ def read_instances(path: Path) -> Instances:
                 "file."
             )
         targets[place[image], column[category]] = 1
-    return Instances(files, list(categories.values()), targets)
+    return Instances(files, list(categories.values()), targets, categories)

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mixbench.contract import PARTS, ClassIndex, Part, Split
+from mixbench.contract import PARTS, ClassIndex, Part, Split, check_paths
 from mixbench.datasets.listing import named_images
 from mixbench.declare import (
     SMALL_NETS,
@@ -121,8 +121,7 @@ class TinyImagenet(Classification):
 
     def check_data(self, folder: Path) -> None:
         """Check that all splits can be listed; `load` would also decode their images."""
-        for part in PARTS:
-            self.listing(part, folder, 0)
+        check_paths({part: self.listing(part, folder, 0).paths for part in PARTS})
 
     def class_names(self, folder: Path) -> list[str]:
         """Return the sorted WordNet ids of the classes that are used."""

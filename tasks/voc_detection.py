@@ -51,7 +51,7 @@ from mixbench.vision.images.decode import read_image
 from mixbench.vision.images.scenes import looks
 from mixbench.vision.images.splits import IMAGENET_NORMALIZATION, StreamedSplit, held_out_share
 from mixbench.vision.models.build import build
-from mixbench.vision.models.weights import normalize_as_trained, start_from
+from mixbench.vision.models.weights import start_from
 
 DEVKIT = "VOCdevkit"
 TRAINING = {"voc0712": ("VOC2007", "VOC2012"), "voc07": ("VOC2007",)}
@@ -152,7 +152,6 @@ class VocDetection(Task):
         side = self.image_size[0]
         small = side <= SMALL_SIDE
         encoder = build(model, classes=1, size=self.image_size, small=small)
-        normalize_as_trained(encoder, self.weights)
         trained = self.weights != "random"
         return Detector(encoder, classes=self.classes, side=side, trained=trained, **self._limits)
 

@@ -68,7 +68,7 @@ def stage_processes(store: Path) -> list[int]:
 def made_stage(kind: StageKind = "train") -> Stage:
     """Return a stage of a made-up task."""
     unit = UnitIdentity("toy", 1, {})
-    run = RunIdentity(unit, "net", Recipe(model="net", epochs=1), 0, "official", "0" * 64)
+    run = RunIdentity(unit, "net", Recipe(model="net", epochs=1), 0, "0" * 64)
     identity = Identity(2, kind, unit, {}, "0" * 32, run=None if kind == "data" else run)
     return Stage("toy/none/net/s0", identity, {}, Paths())
 

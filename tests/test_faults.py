@@ -245,6 +245,17 @@ class LossOfOtherImages(Blend):
         return super().loss(output, Sources(sources.index.roll(1, 0), sources.weight), step)
 
 
+class LossOfExchangedShares(Blend):
+    def loss(self, output: Output, sources: Sources, step: Step) -> Tensor:
+        return super().loss(output, Sources(sources.index, sources.weight.flip(1)), step)
+
+
+class LossOfEqualShares(Blend):
+    def loss(self, output: Output, sources: Sources, step: Step) -> Tensor:
+        halves = torch.full_like(sources.weight, 0.5)
+        return super().loss(output, Sources(sources.index, halves), step)
+
+
 class DetachesTheModel(Blend):
     """Trains the classifier alone."""
 
@@ -289,6 +300,8 @@ FAULTS: dict[Callable[[], Method], Callable[[Subject], str]] = {
     PatchLabelsTransposed: training.loss_fits_the_sources,
     PatchLabelsMirrored: training.loss_fits_the_sources,
     LossOfOtherImages: training.loss_fits_the_sources,
+    LossOfExchangedShares: training.loss_fits_the_sources,
+    LossOfEqualShares: training.loss_fits_the_sources,
     DetachesTheModel: training.all_parameters_get_gradients,
     RoundsItsLabel: mixing.weights_match_pixels,
 }

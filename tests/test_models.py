@@ -15,9 +15,10 @@ from mixbench.plan.request import Request, cells_of
 from mixbench.registry.parameters import read_settings
 from mixbench.registry.timm_names import timm_models
 from mixbench.vision.images.splits import IMAGENET_NORMALIZATION, Normalization
+from mixbench.vision.models import weights as module
 from mixbench.vision.models.build import SMALL, build
-from mixbench.vision.models.timm_models import timm_net
-from mixbench.vision.models.weights import normalize_as_trained
+from mixbench.vision.models.timm_models import TimmNet, normalization_of, timm_net
+from mixbench.vision.models.weights import start_from
 from tests.support import each
 
 # Of the authors, where they give one; for ten classes on 32 x 32 pixels.
@@ -113,56 +114,75 @@ def test_a_model_that_does_not_take_the_size_says_so() -> None:
         small("inception_v3")
 
 
-@pytest.mark.parametrize("weights", ["timm", "timm:in1k", "file"])
-def test_timms_weights_see_images_as_in_their_training(weights: str, tmp_path: Path) -> None:
-    name = "tf_efficientnet_lite0"  # trained with a mean and standard deviation of 0.5
-    model = timm_net(name, 7, 3, (64, 64)).eval()
-    if weights == "file":
-        weights = str(tmp_path / "weights.safetensors")
-        save_file(model.net.state_dict(), weights)
+NAME = "tf_efficientnet_lite0"  # trained with a mean and standard deviation of 0.5
+HALVES = [[0.5] * 3, [0.5] * 3]
+
+
+def lite(name: str = NAME) -> TimmNet:
+    return timm_net(name, 7, 3, (64, 64)).eval()
+
+
+def converts(model: TimmNet) -> None:
+    """Check that a model sees what its network expects of images with ImageNet's normalisation."""
     pixels = torch.rand(2, 3, 64, 64)
     mean, std = (torch.tensor(v)[:, None, None] for v in IMAGENET_NORMALIZATION)
-
-    normalize_as_trained(model, weights)
-
+    assert model.normalization is not None
+    assert model.normalization[2:].tolist() == HALVES
     expected = model.net((pixels - 0.5) / 0.5)
     torch.testing.assert_close(model((pixels - mean) / std).out, expected, rtol=1e-4, atol=1e-4)
-    assert model.normalization == Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
-@pytest.mark.parametrize("weights", ["random", "pretrained", "checkpoint", "standard"])
-def test_other_weights_see_images_as_the_task_normalises_them(weights: str, tmp_path: Path) -> None:
-    name = "resnet18" if weights == "standard" else "tf_efficientnet_lite0"
-    model = timm_net(name, 7, 3, (64, 64)).eval()
-    if weights == "checkpoint":
+@pytest.mark.parametrize("weights", ["timm", "timm:in1k", "file"])
+def test_timms_weights_see_images_as_in_their_training(
+    weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, theirs = lite(), lite()
+    monkeypatch.setattr(module, "timm_weights", lambda _model, _tag: theirs.net.state_dict())
+    if weights == "file":
         weights = str(tmp_path / "weights.safetensors")
-        state = {f"model.net.{name}": tensor for name, tensor in model.net.state_dict().items()}
-        save_file(state, weights)
+        save_file(theirs.net.state_dict(), weights)
 
-    normalize_as_trained(model, weights if weights != "standard" else "timm")
+    start_from(model, weights, {})
+
+    converts(model)
+
+
+def test_the_usual_normalisation_is_not_converted(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = lite("resnet18")
+    monkeypatch.setattr(module, "timm_weights", lambda _model, _tag: model.net.state_dict())
+
+    start_from(model, "timm", {})
 
     assert model.normalization is None
+    assert not any("normalization" in name for name in model.state_dict())
 
 
-def test_a_checkpoint_keeps_the_normalisation_that_it_was_trained_with(tmp_path: Path) -> None:
-    first, second = (timm_net("tf_efficientnet_lite0", 7, 3, (64, 64)).eval() for _ in range(2))
-    normalize_as_trained(first, "timm")
+@pytest.mark.parametrize("converted", [True, False])
+@pytest.mark.parametrize("way", ["file", "needed cell", "checkpoint of the same training"])
+def test_what_a_run_has_trained_keeps_its_normalisation(
+    converted: bool, way: str, tmp_path: Path
+) -> None:
+    trained, model = lite(), lite()
+    if converted:
+        trained.convert(IMAGENET_NORMALIZATION, Normalization((0.5,) * 3, (0.5,) * 3))
     path = str(tmp_path / "weights.safetensors")
-    save_file({f"model.{name}": tensor for name, tensor in first.state_dict().items()}, path)
+    save_file({f"model.{name}": tensor for name, tensor in trained.state_dict().items()}, path)
 
-    normalize_as_trained(second, path)
+    if way == "file":
+        start_from(model, path, {})
+    elif way == "needed cell":
+        start_from(model, "pretrained", {"pretrained": trained})
+    else:
+        model.load_state_dict(trained.state_dict())
 
-    second.net.load_state_dict(first.net.state_dict())
-    images = torch.randn(2, 3, 64, 64)
-    torch.testing.assert_close(second(images).out, first(images).out, rtol=1e-4, atol=1e-4)
-    assert second.normalization == Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    if converted:
+        converts(model)
+    assert (model.normalization is not None) == converted
 
 
 def test_a_tag_that_timm_does_not_have_is_refused() -> None:
-    model = timm_net("tf_efficientnet_lite0", 7, 3, (64, 64))
-
     with pytest.raises(UsageError, match=r"timm has no weights tf_efficientnet_lite0\.nosuch"):
-        normalize_as_trained(model, "timm:nosuch")
+        normalization_of(NAME, "nosuch")
 
 
 def test_the_key_of_timms_weights_has_timms_version() -> None:

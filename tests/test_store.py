@@ -184,7 +184,7 @@ def test_what_a_killed_attempt_left_is_cleared_and_not_published(tmp_path: Path)
         (OSError(errno.ENOSPC, "No space left on device"), True),
         (OSError(errno.EDQUOT, "Disk quota exceeded"), True),
         (SafetensorError("Error while serializing: I/O error: ... (os error 28)"), True),
-        (RuntimeError("PytorchStreamWriter failed: No space left on device"), True),
+        (RuntimeError("unable to write to </torch_1>: No space left on device (28)"), False),
         (OSError(errno.EACCES, "Permission denied"), False),
         (ValueError("something else"), False),
     ],

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Unpack
 
 import click
 
-from mixbench.cli.engine_options import engine_of, engine_options
+from mixbench.cli.engine_options import EngineOptions, engine_of, engine_options
 from mixbench.cli.options import (
     CellOptions,
     as_json,
@@ -17,12 +17,15 @@ from mixbench.cli.options import (
     make_request,
     store_option,
 )
-from mixbench.cli.run import RunOptions
 from mixbench.errors import naming_full_disk
 
 if TYPE_CHECKING:
     from mixbench.storage.spec import Stage
     from mixbench.storage.store import Store
+
+
+class AdoptOptions(CellOptions, EngineOptions):
+    """Values of the options that select cells, the engine and its resources."""
 
 
 @click.group()
@@ -101,12 +104,13 @@ def _reasons(stage: "Stage", store: "Store") -> list[str]:
 @cell_options
 @store_option
 @engine_options
-def adopt(*, store_path: Path, **options: Unpack[RunOptions]) -> int:
+def adopt(*, store_path: Path, **options: Unpack[AdoptOptions]) -> int:
     """Let finished trainings of earlier code count for the given cells.
 
     After an upgrade, keys change with every line of the code that a training uses. A training whose
     versions, parameters, recipe, seed and data are the same is adopted if the first and the last
-    steps, run again, give bit-identical weights. Nothing else is trained. Records say so.
+    steps, run again, give bit-identical weights. Nothing else is trained; generated data and
+    searches that trainings start from are computed again. Records say so.
     """
     from rich.console import Console
 

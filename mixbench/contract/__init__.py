@@ -8,7 +8,16 @@ from mixbench.contract.backbone import Backbone, Output
 from mixbench.contract.evaluation import Evaluation
 from mixbench.contract.method import Method, Preparation, Trained, mixed_loss
 from mixbench.contract.step import Sources, Step
-from mixbench.contract.task import PARTS, ClassIndex, Part, Predictions, Score, Split, Task
+from mixbench.contract.task import (
+    PARTS,
+    ClassIndex,
+    Part,
+    Predictions,
+    Score,
+    Split,
+    Task,
+    check_paths,
+)
 
 __all__ = [
     "PARTS",
@@ -26,5 +35,6 @@ __all__ = [
     "Step",
     "Task",
     "Trained",
+    "check_paths",
     "mixed_loss",
 ]

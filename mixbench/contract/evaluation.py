@@ -7,7 +7,7 @@ from typing import ClassVar, Self
 from torch import Tensor, nn
 
 from mixbench.contract.backbone import Backbone
-from mixbench.contract.task import Part, Split, Task, check_files
+from mixbench.contract.task import Part, Split, Task, check_paths
 from mixbench.declare import Synthetic
 from mixbench.declare.facts import OF_THE_BASE_TASK, ParameterValue
 from mixbench.errors import UsageError
@@ -79,7 +79,7 @@ class Evaluation(Task):
 
     def check_data(self, folder: Path) -> None:
         """Check the files of the test split, the only one that is read."""
-        check_files({"test": self.load("test", folder, 0)})
+        check_paths({"test": getattr(self.load("test", folder, 0), "files", ())})
 
     def synthesize(self, folder: Path, amount: Synthetic) -> None:
         """Write generated data with the base task."""

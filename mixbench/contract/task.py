@@ -1,6 +1,6 @@
 """The interface of tasks: data, models, recipes, loss and evaluation."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple, Protocol, TypeAlias, get_args
 
@@ -103,10 +103,13 @@ class Split(Protocol):
         ...
 
 
-def check_files(splits: Mapping[Part, Split]) -> None:
+def check_paths(splits: Mapping[Part, Iterable[Path]]) -> None:
     """Check that every image file exists and belongs to one split.
 
-    Splits without an attribute `files`, which do not read image files, are not checked.
+    Parameters
+    ----------
+    splits
+        Paths of the image files of each split; empty for splits that do not read image files.
 
     Raises
     ------
@@ -114,8 +117,8 @@ def check_files(splits: Mapping[Part, Split]) -> None:
         If a file is missing or belongs to two splits.
     """
     owner: dict[Path, Part] = {}
-    for part, split in splits.items():
-        for path in set(getattr(split, "files", ())):
+    for part, paths in splits.items():
+        for path in set(paths):
             if owner.setdefault(path, part) != part:
                 raise DataError(
                     f"{path} must belong to one split (got {owner[path]} and {part}): correct the "
@@ -215,7 +218,8 @@ class Task:
         DataError
             If a split cannot be read, or an image belongs to two splits.
         """
-        check_files({part: self.load(part, folder, 0) for part in PARTS})
+        splits = {part: self.load(part, folder, 0) for part in PARTS}
+        check_paths({part: getattr(split, "files", ()) for part, split in splits.items()})
 
     def verify(self, folder: Path) -> Iterator[Finding]:
         """Yield the results of the task's own checks of the data, beyond digests of files."""

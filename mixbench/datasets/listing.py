@@ -95,6 +95,8 @@ def files_in(folder: Path, prefix: str = "") -> Iterator[ListedFile]:
     """
     for entry in visible(folder):
         if entry.is_dir():
+            if entry.is_symlink() and folder.resolve().is_relative_to(Path(entry.path).resolve()):
+                raise DataError(f"{entry.path} is a link to a folder that contains it: remove it.")
             yield from files_in(folder / entry.name, f"{prefix}{entry.name}/")
         else:
             found = entry.stat()
@@ -118,17 +120,18 @@ def named_images(root: Path, names: Iterable[str], where: Path) -> list[Path]:
     DataError
         If a name occurs twice, is hidden, lies outside `root`, or has no suffix of an image format.
     """
-    known: set[str] = set()
+    known: set[PurePosixPath] = set()
     paths = []
     for name in names:
-        parts = PurePosixPath(name).parts
-        if name in known:
+        path = PurePosixPath(name)
+        parts = path.parts
+        if path in known:
             raise DataError(f"{where} must name each image once (got {name} twice).")
         if not is_image(name) or any(part.startswith(".") or part == "/" for part in parts):
             raise DataError(
                 f"{where} must name images inside {root}, in a format that is read "
                 f"({', '.join(sorted(IMAGE_SUFFIXES))}), and no hidden ones (got {name!r})."
             )
-        known.add(name)
+        known.add(path)
         paths.append(root / name)
     return paths

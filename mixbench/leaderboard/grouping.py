@@ -36,7 +36,7 @@ def group_key(record: Record) -> str:
     """Return the key of a record's comparison group; records with equal keys are compared."""
     task = record.task
     parts = [task.name, task.version, task.parameters, record.model, record.protocol]
-    parts += [record.recipe, record.data.origin, record.data.digest]
+    parts += [record.recipe, *origin(record), record.data.digest]
     parts += [record.tuning.grid] if record.tuning else []
     return json.dumps(parts, sort_keys=True)
 

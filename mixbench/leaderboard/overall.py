@@ -68,12 +68,11 @@ class Overall:
 
 def overall(boards: Sequence[Leaderboard]) -> Overall | None:
     """Return the comparison over leaderboards; None unless two or more share two methods."""
-    columns = {
-        board.name: board.rows.set_index("method")["mean"] * (1 if board.higher_is_better else -1)
-        for board in boards
-    }
-    table = pd.DataFrame(columns)
-    shared = table.dropna(axis=0) if len(columns) > 1 else table.iloc[:0]
+    table = pd.DataFrame({
+        number: board.rows.set_index("method")["mean"] * (1 if board.higher_is_better else -1)
+        for number, board in enumerate(boards)  # two boards may have one name
+    })
+    shared = table.dropna(axis=0) if len(boards) > 1 else table.iloc[:0]
     if len(shared) < 2:
         return None
     ranks = shared.T.rank(axis=1, ascending=False)
@@ -98,6 +97,8 @@ def _friedman(blocks: pd.DataFrame) -> float | None:
         return None
     from scipy.stats import friedmanchisquare
 
+    if (blocks.nunique(axis=1) == 1).all():  # all methods are tied everywhere
+        return 1.0
     p = float(friedmanchisquare(*(-blocks[method] for method in blocks)).pvalue)
     return None if math.isnan(p) else p
 

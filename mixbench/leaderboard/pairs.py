@@ -1,8 +1,10 @@
 """Compare two methods on every leaderboard that contains both, and over all of them."""
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from statistics import mean
 from typing import NamedTuple
 
 from mixbench.errors import UnknownName
@@ -15,9 +17,10 @@ from mixbench.leaderboard.grouping import (
 from mixbench.leaderboard.numbers import difference_text, p_text
 from mixbench.leaderboard.ranks import Rule, compared, runs_by_method, word_of
 from mixbench.leaderboard.statistics import LEAST_SEEDS, Comparison, holm
+from mixbench.leaderboard.table import data_set_of
 from mixbench.records.schema import Record
 
-LEAST_TASKS = 6  # with fewer, Wilcoxon's test cannot give p < 0.05
+LEAST_SETS = 6  # with fewer, Wilcoxon's test cannot give p < 0.05
 
 
 class Pair(NamedTuple):
@@ -27,6 +30,8 @@ class Pair(NamedTuple):
     ----------
     leaderboard
         Name of the leaderboard.
+    data_set
+        Name of the data set whose images are tested.
     metric
         Name of the primary metric.
     unit
@@ -40,6 +45,7 @@ class Pair(NamedTuple):
     """
 
     leaderboard: str
+    data_set: str
     metric: str
     unit: str
     gain: float
@@ -80,17 +86,20 @@ def compare_methods(records: Iterable[Record], first: str, second: str) -> Pairs
         runs = runs_by_method((method_label(record), record) for record in group)
         if first in runs and second in runs and (c := compared(runs[first], runs[second])):
             record = representative(group)
-            found.append((group_name(record), record.primary, c))
+            found.append((group_name(record), data_set_of(record), record.primary, c))
     if not found:
         others = {method_label(record) for record in good} - {first, second}
         raise UnknownName(f"method on a task of {first}", second, others)
-    corrected = holm([comparison.p for _, _, comparison in found])
+    corrected = holm([comparison.p for *_, comparison in found])
     return Pairs(
         first,
         second,
         [
-            Pair(name, m.name, m.unit, c.difference * (1 if m.higher_is_better else -1), c, p)
-            for (name, m, c), p in zip(found, corrected, strict=True)
+            Pair(
+                *(board, data_set, m.name, m.unit),
+                *(c.difference * (1 if m.higher_is_better else -1), c, p),
+            )
+            for (board, data_set, m, c), p in zip(found, corrected, strict=True)
         ],
     )
 
@@ -129,15 +138,21 @@ def _line(pair: Pair) -> str:
 
 
 def _over_all(pairs: Sequence[Pair]) -> str:
-    """Return the number of wins and losses, with Wilcoxon's test if there are enough of them."""
+    """Return on how many leaderboards each method is ahead, with Wilcoxon's test over data sets."""
     ahead, behind = sum(p.gain > 0 for p in pairs), sum(p.gain < 0 for p in pairs)
-    text = f"first method better on {ahead}, worse on {behind} of {len(pairs)} leaderboards"
-    if len(pairs) < LEAST_TASKS:
-        return f"{text}; p corrected for their number (Holm); too few for Wilcoxon's test"
+    text = f"first method ahead on {ahead}, behind on {behind} of {len(pairs)} leaderboards"
+    gains: dict[str, list[float]] = defaultdict(list)
+    for pair in pairs:
+        gains[pair.data_set].append(pair.gain)
+    if len(gains) < LEAST_SETS:
+        return f"{text}; p corrected for their number (Holm); too few data sets for Wilcoxon's test"
     from scipy.stats import wilcoxon
 
-    p = float(wilcoxon([pair.gain for pair in pairs]).pvalue)
-    return f"{text}; p corrected for their number (Holm); Wilcoxon's test: p = {p:.3g}"
+    p = float(wilcoxon([mean(of_set) for of_set in gains.values()]).pvalue)
+    return (
+        f"{text}; p corrected for their number (Holm); Wilcoxon's test over {len(gains)} data "
+        f"sets: p = {p:.3g}"
+    )
 
 
 def to_json(found: Pairs) -> str:

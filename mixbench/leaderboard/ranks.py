@@ -1,5 +1,6 @@
 """The comparisons of a leaderboard, the ranks that they allow, and their statistical power."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -65,7 +66,8 @@ class Rule:
             firsts = _chosen(pairing.methods or tuple(labels), labels)
             for first, second in product(firsts, _chosen(pairing.others, labels)):
                 if first != second:
-                    found.setdefault(frozenset({first, second}), (first, second))
+                    pair = (second, first) if first == BASELINE else (first, second)
+                    found.setdefault(frozenset(pair), pair)
         return [*found.values()]
 
 
@@ -73,7 +75,7 @@ def _chosen(names: Sequence[str], labels: Sequence[str]) -> list[str]:
     """Return the labels that some names mean: the label itself, else all labels of the method."""
     meant = {name for name in names if name in labels}
     others = set(names) - meant
-    return [label for label in labels if label in meant or label.partition("[")[0] in others]
+    return [label for label in labels if label in meant or re.split(r"\[| \(", label)[0] in others]
 
 
 class Verdict(NamedTuple):
@@ -187,9 +189,16 @@ def power_note(found: Sequence[Verdict], rule: Rule, unit: str) -> str:
     )
 
 
-def seeds_note(runs: Mapping[str, Runs]) -> str:
-    """Return a note if the number of seeds allows no verdicts; empty otherwise."""
-    most = max(map(len, runs.values()))
+def seeds_note(runs: Mapping[str, Runs], found: Sequence[Verdict]) -> str:
+    """Return a note about comparisons without a verdict for lack of seeds; empty if all have one.
+
+    Without any comparison, the note is about the numbers of seeds of the methods.
+    """
+    few = [v for v in found if v.comparison.seeds < LEAST_SEEDS]
+    most = max((v.comparison.seeds for v in found), default=max(map(len, runs.values())))
+    if found and few and most >= LEAST_SEEDS:
+        pairs = ", ".join(f"{v.first} and {v.second} ({v.comparison.seeds})" for v in few)
+        return f"No verdict with fewer than {LEAST_SEEDS} common seeds: {pairs}."
     if most >= LEAST_SEEDS:
         return ""
     told = "One seed cannot" if most == 1 else f"{most} seeds cannot"

@@ -55,8 +55,8 @@ def submit(folder: Path, store: Store, *, predictions: bool) -> Submitted:
     planned = plan(suite_cells(folder))
     written: list[Path] = []
     missing, found = [], []
-    for cell, chain in zip(planned.cells, planned.chains, strict=True):
-        source, key = record_path(store, cell), chain[-1][:8]
+    for number, (cell, chain) in enumerate(zip(planned.cells, planned.chains, strict=True)):
+        source, key = record_path(store, planned, number), chain[-1][:8]
         record = parse(source.read_text(encoding="utf-8"), str(source)) if source.exists() else None
         if record is None or not record.cell.endswith(f"/{key}"):
             missing.append(cell.label)

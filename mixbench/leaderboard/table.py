@@ -148,7 +148,7 @@ def _leaderboard(group: Sequence[Record], tiers: Tiers, rule: Rule) -> Leaderboa
     trivial_baselines = {
         m.name: m.value for m in first.metrics if m.at == "last" and m.trivial_baseline
     }
-    notes = [*_notes(group, rows, found), *_other_comparisons(found), seeds_note(runs)]
+    notes = [*_notes(group, rows, found), *_other_comparisons(found), seeds_note(runs, found)]
     notes += [power_note(found, rule, primary.unit)]
     notes += [*_trivial_baseline_notes(first, rows, trivial_baselines), *source_notes(sources)]
     return Leaderboard(
@@ -254,9 +254,10 @@ def _how_compared(found: Sequence[Verdict]) -> str:
     by = f"{LEVEL:.0%} confidence interval over seeds"
     if any(verdict.comparison.items for verdict in found):
         by += " and test images"
+    number = sum(verdict.corrected is not None for verdict in found)
     return (
         f"vs {BASELINE}: mean difference of runs with the same seed, with {by}; p is corrected "
-        f"for {len(found)} comparisons (Holm). # is the range of ranks that these comparisons "
+        f"for {number} comparisons (Holm). # is the range of ranks that these comparisons "
         "allow. ± is the standard deviation over seeds."
     )
 

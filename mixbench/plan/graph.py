@@ -167,7 +167,6 @@ def _stage(kind: StageKind, cell: Cell, inputs: Mapping[str, str], label: str) -
             model=cell.model,
             recipe=cell.recipe,
             seed=cell.seed,
-            data_origin=cell.data.origin,
             data_digest=cell.data.parts.get(part_read(kind), ""),
         )
     identity = Identity(

@@ -36,7 +36,7 @@ from mixbench.registry.cards import Card
 from mixbench.registry.fingerprint import digest
 from mixbench.storage.files import now, write_bytes
 from mixbench.storage.manifest import Manifest, StageCost
-from mixbench.storage.spec import PUBLISHED
+from mixbench.storage.spec import PUBLISHED, Stage
 from mixbench.storage.store import Store
 
 ROLES: Mapping[str, ArtifactRole] = {
@@ -48,17 +48,28 @@ ROLES: Mapping[str, ArtifactRole] = {
 }
 
 
-def record_path(store: Store, cell: Cell) -> Path:
-    """Return the path of a cell's record.
+def record_path(store: Store, plan: Plan, number: int) -> Path:
+    """Return the path of the record of a cell of a plan.
 
     It depends on what the user asks for and not on code, versions or the content of files: when
     these change, the record of the new result replaces the earlier one.
     """
-    files = [str(u.card.path) for u in (cell.method, cell.task) if u.card.source == "file"]
-    parts = [cell.label, asdict(cell.recipe), cell.grid, files, str(cell.data.folder)]
-    digits = hashlib.blake2b(json.dumps(parts, default=list).encode(), digest_size=4).hexdigest()
+    cell, chain = plan.cells[number], plan.chains[number]
+    asked = [_asked(plan.stages[key]) for key in plan.rests_on(chain[-1])]
+    digits = hashlib.blake2b(json.dumps(asked, default=dict).encode(), digest_size=4).hexdigest()
     name = f"{cell.model}.{cell.protocol}.s{cell.seed}.{digits}.json"
     return store.records / cell.task.card.name / cell.method.card.name / name
+
+
+def _asked(stage: Stage) -> list[object]:
+    """Return what the user asks of a stage: units, parameters, recipe, seed, and paths of files."""
+    identity, paths = stage.identity, stage.paths
+    units = {
+        role: [unit.name, {**unit.parameters, **paths.replaced_parameters.get(role, {})}]
+        for role, unit in identity.units.items()
+    }
+    run = identity.run and [identity.run.model, asdict(identity.run.recipe), identity.run.seed]
+    return [stage.kind, units, run, paths.data, paths.unit_files]
 
 
 @dataclass(frozen=True)
@@ -99,7 +110,7 @@ class SettledCell:
 def write_record(settled: SettledCell, command: Sequence[str]) -> Record:
     """Write the record of a cell, unless it exists with status ``ok``; return the record."""
     key = settled.chain[-1]
-    path = record_path(settled.store, settled.cell)
+    path = record_path(settled.store, settled.plan, settled.number)
     if settled.outcomes[key].status == "cached" and path.exists():
         with suppress(Damaged):  # a damaged record is written again
             known = parse(path.read_text(encoding="utf-8", errors="replace"), str(path))

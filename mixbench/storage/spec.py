@@ -9,7 +9,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import AliasChoices, Field
 
 from mixbench.declare import Recipe
 from mixbench.declare.facts import ParameterValue
@@ -54,8 +56,6 @@ class RunIdentity:
         Recipe that trains the model.
     seed
         Random seed.
-    data_origin
-        How the data compares with the published data set; ``synthetic`` for generated data.
     data_digest
         Digest of the part of the data that the stage reads; empty for generated data, which the key
         of its stage identifies.
@@ -65,7 +65,6 @@ class RunIdentity:
     model: str
     recipe: Recipe
     seed: int
-    data_origin: Origin
     data_digest: str
 
 
@@ -135,7 +134,12 @@ class Paths:
     earlier: str = ""
     data_states: Mapping[Literal["train", "test"], str] = field(default_factory=dict)
     unit_files: Mapping[Role, str] = field(default_factory=dict)
-    replaced_parameters: Mapping[Role, Mapping[str, str]] = field(default_factory=dict)
+    replaced_parameters: Annotated[
+        Mapping[Role, Mapping[str, str]],
+        Field(
+            validation_alias=AliasChoices("replaced_parameters", "parameter_files")
+        ),  # until 2026
+    ] = field(default_factory=dict)
     file_states: Mapping[str, str] = field(default_factory=dict)
 
 

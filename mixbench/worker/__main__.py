@@ -155,11 +155,14 @@ def _run(store: Store, key: str, shared: Shared) -> int:
     """Run the stage, publish its result, and return the exit code."""
     from mixbench.train.checkpoints import Stopped
     from mixbench.train.distributed import SINGLE_PROCESS, process_group
+    from mixbench.worker.data_checks import check_unchanged
     from mixbench.worker.stages import check_code
 
     spec = store.spec(key)
     _log(f"{now()} {spec.stage.kind} {spec.stage.label} {key}")
     check_code(spec.stage)
+    if _is_main():
+        check_unchanged(spec.stage)
     if _is_main():
         (store.work(key) / "failure.json").unlink(missing_ok=True)
     try:

@@ -30,6 +30,8 @@ def adopt(job: Job) -> Manifest:
         If the inputs differ, or the steps do not give the same weights again.
     """
     store, key = job.store, job.stage.paths.earlier
+    if job.distributed.world_size > 1:
+        raise NotAdopted("the proof runs in one process (--gpus-per-cell 1)")
     earlier = store.manifest(key)
     for role, new in job.stage.inputs.items():
         old = earlier.spec.stage.inputs[role]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mixbench.contract import Part, Task
 from mixbench.datasets.locate import data_of, data_state, path_state
+from mixbench.declare import Data
 from mixbench.errors import DamagedImage, DataError
 from mixbench.plan.graph import part_read
 from mixbench.registry.cards import TaskCard
@@ -36,16 +37,26 @@ def check_unchanged(stage: Stage) -> None:
     changed = [path for path, state in stage.paths.file_states.items()
                if path_state(Path(path)) != state]  # fmt: skip
     if stage.paths.data is not None and stage.identity.run is not None:
-        part, card = part_read(stage.kind), card_of(stage, "task")
-        assert isinstance(card, TaskCard)
-        data = data_of(card, parameters_of(stage, "task"))
+        part, data = part_read(stage.kind), _data(stage)
         if data_state(data, Path(stage.paths.data), part) != stage.paths.data_states[part]:
             changed.append(f"the {part} data in {stage.paths.data}")
     if changed:
         raise DataError(
-            f"Files have changed since the run was planned: {', '.join(changed)}. Nothing was "
-            "published. Run the same command again to plan it with the files as they are now."
+            f"Files have changed since the run was planned: {', '.join(changed)}. No result was "
+            "stored. Run the same command again to plan it with the files as they are now."
         )
+
+
+def _data(stage: Stage) -> Data:
+    """Return the data set of a stage; an evaluation may share that of its base task."""
+    card = card_of(stage, "task")
+    assert isinstance(card, TaskCard)
+    if stage.identity.base_task is not None:
+        base = card_of(stage, "base_task")
+        assert isinstance(base, TaskCard)
+        if base.declared.data == card.declared.data:
+            return data_of(base, parameters_of(stage, "base_task"))
+    return data_of(card, parameters_of(stage, "task"))
 
 
 class ImageCheck(threading.Thread):
@@ -90,6 +101,8 @@ class ImageCheck(threading.Thread):
                 self._done.touch()
         except DataError as error:
             self._fault = error
+        except Exception as error:  # noqa: BLE001  # a task may raise anything
+            self._fault = DataError(f"The check of the images failed: {error!r}.")
 
     def _decode_part(self, part: Part) -> None:
         split = self._task.load(part, self._folder, self._seed)

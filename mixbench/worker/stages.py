@@ -24,6 +24,7 @@ from mixbench.storage.spec import Stage, StageKind
 from mixbench.train.checkpoints import FIRST, LAST, DiskPredictionCache
 from mixbench.train.evaluation import at_points, predict
 from mixbench.train.loop import train
+from mixbench.vision.models.weights import MARK
 from mixbench.worker.adoption import adopt
 from mixbench.worker.data_checks import images_checked
 from mixbench.worker.job import Job, card_of, give_weights, revive, training_result
@@ -159,10 +160,7 @@ def evaluate(job: Job) -> Work:
             }
             for at, by_name in at_points(scores, best, tail).items()
         },
-        normalization=next(
-            (found for part in model.modules() if (found := getattr(part, "normalization", None))),
-            None,
-        ),
+        normalization=_normalization(model),
     )
     for by_name in metrics.metrics.values():
         for name, score in by_name.items():
@@ -171,6 +169,15 @@ def evaluate(job: Job) -> Work:
     METRICS.write(job.built / "metrics.json", metrics)
     wall_s = earlier_s + perf_counter() - start
     return Work(StageCost(wall_s, parameters=parameters, extra_parameters=extra))
+
+
+def _normalization(model: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Return the normalisation of the initial weights, if it is not that of the task."""
+    buffers = (b for name, b in model.named_buffers() if name.rpartition(".")[2] == MARK)
+    for values in buffers:
+        mean, std = (tuple(round(v, 6) for v in row) for row in values[2:].tolist())
+        return mean, std
+    return None
 
 
 def _items(job: Job, scores: Mapping[str, Score]) -> Items | None:

@@ -51,7 +51,7 @@ from mixbench.vision.images.augment import resize
 from mixbench.vision.images.features import FeatureSplit, encoded
 from mixbench.vision.images.splits import held_out_share
 from mixbench.vision.models.build import build
-from mixbench.vision.models.weights import normalize_as_trained, start_from
+from mixbench.vision.models.weights import start_from
 
 from .files import TREES, karpathy, official
 from .items import CaptionSplit, Told
@@ -211,7 +211,6 @@ class CocoCaptions(Task):
     def build(self, model: str) -> Backbone:
         """Return an encoder and a decoder that reads the encoder's pooled features."""
         encoder = build(model, classes=1, size=self.image_size)
-        normalize_as_trained(encoder, self.weights)
         encoder.classifier.requires_grad_(False)  # noqa: FBT003  # it is not used
         return Captioner(encoder, **self._decoder, dropout=self._dropout, frozen=self.frozen)
 

@@ -248,7 +248,7 @@ class CubWsol(Classification):
 
     def start(self, model: Backbone, trained: Mapping[str, Backbone]) -> None:
         """Load the initial weights of the model, as given by `weights`."""
-        start_from(model, self.weights, trained)
+        start_from(model, self.weights, trained, self.normalization)
 
     def loss(self, out: Tensor, targets: Tensor) -> Tensor:
         """Return the cross-entropy of every image, (B,)."""

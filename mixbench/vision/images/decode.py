@@ -36,12 +36,12 @@ def read_image(path: Path) -> Tensor:
 
 def _eight_bits(image: Image.Image, path: Path) -> NDArray[np.uint8]:
     """Return a grey image of more than 8 bits as RGB; Pillow's own conversion clips it to white."""
-    levels = np.array(image)
-    if levels.dtype.kind == "f" or levels.min() < 0 or levels.max() > GREY_16:
+    if not (image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")):
         raise DataError(
-            f"The image {path} must have 8 bits per channel, or grey levels of 16 bits in 0..65535 "
-            f"(got {levels.dtype} in {levels.min()}..{levels.max()}): convert it first."
+            f"The image {path} must have 8 bits per channel, or grey levels of 16 bits (got mode "
+            f"{image.mode} of Pillow in {image.format} format): convert it first."
         )
+    levels = np.array(image)
     grey = np.rint(levels.astype(np.float32) * (255 / GREY_16)).astype(np.uint8)
     return np.repeat(grey[..., None], 3, axis=2)
 

@@ -32,13 +32,13 @@ class TimmNet(Backbone):
 
     Attributes
     ----------
-    normalization
-        Normalisation with which timm's weights were trained, to which the model converts images;
-        None if images are used as given.
+    normalization : (4, C)
+        Mean and standard deviation of the images that the model gets, and those with which its
+        initial weights were trained, to which it converts them; None if images are used as given.
+        It is part of checkpoints, because the trained weights depend on it.
     """
 
-    scale: Tensor
-    shift: Tensor
+    normalization: Tensor | None
 
     def __init__(self, net: nn.Module, name: str) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class TimmNet(Backbone):
         self.net: Net = net
         self.name = name
         self.direct = False  # whether the pooled features are a channels-first map
-        self.normalization: Normalization | None = None
+        self.register_buffer("normalization", None)
         infos: Any = net.feature_info
         modules = [info["module"] for info in getattr(infos, "info", infos)]
         known = dict(net.named_modules())
@@ -57,38 +57,15 @@ class TimmNet(Backbone):
         deep = [m for m in modules if m in known and not m.startswith(("act", "bn", "stem"))]
         self.blocks = tuple(f"net.{module}" for module in deep)
 
-    def expect(self, tag: str, given: Normalization) -> None:
-        """Let timm's weights see images normalised as they were in their training.
-
-        Parameters
-        ----------
-        tag
-            timm's tag of the weights; "" for timm's default.
-        given
-            Normalisation of the images that the model gets.
-
-        Raises
-        ------
-        UsageError
-            If timm has no weights with this tag.
-        """
-        called = f"{self.name}.{tag}" if tag else self.name
-        try:
-            config = timm.get_pretrained_cfg(called)
-        except RuntimeError as error:
-            raise UsageError(f"timm has no weights {called}: {error}") from error
-        if config is not None and (tuple(config.mean), tuple(config.std)) != given:
-            self.convert(given, Normalization(tuple(config.mean), tuple(config.std)))
-
     def convert(self, given: Normalization, own: Normalization) -> None:
         """Convert images with one normalisation to another before they enter the network."""
-        self.normalization = own
-        (mean, std), (own_mean, own_std) = (
-            [torch.tensor(values)[:, None, None] for values in pair] for pair in (given, own)
-        )
-        # They are part of the checkpoints, because the trained weights depend on them.
-        self.register_buffer("scale", std / own_std)
-        self.register_buffer("shift", (mean - own_mean) / own_std)
+        values = torch.tensor([*given, *own], device=next(self.net.parameters()).device)
+        self.register_buffer("normalization", values)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *more: Any) -> None:
+        """Take over the normalisation of a checkpoint; a new model has none."""
+        self.register_buffer("normalization", state_dict.get(f"{prefix}normalization"))
+        super()._load_from_state_dict(state_dict, prefix, *more)
 
     @property
     def classifier(self) -> nn.Module:  # type: ignore[override]  # its name in timm varies
@@ -156,7 +133,33 @@ class TimmNet(Backbone):
 
     def _as_trained(self, x: Tensor) -> Tensor:
         """Return images with the normalisation of the weights."""
-        return x if self.normalization is None else x * self.scale + self.shift
+        if self.normalization is None:
+            return x
+        mean, std, own_mean, own_std = self.normalization[..., None, None].unbind()
+        return x * (std / own_std) + (mean - own_mean) / own_std
+
+
+def normalization_of(name: str, tag: str) -> Normalization | None:
+    """Return the normalisation with which timm's weights of a model were trained, if it is known.
+
+    Parameters
+    ----------
+    name
+        Name of the model in timm.
+    tag
+        timm's tag of the weights; "" for timm's default.
+
+    Raises
+    ------
+    UsageError
+        If timm has no weights with this tag.
+    """
+    called = f"{name}.{tag}" if tag else name
+    try:
+        config = timm.get_pretrained_cfg(called)
+    except RuntimeError as error:
+        raise UsageError(f"timm has no weights {called}: {error}") from error
+    return Normalization(tuple(config.mean), tuple(config.std)) if config is not None else None
 
 
 def timm_net(name: str, classes: int, channels: int, size: tuple[int, int]) -> TimmNet:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from pickle import UnpicklingError  # noqa: TID251  # torch raises it for invalid files
-from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -15,13 +14,17 @@ from mixbench.vision.images.splits import IMAGENET_NORMALIZATION, Normalization
 
 State = Mapping[str, Tensor]
 NAMED = 3  # maximum number of mismatched tensors that an error lists
-Model = TypeVar("Model", bound=nn.Module)
 RGB = 3  # channels for which timm publishes weights
-NO_WEIGHTS = frozenset({"random", "pretrained", "synthetic", "published"})
+MARK = "normalization"  # name of the buffer of `TimmNet`; states of runs always have it
 OWN = "model."  # prefix of the model's tensors in the checkpoints that training writes
 
 
-def start_from(model: nn.Module, weights: str, trained: Mapping[str, nn.Module]) -> None:
+def start_from(
+    model: nn.Module,
+    weights: str,
+    trained: Mapping[str, nn.Module],
+    given: Normalization = IMAGENET_NORMALIZATION,
+) -> None:
     """Load initial weights into a model, except its classifier's.
 
     Parameters
@@ -33,6 +36,9 @@ def start_from(model: nn.Module, weights: str, trained: Mapping[str, nn.Module])
     trained
         Model of the finished pre-training cell, under any name; empty if there is none. If given,
         its weights are loaded unless `weights` is ``random``.
+    given
+        Normalisation of the images that the model gets. A timm model converts them to that with
+        which its weights were trained.
 
     Raises
     ------
@@ -44,14 +50,20 @@ def start_from(model: nn.Module, weights: str, trained: Mapping[str, nn.Module])
     if weights == "random":
         return
     if trained:
-        state = next(iter(trained.values())).state_dict()
-        state = {name.removeprefix("net."): tensor for name, tensor in state.items()}
+        state = of_a_run(next(iter(trained.values())).state_dict())
         _take(model, state, "of the finished pre-training")
     else:
-        _take(model, *_named(model, weights))
+        state, where = _named(model, weights)
+        _take(model, state, where)
+    _normalize(model, weights, state, given)
 
 
-def start_whole(model: nn.Module, weights: str, classes: str) -> None:
+def start_whole(
+    model: nn.Module,
+    weights: str,
+    classes: str,
+    given: Normalization = IMAGENET_NORMALIZATION,
+) -> None:
     """Load all weights of a model, including the classifier's.
 
     Parameters
@@ -62,6 +74,8 @@ def start_whole(model: nn.Module, weights: str, classes: str) -> None:
         ``timm``, ``timm:TAG`` or the path of a file.
     classes
         Description of the model's classes, for the error message.
+    given
+        Normalisation of the images that the model gets, as for `start_from`.
 
     Raises
     ------
@@ -79,6 +93,7 @@ def start_whole(model: nn.Module, weights: str, classes: str) -> None:
             f"The weights {where} have other classes: {error}. Use the weights of a model of the "
             f"{classes}."
         ) from error
+    _normalize(model, weights, state, given)
 
 
 def _named(model: nn.Module, weights: str) -> tuple[State, str]:
@@ -132,67 +147,40 @@ def timm_weights(model: nn.Module, tag: str) -> State:
     return state
 
 
-def normalize_as_trained(
-    model: Model, weights: str, given: Normalization = IMAGENET_NORMALIZATION
-) -> Model:
-    """Let a timm model see images with the normalisation of its initial weights; return it.
+def _normalize(model: nn.Module, weights: str, state: State, given: Normalization) -> None:
+    """Let a timm model see images with the normalisation of its initial weights.
 
-    The weights are timm's, or those of a file, which are taken for timm's unless a run of mixbench
-    has written the file. Other models and weights are left as they are.
+    The weights are timm's, or those of a file or another model. Those of a file are taken for
+    timm's unless a run of mixbench has written it. Other models are left as they are.
 
     Parameters
     ----------
     model
-        Model that will load the weights; modified in place.
+        Model that has loaded the weights; modified in place.
     weights
-        Value of a parameter of type `Weights`.
+        Value of a parameter of type `Weights`, or the name of a finished training.
+    state
+        Tensors of the weights.
     given
         Normalisation of the images that the model gets.
-
-    Raises
-    ------
-    DataError
-        If the weights cannot be read.
     """
-    expect: Callable[[str, Normalization], None] | None = getattr(model, "expect", None)
     convert: Callable[[Normalization, Normalization], None] | None = getattr(model, "convert", None)
-    if expect is None or convert is None or len(given.mean) != RGB or weights in NO_WEIGHTS:
-        return model
-    if weights == "timm" or weights.startswith("timm:"):
-        expect(weights.partition(":")[2], given)
-        return model
-    state = read_weights(Path(weights), whole=True)
-    if not any(name.startswith(OWN) for name in state):
-        expect("", given)
-    elif (own := _normalization_of(state, given)) is not None:
+    if convert is None or len(given.mean) != RGB:
+        return
+    if MARK in state:  # a checkpoint, whose normalisation is known; empty if it is the usual one
+        values = state[MARK].tolist()
+        own = Normalization(tuple(values[2]), tuple(values[3])) if values else None
+    else:
+        from mixbench.vision.models.timm_models import normalization_of
+
+        tag = weights.partition(":")[2] if weights.startswith("timm:") else ""
+        own = normalization_of(str(model.name), tag)
+    if own is not None and own != given:
         convert(given, own)
-    return model
 
 
-def _normalization_of(state: State, given: Normalization) -> Normalization | None:
-    """Return the normalisation of the checkpoint of a run that started from timm's weights."""
-    found = {
-        name: tensor.flatten().tolist()
-        for full, tensor in state.items()
-        for name in ("scale", "shift")
-        if full in {f"{OWN}{name}", f"{OWN}encoder.{name}"}
-    }
-    if not found:
-        return None
-    std = [round(s / scale, 6) for s, scale in zip(given.std, found["scale"], strict=True)]
-    shifted = zip(given.mean, found["shift"], std, strict=True)
-    return Normalization(tuple(round(m - shift * s, 6) for m, shift, s in shifted), tuple(std))
-
-
-def read_weights(path: Path, *, whole: bool = False) -> State:
+def read_weights(path: Path) -> State:
     """Return the tensors of a safetensors or PyTorch file, without executing code from it.
-
-    Parameters
-    ----------
-    path
-        Path of the file.
-    whole
-        Whether to return all tensors of a run's checkpoint, instead of the model's own.
 
     Raises
     ------
@@ -201,7 +189,7 @@ def read_weights(path: Path, *, whole: bool = False) -> State:
     """
     try:
         if path.suffix == ".safetensors":
-            return load_file(path) if whole else of_the_model(load_file(path))
+            return of_the_model(load_file(path))
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError, SafetensorError) as error:
         first = str(error).partition("\n")[0]
@@ -220,7 +208,13 @@ def read_weights(path: Path, *, whole: bool = False) -> State:
 def of_the_model(state: State) -> State:
     """Return the model's own tensors from the checkpoint of a run; other states are unchanged."""
     own = {n.removeprefix(OWN): tensor for n, tensor in state.items() if n.startswith(OWN)}
-    return {n.removeprefix("net."): tensor for n, tensor in own.items()} or state
+    return of_a_run(own) if own else state
+
+
+def of_a_run(state: State) -> State:
+    """Return the tensors of a model that a run has trained, with its normalisation as `MARK`."""
+    inside = {n.removeprefix("encoder."): tensor for n, tensor in state.items()}
+    return {MARK: torch.empty(0), **{n.removeprefix("net."): t for n, t in inside.items()}}
 
 
 class TensorMismatch(Exception):

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from mixbench.contract import Backbone, Evaluation, Split, Task
 from mixbench.errors import UsageError
 from mixbench.vision.images.splits import ImageSplit, Normalization
-from mixbench.vision.models.weights import normalize_as_trained, start_whole
+from mixbench.vision.models.weights import start_whole
 from mixbench.vision.tasks.classification import Classification
 
 
@@ -30,13 +30,10 @@ class ChangedImages(Evaluation):
             )
         self.normalization = base_task.normalization
 
-    def build(self, model: str) -> Backbone:
-        """Return a freshly initialised model of the base task, for the weights of this one."""
-        return normalize_as_trained(super().build(model), self.weights, self.normalization)
-
     def start(self, model: Backbone, trained: Mapping[str, Backbone]) -> None:  # noqa: ARG002  # nothing else is trained
         """Load weights from a file or from timm into a model, including its classifier."""
-        start_whole(model, self.weights, f"{self.num_classes} classes of {self.evaluates}")
+        classes = f"{self.num_classes} classes of {self.evaluates}"
+        start_whole(model, self.weights, classes, self.normalization)
 
 
 def stored(split: Split) -> ImageSplit:

@@ -14,7 +14,6 @@ from mixbench.vision.images.lists import first_names
 from mixbench.vision.images.splits import IMAGENET_NORMALIZATION, Normalization, stratified_holdout
 from mixbench.vision.metrics import calibration_error, cross_entropy, top1, top5
 from mixbench.vision.models.build import build
-from mixbench.vision.models.weights import normalize_as_trained
 
 SCORES: Mapping[str, Callable[[Tensor, Tensor], Score]] = {
     "top1": top1,
@@ -38,7 +37,6 @@ class Classification(Task):
     """
 
     channels = 3
-    weights = "random"  # initial weights; a task that takes others sets it
 
     def __init__(
         self, classes: int, size: tuple[int, int], pixels: Normalization = IMAGENET_NORMALIZATION
@@ -49,8 +47,7 @@ class Classification(Task):
 
     def build(self, model: str) -> Backbone:
         """Return a backbone; for up to 64 pixels, small-image networks are preferred to timm's."""
-        built = build(model, classes=self.num_classes, size=self.image_size, channels=self.channels)
-        return normalize_as_trained(built, self.weights, self.normalization)
+        return build(model, classes=self.num_classes, size=self.image_size, channels=self.channels)
 
     def new_classifier(self, feature_dim: int) -> nn.Module:
         """Return a linear classifier for pooled features."""

@@ -41,7 +41,7 @@ from mixbench.vision.images.lists import first_names
 from mixbench.vision.images.scenes import Layout, Look, looks, several_things, write_images
 from mixbench.vision.images.splits import IMAGENET_NORMALIZATION, StreamedSplit, held_out_share
 from mixbench.vision.models.build import build
-from mixbench.vision.models.weights import normalize_as_trained, start_from
+from mixbench.vision.models.weights import start_from
 
 SIZE = (72, 96)  # of generated images: height and width
 EMPTY_LABELS = "labels_without_images"
@@ -118,8 +118,7 @@ class MultiLabel(Task):
 
     def build(self, model: str) -> Backbone:
         """Return a backbone with one output per label."""
-        built = build(model, classes=self.labels, size=self.image_size)
-        return normalize_as_trained(built, self.weights)
+        return build(model, classes=self.labels, size=self.image_size)
 
     def start(self, model: Backbone, trained: Mapping[str, Backbone]) -> None:
         """Load the initial weights that the parameter `weights` names."""

@@ -91,7 +91,7 @@ class Transfer(Classification):
 
     def start(self, model: Backbone, trained: Mapping[str, Backbone]) -> None:
         """Load the initial weights that the parameter `weights` names."""
-        start_from(model, self.weights, trained)
+        start_from(model, self.weights, trained, self.normalization)
 
     def load(self, part: Part, folder: Path, seed: int) -> Split:
         """Return the official test images, or the training or validation split of the others."""
