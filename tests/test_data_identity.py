@@ -2,79 +2,27 @@
 
 import os
 import shutil
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from PIL import Image
 
-from mixbench.contract import PARTS, Evaluation, Part
 from mixbench.datasets.digests import CACHE_FROM, cached_digests, equal_files
-from mixbench.datasets.listing import files_in, is_image, named_images
+from mixbench.datasets.listing import files_in, named_images
 from mixbench.datasets.locate import content_digest, origin_of, path_state
-from mixbench.datasets.survey import DataPart, files_of, survey
+from mixbench.datasets.survey import files_of, survey
 from mixbench.declare import Data
 from mixbench.errors import DataError
-from mixbench.registry.units import find, paths
 from mixbench.storage.spec import SPECS
-from mixbench.testing.tasks import TaskSubject
-from tests.support import Run, each
+from tests.support import Run
 
 FOLDERS = Data(
     "mine", "1", "", "", file_counts={"train": 0, "test": 0},
     parts={"train": "train", "test": "test"},
 )  # fmt: skip
-_collecting: list[set[Path]] = []  # the sets to which the audit hook adds opened files
-
-
-def _note(event: str, arguments: tuple[Any, ...]) -> None:
-    if event == "open" and isinstance(arguments[0], str | bytes):
-        for found in _collecting:
-            found.add(Path(os.fsdecode(arguments[0])))
-
-
-sys.addaudithook(_note)
-
-
-@contextmanager
-def opened_files(folder: Path) -> Iterator[set[Path]]:
-    """Collect the files inside a folder that are opened in the context."""
-    found: set[Path] = set()
-    _collecting.append(found)
-    try:
-        yield found
-    finally:
-        _collecting.remove(found)
-        found -= {path for path in found if not path.is_relative_to(folder) or path.is_dir()}
-
-
-@pytest.mark.parametrize("name", each(paths("task"), "tiny_imagenet", "food101", "coco"))
-def test_every_file_that_a_part_reads_is_part_of_its_identity(name: str) -> None:
-    subject = TaskSubject(find("task", name))
-    task, folder = subject.task, subject.folder
-    owners: dict[Path, tuple[DataPart, ...]] = dict(files_of(task.data, folder))
-    splits: tuple[Part, ...] = ("test",) if isinstance(task, Evaluation) else PARTS
-    readers: set[DataPart] = set()
-    read = set()
-    for part in splits:
-        with opened_files(folder) as found:
-            split = task.load(part, folder, 0)
-            split.read(torch.arange(len(split)), None)
-            if part == "test":
-                task.class_names(folder)
-        assert found
-        reader: DataPart = "test" if part == "test" else "train"
-        assert not {path for path in found if reader not in owners.get(path, ())}
-        read |= found
-        readers.add(reader)
-    images = {path for path in read if is_image(path.name)}
-    known = {path for path, parts in owners.items() if is_image(path.name) and {*parts} & readers}
-    assert len(images) >= 0.8 * len(known)  # images without labels are left out
 
 
 def write(path: Path, level: int = 0) -> None:

@@ -19,7 +19,6 @@ from mixbench.testing.toy import (
     Subject,
     lit,
     mix,
-    mixes,
     noise,
     step_of,
 )
@@ -36,7 +35,7 @@ def weights_match_pixels(subject: Subject) -> str:
     fails only where the batch may be overwritten, read all images before writing any of them.
     """
     largest = 0.0
-    for where, mixed in mixes(subject):
+    for where, mixed in subject.mixes:
         gap = _from_the_pixels(mixed)
         assert gap <= TOLERANCE, f"weights differ by {gap:.3f} from the pixel fractions {where}"
         largest = max(largest, gap)
@@ -60,7 +59,7 @@ def weights_sum_to_one(subject: Subject) -> str:
     Else: return `Sources.pair(partner, share)`, or divide the weights by their sum.
     """
     largest = 0.0
-    for where, mixed in mixes(subject):
+    for where, mixed in subject.mixes:
         weight = mixed.sources.weight
         assert weight.dtype == torch.float32, f"weights are {weight.dtype} {where}"
         assert float(weight.min()) >= 0, f"a weight is {float(weight.min()):.3f} {where}"
@@ -76,7 +75,7 @@ def sources_are_in_batch(subject: Subject) -> str:
     Else: return positions in `step.images`, on the device of the images.
     """
     most = 0
-    for where, mixed in mixes(subject):
+    for where, mixed in subject.mixes:
         index, weight = mixed.sources
         assert index.device == mixed.step.images.device, f"indices are on {index.device} {where}"
         assert index.device == weight.device, f"weights are on {weight.device} {where}"

@@ -140,6 +140,11 @@ class Subject:
         prepare(method, self.scorers, ToyTask(), "toy", Path())
         return dict(method.named_buffers())
 
+    @cached_property
+    def mixes(self) -> list[tuple[str, "Mixed"]]:
+        """Results of mixing, each with a description of its batch; see `mixes`."""
+        return list(mixes(self))
+
     def fresh(self) -> Method:
         """Return a new, prepared method that is not bound to a model."""
         method = self.make()
