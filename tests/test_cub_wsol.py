@@ -204,6 +204,14 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda root: edit(root / "bounding_boxes.txt", 12, None),
         r"bounding_boxes.txt must have a line for image 13, 001",
     ),
+    "box not a number": (
+        lambda root: edit(root / "bounding_boxes.txt", 13, "14 nan 2.0 8.0 9.0"),
+        r"must lie inside the image",
+    ),
+    "class of another folder": (
+        lambda root: edit(root / "image_class_labels.txt", 3, "4 2"),
+        r"must have the class of its folder \(got 002",
+    ),
     "box outside": (
         lambda root: edit(root / "bounding_boxes.txt", 13, "14 500.0 2.0 8.0 9.0"),
         r"The box of 001.*_14.jpg must lie inside the image, which has .* \(got left, top",

@@ -53,6 +53,17 @@ def test_a_link_without_target_is_named_as_a_link(tmp_path: Path) -> None:
         list(files_in(tmp_path))
 
 
+def test_pipes_are_not_listed_and_loops_are_named(tmp_path: Path) -> None:
+    write(tmp_path / "a" / "1.png")
+    os.mkfifo(tmp_path / "a" / "2.png")
+    assert [file.name for file in files_in(tmp_path)] == ["a/1.png"]
+
+    (tmp_path / "a" / "loop").symlink_to(tmp_path)
+
+    with pytest.raises(DataError, match="loop is a link to a folder that contains it"):
+        list(files_in(tmp_path))
+
+
 def test_names_that_are_not_utf8_are_listed_and_identified(tmp_path: Path) -> None:
     root = folders(tmp_path / "data")
     before = survey(FOLDERS, root, tmp_path / "cache")

@@ -148,6 +148,14 @@ WRONG = {
         ("<xmax>9</xmax>", "<xmax>nan</xmax>"),
         r"must have a number as bndbox/xmax \(got 'nan'\)",
     ),
+    "edges exchanged": (
+        ("<xmax>9</xmax>", "<xmax>0</xmax>"),
+        r"must have boxes with xmin <= xmax and ymin <= ymax",
+    ),
+    "not difficult in words": (
+        ("<difficult>0</difficult>", "<difficult>no</difficult>"),
+        r"must have 0 or 1 as difficult \(got 'no'\)",
+    ),
     "no size": (
         ("<height>50</height>", ""),
         r"must have a number as size/height \(got ''\)",

@@ -127,7 +127,7 @@ def test_other_seeds_are_marked_and_sorted_by_the_paired_difference(
     assert list(board.rows["method"]) == ["mixup", "none", "cutmix"]
     assert list(board.rows["other_seeds"]) == [True, False, False]
     assert r"1\*" in to_markdown([board])
-    assert any(note.startswith("* other seeds than none") for note in board.notes)
+    assert any(note.startswith("Rows with * have other seeds than none") for note in board.notes)
 
 
 def test_one_or_two_seeds_have_neither_ranks_nor_intervals(make_record: MakeRecord) -> None:

@@ -13,8 +13,10 @@ from mixbench.errors import DataError, UsageError
 from mixbench.leaderboard.build import build, files_of, read_answers, stale
 from mixbench.leaderboard.formats import to_latex, to_markdown
 from mixbench.leaderboard.grouping import method_label
+from mixbench.leaderboard.layout import laid_out
 from mixbench.leaderboard.overall import overall
-from mixbench.leaderboard.suite import read_suite
+from mixbench.leaderboard.ranks import Pairing, Rule
+from mixbench.leaderboard.suite import Ask, Layout, Suite, read_suite
 from mixbench.leaderboard.table import leaderboards
 from mixbench.leaderboard.verification import Finding, note_tiers, verify
 from mixbench.plan.request import cells_of
@@ -373,6 +375,44 @@ def test_over_tasks_methods_have_ranks_and_a_test_of_their_order(make_record: Ma
     assert few is not None
     assert "too few" in few.notes[0]
     assert overall(boards_of(make_record, 1, {"none": 0.0, "mixup": 1.0})) is None
+
+
+def test_a_table_averages_no_different_rows(make_record: MakeRecord) -> None:
+    unit = make_record("mixup").method
+    changed = unit.model_copy(update={"parameters": {"alpha": 0.2}, "changed": ["alpha"]})
+    records = [make_record("mixup", 0, 50.0), make_record("mixup", 0, 60.0, method=changed)]
+    ask = Ask(methods=("mixup",), tasks=("digits",))
+    plain, table = (
+        Suite(question="?", ask=(ask,), layout=layout) for layout in (None, Layout(rows=("task",)))
+    )
+
+    found = laid_out(plain, records)
+
+    assert found.to_dict("records") == [{"mixup": "50.00", "mixup[alpha=0.2]": "60.00"}]
+    with pytest.raises(UsageError, match=r"would average different rows as \(toy, mixup\)"):
+        laid_out(table, records)
+
+
+def test_evaluations_of_other_base_tasks_are_other_tables(make_record: MakeRecord) -> None:
+    unit = make_record().task
+    bases = [
+        unit.model_copy(update={"name": "base", "parameters": {"classes": n}, "changed": changed})
+        for n, changed in ((10, []), (3, ["classes"]))
+    ]
+
+    boards = leaderboards([
+        make_record("none", 0, 50.0 + n, base_task=b) for n, b in enumerate(bases)
+    ])
+
+    assert [board.name for board in boards] == ["toy.net.quick", "toy.net.quick.base.classes=3"]
+
+
+def test_a_declared_row_that_is_absent_is_named(make_record: MakeRecord) -> None:
+    rule = Rule((Pairing(("mixup[alpha=0.7]",), ("none",)),))
+
+    (board,) = leaderboards([make_record("none"), make_record("mixup")], rule=rule)
+
+    assert "Declared comparisons without a row: mixup[alpha=0.7]." in board.notes
 
 
 def test_each_data_set_counts_once(make_record: MakeRecord) -> None:

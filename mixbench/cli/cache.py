@@ -141,7 +141,7 @@ def adopt(*, store_path: Path, **options: Unpack[AdoptOptions]) -> int:
         f"{adopted} of {len(waiting)} unfinished trainings are adopted; {len(waiting) - len(ends)} "
         "have no earlier result with the same versions, parameters and data."
     )
-    return 0
+    return 0 if adopted == len(ends) else 1
 
 
 @cache.command()

@@ -1,5 +1,6 @@
 """``mixbench run``: run the missing stages and rank the finished cells."""
 
+import hashlib
 import json
 import shlex
 import signal
@@ -17,6 +18,7 @@ from mixbench.errors import DataError, UsageError, naming_full_disk
 if TYPE_CHECKING:
     from mixbench.cli.engine_options import Run
     from mixbench.engines.run_state import RunState
+    from mixbench.leaderboard.ranks import Rule
     from mixbench.plan.graph import Plan
     from mixbench.records.schema import Record
     from mixbench.storage.notes import RunNote
@@ -70,13 +72,21 @@ def run(
         return show_plan(plan, store, as_json=as_json)
     with naming_full_disk(store.root):
         store.open()
-        _check_duplicates(plan, allow=allow_duplicates)
+        _check_duplicates(plan, store, allow=allow_duplicates)
         preflight(plan, store, fresh=fresh)
         if fresh:
             _forget(plan, store)
         if detach:
             return _detach(store, how)
-        return _run(plan, store, how, as_json=as_json)
+        return _run(plan, store, how, _rule(options["suite"]), as_json=as_json)
+
+
+def _rule(suite: str | None) -> "Rule":
+    """Return the comparisons that a suite declares; by default, each method with the baseline."""
+    from mixbench.leaderboard.ranks import Rule
+    from mixbench.leaderboard.suite import folder_of, read_suite
+
+    return Rule() if suite is None else read_suite(folder_of(suite)).rule
 
 
 def _detach(store: "Store", how: "Run") -> int:
@@ -114,15 +124,20 @@ def _check_shares(plan: "Plan", processes: int) -> None:
             )
 
 
-def _check_duplicates(plan: "Plan", *, allow: bool) -> None:
+def _check_duplicates(plan: "Plan", store: "Store", *, allow: bool) -> None:
     """Check that the user's own data has no image for both training and testing."""
     from mixbench.datasets.digests import cached_digests, equal_files
     from mixbench.datasets.locate import data_of, digest_cache
     from mixbench.datasets.survey import images_of
 
-    own = {cell.data.digest: cell for cell in plan.cells if cell.data.origin == "own"}
+    # Nobody vouches for such data; comparing the images of other data would take hours.
+    own = {c.data.digest: c for c in plan.cells if c.data.origin in {"own", "modified"}}
     for cell in own.values():
         assert cell.data.folder is not None
+        states = "".join(cell.data.states.values())
+        note = store.data_note(hashlib.sha256(states.encode()).hexdigest()[:32], "unique")
+        if note.exists():
+            continue
         data = data_of(cell.task.card, cell.task.parameters)
         train, test = (images_of(data, cell.data.folder, part) for part in ("train", "test"))
         with cached_digests(digest_cache()) as digest:
@@ -134,6 +149,8 @@ def _check_duplicates(plan: "Plan", *, allow: bool) -> None:
             if not allow:
                 raise DataError(f"{text}: remove one of each pair, or pass --allow-duplicates.")
             click.echo(f"{text}.", err=True)
+        else:
+            note.touch()
 
 
 def _forget(plan: "Plan", store: "Store") -> None:
@@ -145,7 +162,7 @@ def _forget(plan: "Plan", store: "Store") -> None:
         store.forget(key)
 
 
-def _run(plan: "Plan", store: "Store", how: "Run", *, as_json: bool) -> int:
+def _run(plan: "Plan", store: "Store", how: "Run", rule: "Rule", *, as_json: bool) -> int:
     """Run the plan, write the records and print the leaderboards; return the exit code."""
     from rich.console import Console
 
@@ -182,7 +199,7 @@ def _run(plan: "Plan", store: "Store", how: "Run", *, as_json: bool) -> int:
                 f"stages {left}. Continue with:\n  {shlex.join(command)}"
             )
             return INTERRUPTED
-    return _conclude(records, store, as_json=as_json)
+    return _conclude(records, store, rule, as_json=as_json)
 
 
 def _as_recorded(command: list[str]) -> list[str]:
@@ -193,13 +210,13 @@ def _as_recorded(command: list[str]) -> list[str]:
     return [word for word in kept if not word.startswith("--store=")]
 
 
-def _conclude(records: list["Record"], store: "Store", *, as_json: bool) -> int:
+def _conclude(records: list["Record"], store: "Store", rule: "Rule", *, as_json: bool) -> int:
     """Print the leaderboards, the file locations and the failed cells; return the exit code."""
     from mixbench.leaderboard.formats import to_json, to_terminal
     from mixbench.leaderboard.store_report import read_records, write_reports
     from mixbench.leaderboard.table import leaderboards
 
-    boards = leaderboards(records)
+    boards = leaderboards(records, rule=rule)
     written = write_reports(store, read_records(store, artifacts=False))
     if as_json:
         cells = [{"cell": r.cell, "status": r.status, "reason": r.reason} for r in records]
@@ -226,7 +243,7 @@ def _headline(plan: "Plan", state: "RunState") -> str:
     todo = state.count("waiting")
     cached = len(state.states) - todo
     return (
-        f"{product} = {counted('cell', len(cells))}, {len(plan.stages)} stages: {cached} cached, "
+        f"{product}: {counted('cell', len(cells))}, {len(plan.stages)} stages: {cached} cached, "
         f"{todo} to run in {state.num_slots} slots   store {state.store.root}"
     )
 

@@ -6,6 +6,7 @@ Links are followed.
 """
 
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -100,6 +101,8 @@ def files_in(folder: Path, prefix: str = "") -> Iterator[ListedFile]:
             yield from files_in(folder / entry.name, f"{prefix}{entry.name}/")
         else:
             found = entry.stat()
+            if not stat.S_ISREG(found.st_mode):  # a pipe would wait for ever
+                continue
             yield ListedFile(prefix + entry.name, found.st_size, found.st_mtime_ns)
 
 

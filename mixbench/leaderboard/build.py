@@ -144,7 +144,7 @@ def _readme(answered: Answered, boards: list[Leaderboard]) -> str:
         *([f"Reproduces {suite.where}."] if suite.where else []),
         f"    mixbench run --suite {answered.name}        # reproduce the results\n"
         f"    mixbench leaderboard build {answered.name}  # write this page from {RECORDS}/",
-        _rule(suite),
+        rule_text(suite),
         *answers(boards),
         *([suite.remark] if suite.remark else []),
     ]
@@ -159,7 +159,8 @@ def _readme(answered: Answered, boards: list[Leaderboard]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _rule(suite: Suite) -> str:
+def rule_text(suite: Suite) -> str:
+    """Return which methods a suite compares, and when one is better or worse, as Markdown."""
     margin = f" and the difference at least {suite.better.margin:g}" if suite.better.margin else ""
     compared = "; ".join(
         f"{', '.join(one.methods) or 'each method'} with {', '.join(one.others)}"

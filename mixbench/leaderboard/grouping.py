@@ -38,6 +38,8 @@ def group_key(record: Record) -> str:
     parts = [task.name, task.version, task.parameters, record.model, record.protocol]
     parts += [record.recipe, *origin(record), record.data.digest]
     parts += [record.tuning.grid] if record.tuning else []
+    if base := record.base_task:
+        parts += [base.name, base.version, base.parameters]
     return json.dumps(parts, sort_keys=True)
 
 
@@ -117,6 +119,8 @@ def origin(record: Record) -> list[str]:
 def changes(record: Record) -> list[str]:
     """Return the changed parameters and recipe values of a record's comparison group."""
     changed = [f"{name}={record.task.parameters[name]}" for name in record.task.changed]
+    if base := record.base_task:
+        changed += [f"{base.name}.{name}={base.parameters[name]}" for name in base.changed]
     if record.protocol == "custom":
         changed += [f"{name}={record.recipe[name]}" for name in ("epochs", "batch_size", "lr")]
     return [*changed, *(["tuned"] if record.tuning else [])]

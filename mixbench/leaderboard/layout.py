@@ -8,6 +8,13 @@ from statistics import mean, stdev
 import pandas as pd
 
 from mixbench.declare.facts import ParameterValue
+from mixbench.errors import UsageError
+from mixbench.leaderboard.grouping import (
+    comparison_groups,
+    group_name,
+    method_label,
+    representative,
+)
 from mixbench.leaderboard.numbers import plus_minus
 from mixbench.leaderboard.suite import Layout, Published, Suite
 from mixbench.records.schema import Record
@@ -21,6 +28,8 @@ Facets = Mapping[str, ParameterValue]  # model, task, method, metric, and the me
 def laid_out(suite: Suite, records: Iterable[Record], *, beside: bool = True) -> pd.DataFrame:
     """Return a suite's table as text; each cell is "measured ± standard deviation (published)".
 
+    Without a `[layout]`, rows are leaderboards and columns the labels of methods.
+
     Parameters
     ----------
     suite
@@ -29,8 +38,15 @@ def laid_out(suite: Suite, records: Iterable[Record], *, beside: bool = True) ->
         Records of the suite's cells. Records without a result are ignored.
     beside
         Whether to show published results. Use False for generated data.
+
+    Raises
+    ------
+    UsageError
+        If the layout does not distinguish some rows of the leaderboards.
     """
-    layout = suite.layout or Layout()
+    if suite.layout is None:
+        return _plain(records)
+    layout = suite.layout
     published: dict[Place, str] = {}
     metrics: dict[str, list[str]] = defaultdict(list)
     for number in suite.numbers():
@@ -38,18 +54,46 @@ def laid_out(suite: Suite, records: Iterable[Record], *, beside: bool = True) ->
             metrics[number.task].append(number.metric)
         if place := _place(layout, _of_number(number)):
             published[place] = number.text
-    runs: dict[Place, list[float]] = defaultdict(list)
-    for record in records:
-        for metric in record.metrics if record.status == "ok" else ():
-            wanted = metrics.get(record.task.name) or [record.primary.name]
-            if metric.at != "last" or metric.name not in wanted:
-                continue
-            if place := _place(layout, _of_record(record, metric.name)):
-                runs[place].append(metric.value)
+    runs = _runs(layout, records, metrics)
     rows, columns = (_names(axis, published, runs, both=beside) for axis in (0, 1))
     published = published if beside else {}
     texts = [[_cell(runs.get((r, c)), published.get((r, c))) for c in columns] for r in rows]
     return pd.DataFrame(texts, index=pd.Index(rows, name=""), columns=columns)
+
+
+def _runs(
+    layout: Layout, records: Iterable[Record], metrics: Mapping[str, list[str]]
+) -> dict[Place, list[float]]:
+    """Return the results in each cell of the table; raise if it would average different rows."""
+    runs: dict[Place, list[float]] = defaultdict(list)
+    rows_of: dict[Place, set[str]] = defaultdict(set)
+    for record in (record for record in records if record.status == "ok"):
+        wanted = metrics.get(record.task.name) or [record.primary.name]
+        for metric in (m for m in record.metrics if m.at == "last" and m.name in wanted):
+            if place := _place(layout, _of_record(record, metric.name)):
+                runs[place].append(metric.value)
+                rows_of[place].add(f"{method_label(record)} in {group_name(record)}")
+    for (row, column), names in rows_of.items():
+        if len(names) > 1:
+            raise UsageError(
+                f"The table of the suite would average different rows as ({row}, {column}): "
+                f"{', '.join(sorted(names))}. Add what distinguishes them to rows or columns of "
+                "[layout] in suite.toml, or use `mixbench report`."
+            )
+    return runs
+
+
+def _plain(records: Iterable[Record]) -> pd.DataFrame:
+    """Return the table of the primary metric by leaderboard and method."""
+    found: dict[str, dict[str, str]] = {}
+    for group in comparison_groups(records):
+        values: dict[str, list[float]] = defaultdict(list)
+        for record in group:
+            if record.status == "ok":
+                values[method_label(record)].append(record.primary.value)
+        row = f"{group_name(representative(group))} {representative(group).primary.name}"
+        found[row] = {method: _cell(numbers, None) for method, numbers in values.items()}
+    return pd.DataFrame.from_dict(found, orient="index").fillna("-").rename_axis("leaderboard")
 
 
 def _names(

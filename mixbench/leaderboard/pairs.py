@@ -19,6 +19,7 @@ from mixbench.leaderboard.ranks import Rule, compared, runs_by_method, word_of
 from mixbench.leaderboard.statistics import LEAST_SEEDS, Comparison, holm
 from mixbench.leaderboard.table import data_set_of
 from mixbench.records.schema import Record
+from mixbench.registry.fingerprint import digest
 
 LEAST_SETS = 6  # with fewer, Wilcoxon's test cannot give p < 0.05
 
@@ -109,7 +110,13 @@ def _label(name: str, records: Sequence[Record]) -> str:
     known = {method_label(record) for record in records}
     if name in known:
         return name
-    stem = Path(name).stem if name.endswith(".py") else name
+    stem = name
+    if name.endswith(".py"):
+        stem, path = Path(name).stem, Path(name)
+        code = digest(path) if path.is_file() else ""
+        same = {method_label(r) for r in records if (r.method.name, r.method.code) == (stem, code)}
+        if len(same) == 1:
+            return same.pop()
     plain = (record for record in records if not record.method.changed)
     meant = {method_label(record) for record in plain if record.method.name == stem}
     if len(meant) != 1:

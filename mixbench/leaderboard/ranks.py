@@ -70,6 +70,11 @@ class Rule:
                     found.setdefault(frozenset(pair), pair)
         return [*found.values()]
 
+    def unmatched(self, labels: Sequence[str]) -> list[str]:
+        """Return the declared names that mean no row, except the baseline."""
+        names = {name for pairing in self.pairings for name in (*pairing.methods, *pairing.others)}
+        return sorted(n for n in names - {BASELINE} if not _chosen([n], labels))
+
 
 def _chosen(names: Sequence[str], labels: Sequence[str]) -> list[str]:
     """Return the labels that some names mean: the label itself, else all labels of the method."""

@@ -149,6 +149,8 @@ def _leaderboard(group: Sequence[Record], tiers: Tiers, rule: Rule) -> Leaderboa
         m.name: m.value for m in first.metrics if m.at == "last" and m.trivial_baseline
     }
     notes = [*_notes(group, rows, found), *_other_comparisons(found), seeds_note(runs, found)]
+    if absent := rule.unmatched([*runs]):
+        notes.append(f"Declared comparisons without a row: {', '.join(absent)}.")
     notes += [power_note(found, rule, primary.unit)]
     notes += [*_trivial_baseline_notes(first, rows, trivial_baselines), *source_notes(sources)]
     return Leaderboard(
@@ -240,12 +242,12 @@ def _notes(group: Sequence[Record], rows: pd.DataFrame, found: Sequence[Verdict]
     if BASELINE not in set(rows["method"]):
         yield f"No run of `{BASELINE}`, so there are no differences to it: add `-m {BASELINE}`."
         return
-    if any(verdict.word for verdict in found):
+    if any(verdict.word and verdict.second == BASELINE for verdict in found):
         yield _how_compared(found)
     if rows["other_seeds"].any():
         yield (
-            f"* other seeds than {BASELINE}: means over other seeds are not comparable, so the "
-            "rows are sorted by the difference over common seeds."
+            f"Rows with * have other seeds than {BASELINE}: means over other seeds are not "
+            "comparable, so the rows are sorted by the difference over common seeds."
         )
 
 

@@ -345,6 +345,9 @@ class Record(StrictModel):
         The method, with all its parameters.
     task
         The task, with all its parameters.
+    base_task
+        The task whose models an evaluation evaluates, with all its parameters; null for other tasks
+        and in records from before 2026-12.
     model
         Name of the model.
     protocol
@@ -390,6 +393,7 @@ class Record(StrictModel):
     log: str | None
     method: UnitRecord
     task: UnitRecord
+    base_task: UnitRecord | None = None
     model: str
     protocol: str
     recipe: Parameters

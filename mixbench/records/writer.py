@@ -132,6 +132,7 @@ def _record(settled: SettledCell, command: Sequence[str]) -> Record:
         "log": None,
         "method": _unit(cell.method),
         "task": _unit(cell.task),
+        "base_task": _unit(cell.base.task) if cell.base is not None else None,
         "model": cell.model,
         "protocol": "custom" if cell.custom else cell.protocol,
         "recipe": asdict(plan.stages[chain[-1]].run.recipe),

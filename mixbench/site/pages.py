@@ -20,6 +20,7 @@ from mixbench.leaderboard.build import (
     artifact_path,
     published_table,
     read_answers,
+    rule_text,
 )
 from mixbench.leaderboard.formats import display
 from mixbench.leaderboard.grouping import (
@@ -176,6 +177,7 @@ class Site:
         return self._page(
             out, f"suites/{name}.html", template="suite.html", boards=self.boards[name],
             overall=found, diagram=diagram, **self._summary(name),
+            rule=rule_text(answered.suite).replace("*", ""),
             published=published_table(answered.suite, answered.boards),
         )  # fmt: skip
 

@@ -8,7 +8,7 @@ image sizes. Both follow from CUB's files and the image headers.
 import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
@@ -119,6 +119,12 @@ def chosen_birds(root: Path, task: Classification) -> Birds:
     birds, names = read_birds(root), class_lines(root)
     task.names_of(names, root / "classes.txt")
     check_classes(birds.classes, len(names), root / "image_class_labels.txt")
+    for name, number in zip(birds.names, birds.classes.tolist(), strict=True):
+        if PurePosixPath(name).parts[0] != names[number]:
+            raise DataError(
+                f"{root / 'image_class_labels.txt'}: the image {name} must have the class of its "
+                f"folder (got {names[number]})."
+            )
     return birds.only(birds.classes < task.num_classes)
 
 
@@ -185,7 +191,8 @@ def located(birds: Birds, images: Path) -> Located:
     """
     sizes = image_sizes([images / name for name in birds.names])
     left, top, width, height = birds.boxes.T
-    outside = (birds.boxes[:, :2] < 0) | (birds.boxes[:, 2:] <= 0) | (birds.boxes[:, :2] >= sizes)
+    outside = ~np.isfinite(birds.boxes).reshape(-1, 2, 2).all(2)
+    outside |= (birds.boxes[:, :2] < 0) | (birds.boxes[:, 2:] <= 0) | (birds.boxes[:, :2] >= sizes)
     if outside.any():
         wrong = int(np.flatnonzero(outside.any(1))[0])
         raise DataError(

@@ -87,6 +87,10 @@ def _thing(path: Path, item: ElementTree.Element) -> ObjectAnnotation:
     if name not in CLASSES:
         raise DataError(f"{path} must name one of VOC's 20 classes for each object (got {name!r}).")
     box = tuple(_number(path, item, f"bndbox/{corner}") for corner in CORNERS)
+    if box[2] < box[0] or box[3] < box[1]:
+        raise DataError(
+            f"{path} must have boxes with xmin <= xmax and ymin <= ymax (got {list(box)})."
+        )
     difficult = item.findtext("difficult", "0").strip()
     if difficult not in FLAGS:
         raise DataError(f"{path} must have 0 or 1 as difficult (got {difficult!r}).")

@@ -36,7 +36,9 @@ def read_image(path: Path) -> Tensor:
 
 def _eight_bits(image: Image.Image, path: Path) -> NDArray[np.uint8]:
     """Return a grey image of more than 8 bits as RGB; Pillow's own conversion clips it to white."""
-    if not (image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")):
+    if not (
+        image.mode.startswith("I;16") or (image.mode == "I" and image.format in {"PNG", "PPM"})
+    ):
         raise DataError(
             f"The image {path} must have 8 bits per channel, or grey levels of 16 bits (got mode "
             f"{image.mode} of Pillow in {image.format} format): convert it first."
