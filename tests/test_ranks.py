@@ -58,7 +58,9 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("method", ["random_patchmix", "manifold_mixup"])
+@pytest.mark.parametrize(
+    "method", [pytest.param("random_patchmix", marks=pytest.mark.slow), "manifold_mixup"]
+)
 def test_two_processes_train_what_one_trains(
     mixbench: Run, images: Path, tmp_path: Path, method: str
 ) -> None:

@@ -252,6 +252,7 @@ def test_a_killed_launcher_finds_its_jobs_again(tmp_path: Path) -> None:
     assert len(started(tmp_path / "store")) == 4  # each of the four stages exactly once
 
 
+@pytest.mark.slow
 def test_killed_and_preempted_jobs_go_on(tmp_path: Path) -> None:
     with launched(tmp_path) as launcher:
         until(lambda: len([*tmp_path.glob("store/work/*/progress.jsonl")]) == 2, 40)

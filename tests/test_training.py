@@ -218,7 +218,9 @@ def test_milestones_are_torchs() -> None:
 @pytest.mark.parametrize(
     "change", [{"memory_format": "channels_last"}, {"compile": True}], ids=lambda c: next(iter(c))
 )
-@pytest.mark.parametrize("method", ["random_patchmix", "manifold_mixup"])
+@pytest.mark.parametrize(
+    "method", [pytest.param("random_patchmix", marks=pytest.mark.slow), "manifold_mixup"]
+)
 def test_memory_format_and_compilation_change_no_result(
     change: dict[str, Any], method: str
 ) -> None:

@@ -240,11 +240,13 @@ def _headline(plan: "Plan", state: "RunState") -> str:
         counted("task", len({cell.task.label for cell in cells})),
         counted("seed", len({cell.seed for cell in cells})),
     ))
+    labels = {(cell.method.label, cell.task.label, cell.seed) for cell in cells}
+    sign = "=" if len(labels) == len(cells) else "in"  # two files may have one name
     todo = state.count("waiting")
     cached = len(state.states) - todo
     return (
-        f"{product}: {counted('cell', len(cells))}, {len(plan.stages)} stages: {cached} cached, "
-        f"{todo} to run in {state.num_slots} slots   store {state.store.root}"
+        f"{product} {sign} {counted('cell', len(cells))}, {len(plan.stages)} stages: "
+        f"{cached} cached, {todo} to run in {state.num_slots} slots   store {state.store.root}"
     )
 
 
