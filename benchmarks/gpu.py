@@ -281,8 +281,7 @@ def searched(trial: Trial) -> dict[str, float]:
     training = Training(trial, name, "random_patchmix")
     number = len(training.split) // 10
     images = training.split.read(torch.arange(number), None)
-    by_class = ClassIndex(training.split.targets[:number], 10)
-    held_out = HeldOut(images, by_class, 8 if trial.small else 128, 0)
+    held_out = HeldOut(images, ClassIndex(training.split.targets[:number], 10), 0)
     settings = replace(SETTINGS, population=6, generations=2) if trial.small else SETTINGS
     found = compare(Trained(training.model.eval(), training.method.eval()), held_out, settings)
     wanted = ("search_s", "times_faster", "times_fewer_forwards", "largest_fitness_difference")

@@ -29,7 +29,7 @@ from mixbench.contract import Trained
 from mixbench.contract.loading import load_method, load_task
 from mixbench.datasets.locate import locate
 from mixbench.registry.units import find
-from mixbench.search.direct import lowest_masks, solve
+from mixbench.search.direct import lowest_masks, solve, unordered_pairs
 from mixbench.search.fitness import HeldOut, Scorer
 from mixbench.search.genetic import Genetic, Settings, first_population
 from mixbench.search.space import Ids, Masks, Space
@@ -41,7 +41,7 @@ from mixbench.train.setup import Setup
 PER_PAIR = 64
 SETTINGS = Settings(
     population=100, generations=60, crossover=0.5, mutation=0.3, tournament=3, patience=0,
-    maximise=False,
+    maximise=False, reading="dynamics", exchanged=1, budget=10**12,
 )  # fmt: skip
 FULL = replace(SETTINGS, population=500, generations=250)
 PAPER = Space(num_classes=10, grid=4, num_pairs=10, same_class=True)
@@ -60,8 +60,7 @@ def trained_model(epochs: int, folder: Path) -> tuple[Trained, HeldOut]:
     run = train(setup, DiskJournal(folder, 10**9, lambda _: None))
     split = task.load("validation", data, 0)
     assert split.by_class is not None
-    images = split.read(torch.arange(len(split)), None)
-    held_out = HeldOut(images, split.by_class, PER_PAIR, 0)
+    held_out = HeldOut.of(split, 0, torch.device("cpu"))
     return Trained(run.model.eval(), method.eval()), held_out
 
 
@@ -82,14 +81,16 @@ def plain_fitness(
 ) -> float:
     """Return the fitness of one individual as Algorithm 1 and 2 say it: pair by pair."""
     scores = []
-    device = held_out.images.device
-    side = held_out.images.shape[-1] // space.grid
+    images = held_out.normalize(held_out.images)
+    device, side = images.device, images.shape[-1] // space.grid
     for pair, cells in zip(ids.tolist(), space.bits(masks), strict=True):
         first, second = divmod(pair, space.num_classes)
-        one, other = (torch.from_numpy(i.copy()) for i in held_out.image_pairs(first, second))
+        one, other = (
+            torch.from_numpy(i.copy()) for i in held_out.image_pairs(first, second, PER_PAIR)
+        )
         grid = torch.from_numpy(cells).to(device).view(space.grid, space.grid)
         mask = grid.repeat_interleave(side, 0).repeat_interleave(side, 1).float()
-        mixed = held_out.images[one] * mask + held_out.images[other] * (1 - mask)
+        mixed = images[one] * mask + images[other] * (1 - mask)
         target = torch.from_numpy(np.where(cells, first, second)).to(device)
         scores.append(float((patches(mixed).argmax(-1) == target).double().mean()))
     return float(np.mean(scores))
@@ -98,7 +99,7 @@ def plain_fitness(
 def compare(trained: Trained, held_out: HeldOut, settings: Settings) -> dict[str, Any]:
     """Run the search in turns with plain evaluations of some of its individuals."""
     patches = plain_patches(trained)
-    scorer = Scorer(PAPER, held_out, fast_patches(trained), by_loss=False)
+    scorer = Scorer(PAPER, held_out, fast_patches(trained), PER_PAIR, by_loss=False)
     search = Genetic(1, PAPER, settings, scorer)
     fast_s = plain_s = worst = 0.0
     compared = 0
@@ -125,9 +126,9 @@ def compare(trained: Trained, held_out: HeldOut, settings: Settings) -> dict[str
         "plain_s": plain_all_s,
         "search_s": fast_s,
         "times_faster": plain_all_s / fast_s,
-        "plain_forwards": scorer.num_requests * held_out.per_pair,
+        "plain_forwards": scorer.num_requests * PER_PAIR,
         "search_forwards": scorer.num_forwards,
-        "times_fewer_forwards": scorer.num_requests * held_out.per_pair / scorer.num_forwards,
+        "times_fewer_forwards": scorer.num_requests * PER_PAIR / scorer.num_forwards,
         "individuals_compared": compared,
         "largest_fitness_difference": worst,
         "best_fitness": search.best[0].fitness.values[0],
@@ -136,9 +137,9 @@ def compare(trained: Trained, held_out: HeldOut, settings: Settings) -> dict[str
 
 def direct(trained: Trained, held_out: HeldOut, plain_s: float) -> dict[str, Any]:
     """Solve the same problem directly."""
-    scorer = Scorer(PAPER, held_out, fast_patches(trained), by_loss=False)
+    scorer = Scorer(PAPER, held_out, fast_patches(trained), PER_PAIR, by_loss=False)
     start = perf_counter()
-    found = solve(PAPER, scorer, 1, maximise=False, report=lambda *_: None)
+    found = solve(PAPER, scorer, 1, unordered_pairs(PAPER), maximise=False, report=lambda *_: None)
     seconds = perf_counter() - start
     assert found.scores is not None
     return {
@@ -175,12 +176,12 @@ def transfer(trained: Trained, held_out: HeldOut) -> dict[str, Any]:
     some = Space(10, 4, 1)
     ids = np.array([i * 10 + j for i in range(5) for j in range(i + 1, 5)], np.int32)
     patches = fast_patches(trained)
-    other = Scorer(some, replace(held_out, seed=99, per_pair=128), patches, by_loss=False)
+    other = Scorer(some, replace(held_out, seed=99), patches, 128, by_loss=False)
     drawn = np.random.default_rng(5).integers(some.full, size=(32, len(ids)), dtype=some.dtype)
     random = float(other(np.tile(ids, (32, 1)), drawn).mean())
     rows = []
     for per_pair in (16, 32, 64, 128):
-        scorer = Scorer(some, replace(held_out, per_pair=per_pair), patches, by_loss=False)
+        scorer = Scorer(some, held_out, patches, per_pair, by_loss=False)
         masks, scores = lowest_masks(some, scorer, 1, ids)
         unseen = float(other(ids, masks).mean())
         kept = (random - unseen) / (random - float(scores.mean()))

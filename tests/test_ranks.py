@@ -1,6 +1,7 @@
 """Two processes that train one model end where one process ends."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -84,6 +85,29 @@ def test_two_processes_train_what_one_trains(
     for row, other in zip(one_curve, two_curve, strict=True):
         assert other["loss"] == pytest.approx(row["loss"], abs=1e-3)
         assert other["validation_top1"] == row["validation_top1"]
+
+
+@pytest.mark.full
+def test_two_processes_find_what_one_finds(
+    mixbench: Run, fast: tuple[str, ...], tmp_path: Path
+) -> None:
+    """The forward passes of the search are shared; the result is the same to the bit."""
+    few = ("population=12", "generations=3", "image_pairs=8", "num_pairs=4")
+    settings = [part for text in few for part in ("--set", f"guided_patchmix.{text}")]
+    cell = ("run", "-m", "guided_patchmix", "-t", "digits", *fast, *settings)
+    assert mixbench("run", "-m", "random_patchmix", "-t", "digits", *fast).returncode == 0
+    shutil.copytree(tmp_path / "store", tmp_path / "other")
+
+    alone = mixbench(*cell)
+    together = mixbench(*cell, "--gpus-per-cell", "2", "--store", str(tmp_path / "other"))
+
+    assert alone.returncode == together.returncode == 0, together.stderr
+    (one,), (two,) = ([*tmp_path.glob(f"{s}/stages/*/search.json")] for s in ("store", "other"))
+    assert one.read_bytes() == two.read_bytes()
+    assert json.loads(one.read_text())["forwards"] > 0
+    logs = "".join(path.read_text() for path in tmp_path.glob("other/logs/*"))
+    assert "prepare" in logs
+    assert not list(tmp_path.glob("other/work/*/failure.json"))
 
 
 def test_a_batch_that_cannot_be_shared_evenly_is_refused(mixbench: Run, images: Path) -> None:

@@ -13,23 +13,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mixbench.contract import ClassIndex
+from benchmarks.landscape import Landscape
+from mixbench.contract import SINGLE, ClassIndex
 from mixbench.errors import DataError, UsageError
-from mixbench.search.direct import solve
-from mixbench.search.evolve import STATE, evolve
-from mixbench.search.fitness import HeldOut, Scorer
+from mixbench.kernels import compose_grid
+from mixbench.search.direct import pairs_within, screened, solve, unordered_pairs
+from mixbench.search.evolve import evolve
+from mixbench.search.fitness import HeldOut, Known, Scorer
 from mixbench.search.genetic import Draws, Genetic, Settings, first_population
 from mixbench.search.result import SearchResult, from_file, to_json
 from mixbench.search.space import Space
-from mixbench.search.strategies import random_pairs
+from mixbench.search.strategies import STATE, Progress, random_pairs, saved_scores
 from mixbench.streams import generator
+from mixbench.vision.images.splits import IMAGENET_NORMALIZATION, ResidentSplit
 from mixbench.vision.models.residual import ResidualNet
 
 C, P, PER_PAIR = 4, 4, 6
 SPACE = Space(C, P, num_pairs=4, same_class=True)
 SETTINGS = Settings(
     population=40, generations=8, crossover=0.5, mutation=0.3, tournament=3, patience=0,
-    maximise=False,
+    maximise=False, reading="dynamics", exchanged=1, budget=10**9,
 )  # fmt: skip
 Bits = list[int]
 
@@ -47,7 +50,7 @@ def held_out() -> HeldOut:
     classes = torch.arange(8 * C) % C
     images = torch.randn(8 * C, 3, 16, 12, generator=generator(0, "synthetic"))
     images += classes[:, None, None, None]
-    return HeldOut(images, ClassIndex(classes, C), PER_PAIR, seed=0)
+    return HeldOut(images, ClassIndex(classes, C), seed=0)
 
 
 def patches_of(model: torch.nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -60,7 +63,7 @@ def patches_of(model: torch.nn.Module) -> Callable[[torch.Tensor], torch.Tensor]
 
 def scorer(model: torch.nn.Module, held_out: HeldOut, **options: Any) -> Scorer:
     asked: dict[str, Any] = {"by_loss": False, "rows": 48} | options
-    return Scorer(SPACE, held_out, patches_of(model), **asked)
+    return Scorer(SPACE, held_out, patches_of(model), PER_PAIR, **asked)
 
 
 class Reference:
@@ -70,8 +73,8 @@ class Reference:
     random numbers. Inactive tails are never read.
     """
 
-    def __init__(self, model: torch.nn.Module, held_out: HeldOut) -> None:
-        self.model, self.held_out = model, held_out
+    def __init__(self, model: torch.nn.Module, held_out: HeldOut, settings: Settings) -> None:
+        self.model, self.held_out, self.settings = model, held_out, settings
         self.forwards = 0
 
     def individual(self, pairs: Sequence[int], masks: Sequence[int]) -> dict[str, Any]:
@@ -89,7 +92,7 @@ class Reference:
     def fitness(self, x: dict[str, Any]) -> float:
         scores = []
         for pair in self.active(x):
-            one, other = self.held_out.image_pairs(*divmod(pair, C))
+            one, other = self.held_out.image_pairs(*divmod(pair, C), PER_PAIR)
             first, second = self.held_out.images[one], self.held_out.images[other]
             rows = []
             for row in range(P):
@@ -114,7 +117,7 @@ class Reference:
         ]  # fmt: skip
         for i, crossed in enumerate(draws.crosses):
             if crossed:
-                self.cross(offspring[2 * i], offspring[2 * i + 1])
+                self.cross(offspring[2 * i], offspring[2 * i + 1], draws, i)
         for i, x in enumerate(offspring):
             if draws.mutates[i]:
                 self.mutate(x, draws, i)
@@ -123,19 +126,32 @@ class Reference:
                 x["fitness"] = self.fitness(x)
         return offspring
 
-    def cross(self, a: dict[str, Any], b: dict[str, Any]) -> None:
+    def cross(self, a: dict[str, Any], b: dict[str, Any], draws: Draws, i: int) -> None:
         for pair in set(self.active(a)) & set(self.active(b)):
             for row in range(P):
                 for k in range(row * P + P // 2, row * P + P):
                     a["tails"][pair][k], b["tails"][pair][k] = (
                         b["tails"][pair][k], a["tails"][pair][k],
                     )  # fmt: skip
+        if self.settings.reading == "dynamics":
+            only_a = [k for k, pair in enumerate(a["slots"]) if pair not in b["slots"]]
+            only_b = [k for k, pair in enumerate(b["slots"]) if pair not in a["slots"]]
+            order, swapped = draws.swaps(i, len(only_a))
+            for n, k in enumerate(only_a):
+                if swapped[n]:
+                    m = only_b[order[n]]
+                    mine, theirs = a["slots"][k], b["slots"][m]
+                    a["tails"][theirs], b["tails"][mine] = b["tails"][theirs], a["tails"][mine]
+                    a["slots"][k], b["slots"][m] = theirs, mine
         a["fitness"] = b["fitness"] = None
 
     def mutate(self, x: dict[str, Any], draws: Draws, i: int) -> None:
-        flips = draws.tails(i, len(self.active(x)), SPACE)
+        active = self.active(x)
+        if self.settings.reading == "dynamics":
+            active = [active[draws.item[i]]]
+        flips = draws.tails(i, len(active), SPACE)
         operator = draws.operator[i]
-        for number, pair in enumerate(self.active(x)):
+        for number, pair in enumerate(active):
             old = x["tails"][pair]
             if operator == 0:
                 x["tails"][pair] = [1 - bit for bit in old]
@@ -145,9 +161,10 @@ class Reference:
                 x["tails"][pair] = [b ^ int(f) for b, f in zip(old, flips[number], strict=True)]
         if operator == 2:
             free = [p for p in range(C * C) if p // C != p % C and p not in x["slots"]]
-            new = free[int(draws.rank[i] * len(free))]
-            x["slots"][draws.slot[i]] = new
-            x["tails"][new] = [(int(draws.mask[i]) >> bit) & 1 for bit in range(P * P)]
+            slots, ranks, masks = draws.heads(i, self.settings.exchanged, SPACE)
+            for slot, rank, mask in zip(slots, ranks, masks.tolist(), strict=True):
+                x["slots"][slot] = free[rank]
+                x["tails"][free[rank]] = [(mask >> bit) & 1 for bit in range(P * P)]
         x["fitness"] = None
 
     def genome(self, x: dict[str, Any]) -> tuple[list[int], list[int]]:
@@ -155,13 +172,17 @@ class Reference:
         return x["slots"], masks
 
 
-def test_the_search_is_algorithm_2_exactly(model: torch.nn.Module, held_out: HeldOut) -> None:
+@pytest.mark.parametrize(("reading", "exchanged"), [("text", 1), ("text", 3), ("dynamics", 1)])
+def test_the_search_is_algorithm_2_exactly(
+    model: torch.nn.Module, held_out: HeldOut, reading: Any, exchanged: int
+) -> None:
     """Equal populations and fitness, bit for bit, over 40 individuals and 8 generations."""
     fast = scorer(model, held_out)
-    search = Genetic(7, SPACE, SETTINGS, fast)
+    asked = replace(SETTINGS, reading=reading, exchanged=exchanged)
+    search = Genetic(7, SPACE, asked, fast)
     search.start()
-    reference = Reference(model, held_out)
-    start = first_population(7, SPACE, SETTINGS, search.fitness)
+    reference = Reference(model, held_out, asked)
+    start = first_population(7, SPACE, asked, search.fitness)
     population = [reference.individual(x.pairs.tolist(), x.masks.tolist()) for x in start]
     for x in population:
         x["fitness"] = reference.fitness(x)
@@ -174,7 +195,7 @@ def test_the_search_is_algorithm_2_exactly(model: torch.nn.Module, held_out: Hel
         ]
         if generation < 8:
             search.step()
-            draws = Draws(7, generation + 1, SPACE, SETTINGS)
+            draws = Draws(7, generation + 1, SPACE, asked)
             population = reference.generation(population, draws)
 
     assert fast.num_forwards == fast.num_items * PER_PAIR
@@ -189,7 +210,7 @@ def test_every_item_is_forwarded_exactly_once(held_out: HeldOut, model: torch.nn
         rows.append(len(x))
         return patches_of(model)(x)
 
-    score = Scorer(SPACE, held_out, counting, by_loss=False, rows=12)
+    score = Scorer(SPACE, held_out, counting, PER_PAIR, by_loss=False, rows=12)
     ids, masks = np.array([1, 2, 1, 1], np.int32), np.array([5, 5, 5, 6], np.uint16)
 
     first = score(ids, masks)
@@ -215,7 +236,7 @@ def test_a_score_does_not_depend_on_the_company(held_out: HeldOut, model: torch.
 
 def test_the_loss_is_the_mean_cross_entropy(held_out: HeldOut, model: torch.nn.Module) -> None:
     score = scorer(model, held_out, by_loss=True)
-    one, _ = held_out.image_pairs(0, 1)
+    one, _ = held_out.image_pairs(0, 1, PER_PAIR)
     images = held_out.images[torch.tensor(one.tolist())]
     logits = patches_of(model)(images)  # the full mask: all of the first class
 
@@ -332,8 +353,8 @@ def test_direct_finds_the_optimum_of_most_pairs() -> None:
         return score(ids, masks)
 
     found = solve(
-        replace(SPACE, num_pairs=SPACE.num_cross), counting, 0, maximise=False,
-        report=lambda *_: None,
+        replace(SPACE, num_pairs=SPACE.num_cross), counting, 0, unordered_pairs(SPACE),
+        maximise=False, report=lambda *_: None,
     )  # fmt: skip
 
     assert max(asked.values()) <= 600
@@ -352,45 +373,211 @@ def test_direct_is_no_worse_than_the_genetic_search() -> None:
     while not search.finished:
         search.step()
 
-    found = solve(SPACE, table_score(1), 0, maximise=False, report=lambda *_: None)
+    found = solve(
+        SPACE, table_score(1), 0, unordered_pairs(SPACE), maximise=False, report=lambda *_: None
+    )
 
     assert found.scores is not None
     assert found.scores.mean() <= search.best[0].fitness.values[0]
 
 
-def test_a_search_that_was_stopped_ends_the_same(
-    tmp_path: Path, model: torch.nn.Module, held_out: HeldOut, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("mixbench.search.evolve.SAVE_EVERY_S", 0.0)
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
-    whole = evolve(SPACE, SETTINGS, scorer(model, held_out), 3, tmp_path / "a", lambda *_: None)
+def searched(
+    landscape: Landscape, reading: Any, generations: int
+) -> tuple[Genetic, NDArray[np.int64]]:
+    """Return a search with 500 individuals, and how many first pairs its best solution has."""
+    asked = replace(SETTINGS, population=500, generations=generations, reading=reading, exchanged=1)
+    search = Genetic(7, landscape.space, asked, landscape)
+    search.start()
+    first = [x.pairs for x in search.population]
+    while not search.finished:
+        search.step()
+    found = search.best[0].pairs
+    return search, np.array([np.isin(found, pairs).sum() for pairs in first])
 
-    def dies(done: int, _of: int, _numbers: dict[str, float]) -> None:
-        if done == 5:
+
+@pytest.mark.parametrize(
+    ("classes", "most"), [(10, 0.5), pytest.param(100, 0.1, marks=pytest.mark.slow)]
+)
+def test_the_search_discards_its_first_pairs(classes: int, most: float) -> None:
+    """Nearly half of the possible gain at generation 60; few pairs of any one first solution."""
+    landscape = Landscape(Space(classes, 4, classes), per_pair=64, noisy=False)
+
+    search, first_pairs = searched(landscape, "dynamics", 250)
+
+    assert landscape.share_of(search.history[60]["best"]) >= 0.45
+    assert first_pairs.max() <= most * classes
+    assert search.history[-1]["first_pairs"] <= first_pairs.max()
+    assert search.history[0]["first_pairs"] == classes
+
+
+def test_the_search_as_written_keeps_its_first_pairs() -> None:
+    landscape = Landscape(Space(100, 4, 100), per_pair=64, noisy=False)
+
+    search, first_pairs = searched(landscape, "text", 60)
+
+    assert landscape.share_of(search.history[-1]["best"]) < 0.3
+    assert first_pairs.max() > 50
+
+
+def solved(landscape: Landscape, budget: int) -> SearchResult:
+    number = pairs_within(landscape.space, landscape.per_pair, budget)
+    pairs = screened(landscape.space, landscape.screen, 0, number, maximise=False)
+    return solve(landscape.space, landscape, 0, pairs, maximise=False, report=lambda *_: None)
+
+
+def test_the_direct_search_finds_most_of_the_gain_within_its_budget() -> None:
+    landscape = Landscape(Space(100, 4, 100), per_pair=64)
+
+    found = solved(landscape, 6_000_000)
+
+    assert landscape.share(found.ids, found.masks) >= 0.85
+    assert landscape.num_forwards <= 6_000_000
+    assert len(set(found.ids.tolist())) == 100
+
+
+@pytest.mark.slow
+def test_the_direct_search_works_with_a_thousand_classes() -> None:
+    landscape = Landscape(Space(1000, 4, 1000), per_pair=64)
+
+    found = solved(landscape, 80_000_000)
+
+    assert landscape.share(found.ids, found.masks) >= 0.75
+    assert landscape.num_forwards <= 80_000_000
+
+
+def test_a_budget_decides_how_many_pairs_are_solved() -> None:
+    ten, hundred = Space(10, 4, 10), Space(100, 4, 100)
+
+    assert pairs_within(ten, 64, 80_000_000) == 45  # all
+    assert pairs_within(hundred, 64, 80_000_000) == 200  # twice the pairs of a solution
+    assert 100 < pairs_within(hundred, 64, 6_000_000) < 200
+    with pytest.raises(UsageError, match=r"needs a budget of at least 2,0\d\d,\d\d\d images"):
+        pairs_within(hundred, 64, 1_000_000)
+
+
+def test_a_budget_ends_the_genetic_search(model: torch.nn.Module, held_out: HeldOut) -> None:
+    score = scorer(model, held_out)
+
+    found = evolve(SPACE, replace(SETTINGS, budget=2000), score, score, 3, lambda *_: None)
+
+    assert 1 < len(found.history) < 9
+    assert score.num_forwards >= 2000
+
+
+def test_the_last_solutions_are_scored_exactly(model: torch.nn.Module, held_out: HeldOut) -> None:
+    """A rough search proposes; the exact scores decide among its last solutions."""
+    exact, rough = scorer(model, held_out), scorer(model, held_out)
+    rough._patches = lambda x: (10 * patches_of(model)(x)).round()  # many ties
+
+    found = evolve(SPACE, SETTINGS, rough, exact, 3, lambda *_: None)
+
+    assert found.scores is not None
+    assert found.scores.tolist() == scorer(model, held_out)(found.ids, found.masks).tolist()
+    search = Genetic(3, SPACE, SETTINGS, rough)
+    search.start()
+    while not search.finished:
+        search.step()
+    means = [exact(x.ids(SPACE), x.masks).mean() for x in [search.best[0], *search.population]]
+    assert found.scores.mean() == min(means)
+
+
+class Scratch:
+    """As much of a preparation as saving needs."""
+
+    processes = SINGLE
+
+    def __init__(self, scratch: Path, stop_after: int) -> None:
+        self.scratch = scratch
+        self.calls = 0
+        self.stop_after = stop_after
+
+    def report(self, *_: object) -> None:
+        self.calls += 1
+        if self.calls == self.stop_after:
             raise KeyboardInterrupt
 
+
+def run(score: Scorer, scratch: Path, stop_after: int = 0) -> SearchResult:
+    progress = Progress(score, Scratch(scratch, stop_after))  # type: ignore[arg-type]
+    return evolve(SPACE, SETTINGS, score, score, 3, progress.report)
+
+
+@pytest.mark.parametrize("stop_after", [2, 12])
+def test_a_search_that_was_stopped_ends_the_same(
+    tmp_path: Path, model: torch.nn.Module, held_out: HeldOut, stop_after: int
+) -> None:
+    """Also within the first generation; no image is passed through the model again."""
+    (tmp_path / "whole").mkdir()
+    first = scorer(model, held_out)
+    whole = run(first, tmp_path / "whole")
+
     with pytest.raises(KeyboardInterrupt):
-        evolve(SPACE, SETTINGS, scorer(model, held_out), 3, tmp_path / "b", dies)
-    second = scorer(model, held_out)
-    resumed = evolve(SPACE, SETTINGS, second, 3, tmp_path / "b", lambda *_: None)
+        run(scorer(model, held_out), tmp_path, stop_after)
+    known = saved_scores(tmp_path / STATE)
+    again = scorer(model, held_out)
+    rows = []
+    patches = again._patches
+
+    def counted(x: torch.Tensor) -> torch.Tensor:
+        rows.append(len(x))
+        return patches(x)
+
+    again._patches = counted
+    resumed = run(again, tmp_path)
 
     assert resumed.ids.tolist() == whole.ids.tolist()
     assert resumed.masks.tolist() == whole.masks.tolist()
     assert resumed.history == whole.history
     assert resumed.snapshots == whole.snapshots
+    assert again.num_forwards == first.num_forwards
+    assert 0 < len(known.keys) < first.num_items
+    assert sum(rows) < first.num_forwards
+
+
+def test_a_stopped_screening_ends_the_same(model: torch.nn.Module, held_out: HeldOut) -> None:
+    ids = unordered_pairs(SPACE)
+    masks = np.random.default_rng(0).integers(SPACE.full, size=(len(ids), 12), dtype=np.uint16)
+    first = scorer(model, held_out)
+    whole = first.screen(ids, masks)
+
+    second = scorer(model, held_out)
+    second.recall(Known(first.memory.keys[:3], first.memory.scores[:3]))
+
+    assert second.screen(ids, masks).tolist() == whole.tolist()
+    one, other = held_out.image_pairs(0, 1, 12)
+    cells = SPACE.bits(masks[:1])[0]
+    mixed = compose_grid(
+        held_out.images, torch.from_numpy(np.where(cells, one[:, None], other[:, None])), P
+    )
+    hits = patches_of(model)(mixed).argmax(-1).numpy() == np.where(cells, 0, 1)
+    assert whole[0] == hits.mean()
 
 
 @pytest.mark.full
 def test_a_damaged_state_starts_over(
     tmp_path: Path, model: torch.nn.Module, held_out: HeldOut
 ) -> None:
-    whole = evolve(SPACE, SETTINGS, scorer(model, held_out), 3, tmp_path, lambda *_: None)
+    whole = run(scorer(model, held_out), tmp_path)
     (tmp_path / STATE).write_bytes(b"PK\x03\x04 half of a file")
 
-    again = evolve(SPACE, SETTINGS, scorer(model, held_out), 3, tmp_path, lambda *_: None)
+    again = run(scorer(model, held_out), tmp_path)
 
     assert again.history == whole.history
+
+
+def test_bytes_are_composed_before_they_are_normalised(model: torch.nn.Module) -> None:
+    """The same scores from a quarter of the memory."""
+    classes = torch.arange(8 * C) % C
+    pixels = torch.randint(256, (8 * C, 3, 16, 12), generator=generator(0, "synthetic")).byte()
+    split = ResidentSplit(pixels, classes, ClassIndex(classes, C), IMAGENET_NORMALIZATION)
+    read = HeldOut(split.read(torch.arange(8 * C), None), ClassIndex(classes, C), seed=0)
+
+    kept = HeldOut.of(split, 0, torch.device("cpu"))
+
+    assert kept.images.dtype == torch.uint8
+    ids = SPACE.cross(np.arange(SPACE.num_cross))
+    masks = np.random.default_rng(0).integers(SPACE.full, size=len(ids), dtype=np.uint16)
+    assert scorer(model, kept)(ids, masks).tolist() == scorer(model, read)(ids, masks).tolist()
 
 
 NAMES = ("cat", "dog", "ship", "truck")
@@ -449,8 +636,9 @@ def test_a_file_that_is_no_result_is_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_image_pairs_are_fixed_and_never_an_image_with_itself(held_out: HeldOut) -> None:
-    same, again = held_out.image_pairs(2, 2), held_out.image_pairs(2, 2)
-    cross = held_out.image_pairs(0, 3)
+    same, again = (held_out.image_pairs(2, 2, PER_PAIR) for _ in range(2))
+    cross = held_out.image_pairs(0, 3, PER_PAIR)
+    assert (held_out.image_pairs(0, 3, 2) == cross[:, :2]).all()
 
     assert (same == again).all()
     assert (same[0] != same[1]).all()
@@ -463,9 +651,9 @@ def test_too_few_images_to_compose_are_named(held_out: HeldOut) -> None:
     lonely = replace(held_out, by_class=ClassIndex(torch.tensor([0, 1, 1, 2]), C))
 
     with pytest.raises(DataError, match="classes 0 and 3 have too few held-out images"):
-        lonely.image_pairs(0, 3)
+        lonely.image_pairs(0, 3, PER_PAIR)
     with pytest.raises(DataError, match="classes 0 and 0"):
-        lonely.image_pairs(0, 0)
+        lonely.image_pairs(0, 0, PER_PAIR)
 
 
 @pytest.mark.parametrize("classes", [10, 100, 1000])

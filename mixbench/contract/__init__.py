@@ -6,7 +6,7 @@ Shapes use these axes throughout: batch (B), channel (C), height (H), width (W),
 
 from mixbench.contract.backbone import Backbone, Output
 from mixbench.contract.evaluation import Evaluation
-from mixbench.contract.method import Method, Preparation, Trained, mixed_loss
+from mixbench.contract.method import SINGLE, Method, Preparation, Processes, Trained, mixed_loss
 from mixbench.contract.step import Sources, Step
 from mixbench.contract.task import (
     PARTS,
@@ -21,6 +21,7 @@ from mixbench.contract.task import (
 
 __all__ = [
     "PARTS",
+    "SINGLE",
     "Backbone",
     "ClassIndex",
     "Evaluation",
@@ -29,6 +30,7 @@ __all__ = [
     "Part",
     "Predictions",
     "Preparation",
+    "Processes",
     "Score",
     "Sources",
     "Split",

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -117,6 +117,36 @@ class Trained(NamedTuple):
     method: Method
 
 
+class Processes(Protocol):
+    """The processes that compute something together, each a part of it."""
+
+    @property
+    def rank(self) -> int:
+        """Number of this process, from 0."""
+        ...
+
+    @property
+    def world_size(self) -> int:
+        """Number of processes."""
+        ...
+
+    def sum(self, x: Tensor) -> Tensor:
+        """Return the sum of a tensor over the processes."""
+        ...
+
+
+class _Single:
+    """One process by itself."""
+
+    rank, world_size = 0, 1
+
+    def sum(self, x: Tensor) -> Tensor:
+        return x
+
+
+SINGLE: Processes = _Single()
+
+
 @dataclass(frozen=True)
 class Preparation:
     """The inputs of `Method.prepare`.
@@ -138,12 +168,16 @@ class Preparation:
     trained
         Models of the finished cells that the method declares in `Method.needs`, by role.
     scratch
-        Folder for checkpoints of the preparation; it survives an interruption.
+        Folder for checkpoints of the preparation; it survives an interruption. Only the process of
+        rank 0 may write to it.
     results
         Folder for files that are saved together with the method's buffers.
     report
         Callback that shows progress: ``report(done, total, values)``, where `values` maps names to
         numbers to display.
+    processes
+        Processes that prepare together (``--gpus-per-cell``). All of them run `Method.prepare` and
+        must compute the same buffers.
     """
 
     task: Task
@@ -156,6 +190,7 @@ class Preparation:
     scratch: Path
     results: Path
     report: Callable[[int, int, Mapping[str, float]], None]
+    processes: Processes = SINGLE
 
 
 def mixed_loss(

@@ -22,6 +22,7 @@ from mixbench.engines.engine import Ended
 from mixbench.engines.ray_join import join
 from mixbench.engines.settings import RaySettings
 from mixbench.errors import UsageError
+from mixbench.storage.spec import DISTRIBUTED_KINDS
 from mixbench.storage.store import Store
 from mixbench.worker.protocol import LIFELINE
 
@@ -137,7 +138,7 @@ class RayEngine:
         """Submit the stage to Ray."""
         (key,) = keys  # a task runs one stage
         task = self._tasks[key] = _Task(time.monotonic() + self._timeout_s, log)
-        if self._settings.nodes > 1 and self._store.spec(key).stage.kind == "train":
+        if self._settings.nodes > 1 and self._store.spec(key).stage.kind in DISTRIBUTED_KINDS:
             from ray.util import placement_group
 
             bundles = [self._bundle()] * self._settings.nodes

@@ -6,6 +6,7 @@ from functools import cached_property
 
 from mixbench.plan.graph import Plan
 from mixbench.plan.status import BROKEN, SETTLED, Outcome, Status
+from mixbench.storage.spec import DISTRIBUTED_KINDS
 from mixbench.storage.store import Store
 
 OVER: frozenset[Status | None] = SETTLED | {None}  # None: not needed
@@ -82,7 +83,7 @@ class RunState:
 
     def gpus_of(self, kind: str) -> float:
         """Return the number of GPUs that a stage of a kind holds while it runs."""
-        return self.gpus * (self.nodes if kind == "train" else 1)
+        return self.gpus * (self.nodes if kind in DISTRIBUTED_KINDS else 1)
 
     def status(self, key: str) -> Status | None:
         """Return a stage's status; None if the stage is not needed."""

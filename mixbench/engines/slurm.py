@@ -21,6 +21,7 @@ from mixbench.engines.engine import Ended
 from mixbench.engines.settings import SlurmSettings
 from mixbench.engines.slurm_queue import Line, job_name
 from mixbench.errors import MixbenchError, UsageError
+from mixbench.storage.spec import DISTRIBUTED_KINDS
 from mixbench.storage.store import Store
 
 WARNED_S = 60  # SLURM signals a job this long before its time limit, to write a checkpoint
@@ -195,7 +196,7 @@ class SlurmEngine:
     def _job(self, key: str, log: Path) -> tuple[dict[str, str], list[str]]:
         """Return the sbatch options and the shell commands of a stage's job."""
         asked = self._settings
-        gang = asked.nodes > 1 and self._store.spec(key).stage.kind == "train"
+        gang = asked.nodes > 1 and self._store.spec(key).stage.kind in DISTRIBUTED_KINDS
         minutes = f"{max(round((self._timeout_s or 0) / 60), 1)}"
         options = {
             "job-name": job_name(self._store, key),

@@ -5,21 +5,30 @@ with its mask. As in Algorithm 2, a generation consists of tournament selection,
 and the evaluation of the changed individuals. The result is the hall of fame. The paper leaves
 these points open; here:
 
-- crossover exchanges the right halves of the masks of the pairs that both parents have, and keeps
-  the pairs;
-- a mutation is one of the four operators, drawn uniformly; *flip heads* exchanges one pair for one
-  that the individual does not have, with a new random mask; *random tails* flips each bit with
+- crossover exchanges the right halves of the masks of the pairs that both parents have;
+- a mutation is one of the four operators, drawn uniformly; *flip heads* exchanges pairs for pairs
+  that the individual does not have, with new random masks; *random tails* flips each bit with
   probability 1 / P²;
 - the first generation is evaluated before the first tournament.
 
-All draws of a generation depend only on (seed, generation), so a search can resume at any
-generation.
+What the paper says of the operators and what it shows of the search do not agree, so there are two
+readings:
+
+- ``text`` follows §3.3 and Figure 4: crossover keeps the pairs of both parents, and the mutations
+  of masks change all masks of an individual. With 100 classes, most pairs found in this way are
+  those of one random individual of the first generation.
+- ``dynamics`` follows A.5, A.7 and Figures 7 to 9, where the first pairs are discarded within 50
+  generations and the search is stable at 60 to 200: crossover also exchanges each pair that the
+  other parent lacks with probability 1/2, and a mutation changes one mask.
+
+All draws of a generation depend only on (seed, generation). A search that was stopped is therefore
+run again from its start with the scores that it had computed, which takes seconds.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Literal
 
 import numpy as np
 from deap import base, tools
@@ -29,6 +38,7 @@ from mixbench.search.space import Ids, Masks, Space
 
 Score = Callable[[Ids, Masks], NDArray[np.float64]]
 SNAPSHOT_EVERY = 50
+SWAPPED = 0.5  # probability that a pair which the other parent lacks is exchanged
 
 
 @dataclass(frozen=True)
@@ -51,6 +61,12 @@ class Settings:
         Number of generations without a better solution after which the search ends; 0 for no limit.
     maximise
         Whether larger scores are better.
+    reading
+        How crossover and mutation read the paper: ``text`` or ``dynamics``.
+    exchanged
+        Number of pairs that *flip heads* exchanges.
+    budget
+        Number of images passed through the model after which no generation starts.
     """
 
     population: int
@@ -60,9 +76,9 @@ class Settings:
     tournament: int
     patience: int
     maximise: bool
-
-
-State = dict[str, Any]  # arrays and JSON values by name
+    reading: Literal["text", "dynamics"]
+    exchanged: int
+    budget: int
 
 
 class Fitness(base.Fitness):  # type: ignore[misc]  # deap ships no types
@@ -105,15 +121,30 @@ class Draws:
         self.crosses = rng.random(size // 2) < settings.crossover
         self.mutates = rng.random(size) < settings.mutation
         self.operator = rng.integers(4, size=size)
-        self.slot = rng.integers(space.num_pairs, size=size)
-        self.rank = rng.random(size)
-        self.mask = rng.integers(space.full, size=size, dtype=np.uint64, endpoint=True)
-        self._tails = (seed, generation)
+        self.item = rng.integers(space.num_pairs + len(space.same), size=size)
+        self._stream = (seed, generation)
 
     def tails(self, number: int, count: int, space: Space) -> NDArray[np.bool_]:
         """Return the bits of an individual's masks that *random tails* flips, (count, num_bits)."""
-        rng = np.random.default_rng([*self._tails, number])
+        rng = np.random.default_rng([*self._stream, number])
         return rng.random((count, space.num_bits)) < 1 / space.num_bits
+
+    def heads(
+        self, number: int, count: int, space: Space
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], Masks]:
+        """Return the slots that *flip heads* fills, and the ranks of free pairs and their masks."""
+        rng = np.random.default_rng([*self._stream, number, 2])
+        free = space.num_cross - space.num_pairs
+        return (
+            rng.choice(space.num_pairs, count, replace=False),
+            rng.choice(free, count, replace=False),
+            rng.integers(space.full, size=count, dtype=space.dtype, endpoint=True),
+        )
+
+    def swaps(self, number: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Return which pair of the other parent each of `count` pairs meets, and which change."""
+        rng = np.random.default_rng([*self._stream, number, 1])
+        return rng.permutation(count), rng.random(count) < SWAPPED
 
 
 def first_population(
@@ -132,13 +163,22 @@ def first_population(
     ]
 
 
+def left_of_first(seed: int, space: Space, settings: Settings, found: Individual) -> int:
+    """Return the largest number of a solution's pairs that one first individual had."""
+    first = first_population(seed, space, settings, type(found.fitness))
+    return max(int(np.isin(found.pairs, x.pairs).sum()) for x in first)
+
+
 def select(population: Sequence[Individual], contestants: NDArray[np.int64]) -> list[Individual]:
     """Return the winner of every tournament; the first one wins a tie."""
     return [max((population[i] for i in row), key=lambda x: x.fitness) for row in contestants]
 
 
-def mate(space: Space, one: Individual, other: Individual) -> None:
-    """Exchange the right halves of the masks of the pairs that both individuals have."""
+def mate(
+    space: Space, settings: Settings, parents: tuple[Individual, Individual], draws: Draws, at: int
+) -> None:
+    """Exchange the right halves of the masks of common pairs, and in ``dynamics`` other pairs."""
+    one, other = parents
     _, mine, theirs = np.intersect1d(
         one.ids(space), other.ids(space), assume_unique=True, return_indices=True
     )
@@ -146,34 +186,48 @@ def mate(space: Space, one: Individual, other: Individual) -> None:
     a, b = one.masks[mine], other.masks[theirs]
     one.masks[mine] = (a & left) | (b & ~left)
     other.masks[theirs] = (b & left) | (a & ~left)
+    if settings.reading == "dynamics":
+        _swap_pairs(one, other, draws, at)
 
 
-def mutate(space: Space, individual: Individual, draws: Draws, number: int) -> None:
-    """Apply to an individual the mutation operator that was drawn for it."""
-    full = space.dtype.type(space.full)
-    operator = draws.operator[number]
+def _swap_pairs(one: Individual, other: Individual, draws: Draws, at: int) -> None:
+    """Exchange half of the pairs that only one of two individuals has, with their masks."""
+    mine = np.flatnonzero(~np.isin(one.pairs, other.pairs))
+    theirs = np.flatnonzero(~np.isin(other.pairs, one.pairs))
+    order, swapped = draws.swaps(at, len(mine))
+    mine, theirs = mine[swapped], theirs[order][swapped]
+    for a, b in ((one.pairs, other.pairs), (one.masks, other.masks)):
+        a[mine], b[theirs] = b[theirs], a[mine]
+
+
+def mutate(space: Space, settings: Settings, individual: Individual, draws: Draws, at: int) -> None:
+    """Apply the mutation that was drawn for an individual to all masks, or in ``dynamics`` one."""
+    masks = individual.masks
+    if settings.reading == "dynamics":
+        masks = masks[draws.item[at] :][:1]
+    operator = draws.operator[at]
     if operator == 0:  # flip tails
-        individual.masks ^= full
+        masks ^= space.dtype.type(space.full)
     elif operator == 1:
-        individual.masks = space.transpose(individual.masks)
+        masks[:] = space.transpose(masks)
     elif operator == 2:  # flip heads
-        _exchange_pair(space, individual, draws, number)
+        _exchange_pairs(space, settings.exchanged, individual, draws, at)
     else:  # random tails
-        individual.masks ^= space.pack(draws.tails(number, len(individual.masks), space))
+        masks ^= space.pack(draws.tails(at, len(masks), space))
 
 
-def _exchange_pair(space: Space, individual: Individual, draws: Draws, number: int) -> None:
-    """Replace one pair by one that the individual does not have, with a new random mask."""
-    free = space.num_cross - space.num_pairs
-    if free == 0:
-        return
+def _exchange_pairs(
+    space: Space, number: int, individual: Individual, draws: Draws, at: int
+) -> None:
+    """Replace pairs by others that the individual does not have, with new random masks."""
+    number = min(number, space.num_pairs, space.num_cross - space.num_pairs)
+    slots, ranks, masks = draws.heads(at, number, space)
     first, second = np.divmod(individual.pairs, space.num_classes)
     taken = np.sort(first * (space.num_classes - 1) + second - (second > first))
-    rank = int(draws.rank[number] * free)
-    rank += int(np.searchsorted(taken - np.arange(len(taken)), rank, side="right"))
-    slot = draws.slot[number]
-    individual.pairs[slot] = space.cross(rank)
-    individual.masks[slot] = draws.mask[number]
+    # The k-th free pair has rank k plus the number of taken pairs before it.
+    ranks += np.searchsorted(taken - np.arange(len(taken)), ranks, side="right")
+    individual.pairs[slots] = space.cross(ranks)
+    individual.masks[slots] = masks
 
 
 class Genetic:
@@ -184,7 +238,8 @@ class Genetic:
     generation
         Number of finished generations; 0 after the first evaluation.
     history
-        One row per generation: best so far, best of the generation, mean.
+        One row per generation: best so far, best of the generation, mean, and the number of pairs
+        of the first generation's best solution that the best solution so far has.
     """
 
     def __init__(self, seed: int, space: Space, settings: Settings, score: Score) -> None:
@@ -192,10 +247,10 @@ class Genetic:
         self.fitness = Merit if settings.maximise else Fitness
         self.toolbox = base.Toolbox()
         self.toolbox.register("select", select)
-        self.toolbox.register("mate", mate, space)
-        self.toolbox.register("mutate", mutate, space)
+        self.toolbox.register("mate", mate, space, settings)
+        self.toolbox.register("mutate", mutate, space, settings)
         self.toolbox.register("clone", Individual.copy)
-        self.toolbox.register("map", partial(_evaluate, space, score))
+        self.toolbox.register("map", partial(evaluate, space, score))
         self.best = tools.HallOfFame(1, similar=_same)
         self.population: list[Individual] = []
         self.generation = -1
@@ -216,7 +271,7 @@ class Genetic:
         yield offspring
         for pair in np.flatnonzero(draws.crosses):
             one, other = offspring[2 * pair], offspring[2 * pair + 1]
-            self.toolbox.mate(one, other)
+            self.toolbox.mate((one, other), draws, pair)
             del one.fitness.values, other.fitness.values
         yield offspring
         for number in np.flatnonzero(draws.mutates):
@@ -246,41 +301,18 @@ class Genetic:
         self.generation += 1
         values = [x.fitness.values[0] for x in population]
         best = max(values) if self.settings.maximise else min(values)
+        if self.generation % SNAPSHOT_EVERY == 0:
+            self.snapshots[self.generation] = [int(i) for i in self.best[0].ids(self.space)]
         self.history.append({
             "generation": self.generation,
             "best": self.best[0].fitness.values[0],
             "best_of_generation": best,
             "mean": float(np.mean(values)),
+            "first_pairs": int(np.isin(self.best[0].pairs, self.snapshots[0]).sum()),
         })
-        if self.generation % SNAPSHOT_EVERY == 0:
-            self.snapshots[self.generation] = [int(i) for i in self.best[0].ids(self.space)]
-
-    def state(self) -> State:
-        """Return the state needed to resume, as arrays and JSON values."""
-        everyone = [*self.population, self.best[0]]
-        return {
-            "pairs": np.stack([x.pairs for x in everyone]),
-            "masks": np.stack([x.masks for x in everyone]),
-            "fitness": np.array([x.fitness.values[0] for x in everyone]),
-            "progress": {
-                "generation": self.generation,
-                "history": self.history,
-                "snapshots": self.snapshots,
-            },
-        }
-
-    def restore(self, state: State) -> None:
-        """Resume from the state that `state` returned."""
-        rows = zip(state["pairs"], state["masks"], state["fitness"], strict=True)
-        everyone = [Individual(p.copy(), m.copy(), self.fitness((float(f),))) for p, m, f in rows]
-        self.population = everyone[:-1]
-        self.best.update(everyone[-1:])
-        progress = state["progress"]
-        self.generation, self.history = progress["generation"], progress["history"]
-        self.snapshots = {int(g): ids for g, ids in progress["snapshots"].items()}
 
 
-def _evaluate(space: Space, score: Score, individuals: Sequence[Individual]) -> None:
+def evaluate(space: Space, score: Score, individuals: Sequence[Individual]) -> None:
     """Set the fitness of each individual to the mean score of its items, scored in one call."""
     if not individuals:
         return

@@ -29,9 +29,13 @@ class SearchResult:
     scores
         One score for every pair; None if the pairs were not scored.
     history
-        One row per generation: its number, best score so far, best score in it, mean score.
+        One row per generation: its number, best score so far, best score in it, mean score, and how
+        many pairs of the first generation's best solution the best solution has.
     snapshots
         Pairs of the best solution so far, every 50 generations and at the end, by generation.
+    first_pairs_left
+        Largest number of the pairs that one individual of the first generation had; None if there
+        were no generations.
     """
 
     ids: Ids
@@ -39,6 +43,7 @@ class SearchResult:
     scores: NDArray[np.float64] | None = None
     history: list[dict[str, float]] = field(default_factory=list)
     snapshots: dict[int, list[int]] = field(default_factory=dict)
+    first_pairs_left: int | None = None
 
 
 def to_json(
@@ -63,6 +68,7 @@ def to_json(
         "classes": list(names),
         "grid": space.grid,
         **facts,
+        "first_pairs_left": found.first_pairs_left,
         "fitness": None if found.scores is None else float(found.scores.mean()),
         "pairs": [
             {**_pair(int(i), names), "mask": _rows(cells, space.grid), "score": score}

@@ -1,8 +1,11 @@
 """Search strategies for pairs and masks: genetic, direct, random and fixed."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import io
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from time import monotonic
 
 import numpy as np
 import torch
@@ -11,16 +14,17 @@ from torch import Tensor
 
 from mixbench.contract import Backbone, Method, Preparation
 from mixbench.errors import UsageError
-from mixbench.search.direct import solve
+from mixbench.search.direct import pairs_within, screened, solve, unordered_pairs
 from mixbench.search.evolve import evolve
-from mixbench.search.fitness import HeldOut, Scorer
+from mixbench.search.fitness import HeldOut, Known, Scorer
 from mixbench.search.genetic import Settings
 from mixbench.search.result import SearchResult, from_file, to_json
 from mixbench.search.space import Space
 from mixbench.storage.files import write_bytes
 from mixbench.streams import stream_seed
 
-RESULT = "search.json"
+RESULT, STATE = "search.json", "scores.npz"
+SAVE_EVERY_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,8 @@ class SearchConfig:
     image_pairs
         Number of image pairs composed to score a class pair.
     settings
-        Settings of the genetic search; ``direct`` uses only `Settings.maximise`.
+        Settings of the genetic search; ``direct`` uses only `Settings.maximise` and
+        `Settings.budget`.
     """
 
     strategy: str
@@ -47,40 +52,117 @@ class SearchConfig:
     image_pairs: int
     settings: Settings
 
+    def check(self, space: Space) -> None:
+        """Check that the budget suffices for a space.
 
-def run_search(search_config: SearchConfig, space: Space, preparation: Preparation) -> SearchResult:
+        Raises
+        ------
+        UsageError
+            If a direct search needs more images than the budget has.
+        """
+        if self.strategy == "direct":
+            pairs_within(space, self.image_pairs, self.settings.budget)
+
+
+def run_search(config: SearchConfig, space: Space, preparation: Preparation) -> SearchResult:
     """Return pairs and masks, and write them to search.json among the stage's results."""
     names = preparation.task.class_names(preparation.folder)
     seed = stream_seed(preparation.seed, "search")
-    facts: dict[str, JsonValue] = {"search": search_config.strategy}
-    if search_config.strategy == "fixed":
-        found = from_file(search_config.file, space.grid, space.num_classes, names)
-    elif search_config.strategy == "random":
+    facts: dict[str, JsonValue] = {"search": config.strategy}
+    if config.strategy == "fixed":
+        found = from_file(config.file, space.grid, space.num_classes, names)
+    elif config.strategy == "random":
         found = random_pairs(space, seed)
     else:
-        scorer = make_scorer(search_config, space, preparation)
-        if search_config.strategy == "genetic":
-            found = evolve(
-                space, search_config.settings, scorer, seed, preparation.scratch, preparation.report
-            )
-        else:
-            found = solve(
-                space,
-                scorer,
-                seed,
-                maximise=search_config.settings.maximise,
-                report=preparation.report,
-            )
-        facts |= {
-            "score": "patch loss" if search_config.by_loss else "patch accuracy",
-            "goal": "max" if search_config.settings.maximise else "min",
-            "requests": scorer.num_requests,
-            "distinct": scorer.num_items,
-            "forwards": scorer.num_forwards,
-        }
+        found, counts = _scored_search(config, space, preparation, seed)
+        facts |= counts
     text = to_json(found, space, names, facts)
     write_bytes(preparation.results / RESULT, text.encode())
     return found
+
+
+def _scored_search(
+    config: SearchConfig, space: Space, preparation: Preparation, seed: int
+) -> tuple[SearchResult, dict[str, JsonValue]]:
+    """Run a search that scores compositions, and return its result and what it took."""
+    settings = config.settings
+    scorer, exact = make_scorers(config, space, preparation)
+    progress = Progress(scorer, preparation)
+    if config.strategy == "genetic":
+        found = evolve(space, settings, scorer, exact, seed, progress.report)
+    else:
+        number = pairs_within(space, config.image_pairs, settings.budget)
+        pairs = unordered_pairs(space)
+        if number < len(pairs):
+            pairs = screened(space, scorer.screen, seed, number, maximise=settings.maximise)
+        found = solve(
+            space, scorer, seed, pairs, maximise=settings.maximise, report=progress.report
+        )
+        found = replace(found, scores=exact(found.ids, found.masks))
+    same = scorer is exact
+    facts: dict[str, JsonValue] = {"reading": settings.reading, "exchanged": settings.exchanged}
+    return found, {
+        **(facts if config.strategy == "genetic" else {}),
+        "score": "patch loss" if config.by_loss else "patch accuracy",
+        "goal": "max" if settings.maximise else "min",
+        "requests": scorer.num_requests,
+        "distinct": scorer.num_items,
+        "forwards": scorer.num_forwards + (0 if same else exact.num_forwards),
+        "budget": settings.budget,
+        "precision": "float32" if same else "bfloat16, the last solutions in float32",
+    }
+
+
+class Progress:
+    """Reports the progress of a search and saves its scores, so that it can be run again quickly.
+
+    Parameters
+    ----------
+    scorer
+        The scorer whose scores are saved every minute and when the search is stopped.
+    preparation
+        The preparation that searches; its `scratch` receives the scores.
+    """
+
+    def __init__(self, scorer: Scorer, preparation: Preparation) -> None:
+        self._scorer, self._preparation = scorer, preparation
+        self._path = preparation.scratch / STATE
+        self._last: tuple[int, int, Mapping[str, float]] = (0, 1, {})
+        self._saved = monotonic()
+        scorer.recall(saved_scores(self._path))
+        scorer.after_group = self._tell
+
+    def report(self, done: int, total: int, numbers: Mapping[str, float]) -> None:
+        """Report the finished steps of the search."""
+        self._last = (done, total, numbers)
+        self._tell()
+
+    def _tell(self) -> None:
+        done, total, numbers = self._last
+        if monotonic() - self._saved >= SAVE_EVERY_S:
+            self._save()
+        forwards = {"images": float(self._scorer.num_forwards)}
+        try:
+            self._preparation.report(done, total, {**numbers, **forwards})
+        except BaseException:  # a stop request: save what was scored since
+            self._save()
+            raise
+
+    def _save(self) -> None:
+        self._saved = monotonic()
+        if self._preparation.processes.rank == 0:
+            known, buffer = self._scorer.memory, io.BytesIO()
+            np.savez(buffer, keys=known.keys, scores=known.scores)
+            write_bytes(self._path, buffer.getvalue())
+
+
+def saved_scores(path: Path) -> Known:
+    """Return the scores that an earlier process saved; none if there is no intact file."""
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
+            return Known(arrays["keys"], arrays["scores"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return Known()
 
 
 def random_pairs(space: Space, seed: int) -> SearchResult:
@@ -93,8 +175,13 @@ def random_pairs(space: Space, seed: int) -> SearchResult:
     )
 
 
-def make_scorer(search_config: SearchConfig, space: Space, preparation: Preparation) -> Scorer:
-    """Return a scorer that applies the phase-1 model to images held out of its training.
+def make_scorers(
+    config: SearchConfig, space: Space, preparation: Preparation
+) -> tuple[Scorer, Scorer]:
+    """Return scorers that apply the phase-1 model to images held out of its training.
+
+    The first has the recipe's precision, the second float32; they are one scorer if the recipe's
+    precision is not bfloat16.
 
     Raises
     ------
@@ -102,16 +189,30 @@ def make_scorer(search_config: SearchConfig, space: Space, preparation: Preparat
         If the task has no classes.
     """
     model, method = preparation.trained["scorer"]
-    task, device = preparation.task, preparation.device
-    split = task.load("validation", preparation.folder, preparation.seed)
+    split = preparation.task.load("validation", preparation.folder, preparation.seed)
     if split.by_class is None:
         raise UsageError("The search needs a task with one class per image; choose another task.")
-    images = split.read(torch.arange(len(split)), None).to(device)
-    held_out = HeldOut(images, split.by_class, search_config.image_pairs, preparation.seed)
-    return Scorer(space, held_out, patch_logits(model, method), by_loss=search_config.by_loss)
+    held_out = HeldOut.of(split, preparation.seed, preparation.device)
+
+    def scorer(*, half: bool) -> Scorer:
+        return Scorer(
+            space,
+            held_out,
+            patch_logits(model, method, half=half),
+            config.image_pairs,
+            by_loss=config.by_loss,
+            processes=preparation.processes,
+        )
+
+    exact = scorer(half=False)
+    return (
+        (scorer(half=True), exact) if preparation.recipe.precision == "bfloat16" else (exact, exact)
+    )
 
 
-def patch_logits(model: Backbone, method: Method) -> Callable[[Tensor], Tensor]:
+def patch_logits(
+    model: Backbone, method: Method, *, half: bool = False
+) -> Callable[[Tensor], Tensor]:
     """Return a function from images to the logits of their patches, using channels-last memory.
 
     Parameters
@@ -120,12 +221,15 @@ def patch_logits(model: Backbone, method: Method) -> Callable[[Tensor], Tensor]:
         The trained model that returns feature maps.
     method
         A PatchMix method, whose `patches` classifies the cells of a feature map.
+    half
+        Whether to compute in bfloat16.
     """
     model = model.to(memory_format=torch.channels_last)
 
     def patches(x: Tensor) -> Tensor:
-        features = model(x.contiguous(memory_format=torch.channels_last)).features
-        logits: Tensor = method.patches(features)  # type: ignore[operator]
+        with torch.autocast(x.device.type, torch.bfloat16, half):
+            features = model(x.contiguous(memory_format=torch.channels_last)).features
+            logits: Tensor = method.patches(features)  # type: ignore[operator]
         return logits
 
     return patches

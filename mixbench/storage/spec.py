@@ -18,6 +18,7 @@ from mixbench.declare.facts import ParameterValue
 from mixbench.storage.files import Typed
 
 StageKind = Literal["data", "prepare", "train", "tune", "evaluate"]
+DISTRIBUTED_KINDS = ("prepare", "train")  # stages that all processes of a cell compute together
 Role = Literal["task", "method", "base_task"]
 Origin = Literal["official", "counted", "modified", "own", "synthetic"]
 PUBLISHED: frozenset[Origin] = frozenset({"official", "counted"})  # as the publisher describes it
@@ -219,7 +220,7 @@ class ExecutionOptions:
     workers
         Number of DataLoader workers per stage.
     processes
-        Number of distributed processes that train one model together.
+        Number of distributed processes that prepare and train one model together.
     cuda_graphs
         Whether training steps are captured as CUDA graphs.
     pack

@@ -139,8 +139,10 @@ class DiskJournal:
         Stopped
             If a stop was requested.
         """
-        self._note(done, of, shown)
-        if self.stop:
+        stop = self._ranks.broadcast_flag(self.stop)
+        if self._ranks.is_main:
+            self._note(done, of, shown)
+        if stop:
             raise Stopped
 
     def earlier_s(self) -> float:

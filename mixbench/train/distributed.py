@@ -1,5 +1,7 @@
 """Distributed training: several processes train one model, each on its share of every batch.
 
+The search of a method is shared in the same way: every process runs it and scores its share.
+
 All processes draw the same random numbers and load the same batch, so that mixing can use every
 item as a partner. Each process runs the forward and backward pass on its own rows of the mixed
 batch. The result equals that of one process with the whole batch, up to the order of summation.
@@ -67,6 +69,14 @@ class Distributed:
         total = x.clone()
         dist.all_reduce(total)
         return total / self.world_size
+
+    def sum(self, x: Tensor) -> Tensor:
+        """Return the sum of a tensor in host memory over the processes."""
+        if self.world_size == 1:
+            return x
+        total = x.clone()
+        dist.all_reduce(total, group=_control())
+        return total
 
     def broadcast_flag(self, flag: bool) -> bool:  # noqa: FBT001  # the value is sent, not an option
         """Return the flag of the first process, in every process."""

@@ -28,7 +28,7 @@ from mixbench.errors import (
 from mixbench.storage.files import now
 from mixbench.storage.manifest import Manifest
 from mixbench.storage.notes import Failure
-from mixbench.storage.spec import StageSpec
+from mixbench.storage.spec import DISTRIBUTED_KINDS, StageSpec
 from mixbench.storage.store import Store
 from mixbench.worker.protocol import (
     BAD_DATA,
@@ -166,7 +166,7 @@ def _run(store: Store, key: str, shared: Shared) -> int:
     if _is_main():
         (store.work(key) / "failure.json").unlink(missing_ok=True)
     try:
-        if spec.stage.kind != "train":
+        if spec.stage.kind not in DISTRIBUTED_KINDS:
             if _is_main():
                 _work(store, key, spec, SINGLE_PROCESS, shared)
             return DONE

@@ -6,7 +6,10 @@ returns the training result and the cost for the manifest.
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from math import isfinite
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import NamedTuple
 
@@ -27,6 +30,7 @@ from mixbench.train.loop import train
 from mixbench.vision.models.weights import MARK
 from mixbench.worker.adoption import adopt
 from mixbench.worker.data_checks import images_checked
+from mixbench.worker.environment import configure_torch
 from mixbench.worker.job import Job, card_of, give_weights, revive, training_result
 from mixbench.worker.tuning import tune
 
@@ -65,27 +69,33 @@ def synthesize(job: Job) -> Work:
     return Work(StageCost(perf_counter() - start))
 
 
-def prepare(job: Job) -> Work:
-    """Run the method's `prepare`, and save the buffers that it filled."""
+def prepare(job: Job) -> Work | None:
+    """Run the method's `prepare` in all processes, and save the buffers that it filled."""
     setup = job.setup()
+    if setup.recipe.precision == "bfloat16":  # what runs outside autocast here is to be exact
+        configure_torch(replace(setup.recipe, precision="float32"))
     roles = [role for role in job.stage.inputs if role in setup.method.needs]
     scratch = job.journal.work / "scratch"
     scratch.mkdir(exist_ok=True)
     earlier_s, start = job.journal.earlier_s(), perf_counter()
-    setup.method.prepare(
-        Preparation(
-            task=setup.task,
-            model=setup.model,
-            recipe=setup.recipe,
-            seed=setup.seed,
-            folder=setup.folder,
-            device=setup.device,
-            trained={role: job.trained(role) for role in roles},
-            scratch=scratch,
-            results=job.built,
-            report=job.journal.report,
+    with TemporaryDirectory() as elsewhere:  # only the results of the first process are kept
+        setup.method.prepare(
+            Preparation(
+                task=setup.task,
+                model=setup.model,
+                recipe=setup.recipe,
+                seed=setup.seed,
+                folder=setup.folder,
+                device=setup.device,
+                trained={role: job.trained(role) for role in roles},
+                scratch=scratch,
+                results=job.built if job.distributed.is_main else Path(elsewhere),
+                report=job.journal.report,
+                processes=job.distributed,
+            )
         )
-    )
+    if not job.distributed.is_main:
+        return None
     buffers = {name: buffer.cpu().contiguous() for name, buffer in setup.method.named_buffers()}
     save_file(buffers, job.built / "method.safetensors")
     return Work(StageCost(earlier_s + perf_counter() - start))

@@ -23,7 +23,9 @@ TITLES = (
     *("population, evaluated", "tournament: low scores win", "crossover of 1, 2 and 3, 4"),
     *("mutation of some individuals", "next population, evaluated"),
 )
-SETTINGS = Settings(POPULATION, 1, 1.0, 0.5, 2, 0, maximise=False)
+SETTINGS = Settings(
+    POPULATION, 1, 1.0, 0.5, 2, 0, maximise=False, reading="dynamics", exchanged=1, budget=1
+)
 
 
 class Column(NamedTuple):
@@ -62,11 +64,10 @@ def search_cycle(store: Store, record: Record, seed: int) -> Figure:
     take_weights(first, store, (model, method))
     split = task.load("validation", folder, record.seed)
     assert split.by_class is not None  # the search of the run needed it
-    images = split.read(torch.arange(len(split)), None)
     space = Space(CLASSES, record.method.parameters["grid"], CLASSES)
-    held_out = HeldOut(images, split.by_class, IMAGE_PAIRS, record.seed)
+    held_out = HeldOut.of(split, record.seed, torch.device("cpu"))
     patches = patch_logits(model.eval(), method.eval())
-    scorer = Scorer(space, held_out, patches, by_loss=False)
+    scorer = Scorer(space, held_out, patches, IMAGE_PAIRS, by_loss=False)
     columns = cycle(Genetic(seed, space, SETTINGS, scorer))
     return _draw(columns, space, task.class_names(folder)[:CLASSES])
 

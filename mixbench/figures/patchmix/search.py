@@ -36,14 +36,17 @@ def evolution(result: Result) -> Figure | None:
     )  # fmt: skip
     axes.plot(generations, [r["best"] for r in history], color=INK, lw=2, label="best so far")
     axes.set(xlabel="generation", ylabel=f"{result['score']} on held-out compositions")
-    axes.set_title(
-        f"{result['distinct']:,} items scored for {result['requests']:,} requests", loc="left",
-        fontsize=10, color=INK,
-    )  # fmt: skip
+    axes.set_title(_left_of_first(result), loc="left", fontsize=10, color=INK)
     _mark_changes(axes, result["snapshots"])
     axes.legend(frameon=False, loc="lower left")
     axes.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def _left_of_first(result: Result) -> str:
+    """Return how many of the found pairs the search started with."""
+    left, number = result["first_pairs_left"], len(result["pairs"])
+    return f"{left} of {number} pairs found are those of one solution of the first generation"
 
 
 def _mark_changes(axes: Axes, snapshots: Result) -> None:
@@ -101,13 +104,15 @@ def mutations(result: Result, seed: int) -> Figure:
     """Return the first found masks next to the results of the search's four mutations."""
     found = result_of(result)
     space = Space(len(result["classes"]), result["grid"], len(found.ids))
-    settings = Settings(1, 1, 0.0, 1.0, 1, 0, maximise=False)
+    settings = Settings(
+        1, 1, 0.0, 1.0, 1, 0, maximise=False, reading="text", exchanged=len(found.ids), budget=0
+    )
     draws = Draws(seed, 1, space, settings)
     columns = {"found": Individual(found.ids, found.masks, Fitness())}
     for operator, name in enumerate(MUTATIONS):
         changed = columns["found"].copy()
-        draws.operator[0], draws.slot[0] = operator, 0
-        mutate(space, changed, draws, 0)
+        draws.operator[0] = operator
+        mutate(space, settings, changed, draws, 0)
         columns[name] = changed
     rows = min(len(found.ids), 3)
     figure = Figure(figsize=(1.7 * len(columns), 1.6 * rows + 0.4), layout="constrained")
