@@ -22,13 +22,14 @@ EPOCHS = 10
 class SmallNetTask(TinyImagenet):
     """Tiny-ImageNet with a net that two cores can train: it halves the images at once."""
 
-    def build(self, model: str) -> Backbone:
+    def build(self, model: str) -> Backbone:  # noqa: ARG002
         """Return a residual network of 14 layers whose last map has 8x8 positions."""
         net = ResidualNet(14, self.channels, self.num_classes, strides=(2, 2, 2))
         return sized(net, self.channels, self.image_size)
 
 
 def main() -> None:
+    """Train the net; a stopped training resumes with the same command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("work", type=Path)

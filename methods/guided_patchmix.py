@@ -12,12 +12,12 @@ Differs  where the paper does not specify a choice or contradicts itself, the ch
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from mixbench.contract import Output, Preparation, Sources, Split, Step, Task
+from mixbench.contract import Draws, Output, Preparation, Sources, Split, Step, Task
 from mixbench.declare import Count, CountOrZero, File, Fraction, Need, Positive, SearchGrid
 from mixbench.errors import UsageError
 from mixbench.kernels import cell_areas, compose_grid, permutation
@@ -144,6 +144,8 @@ class GuidedPatchMix(RandomPatchMix):
         self.num_pairs = num_pairs
         self.same_class = same_class
         self.takes_file = bool(file)
+        self._of: Tensor | None = None  # the pairs of which `_host` is a copy
+        self._host = (torch.empty(0), torch.empty(0))
         settings = Settings(
             population=population,
             generations=generations,
@@ -201,22 +203,41 @@ class GuidedPatchMix(RandomPatchMix):
         self.register_buffer("pairs", pairs)
         self.register_buffer("masks", torch.from_numpy(space.bits(found.masks)))
 
-    def mix(self, x: Tensor, step: Step) -> tuple[Tensor, Sources]:
-        """Return a batch of clean, random and guided samples, or all three batches concatenated."""
-        size, device, rng = len(x), x.device, step.rng
+    def draws(self, size: int, rng: torch.Generator) -> Draws:
+        """Announce the classes of the guided samples, which replace items of the batch."""
+        chosen = self._choose(size, rng)
+        replaced = (
+            chosen.kind == GUIDED if self.final == "thirds" else torch.zeros(size, dtype=torch.bool)
+        )
+        return Draws(chosen.pairs.flatten(), replaced)
+
+    def _choose(self, size: int, rng: torch.Generator) -> "Chosen":
+        """Draw the kind of every sample, and the pairs of the guided ones."""
         kind = torch.randint(3, (size,), generator=rng)
         if self.final == "sum":
             kind = torch.arange(3).repeat_interleave(size)
+        found = torch.randint(len(self.pairs), (int((kind == GUIDED).sum()),), generator=rng)
+        if self._of is not self.pairs:  # copied to the host once, not in every step
+            self._of, self._host = self.pairs, (self.pairs.cpu(), self.masks.cpu())
+        pairs, masks = self._host
+        return Chosen(kind, pairs[found], masks[found])
+
+    def mix(self, x: Tensor, step: Step) -> tuple[Tensor, Sources]:
+        """Return a batch of clean, random and guided samples, or all three batches concatenated."""
+        size, device, rng = len(x), x.device, step.rng
+        kind, pairs, masks = self._choose(size, rng)
         own = torch.arange(size).repeat(len(kind) // size)
         random = self.random_cells(rng)
-        partner = permutation(size, rng, torch.device("cpu"))[own]
-        guided = torch.nonzero(kind == GUIDED).flatten()
-        found = torch.randint(len(self.pairs), (len(guided),), generator=rng)
-        drawn = step.draw(self.pairs.cpu()[found].flatten()).cpu().view(-1, 2)
+        # Guided samples replace items of the batch; random ones are mixed from the others.
+        others = torch.arange(size) if self.final == "sum" else torch.nonzero(kind != GUIDED)[:, 0]
+        partner = torch.arange(size)
+        partner[others] = others[permutation(len(others), rng, torch.device("cpu"))]
+        drawn = step.draw(pairs.flatten()).cpu().view(-1, 2)
 
+        guided = kind == GUIDED
         cells = (kind == CLEAN)[:, None] | random
-        cells[guided] = self.masks.cpu()[found]
-        first, second = own.clone(), partner
+        cells[guided] = masks
+        first, second = own.clone(), partner[own]
         first[guided], second[guided] = drawn[:, 0], drawn[:, 1]
         index = torch.where(cells, first[:, None], second[:, None]).to(device)
         areas = cell_areas((x.shape[-2], x.shape[-1]), self.grid).to(device)
@@ -227,6 +248,14 @@ class GuidedPatchMix(RandomPatchMix):
         """Return the mean loss over the samples, or the sum of the losses of the three batches."""
         mean = super().loss(output, sources, step)
         return 3 * mean if self.final == "sum" else mean
+
+
+class Chosen(NamedTuple):
+    """The draws of a step: the kind of each sample, and pairs and masks of the guided samples."""
+
+    kind: Tensor
+    pairs: Tensor
+    masks: Tensor
 
 
 CLEAN, GUIDED = 0, 2

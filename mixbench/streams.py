@@ -17,6 +17,7 @@ Purpose = Literal[
     "order",
     "augment",
     "mix",
+    "draw",
     "layer",
     "search",
     "synthetic",

@@ -39,7 +39,7 @@ def _no_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
         raise AssertionError("This test starts a process: mark it as `full`.")
 
     if not {mark.name for mark in request.node.iter_markers()} & {"full", "slow"}:
-        monkeypatch.setattr(subprocess, "Popen", refuse)
+        monkeypatch.setattr(subprocess.Popen, "__init__", refuse)
         monkeypatch.setattr(forkserver, "ensure_running", refuse)
         monkeypatch.setattr(os, "fork", refuse)
 

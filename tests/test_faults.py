@@ -7,13 +7,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mixbench.contract import Backbone, Method, Output, Sources, Step, Task
+from mixbench.contract import Backbone, Draws, Method, Output, Sources, Step, Task
 from mixbench.contract.loading import load_method
 from mixbench.kernels import Box, beta, blend, clipped_box, compose_grid, paste_box, permutation
 from mixbench.registry.units import find
 from mixbench.testing import METHOD_CHECKS, Subject, mixing, training
 
 Mixed = tuple[Tensor, Sources]
+GuidedPatchMix = load_method(find("method", "guided_patchmix"))
 CutMix = load_method(find("method", "cutmix"))
 RandomPatchMix = load_method(find("method", "random_patchmix"))
 SaliencyMix = load_method(find("method", "saliencymix"))
@@ -272,6 +273,23 @@ class RoundsItsLabel(Blend):
         return blend(x, partner, lam), Sources.pair(partner, shown)
 
 
+class RandomPairs(GuidedPatchMix):  # type: ignore[misc,valid-type]
+    def __init__(self) -> None:
+        super().__init__(search="random")
+
+
+class AnnouncesOtherClasses(RandomPairs):
+    def draws(self, size: int, rng: torch.Generator) -> Draws:
+        draws: Draws = super().draws(size, rng)
+        return draws._replace(classes=draws.classes.flip(0))
+
+
+class UsesWhatItReplaces(RandomPairs):
+    def draws(self, size: int, rng: torch.Generator) -> Draws:
+        draws: Draws = super().draws(size, rng)
+        return draws._replace(replaced=~draws.replaced)
+
+
 FAULTS: dict[Callable[[], Method], Callable[[Subject], str]] = {
     ExchangedWeights: mixing.weights_match_pixels,
     PartnerForgottenInTargets: mixing.weights_match_pixels,
@@ -292,6 +310,8 @@ FAULTS: dict[Callable[[], Method], Callable[[Subject], str]] = {
     MixesAtTest: training.evaluation_is_unchanged,
     OverwritesOddBatches: mixing.input_is_not_modified,
     ReadsWhatItHasWritten: mixing.weights_match_pixels,
+    AnnouncesOtherClasses: mixing.announced_draws_are_drawn,
+    UsesWhatItReplaces: mixing.announced_draws_are_drawn,
     OwnFixedSeed: mixing.same_rng_same_result,
     KeepsTheFirstDraw: mixing.same_rng_same_result,
     ColumnsDrawnFromTheHeight: mixing.every_row_and_column_is_mixed,

@@ -15,7 +15,7 @@ from torchvision.transforms.v2 import functional as tv
 from mixbench.contract import ClassIndex
 from mixbench.errors import DataError
 from mixbench.streams import generator
-from mixbench.train.loading import batches
+from mixbench.train.loading import Request, batches
 from mixbench.vision.images.augment import Augmentation, CropFlip, ResizedCropFlip, centre, grey
 from mixbench.vision.images.decode import read_image
 from mixbench.vision.images.folders import class_folders, list_images, unreadable
@@ -183,15 +183,41 @@ def test_files_give_the_batches_that_memory_gives(
     augment = CropFlip(2, flip=0.5)
     splits = in_memory(images, augment), from_files(images, tmp_path, augment)
 
-    def requests() -> list[tuple[Tensor, torch.Generator | None]]:
+    def requests() -> list[Request]:
         order = torch.randperm(24, generator=generator(0, "order")).split(7)
-        return [(i, generator(0, "augment", n) if n else None) for n, i in enumerate(order)]
+        return [Request(i, generator(0, "augment", n) if n else None) for n, i in enumerate(order)]
 
     resident, streamed = (list(batches(split, requests(), workers)) for split in splits)
 
     assert [len(batch) for batch in streamed] == [7, 7, 7, 3]
     for one, other in zip(resident, streamed, strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("workers", [0, 2])
+def test_drawn_items_are_read_with_the_batch_that_they_replace(
+    images: Tensor, tmp_path: Path, workers: int
+) -> None:
+    """Files and memory give the same images; files of replaced items are not read."""
+    augment = CropFlip(2, flip=0.5)
+    streamed = from_files(images, tmp_path, augment)
+    for gone in (1, 4):
+        streamed.path(gone).unlink()
+    replaced = torch.zeros(8, dtype=torch.bool)
+    replaced[[1, 4]] = True
+
+    def request() -> Request:
+        rngs = generator(0, "augment"), generator(0, "draw")
+        return Request(torch.arange(8), rngs[0], torch.tensor([9, 9, 20]), rngs[1], replaced)
+
+    (resident,) = batches(in_memory(images, augment), [request()], 0)
+    (read,) = batches(streamed, [request()], workers)
+
+    kept = torch.cat([~replaced, torch.ones(3, dtype=torch.bool)])
+    assert len(resident) == len(read) == 11
+    assert torch.equal(resident[kept], read[kept])
+    assert not torch.equal(read[8], read[9])  # one item, augmented twice
 
 
 @pytest.mark.full
@@ -203,7 +229,7 @@ def test_an_image_that_cannot_be_read_is_named(
     split.path(5).write_bytes(b"")
 
     with pytest.raises(DataError, match=r"05\.png is not an image file") as kept:
-        list(batches(split, [(torch.arange(8), None)], workers))
+        list(batches(split, [Request(torch.arange(8), None)], workers))
 
     assert kept.traceback  # it refers to what was read with, whose readers are to end anyway
     assert not multiprocessing.active_children()
@@ -211,7 +237,7 @@ def test_an_image_that_cannot_be_read_is_named(
 
 @pytest.mark.full
 def test_readers_end_with_who_stops_early(images: Tensor, tmp_path: Path) -> None:
-    reading = batches(from_files(images, tmp_path), [(torch.arange(8), None)] * 9, 1)
+    reading = batches(from_files(images, tmp_path), [Request(torch.arange(8), None)] * 9, 1)
     next(reading)
     assert multiprocessing.active_children()
 

@@ -7,7 +7,7 @@ Shapes use these axes throughout: batch (B), channel (C), height (H), width (W),
 from mixbench.contract.backbone import Backbone, Output
 from mixbench.contract.evaluation import Evaluation
 from mixbench.contract.method import SINGLE, Method, Preparation, Processes, Trained, mixed_loss
-from mixbench.contract.step import Sources, Step
+from mixbench.contract.step import Draws, ReadAhead, Sources, Step
 from mixbench.contract.task import (
     PARTS,
     ClassIndex,
@@ -24,6 +24,7 @@ __all__ = [
     "SINGLE",
     "Backbone",
     "ClassIndex",
+    "Draws",
     "Evaluation",
     "Method",
     "Output",
@@ -31,6 +32,7 @@ __all__ = [
     "Predictions",
     "Preparation",
     "Processes",
+    "ReadAhead",
     "Score",
     "Sources",
     "Split",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mixbench.contract.backbone import Backbone, Output
-from mixbench.contract.step import Sources, Step
+from mixbench.contract.step import Draws, Sources, Step
 from mixbench.contract.task import Split, Task
 from mixbench.declare import Need, Recipe
 from mixbench.declare.facts import Parameters
@@ -65,6 +65,22 @@ class Method(nn.Module):
 
     def bind(self, model: Backbone, task: Task) -> None:
         """Create the heads that the method adds to `model`; called once per model."""
+
+    def draws(self, size: int, rng: torch.Generator) -> Draws | None:
+        """Announce which items `mix` will draw by class, so that they are read before the step.
+
+        It must depend on `rng`, the number of items and what does not change during training, and
+        `mix` must start with the same draws from `Step.rng`. By default, nothing is announced, and
+        `Step.draw` reads within the step.
+
+        Parameters
+        ----------
+        size
+            Number of items in the batch.
+        rng
+            Generator with the state that `Step.rng` will have.
+        """
+        return None
 
     def mix(self, x: Tensor, step: Step) -> tuple[Tensor, Sources]:
         """Return the mixed batch and its sources.

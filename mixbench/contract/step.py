@@ -54,6 +54,40 @@ class Sources(NamedTuple):
         return cls(torch.stack([own, partner], 1), torch.stack([share, 1 - share], 1))
 
 
+class Draws(NamedTuple):
+    """The items that a method will draw by class in a step, as `Method.draws` announces them.
+
+    Attributes
+    ----------
+    classes : (M,) int64
+        Class of each item, as `Step.draw` will get them.
+    replaced : (B,) bool
+        Items of the batch that the method will not use, because drawn ones take their places. Their
+        images are not read.
+    """
+
+    classes: Tensor
+    replaced: Tensor
+
+
+class ReadAhead(NamedTuple):
+    """Items that were drawn and read before the step.
+
+    Attributes
+    ----------
+    classes : (M,) int64
+        The classes that were announced.
+    images : (B + M, C, H, W)
+        The images of the batch, followed by the drawn ones.
+    targets : (B + M, ...)
+        Their targets.
+    """
+
+    classes: Tensor
+    images: Tensor
+    targets: Tensor
+
+
 class Step:
     """The inputs of a method in one training step.
 
@@ -89,6 +123,8 @@ class Step:
         Value of the attribute `model`.
     split
         Split from which `draw` reads further items; None if `draw` is not available.
+    read_ahead
+        The items that the method announced (`Method.draws`), if they were read with the batch.
     overwritable
         Whether the method may overwrite the batch, because nothing else reads it, as in training.
     """
@@ -102,6 +138,7 @@ class Step:
         task: Task,
         model: Backbone,
         split: Split | None = None,
+        read_ahead: "ReadAhead | None" = None,
         overwritable: bool = False,
     ) -> None:
         self.images = images
@@ -113,6 +150,7 @@ class Step:
         self.num_saliency_images = 0
         self._overwritable = overwritable
         self._split = split
+        self._read_ahead = read_ahead
 
     def loss(self, out: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of each item, (B,); a model's own `loss` replaces the task's."""
@@ -139,8 +177,11 @@ class Step:
         Raises
         ------
         MixbenchError
-            If the task has no classes, or if a given class has no items.
+            If the task has no classes, if a given class has no items, or if other classes were
+            announced.
         """
+        if self._read_ahead is not None:
+            return self._take(self._read_ahead, classes)
         if self._split is None or self._split.by_class is None:
             raise MixbenchError("This method draws images by class: it needs a task with classes.")
         start = len(self.images)
@@ -150,6 +191,18 @@ class Step:
         drawn = self._split.read(index, self.rng).to(self.images)
         self.images = torch.cat([self.images, drawn])
         self.targets = torch.cat([self.targets, self._split.targets[index].to(self.targets)])
+        return torch.arange(start, len(self.images), device=self.images.device)
+
+    def _take(self, ahead: "ReadAhead", classes: Tensor) -> Tensor:
+        """Take the items that were read with the batch."""
+        if not torch.equal(ahead.classes, classes.cpu()):
+            raise MixbenchError(
+                "The method must draw the classes that its `draws` announces: "
+                f"{len(ahead.classes)} classes (got {len(classes)}"
+                f"{', others' if len(classes) == len(ahead.classes) else ''})."
+            )
+        start = len(self.images)
+        self.images, self.targets, self._read_ahead = ahead.images, ahead.targets, None
         return torch.arange(start, len(self.images), device=self.images.device)
 
     def saliency(self) -> Tensor:

@@ -2,6 +2,7 @@
 
 from mixbench.testing.checks import Check
 from mixbench.testing.mixing import (
+    announced_draws_are_drawn,
     bfloat16_is_kept_and_weights_are_float32,
     draws_only_from_step_rng,
     every_row_and_column_is_mixed,
@@ -34,6 +35,7 @@ METHOD_CHECKS: tuple[Check, ...] = (
     same_rng_same_result,
     other_rng_other_result,
     draws_only_from_step_rng,
+    announced_draws_are_drawn,
     every_row_and_column_is_mixed,
     identical_images_are_unchanged,
     loss_fits_the_sources,

@@ -10,6 +10,9 @@ and may be overwritten or not.
 
 import torch
 
+from mixbench.contract import ReadAhead, Step
+from mixbench.errors import MixbenchError
+from mixbench.streams import generator
 from mixbench.testing.measuring import TOLERANCE, unchanged_global_randomness, within
 from mixbench.testing.toy import (
     CLASSES,
@@ -171,6 +174,37 @@ def draws_only_from_step_rng(subject: Subject) -> str:
         for seed in SEEDS:
             mix(subject, noise(6, (8, 12)), seed)
     return "global random state of torch, numpy and Python unchanged"
+
+
+def announced_draws_are_drawn(subject: Subject) -> str:
+    """The items that `draws` announces are drawn, and those that they replace are not used.
+
+    Else: let `draws` and `mix` start with the same draws from their random generators.
+    """  # noqa: DOC501 - checks state their faults in assertions
+    announced = 0
+    for seed in SEEDS:
+        method, model, task = subject.bound()
+        images, pool = noise(6, (8, 12)), noise(4 * CLASSES, (8, 12))
+        draws = method.draws(len(images), generator(seed, "mix"))
+        if draws is None:
+            continue
+        assert len(method.sites) == 1, "a method that mixes at several sites cannot announce draws"
+        announced += len(draws.classes)
+        step = step_of(images, seed, task, model, pool=pool)
+        images[draws.replaced] = torch.nan
+        targets = torch.cat([step.targets, draws.classes])
+        ahead = ReadAhead(draws.classes, torch.cat([images, pool[: len(draws.classes)]]), targets)
+        step = Step(images, step.targets, rng=step.rng, task=task, model=model, read_ahead=ahead)
+        try:
+            mixed, sources = method.mix(step.images, step)
+        except MixbenchError as error:  # other classes are drawn than announced
+            raise AssertionError(f"{error} (stream {seed})") from error
+        assert mixed.isfinite().all(), f"a replaced image is used (stream {seed})"
+        gone = torch.nonzero(draws.replaced).flatten()
+        used = torch.isin(sources.index, gone) & (sources.weight > 0)
+        assert not used.any(), f"a replaced item is a source (stream {seed})"
+        assert len(step.images) == len(ahead.images), f"nothing was drawn (stream {seed})"
+    return f"{len(SEEDS)} streams, {announced} announced" if announced else "announces no draws"
 
 
 def every_row_and_column_is_mixed(subject: Subject) -> str:

@@ -13,7 +13,7 @@ from mixbench.contract import Backbone, Method, Output, Score, Split, Task
 from mixbench.errors import Diverged
 from mixbench.streams import stream_seed
 from mixbench.train.distributed import SINGLE_PROCESS, Distributed
-from mixbench.train.loading import batches
+from mixbench.train.loading import Request, batches
 
 Point = Literal["last", "best_validation", "median_tail"]
 
@@ -92,7 +92,7 @@ def predict(  # noqa: PLR0913  # a prediction depends on all of these
     chunks = own.split(task.evaluation_batch)
     parts = cache.kept(next(model.parameters()).device) if cache else {}
     todo = [n for n in range(len(chunks)) if n not in parts]
-    asked = ((chunks[n], None) for n in todo)
+    asked = (Request(chunks[n], None) for n in todo)
     with closing(batches(split, asked, workers)) as images, torch.random.fork_rng():
         for n, batch in zip(todo, images, strict=True):
             torch.manual_seed(stream_seed(0, "evaluate", n))

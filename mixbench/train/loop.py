@@ -11,18 +11,33 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict
 from time import perf_counter
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from mixbench.contract import Step
+from mixbench.contract import ReadAhead, Step
 from mixbench.errors import Diverged
 from mixbench.streams import generator, stream_seed
 from mixbench.train.evaluation import predict
 from mixbench.train.loading import Request, batches
 from mixbench.train.schedule import learning_rate
 from mixbench.train.setup import Counters, Run, Setup, State, begin, load_weights, weights
+
+
+class Announced(NamedTuple):
+    """What is read for a step.
+
+    Attributes
+    ----------
+    request
+        The items.
+    classes
+        The classes that the method announced; None if it announced nothing.
+    """
+
+    request: Request
+    classes: Tensor | None = None
 
 
 class Journal(Protocol):
@@ -62,30 +77,35 @@ def train(setup: Setup, journal: Journal) -> Run:
     """
     run = begin(setup)
     start = _restore(run, journal.restore())
-    ahead: deque[Tensor] = deque()  # the items of the batches in flight
+    ahead: deque[Announced] = deque()  # the batches in flight
     asked = _requests(run, start, ahead)
     reading = batches(run.train, asked, setup.workers, setup.distributed)
     with closing(reading) as images:
         for step, batch in enumerate(images, start):
-            _train_on(run, step, batch, run.train.targets[ahead.popleft()].to(setup.device))
+            _train_on(run, step, batch, ahead.popleft())
             if (step + 1) % run.steps_per_epoch == 0:
                 _end_epoch(run, (step + 1) // run.steps_per_epoch, journal)
             journal.after_step(step + 1, run.num_steps, lambda: _state(run, step + 1))  # noqa: B023
     return run
 
 
-def _train_on(run: Run, step: int, batch: Tensor, targets: Tensor) -> None:
+def _train_on(run: Run, step: int, images: Tensor, announced: Announced) -> None:
     """Mix a batch, compute its gradients and take an optimizer step."""
-    setup = run.setup
+    setup, size = run.setup, len(announced.request.items)
+    targets = run.train.targets[announced.request.all_items()].to(setup.device)
+    ahead = None
+    if announced.classes is not None:
+        ahead = ReadAhead(announced.classes, images, targets)
     # Dropout and similar layers draw from the global generator.
     torch.manual_seed(stream_seed(setup.seed, "layer", step) + setup.distributed.rank)
     state = Step(
-        batch,
-        targets,
+        images[:size],
+        targets[:size],
         rng=generator(setup.seed, "mix", step),
         task=setup.task,
         model=run.model,
         split=run.train,
+        read_ahead=ahead,
         overwritable=True,
     )
     loss, num_images = run.gradients(state)
@@ -96,11 +116,25 @@ def _train_on(run: Run, step: int, batch: Tensor, targets: Tensor) -> None:
     run.counters.images += num_images
 
 
-def _requests(run: Run, start: int, ahead: deque[Tensor]) -> Iterator[Request]:
-    """Yield the items and the augmentation generator of each batch; append the items to `ahead`."""
+def _requests(run: Run, start: int, ahead: deque[Announced]) -> Iterator[Request]:
+    """Yield the items of each batch and of the method's announced draws; append them to `ahead`."""
     for step in range(start, run.num_steps):
-        ahead.append(batch_index(run, step))
-        yield ahead[-1], generator(run.setup.seed, "augment", step)
+        ahead.append(_announced(run, step))
+        yield ahead[-1].request
+
+
+def _announced(run: Run, step: int) -> Announced:
+    """Return what to read for a step."""
+    seed, items = run.setup.seed, batch_index(run, step)
+    request = Request(items, generator(seed, "augment", step))
+    draws = run.setup.method.draws(len(items), generator(seed, "mix", step))
+    if draws is None or run.train.by_class is None:  # without classes, the method's `mix` says so
+        return Announced(request)
+    rng = generator(seed, "draw", step)
+    drawn = run.train.by_class.draw(draws.classes, rng)
+    replaced = draws.replaced if draws.replaced.any() else None
+    request = request._replace(drawn=drawn, drawn_rng=rng, replaced=replaced)
+    return Announced(request, draws.classes)
 
 
 def batch_index(run: Run, step: int) -> Tensor:
