@@ -5,6 +5,7 @@ import weakref
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -21,6 +22,7 @@ from mixbench.vision.images.decode import read_image
 from mixbench.vision.images.folders import class_folders, list_images, unreadable
 from mixbench.vision.images.splits import Normalization, ResidentSplit, StreamedSplit, read_all
 
+PHOTOGRAPHS = Path(__file__).parents[2] / "shared" / "data" / "clothing"
 PIXELS = Normalization((0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
 
 
@@ -263,6 +265,37 @@ def test_every_kind_of_jpeg_becomes_rgb(tmp_path: Path, mode: str) -> None:
         assert torch.equal(image[0], image[1])
     else:
         assert (image[:, 2, 2].int() - torch.tensor([200, 100, 50])).abs().max() <= 4
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"subsampling": 0}, {"subsampling": 2}, {"progressive": True}, {"quality": 30}, {}],
+    ids=str,
+)
+@pytest.mark.parametrize("mode", ["L", "CMYK", "RGB"])
+def test_jpegs_have_the_pixels_that_pillow_decodes(
+    tmp_path: Path, images: Tensor, mode: str, options: dict[str, int]
+) -> None:
+    path = tmp_path / "image.jpg"
+    grid = images[:, :, :11].permute(0, 2, 3, 1).reshape(-1, 16, 3).numpy()
+    Image.fromarray(grid).convert(mode).save(path, **options)  # type: ignore[arg-type]
+
+    assert torch.equal(read_image(path), by_pillow(path))
+
+
+def test_photographs_have_the_pixels_that_pillow_decodes() -> None:
+    if not PHOTOGRAPHS.exists():
+        pytest.skip(f"needs the photographs in {PHOTOGRAPHS}")
+    paths = sorted(PHOTOGRAPHS.rglob("*.jpg"))[::5]
+    assert paths
+
+    for path in paths:
+        assert torch.equal(read_image(path), by_pillow(path))
+
+
+def by_pillow(path: Path) -> Tensor:
+    with Image.open(path) as image:
+        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 
 def test_a_palette_with_transparency_becomes_rgb(tmp_path: Path) -> None:
