@@ -1,7 +1,6 @@
 """Attacks: equal to their definitions bit for bit, and nothing is left behind."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,18 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixbench.contract import Backbone, Output
+from mixbench.contract import Backbone, Output, Trained
 from mixbench.contract.loading import load_method, make_task
 from mixbench.declare.attacks import Attack, attacks_of, eps_text, under_attack
 from mixbench.errors import DataError, MixbenchError
 from mixbench.registry.units import find
 from mixbench.train import checkpoints as journal
 from mixbench.train.checkpoints import DiskPredictionCache
-from mixbench.train.evaluation import predict
+from mixbench.train.evaluation import predict, predict_each
 from mixbench.vision.images.splits import Normalization
 from mixbench.vision.models.residual import ResidualNet
 from mixbench.vision.robustness.adversarial import Attacked
@@ -343,8 +342,8 @@ class Stop(Exception):
 
 @pytest.fixture
 def keeping(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every batch counts as one that took long, and there are several."""
-    monkeypatch.setattr(journal, "KEPT_FROM_S", 0)
+    """Predictions are stored after every batch, and there are several."""
+    monkeypatch.setattr(journal, "FLUSH_EVERY_S", 0)
     monkeypatch.setattr(Attacked, "evaluation_batch", 9)
 
 
@@ -352,20 +351,20 @@ def keeping(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_interrupted_attack_goes_on_and_ends_the_same(
     task: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, method = task.build("resnet8"), load_method(find("method", "none"))()
+    trained = [Trained(task.build("resnet8"), load_method(find("method", "none"))())]
     split = task.load("test", folder, 0)
-    expected = predict(task, model, method, split)["attacked"]
+    expected = predict(task, *trained[0], split)["attacked"]
     reports: list[int] = []
 
-    def tell(done: int, of: int, _shown: Mapping[str, float]) -> None:
+    def tell(done: int, of: int) -> None:
         assert of == 5  # batches of 40 images
         reports.append(done)
         if done == 3:
             raise Stop
 
     with pytest.raises(Stop):
-        predict(task, model, method, split, cache=DiskPredictionCache(tmp_path, tell))
-    (damaged,) = tmp_path.glob("0000001-*")
+        predict_each(task, trained, split, caches=[DiskPredictionCache(tmp_path)], report=tell)
+    damaged = next(path for path in tmp_path.iterdir() if "1.attacked" in load_file(path))
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
     calls: list[int] = []
     plain = type(task).predict
@@ -375,9 +374,8 @@ def test_an_interrupted_attack_goes_on_and_ends_the_same(
         return plain(*given)
 
     monkeypatch.setattr(type(task), "predict", counted)
-    found = predict(
-        task, model, method, split, cache=DiskPredictionCache(tmp_path, lambda *_: None)
-    )["attacked"]
+    (predictions,) = predict_each(task, trained, split, caches=[DiskPredictionCache(tmp_path)])
+    found = predictions["attacked"]
 
     assert torch.equal(found, expected)
     assert calls == [9, 9, 4]  # the damaged one, and the two that were not done

@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from mixbench.declare import Recipe
+from mixbench.declare.facts import ADDED
 from mixbench.errors import UnknownName, UsageError
 from mixbench.plan.graph import Plan, plan
 from mixbench.plan.request import Request, cells_of
@@ -173,3 +175,63 @@ def test_why_names_what_changed() -> None:
     assert reasons == [
         "code: mixbench.kernels changed", "run.method.parameters.alpha: 1.0 -> 0.5",
     ]  # fmt: skip
+
+
+def trainings(planned: Plan) -> dict[tuple[str, object], str]:
+    """The keys of trainings by method and held-out fraction."""
+    return {
+        (stage.run.method.name, stage.identity.task.parameters["holdout"]): key
+        for key, stage in planned.stages.items()
+        if stage.kind == "train"
+    }
+
+
+def test_the_final_training_uses_all_images_and_the_search_does_not(guided: str) -> None:
+    on_all = planned(f"none,random_patchmix,{guided}", "digits.final_on=all")
+    usual = planned(f"none,random_patchmix,{guided}")
+
+    found = trainings(on_all)
+
+    assert set(found) == {
+        ("none", 0.0), ("random_patchmix", 0.0), ("guided", 0.0), ("random_patchmix", 0.1),
+    }  # fmt: skip
+    first = trainings(usual)["random_patchmix", 0.1]
+    assert found["random_patchmix", 0.1] == first
+    (search,) = (stage for stage in on_all.stages.values() if stage.kind == "prepare")
+    assert search.inputs["scorer"] == first
+    assert search.identity.task.parameters["holdout"] == 0.1
+    assert {cell.custom for cell in on_all.cells} == {False}
+    held_in = trainings(planned("none", "digits.holdout=0"))
+    assert held_in["none", 0.0] == found["none", 0.0]  # the same images
+
+
+def test_a_setting_of_all_recipes_reaches_every_task() -> None:
+    cells = planned(
+        "none", "recipe.precision=bfloat16", "cifar10.precision=tf32", tasks=["digits", "cifar10"],
+        data="synthetic",
+    ).cells  # fmt: skip
+
+    assert [cell.recipe.precision for cell in cells] == ["bfloat16", "tf32"]
+    assert not any(cell.custom for cell in cells)
+
+
+@pytest.mark.parametrize(
+    ("settings", "more", "complaint"),
+    [
+        (["digits.holdout=0"], {}, "holdout must be above 0: guided searches on held-out images"),
+        (["digits.final_on=all"], {"tune": {}}, r"--tune needs --set digits\.final_on=train"),
+        (["digits.holdout=0"], {"tune": {}}, "holdout must be above 0: --tune searches on"),
+    ],
+)
+def test_what_needs_held_out_images_gets_them(
+    guided: str, settings: list[str], more: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(UsageError, match=complaint):
+        planned(guided, *settings, **more)
+
+
+def test_fields_that_were_added_later_are_stated_only_if_they_differ() -> None:
+    plain = Recipe(model="a", epochs=1)
+
+    assert not ADDED & plain.values().keys()
+    assert replace(plain, packed=256).values()["packed"] == 256

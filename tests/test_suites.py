@@ -232,6 +232,26 @@ def test_known_records_are_neither_changed_nor_removed(mixbench: Run, digits: Pa
 
 
 @pytest.mark.full
+def test_a_record_of_an_older_version_may_be_replaced(digits: Path) -> None:
+    path = one(digits, "*/guided_patchmix/*s0*")
+    present = path.read_text()
+    older = path.with_name("older.json")
+    path.rename(older)
+    changed(older, method=json.loads(present)["method"] | {"version": 1})
+    git(digits.parent, "init", "-q")
+    git(digits.parent, "add", "-A")
+    git(digits.parent, "commit", "-qm", "x")
+
+    older.unlink()
+    (found,) = [f for f in verify(digits, base="HEAD").findings if f.field == "file"]
+    path.write_text(present)
+    replaced = verify(digits, base="HEAD").findings
+
+    assert found.what.startswith("was removed since HEAD")
+    assert replaced == []
+
+
+@pytest.mark.full
 def test_a_record_that_was_only_migrated_counts_as_unchanged(digits: Path) -> None:
     present = {path: path.read_text() for path in (digits / "records").rglob("*.json")}
     for path, text in present.items():

@@ -12,16 +12,20 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR
 
-from mixbench.contract import Method, Output, Sources, Step, Task
+from mixbench.contract import Method, Output, Part, Sources, Step, Task, Trained
 from mixbench.contract.loading import load_method
 from mixbench.declare import Recipe
 from mixbench.errors import BadParameter, Diverged
 from mixbench.registry.units import find
+from mixbench.storage.files import write_bytes
+from mixbench.streams import generator
 from mixbench.testing import ToyTask
+from mixbench.testing.toy import ToySplit
 from mixbench.train.checkpoints import DiskJournal, Stopped
+from mixbench.train.evaluation import batch_size, predict, predict_each
 from mixbench.train.loop import train
 from mixbench.train.schedule import learning_rate
-from mixbench.train.setup import Run, Setup, State, weights
+from mixbench.train.setup import Run, Setup, State, begin, weights
 
 RECIPE = Recipe(model="toy", epochs=3, batch_size=30, lr=0.05, tail=2)  # 3 steps an epoch
 
@@ -282,3 +286,105 @@ def test_only_two_checkpoints_are_kept(tmp_path: Path) -> None:
     assert [p.name[:20] for p in sorted(tmp_path.glob("checkpoint-*.pt"))] == [
         "checkpoint-000000006", "checkpoint-000000008",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "method", ["none", "mixup", "cutmix", "random_patchmix", "resizemix", "saliencymix"]
+)
+def test_accumulated_gradients_are_those_of_the_whole_batch(method: str) -> None:
+    """Up to the order of sums, where batch norms use fixed statistics."""
+
+    def gradients(accumulate: int) -> tuple[float, list[Tensor]]:
+        mixing = load_method(find("method", method))()
+        run = begin(setup(mixing, recipe=replace(RECIPE, accumulate=accumulate)))
+        run.model.eval()
+        images = run.train.read(torch.arange(30), None)
+        targets, rng = run.train.targets[:30], generator(0, "mix")
+        step = Step(images, targets, rng=rng, task=run.setup.task, model=run.model, split=run.train)
+        result = run.gradients(step)
+        found = [p.grad for p in run.model.parameters() if p.grad is not None]
+        return float(result.loss), found
+
+    (loss, whole), (parts_loss, parts) = gradients(1), gradients(4)
+
+    assert parts_loss == pytest.approx(loss, rel=1e-5)
+    for one, other in zip(whole, parts, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-6)
+
+
+def test_what_mixes_inside_the_model_is_not_divided() -> None:
+    mixing = load_method(find("method", "manifold_mixup"))()
+
+    with pytest.raises(BadParameter, match="accumulate must be 1 for ManifoldMixup"):
+        begin(setup(mixing, recipe=replace(RECIPE, accumulate=2)))
+
+
+class AllImages(ToyTask):
+    """A task that holds nothing out."""
+
+    holdout = 0.0
+
+    def load(self, part: Part, folder: Path, seed: int) -> ToySplit:
+        assert part != "validation"
+        return super().load(part, folder, seed)
+
+
+def test_without_validation_the_last_epochs_are_kept() -> None:
+    journal = Memory()
+    run = train(setup(task=AllImages()), journal)
+
+    assert [*run.curve[0]] == ["epoch", "loss"]
+    assert [*journal.kept] == ["epoch-2", "epoch-3"]
+    assert run.best == 0
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: bytes) -> None:
+        if path.name.startswith("checkpoint"):
+            raise OSError(28, "No space left on device")
+        write_bytes(path, content)
+
+    monkeypatch.setattr("mixbench.train.checkpoints.write_bytes", full)
+
+    with pytest.raises(OSError, match="No space left"):
+        train(setup(), journal(tmp_path, []))
+
+
+class Counted(ToySplit):
+    """A split that counts how often it is read."""
+
+    reads = 0
+
+    def read(self, index: Tensor, rng: torch.Generator | None) -> Tensor:
+        self.reads += 1
+        return super().read(index, rng)
+
+
+def test_images_are_read_once_for_all_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ToyTask, "evaluation_batch", 40)
+    task, method = ToyTask(), load_method(find("method", "none"))()
+    plain = task.load("test", Path(), 0)
+    split = Counted(plain.images, plain.targets)
+    trained = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        trained.append(Trained(task.build("toy"), method))
+
+    together = predict_each(task, trained, split)
+
+    assert split.reads == 3  # batches of 96 images
+    for one, found in zip(trained, together, strict=True):
+        assert torch.equal(found["outputs"], predict(task, *one, plain)["outputs"])
+    assert not torch.equal(together[0]["outputs"], together[1]["outputs"])
+
+
+def test_batches_of_an_evaluation_fit_the_size_of_the_images() -> None:
+    sizes = {}
+    for side in (32, 64, 224, 448, 2000):
+        task = ToyTask()
+        task.image_size = (side, side)
+        sizes[side] = batch_size(task)
+
+    assert sizes == {32: 500, 64: 500, 224: 200, 448: 50, 2000: 2}

@@ -38,6 +38,7 @@ class CellOptions(TypedDict):
     seeds: int | None
     seed_list: str | None
     settings: tuple[str, ...]
+    accumulate: int | None
     protocol: str | None
     data: str | None
     init: str | None
@@ -58,7 +59,13 @@ def cell_options(command: FC) -> FC:
         click.option("--seed", "seed_list", help="Seeds to run, as in 0,1,5."),
         click.option(
             "--set", "settings", multiple=True, metavar="NAME.PARAM=VALUE",
-            help="Set a parameter of a method or task, or a recipe field (digits.epochs=5).",
+            help="Set a parameter of a method or task, or a recipe field of a task "
+            "(digits.epochs=5) or of all tasks (recipe.precision=bfloat16).",
+        ),
+        click.option(
+            "--accumulate", type=click.IntRange(1), metavar="N",
+            help="Compute each batch in N parts, for models that need more memory than there is "
+            "(same as --set recipe.accumulate=N).",
         ),
         click.option(
             "--protocol", help="Training protocol: paper or quick.  [default: the task's first]"
@@ -102,6 +109,7 @@ def asked_cells(options: CellOptions) -> "list[Cell]":
     fixed = {
         "model": options["model"],
         "set": options["settings"],
+        "accumulate": options["accumulate"],
         "protocol": options["protocol"] != QUICK and options["protocol"],
         "data": options["data"],
         "init": options["init"],
@@ -142,11 +150,14 @@ def make_request(options: CellOptions) -> "Request":
     UsageError
         If the options name no method or no task.
     """
-    from mixbench.plan.request import Request
+    from mixbench.plan.request import EVERY_RECIPE, Request
     from mixbench.plan.tuning import read_grid
-    from mixbench.registry.parameters import read_settings
+    from mixbench.registry.parameters import Setting, read_settings
 
     methods, tasks = names(options["methods"]), names(options["tasks"])
+    settings = read_settings(options["settings"])
+    if options["accumulate"] is not None:
+        settings.append(Setting(EVERY_RECIPE, "accumulate", str(options["accumulate"])))
     for kind, given in (("method", methods), ("task", tasks)):
         if not given:
             raise UsageError(f"Name at least one {kind} with --{kind}; see: mixbench list {kind}s.")
@@ -157,7 +168,7 @@ def make_request(options: CellOptions) -> "Request":
         model=options["model"],
         protocol=options["protocol"],
         data=options["data"],
-        settings=read_settings(options["settings"]),
+        settings=settings,
         init=options["init"],
         tune=read_grid(options["tune"]) if options["tune"] else None,
     )

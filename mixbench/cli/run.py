@@ -116,11 +116,12 @@ def _check_detach(how: "Run", *, detach: bool) -> None:
 def _check_shares(plan: "Plan", processes: int) -> None:
     """Check that the processes of each cell can split its batch evenly."""
     for cell in plan.cells:
-        if cell.recipe.batch_size % processes:
-            name, size = cell.task.card.name, cell.recipe.batch_size
+        name, size, parts = cell.task.card.name, cell.recipe.batch_size, cell.recipe.accumulate
+        if size % (processes * parts):
+            option = "--gpus-per-cell times nodes" + (" times accumulate" if parts > 1 else "")
             raise UsageError(
-                f"--gpus-per-cell times nodes must divide the batch size of {name}, {size} (got "
-                f"{processes}): choose another number, or give --set {name}.batch_size=N."
+                f"{option} must divide the batch size of {name}, {size} (got {processes * parts}): "
+                f"choose another number, or give --set {name}.batch_size=N."
             )
 
 

@@ -28,7 +28,7 @@ class Sources(NamedTuple):
     index: Tensor  # type: ignore[assignment]  # shadows tuple.index, which is not used here
     weight: Tensor
 
-    def rows(self, rows: slice) -> "Sources":
+    def rows(self, rows: slice | Tensor) -> "Sources":
         """Return the sources of the given rows of the mixed batch."""
         return Sources(self.index[rows], self.weight[rows])
 

@@ -163,7 +163,7 @@ class Task:
         Data sets by value of the parameter `variant`, for a task whose data is published in several
         variants.
     evaluation_batch
-        Number of items per batch in evaluation.
+        Number of items per batch in evaluation; 0 if it depends on the size of the images.
     num_classes
         Number of classes, for methods to check their parameters; 0 if an item does not have exactly
         one class.
@@ -184,16 +184,21 @@ class Task:
     by_model: ClassVar[Mapping[str, Mapping[str, Parameters]]] = {}
     published: ClassVar[Mapping[str, Archive]] = {}
     variants: ClassVar[Mapping[str, Data]] = {}
-    # With images of 224 pixels, the widest activations of a batch just fit into host memory.
-    evaluation_batch: ClassVar[int] = 200
+    evaluation_batch: ClassVar[int] = 0
     num_classes: int = 0
     image_size: tuple[int, int]
+
+    @property
+    def has_validation(self) -> bool:
+        """Whether there is a validation split: by default, if `holdout` is not 0."""
+        return getattr(self, "holdout", 1) > 0
 
     def load(self, part: Part, folder: Path, seed: int) -> Split:
         """Read one split of the data from files in the official layout.
 
         The validation split is held out from the official training split and is the same for all
-        methods. The test split does not depend on `seed`.
+        methods; it is not asked for if `has_validation` is false. The test split does not depend on
+        `seed`.
 
         Raises
         ------
@@ -218,7 +223,8 @@ class Task:
         DataError
             If a split cannot be read, or an image belongs to two splits.
         """
-        splits = {part: self.load(part, folder, 0) for part in PARTS}
+        parts = [part for part in PARTS if part != "validation" or self.has_validation]
+        splits = {part: self.load(part, folder, 0) for part in parts}
         check_paths({part: getattr(split, "files", ()) for part, split in splits.items()})
 
     def verify(self, folder: Path) -> Iterator[Finding]:

@@ -1,7 +1,7 @@
 """The dataclasses and parameter types that method and task files declare."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
@@ -181,6 +181,16 @@ class Recipe:
     tail : epochs
         Number of final epochs whose weights are kept and over which the median of a metric is
         reported.
+    accumulate
+        Number of equal parts of a batch whose gradients are added up in one step, to save memory.
+        Batch norm normalises each part on its own, and methods mix within it.
+    packed : pixels
+        Short side of the packed training images that are read instead of the image files
+        (``mixbench data pack``); 0 reads the files.
+    final_on
+        Images on which the ranked model is trained: ``"train"``, the training split; or ``"all"``,
+        the official training images, including those held out for validation. Searches use the
+        training and the validation split in both cases.
     """
 
     model: str
@@ -198,6 +208,26 @@ class Recipe:
     compile: bool = False
     threads: Count = 1
     tail: Count = 10
+    accumulate: Count = 1
+    packed: CountOrZero = 0
+    final_on: Literal["train", "all"] = "train"
+
+    def values(self) -> dict[str, "ParameterValue"]:
+        """Return the fields by name, without fields of `ADDED` that have their defaults.
+
+        Keys and records of earlier versions, which do not have these fields, stay valid.
+        """
+        defaults = {field.name: field.default for field in fields(self) if field.name in ADDED}
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if name not in defaults or value != defaults[name]
+        }
+
+
+ADDED = frozenset({"accumulate", "packed", "final_on"})  # fields of recipes since November 2026
+# Fields of recipes that say how a protocol is computed; tables state them beside its name.
+EXECUTION = frozenset({"precision", "memory_format", "compile", *ADDED})
 
 
 @dataclass(frozen=True)

@@ -93,9 +93,11 @@ def _begins(stage: Stage) -> bool:
 
 
 def _may_not_fit(stage: Stage) -> bool:
-    """Return whether a stage has a checking method, an undeclared model or parameter files."""
+    """Return whether a stage has a checking method, an undeclared model, or the like."""
     files, run = stage.paths.unit_files, stage.run
     method = find("method", files.get("method", run.method.name))
     task = find("task", files.get("task", stage.identity.task.name))
     foreign = run.model not in task.declared.models
-    return "check" in method.defines or foreign or bool(stage.paths.replaced_parameters.get("task"))
+    divided = run.recipe.accumulate > 1
+    from_files = bool(stage.paths.replaced_parameters.get("task"))
+    return divided or "check" in method.defines or foreign or from_files

@@ -4,7 +4,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
-from mixbench.declare.facts import ParameterValue
+from mixbench.declare.facts import ADDED, ParameterValue
 from mixbench.records.schema import Record
 from mixbench.storage.spec import PUBLISHED
 
@@ -123,6 +123,7 @@ def changes(record: Record) -> list[str]:
         changed += [f"{base.name}.{name}={base.parameters[name]}" for name in base.changed]
     if record.protocol == "custom":
         changed += [f"{name}={record.recipe[name]}" for name in ("epochs", "batch_size", "lr")]
+    changed += [f"{name}={record.recipe[name]}" for name in sorted(ADDED & record.recipe.keys())]
     return [*changed, *(["tuned"] if record.tuning else [])]
 
 

@@ -233,6 +233,8 @@ class Suite(StrictModel):
         Layout of the publication's table.
     quick
         Options for ``--protocol quick``.
+    settings
+        Settings of all ``[[ask]]`` entries, which may change them.
     ask
         Cells to run; at least one entry.
     """
@@ -247,6 +249,7 @@ class Suite(StrictModel):
     published: tuple[Published, ...] = ()
     layout: Layout | None = None
     quick: Quick = Quick()
+    settings: dict[str, Value] = Field(default_factory=dict)
     ask: Annotated[tuple[Ask, ...], Field(min_length=1)]
 
     def quickly(self) -> "Suite":
@@ -277,7 +280,11 @@ class Suite(StrictModel):
 
     def requests(self) -> list[Request]:
         """Return the requests of all ``[[ask]]`` entries."""
-        return [request for ask in self.ask for request in ask.requests(self.seeds)]
+        found: list[Request] = []
+        for ask in self.ask:
+            whole = ask.model_copy(update={"settings": self.settings | ask.settings})
+            found += whole.requests(self.seeds)
+        return found
 
     def numbers(self) -> list[Published]:
         """Return the published results of the suite; by default those in the task files."""

@@ -39,6 +39,7 @@ CLOSE = 1e-6  # tolerance for recomputed metrics
 
 
 Run = tuple[str, str, int]  # comparison group, method, seed
+Question = tuple[str, str, str, str, int]  # task, model, protocol, method, seed
 Wrong = tuple[str, str]  # the field, and its error
 
 
@@ -80,8 +81,9 @@ def verify(folder: Path, *, base: str | None = None, reruns: Iterable[Record] = 
     """
     suite = read_suite(folder)
     history = _history(folder, base) if base else History([], read_tiers(folder))
-    findings = list(history.findings)
+    findings: list[Finding] = []
     seen: dict[Run, Path] = {}
+    answered: set[Question] = set()
     tiers: dict[str, str] = {}
     again = {_run(record): record for record in reruns if record.status == "ok"}
     for path in record_files(folder):
@@ -99,7 +101,9 @@ def verify(folder: Path, *, base: str | None = None, reruns: Iterable[Record] = 
                 folder, record, again, history.tiers.get(record.digest, SELF_REPORTED)
             )
             tiers[record.digest] = tier
+            answered.add(_question(record))
         findings += [Finding(path, field, what) for field, what in wrong]
+    findings += [finding for finding, question in history.missing if question not in answered]
     findings += [
         Finding(folder / TIERS_FILE, digest, f"claims {tier!r}, which this check did not confirm")
         for digest, tier in read_tiers(folder).items()
@@ -232,13 +236,15 @@ class History(NamedTuple):
 
     Attributes
     ----------
-    findings
-        Records that were removed or changed, except by the migration to the current schema.
+    missing
+        Records that were removed or changed, except by the migration to the current schema, each
+        with the question that a valid record must answer in its place; None if none may. Only
+        records of an outdated version may be replaced.
     tiers
         Verification tiers in the commit, by the current digests of the records.
     """
 
-    findings: list[Finding]
+    missing: "list[tuple[Finding, Question | None]]"
     tiers: dict[str, str]
 
 
@@ -253,7 +259,7 @@ def _history(folder: Path, base: str) -> History:
     done = _git(folder, "diff", "--no-renames", "--name-status", "--relative", base, "--", RECORDS)
     if done.returncode:
         raise UsageError(f"--base {base}: {' '.join(done.stderr.split())}")
-    findings: list[Finding] = []
+    missing: list[tuple[Finding, Question | None]] = []
     digests: dict[str, str] = {}
     for line in done.stdout.splitlines():
         status, _, name = line.partition("\t")
@@ -267,10 +273,25 @@ def _history(folder: Path, base: str) -> History:
             continue
         word = "was removed" if status == "D" else "was changed"
         text = f"{word} since {base}: restore it, and submit a correction as a new record"
-        findings.append(Finding(path, "file", text))
+        missing.append((Finding(path, "file", text), _outdated(before, path)))
     shown = _git(folder, "show", f"{base}:./{TIERS_FILE}")
     tiers: dict[str, str] = json.loads(shown.stdout) if shown.returncode == 0 else {}
-    return History(findings, {digests.get(old, old): tier for old, tier in tiers.items()})
+    return History(missing, {digests.get(old, old): tier for old, tier in tiers.items()})
+
+
+def _outdated(before: str, path: Path) -> Question | None:
+    """Return the question of a record whose method or task has a newer version now, else None."""
+    try:
+        record = parse(migrated(before, str(path)), str(path))
+    except Damaged:
+        return None
+    outdated = any(field.endswith(".version") for field, _ in _versions(record))
+    return _question(record) if outdated else None
+
+
+def _question(record: Record) -> Question:
+    """Return what a record answers, whatever the versions of its method and task."""
+    return record.task.name, record.model, record.protocol, method_label(record), record.seed
 
 
 def _migration(before: str, path: Path) -> str:

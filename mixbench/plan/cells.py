@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from mixbench.datasets.locate import DataSource, content_digest
 from mixbench.declare import Recipe
-from mixbench.declare.facts import ParameterValue
+from mixbench.declare.facts import EXECUTION, ParameterValue
 from mixbench.plan.tuning import Grid
 from mixbench.registry.cards import Card, MethodCard, TaskCard
 from mixbench.registry.parameters import Setting
@@ -128,8 +128,10 @@ class Cell:
 
     @property
     def custom(self) -> bool:
-        """Whether the recipe differs from the protocol's recipe."""
-        return self.recipe != official_recipe(self.task.card, self.protocol, self.model)
+        """Whether the recipe differs from the protocol's recipe in more than its execution."""
+        official = official_recipe(self.task.card, self.protocol, self.model)
+        execution = {name: getattr(self.recipe, name) for name in EXECUTION}
+        return self.recipe != replace(official, **execution)
 
     @property
     def trained_by(self) -> "Cell | None":

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from mixbench.datasets.locate import path_state
 from mixbench.datasets.survey import DataPart
 from mixbench.plan.cells import Cell, Unit
-from mixbench.plan.request import Frames, as_trained, needed
+from mixbench.plan.request import Frames, as_trained, needed, on_all, on_held_in
 from mixbench.plan.tuning import candidates
 from mixbench.registry.cards import Card
 from mixbench.registry.fingerprint import combine, fingerprint
@@ -124,10 +124,12 @@ def _training_chain(cell: Cell, planned: _Planned, which: str = "") -> tuple[str
     if cell.data.folder is None:
         inputs["data"] = _add(_stage("data", cell, {}, cell.task.label), planned)
         chain.append(inputs["data"])
-    own = as_trained(cell)
+    own = on_held_in(as_trained(cell))
     if "prepare" in own.method.card.defines:
         inputs["prepare"] = _add(_stage("prepare", own, inputs, cell.label + which), planned)
         chain.append(inputs["prepare"])
+    if cell.recipe.final_on == "all":
+        own = on_all(own)
     return (*chain, _add(_stage("train", own, inputs, cell.label + which), planned))
 
 

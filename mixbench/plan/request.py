@@ -23,6 +23,9 @@ from mixbench.registry.parameters import Setting, given_to, parameters_of, task_
 from mixbench.registry.timm_names import timm_models
 from mixbench.registry.units import find
 
+EVERY_RECIPE = "recipe"  # in settings, in place of a task: the recipes of all tasks
+HOLDOUT = "holdout"  # parameter of tasks: the fraction of training images held out for validation
+
 
 @dataclass(frozen=True)
 class Request:
@@ -86,6 +89,7 @@ def cells_of(request: Request) -> list[Cell]:
     known = {card.name for card in [*methods, *tasks]}
     known |= {n.task for card in tasks for n in card.declared.needs.values() if n.task}
     known |= {card.declared.evaluates for card in tasks if card.declared.evaluates}
+    known |= {EVERY_RECIPE}
     for setting in request.settings:
         if setting.unit not in known:
             raise UsageError(
@@ -100,6 +104,7 @@ def cells_of(request: Request) -> list[Cell]:
     ]
     for frame, method in pairs:
         _check_that_it_mixes(method, frame.task)
+        _check_held_out(method, frame.base or frame)
     return [
         frame.cell(method, seed) for seed in dict.fromkeys(request.seeds) for frame, method in pairs
     ]
@@ -128,6 +133,25 @@ def _check_that_it_mixes(method: Unit[MethodCard], task: Unit[TaskCard]) -> None
             )
 
 
+def _check_held_out(method: Unit[MethodCard], frame: Frame) -> None:
+    """Raise an error if images must be held out and are not, or are to be added and are not out."""
+    task, recipe = frame.task, frame.recipe
+    name, holdout = task.card.name, task.parameters.get(HOLDOUT)
+    if recipe.final_on == "all" and holdout is None:
+        raise UsageError(f"final_on must be train for {name}, which has no parameter {HOLDOUT}.")
+    if recipe.final_on == "all" and frame.grid:
+        raise UsageError(
+            f"--tune needs --set {name}.final_on=train: it selects a training by its result on "
+            "held-out images. Tune first, then train with the values that it chose."
+        )
+    if holdout == 0 and (frame.grid or "prepare" in method.card.defines):
+        user = "--tune" if frame.grid else method.card.name
+        raise UsageError(
+            f"{HOLDOUT} must be above 0: {user} searches on held-out images (got 0). With --set "
+            f"{name}.final_on=all, the final training uses all training images."
+        )
+
+
 def _method(card: MethodCard, protocol: str, settings: Sequence[Setting]) -> Unit[MethodCard]:
     """Return a method with its parameters set by the user, the protocol or its defaults."""
     base = base_values(card, protocol)
@@ -147,7 +171,8 @@ def _frame(card: TaskCard, request: Request) -> Frame:
     protocol = request.protocol or next(iter(protocols))
     if protocol not in protocols:
         raise UnknownName(f"protocol of {card.name}", protocol, protocols)
-    given = _init(card, request.init) | given_to(card, request.settings)
+    every = {s.parameter: s.text for s in request.settings if s.unit == EVERY_RECIPE}
+    given = every | _init(card, request.init) | given_to(card, request.settings)
     model = _model(card, request.model or given.get("model") or protocols[protocol].model)
     official, base = official_recipe(card, protocol, model), base_values(card, protocol)
     parameters, recipe = task_settings(card, base, official, given)
@@ -217,6 +242,17 @@ def as_trained(cell: Cell) -> Cell:
     return replace(cell, method=_method(find("method", BASELINE), cell.protocol, ()))
 
 
+def on_held_in(cell: Cell) -> Cell:
+    """Return the cell, trained on the training split only."""
+    return replace(cell, recipe=replace(cell.recipe, final_on="train"))
+
+
+def on_all(cell: Cell) -> Cell:
+    """Return the cell, trained on all official training images: nothing is held out."""
+    parameters = {**cell.task.parameters, HOLDOUT: 0.0}
+    return replace(cell, task=replace(cell.task, parameters=parameters))
+
+
 # Frames of needed tasks by task, data, model, protocol and settings: each is located once.
 Frames = dict[tuple[str, str, str, str, tuple[Setting, ...]], Frame]
 
@@ -239,7 +275,7 @@ def _needed(cell: Cell, unit: Unit[Card], need: Need, frames: Frames) -> Cell:
         shared = {name: unit.parameters[name] for name in need.share}
         method = Unit(base.card, {**base.parameters, **shared}, base.base)
     if not need.task:
-        return replace(cell, method=method, grid={}, base=None)
+        return on_held_in(replace(cell, method=method, grid={}, base=None))
     key = need.task, need.data, cell.model, cell.protocol, tuple(cell.settings)
     request = Request([], [need.task], [], *key[2:4], need.data or None, cell.settings)
     try:

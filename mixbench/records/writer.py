@@ -68,7 +68,7 @@ def _asked(stage: Stage) -> list[object]:
         role: [unit.name, {**unit.parameters, **paths.replaced_parameters.get(role, {})}]
         for role, unit in identity.units.items()
     }
-    run = identity.run and [identity.run.model, asdict(identity.run.recipe), identity.run.seed]
+    run = identity.run and [identity.run.model, identity.run.recipe.values(), identity.run.seed]
     return [stage.kind, units, run, paths.data, paths.unit_files]
 
 
@@ -135,7 +135,7 @@ def _record(settled: SettledCell, command: Sequence[str]) -> Record:
         "base_task": _unit(cell.base.task) if cell.base is not None else None,
         "model": cell.model,
         "protocol": "custom" if cell.custom else cell.protocol,
-        "recipe": asdict(plan.stages[chain[-1]].run.recipe),
+        "recipe": plan.stages[chain[-1]].run.recipe.values(),
         "seed": cell.seed,
         "data": _data(cell, chain),
         "command": list(command),

@@ -187,7 +187,10 @@ class Stage:
     @cached_property
     def key(self) -> str:
         """Digest of the identity, which names the stage in the store."""
-        text = json.dumps(asdict(self.identity), sort_keys=True, separators=(",", ":"))
+        parts = asdict(self.identity)
+        if self.identity.run is not None:
+            parts["run"]["recipe"] = self.identity.run.recipe.values()
+        text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     @property
@@ -206,7 +209,7 @@ class Stage:
         run, identity = self.run, self.identity
         parts = [asdict(identity.task), identity.base_task and asdict(identity.base_task)]
         data = self.inputs.get("data", self.paths.data)
-        return json.dumps([*parts, run.model, asdict(run.recipe), data], sort_keys=True)
+        return json.dumps([*parts, run.model, run.recipe.values(), data], sort_keys=True)
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, perf_counter
 from typing import Any
@@ -26,7 +26,7 @@ KEPT_CHECKPOINTS = 2
 # first steps, and the checkpoint before the last ones.
 FIRST, LAST = "proof/first.json", "proof/last.pt"
 PROOF_STEPS = 2
-KEPT_FROM_S = 0.2  # recomputing faster predictions costs as little as reading them
+FLUSH_EVERY_S = 5.0  # what a killed evaluation loses at most
 
 
 class Stopped(Exception):
@@ -69,6 +69,8 @@ class DiskJournal:
         self._reported = 0.0
         self._start = (0, perf_counter())
         self._shown: Mapping[str, float] = {}
+        self._writer = ThreadPoolExecutor(1)
+        self._writing: Future[None] | None = None
 
     def restore(self) -> State | None:
         """Return the newest intact checkpoint, or None; log and delete damaged ones.
@@ -115,6 +117,8 @@ class DiskJournal:
             self._keep_proof(step, num_steps, state)
             if stop or (step < num_steps and step % self._every == 0):
                 self._checkpoint(step, state())
+            if stop or step == num_steps:
+                self._finish_writing()
         if stop:
             self._ranks.broadcast_flag(True)  # noqa: FBT003  # wait until the checkpoint is written
             raise Stopped
@@ -176,8 +180,8 @@ class DiskJournal:
     def end_epoch(
         self, row: Mapping[str, float], weights: Callable[[], State], names: list[str]
     ) -> None:
-        """Show an epoch's validation metric and save its weights under every given name."""
-        first = next(name for name in row if name.startswith("validation_"))
+        """Show an epoch's validation metric or loss, and save its weights under every name."""
+        first = next((name for name in row if name.startswith("validation_")), "loss")
         self._shown = {first.removeprefix("validation_"): row[first]}
         if names and self._ranks.is_main:
             content = save({k: v.detach().cpu().contiguous() for k, v in weights().items()})
@@ -185,54 +189,65 @@ class DiskJournal:
                 write_bytes(self.kept / f"{name}.safetensors", content)
 
     def _checkpoint(self, step: int, state: State) -> None:
+        """Copy the state, and write it beside the training."""
         buffer = io.BytesIO()
         torch.save({**state, "resumed_at": self.resumed_at}, buffer)
-        content = buffer.getvalue()
+        self._finish_writing()
+        self._writing = self._writer.submit(self._write_checkpoint, step, buffer.getvalue())
+
+    def _finish_writing(self) -> None:
+        """Wait until the last checkpoint is written, and raise what went wrong."""
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            writing.result()
+
+    def _write_checkpoint(self, step: int, content: bytes) -> None:
         write_bytes(self.work / _name(step, content), content)
         for old in sorted(self.work.glob("checkpoint-*.pt"))[:-KEPT_CHECKPOINTS]:
             old.unlink()
 
 
-@dataclass(frozen=True)
 class DiskPredictionCache:
-    """Predictions of an evaluation in progress, stored batch by batch.
+    """Predictions of an evaluation in progress, stored every few seconds.
 
-    Attributes
+    Parameters
     ----------
     folder
         Folder of the predictions of finished batches.
-    report
-        Function that reports the number of finished batches and of all batches.
-    turn
-        Index of this pass over the split, for the progress report.
-    turns
-        Number of passes over the split, one for each evaluated epoch.
     """
 
-    folder: Path
-    report: Callable[[int, int, Mapping[str, float]], None]
-    turn: int = 0
-    turns: int = 1
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._taken: dict[int, Mapping[str, Tensor]] = {}
+        self._flushed = monotonic()
 
     def kept(self, device: torch.device) -> dict[int, dict[str, Tensor]]:
         """Return the intact predictions of earlier attempts, by batch."""
-        found = {}
-        for path in self.folder.glob("*.safetensors"):
-            batch, content = int(path.name.split("-")[0]), path.read_bytes()
-            if path.name == _batch_name(batch, content):
-                found[batch] = {name: t.to(device) for name, t in load(content).items()}
+        found: dict[int, dict[str, Tensor]] = {}
+        for path in self._folder.glob("*.safetensors"):
+            content = path.read_bytes()
+            if path.name == _predictions_name(content):
+                for name, tensor in load(content).items():
+                    batch, _, which = name.partition(".")
+                    found.setdefault(int(batch), {})[which] = tensor.to(device)
         return found
 
-    def note(self, batch: int, predictions: Mapping[str, Tensor], since: float) -> None:
-        """Store the predictions of a batch if they took long to compute."""
-        tensors = {name: tensor.cpu().contiguous() for name, tensor in predictions.items()}
-        if perf_counter() - since > KEPT_FROM_S:  # measured after the copy, which waits for the GPU
-            content = save(tensors)
-            write_bytes(self.folder / _batch_name(batch, content), content)
+    def note(self, batch: int, predictions: Mapping[str, Tensor]) -> None:
+        """Take the predictions of a batch, and store them with others if it is time."""
+        self._taken[batch] = predictions
+        if monotonic() - self._flushed > FLUSH_EVERY_S:
+            self.flush()
 
-    def tell(self, done: int, of: int) -> None:
-        """Report that `done` of `of` batches are finished."""
-        self.report(self.turn * of + done, self.turns * of, {})
+    def flush(self) -> None:
+        """Store what was taken since the last time in one file."""
+        if self._taken:
+            content = save({
+                f"{batch}.{name}": tensor.cpu().contiguous()
+                for batch, predictions in self._taken.items()
+                for name, tensor in predictions.items()
+            })
+            write_bytes(self._folder / _predictions_name(content), content)
+        self._taken, self._flushed = {}, monotonic()
 
 
 def weights_digest(weights: Mapping[str, Tensor]) -> str:
@@ -245,9 +260,9 @@ def weights_digest(weights: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _batch_name(batch: int, content: bytes) -> str:
-    """Return the file name of a batch's predictions: its index and a digest of the content."""
-    return f"{batch:07}-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
+def _predictions_name(content: bytes) -> str:
+    """Return the file name of some batches' predictions: a digest of the content."""
+    return f"{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
 
 
 def _name(step: int, content: bytes) -> str:

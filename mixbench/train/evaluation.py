@@ -1,20 +1,22 @@
 """Compute the predictions of a trained model and select the reported scores."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from itertools import zip_longest
 from statistics import median
-from time import perf_counter
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from mixbench.contract import Backbone, Method, Output, Score, Split, Task
+from mixbench.contract import Backbone, Method, Output, Score, Split, Task, Trained
 from mixbench.errors import Diverged
 from mixbench.streams import stream_seed
 from mixbench.train.distributed import SINGLE_PROCESS, Distributed
 from mixbench.train.loading import Request, batches
 
+# With images of 224 pixels, the widest activations of 200 images just fit into host memory.
+PIXELS, LARGEST_BATCH = 200 * 224**2, 500
 Point = Literal["last", "best_validation", "median_tail"]
 
 
@@ -24,93 +26,158 @@ class PredictionCache(Protocol):
     def kept(self, device: torch.device) -> dict[int, dict[str, Tensor]]:
         """Return the intact predictions of earlier attempts, by batch."""
 
-    def note(self, batch: int, predictions: Mapping[str, Tensor], since: float) -> None:
-        """Store a batch's predictions if they took long; `since` is a `perf_counter` time."""
+    def note(self, batch: int, predictions: Mapping[str, Tensor]) -> None:
+        """Take a batch's predictions, to be stored from time to time."""
 
-    def tell(self, done: int, of: int) -> None:
-        """Report that `done` of `of` batches are finished; may raise to stop."""
+    def flush(self) -> None:
+        """Store what was taken."""
 
 
-@torch.no_grad()
-def predict(  # noqa: PLR0913  # a prediction depends on all of these
+def predict(
     task: Task,
     model: Backbone,
     method: Method,
     split: Split,
     workers: int = 0,
     distributed: Distributed = SINGLE_PROCESS,
-    cache: PredictionCache | None = None,
 ) -> dict[str, Tensor]:
-    """Return the predictions for every item of a split, in order, on the CPU.
+    """Return the predictions of one model; see `predict_each`."""
+    return predict_each(task, [Trained(model, method)], split, workers, distributed)[0]
 
-    Nothing is mixed or augmented. Model and method are set to evaluation mode, and back afterwards.
-    Random draws of the task depend on the batch index only, so they are the same for all methods
-    and seeds. In a distributed run each process predicts its share, and all return all predictions.
+
+@torch.no_grad()
+def predict_each(  # noqa: PLR0913  # a prediction depends on all of these
+    task: Task,
+    trained: Sequence[Trained],
+    split: Split,
+    workers: int = 0,
+    distributed: Distributed = SINGLE_PROCESS,
+    caches: Sequence[PredictionCache] = (),
+    report: Callable[[int, int], None] = lambda _done, _of: None,
+) -> list[dict[str, Tensor]]:
+    """Return each model's predictions for every item of a split, in order, on the CPU.
+
+    Images are read once for all models. Nothing is mixed or augmented. Models and methods are set
+    to evaluation mode, and back afterwards. Random draws of the task depend on the batch index
+    only, so they are the same for all methods and seeds. In a distributed run each process predicts
+    its share, and all return all predictions.
 
     Parameters
     ----------
     task
         The task whose `predict` computes the predictions.
-    model
-        The trained model.
-    method
-        The method that the model was trained with.
+    trained
+        The trained models, with the methods that they were trained with.
     split
         The items to predict.
     workers
         Number of DataLoader workers; with 0, this process reads the images.
     distributed
         The processes that share the work.
-    cache
-        Predictions of earlier attempts; only for a run of one process.
+    caches
+        Predictions of earlier attempts, for each model; only for a run of one process.
+    report
+        Function that is told the numbers of finished batches and of all batches; may raise to stop.
 
     Returns
     -------
     predictions
-        The tensors of `Task.predict`, by name, with one row for each item.
+        For each model the tensors of `Task.predict`, by name, with one row for each item.
 
     Raises
     ------
     Diverged
-        If a weight of the model is not finite, or a prediction is NaN.
+        If a weight of a model is not finite, or a prediction is NaN.
     """
-    if not all(torch.stack([p.isfinite().all() for p in model.parameters()]).tolist()):
-        raise Diverged("A weight of the model is not finite.")
-
-    def reading(output: Output) -> Tensor:
-        # NaN would count as the first class, or as no detection.
-        return _check_numbers(method.predict(output), "The model's output")
-
-    modes = model.training, method.training
-    model.eval()
-    method.eval()
     number = len(split)
     even = (
         -(-number // distributed.world_size) * distributed.world_size
     )  # every process predicts the same number of items
     own = torch.arange(even).clamp_max(number - 1)[distributed.rows]
-    chunks = own.split(task.evaluation_batch)
-    parts = cache.kept(next(model.parameters()).device) if cache else {}
-    todo = [n for n in range(len(chunks)) if n not in parts]
+    chunks = own.split(batch_size(task))
+    device = next(trained[0].model.parameters()).device
+    passes = [
+        _Pass(one, cache.kept(device) if cache else {}, cache)
+        for one, cache in zip_longest(trained, caches)
+    ]
+    todo = [n for n in range(len(chunks)) if any(n not in one.found for one in passes)]
     asked = (Request(chunks[n], None) for n in todo)
-    with closing(batches(split, asked, workers)) as images, torch.random.fork_rng():
-        for n, batch in zip(todo, images, strict=True):
-            torch.manual_seed(stream_seed(0, "evaluate", n))
-            clock = perf_counter()
+    with ExitStack() as stack:
+        for one in passes:
+            stack.enter_context(one.evaluating())
+        images = stack.enter_context(closing(batches(split, asked, workers)))
+        stack.enter_context(torch.random.fork_rng())
+        for count, (n, batch) in enumerate(zip(todo, images, strict=True), 1):
             targets = split.targets[chunks[n]].to(batch.device)
-            parts[n] = task.predict(model, reading, batch, targets)
-            for name, tensor in parts[n].items():
-                _check_numbers(tensor, f"The prediction {name}")
-            if cache:
-                cache.note(n, parts[n], clock)
-                cache.tell(len(parts), len(chunks))
-    model.train(modes[0])
-    method.train(modes[1])
-    ordered = [parts[n] for n in range(len(chunks))]
-    return {
-        name: distributed.gather(torch.cat([part[name] for part in ordered]))[:number].cpu()
-        for name in ordered[0]
-    }
+            for one in passes:
+                one.predict(task, n, batch, targets)
+            report(len(chunks) - len(todo) + count, len(chunks))
+    every = range(len(chunks))
+    return [
+        {
+            name: distributed.gather(torch.cat([one.found[n][name] for n in every]))[:number].cpu()
+            for name in one.found[0]
+        }
+        for one in passes
+    ]
+
+
+class _Pass(NamedTuple):
+    """One model in a pass over a split that several models share.
+
+    Attributes
+    ----------
+    trained
+        The model and its method.
+    found
+        Its predictions, by batch.
+    cache
+        Takes its predictions; None if they are not to be stored.
+    """
+
+    trained: Trained
+    found: dict[int, dict[str, Tensor]]
+    cache: PredictionCache | None
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Set the model to evaluation mode, and back at the exit; then store the predictions."""
+        model, method = self.trained
+        if not all(torch.stack([p.isfinite().all() for p in model.parameters()]).tolist()):
+            raise Diverged("A weight of the model is not finite.")
+        modes = model.training, method.training
+        model.eval()
+        method.eval()
+        try:
+            yield
+        finally:
+            model.train(modes[0])
+            method.train(modes[1])
+            if self.cache:
+                self.cache.flush()
+
+    def predict(self, task: Task, batch: int, images: Tensor, targets: Tensor) -> None:
+        """Compute the predictions for a batch, unless an earlier attempt did."""
+        if batch in self.found:
+            return
+        model, method = self.trained
+
+        def reading(output: Output) -> Tensor:
+            # NaN would count as the first class, or as no detection.
+            return _check_numbers(method.predict(output), "The model's output")
+
+        torch.manual_seed(stream_seed(0, "evaluate", batch))
+        self.found[batch] = task.predict(model, reading, images, targets)
+        for name, tensor in self.found[batch].items():
+            _check_numbers(tensor, f"The prediction {name}")
+        if self.cache:
+            self.cache.note(batch, self.found[batch])
+
+
+def batch_size(task: Task) -> int:
+    """Return the number of items per batch in evaluation: fewer if the images are large."""
+    height, width = task.image_size
+    return task.evaluation_batch or max(1, min(PIXELS // (height * width), LARGEST_BATCH))
 
 
 def _check_numbers(tensor: Tensor, name: str) -> Tensor:
@@ -130,7 +197,7 @@ def at_points(
     scores
         Scores by epoch, then by metric.
     best
-        The epoch with the best validation score; None if only the last epoch is scored.
+        The epoch with the best validation score; None if there is none.
     tail
         The last epochs in ascending order; the final one is the end of training.
 
@@ -138,10 +205,14 @@ def at_points(
     -------
     points
         Scores by point (``last``, which is ranked, ``best_validation`` and ``median_tail``), then
-        by metric. Only ``last`` if `best` is None.
+        by metric. Only ``last`` if only one epoch is scored.
     """
     last = scores[tail[-1]]
-    if best is None:
-        return {"last": dict(last)}
-    medians = {name: Score(median(scores[epoch][name].value for epoch in tail)) for name in last}
-    return {"last": dict(last), "best_validation": dict(scores[best]), "median_tail": medians}
+    points: dict[Point, dict[str, Score]] = {"last": dict(last)}
+    if best is not None:
+        points["best_validation"] = dict(scores[best])
+    if best is not None or len(tail) > 1:
+        points["median_tail"] = {
+            name: Score(median(scores[epoch][name].value for epoch in tail)) for name in last
+        }
+    return points

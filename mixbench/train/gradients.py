@@ -9,16 +9,17 @@ optimizer stays outside, too, because its learning rate changes.
 import gc
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from mixbench.contract import Step
+from mixbench.contract import Method, Step
 from mixbench.declare import Recipe
-from mixbench.errors import MixbenchError
+from mixbench.errors import BadParameter, MixbenchError
 from mixbench.train.cuda_graphs import (
     GraphBackend,
     HiddenMixGraph,
@@ -26,7 +27,8 @@ from mixbench.train.cuda_graphs import (
     LossAndGrads,
     StepComputation,
 )
-from mixbench.train.mixing import SharedStep, StepResult, choose_site
+from mixbench.train.distributed import Distributed
+from mixbench.train.mixing import MixedBatch, SharedStep, StepResult, choose_site
 
 WARMUP_STEPS, VALIDATION_STEPS = 2, 8  # eager steps of each shape, then compared ones
 TOLERANCE, BFLOAT16_TOLERANCE, ABSOLUTE_TOLERANCE = (
@@ -68,6 +70,70 @@ class EagerGradients:
             parameter.grad = None
         loss.backward()
         return StepResult(loss.detach(), num_images)
+
+
+class AccumulatedGradients:
+    """Gradients computed eagerly, part by part of the batch, and added up.
+
+    The whole batch is mixed before it is divided, so that the loss is that of the whole batch but
+    for the order of sums, and for batch norms, which see one part at a time.
+
+    Parameters
+    ----------
+    shared, recipe
+        See `EagerGradients`; `Recipe.accumulate` is the number of parts.
+    method
+        The method, which must mix at the input.
+    distributed
+        The processes of a distributed run.
+    """
+
+    def __init__(
+        self, shared: nn.Module, recipe: Recipe, method: Method, distributed: Distributed
+    ) -> None:
+        self._shared, self._method, self._distributed = shared, method, distributed
+        self._half = recipe.precision == "bfloat16"
+        self._number = recipe.accumulate
+
+    def __call__(self, step: Step) -> StepResult:
+        """Mix a batch, and run the forward and backward pass of each part."""
+        choose_site(self._method, step)
+        autocast = partial(
+            torch.autocast, step.images.device.type, torch.bfloat16, enabled=self._half
+        )
+        with autocast():
+            mixed, sources = self._method.mix(step.images, step)
+        num_images = len(mixed) + step.num_saliency_images
+        for parameter in self._shared.parameters():
+            parameter.grad = None
+        own = torch.arange(len(mixed))[self._distributed.rows]
+        total = torch.zeros((), device=mixed.device)
+        parts = own.to(mixed.device).chunk(self._number)
+        for number, rows in enumerate(parts, 1):
+            # Processes exchange gradients once, after the last part.
+            waits = number < len(parts) and isinstance(self._shared, DistributedDataParallel)
+            with cast(DistributedDataParallel, self._shared).no_sync() if waits else nullcontext():
+                with autocast():
+                    part = MixedBatch(mixed[rows], sources.rows(rows))
+                    loss = self._shared(step, part).loss * (len(rows) / len(own))
+                loss.backward()
+            total += loss.detach()
+        return StepResult(total, num_images)
+
+
+def check_accumulation(method: Method, recipe: Recipe) -> None:
+    """Check that a method mixes whole batches before they are divided.
+
+    Raises
+    ------
+    BadParameter
+        If batches are divided and the method mixes inside the model.
+    """
+    if recipe.accumulate > 1 and tuple(method.sites) != ("input",):
+        raise BadParameter(
+            f"accumulate must be 1 for {type(method).__name__}, which mixes whole batches inside "
+            f"the model (got {recipe.accumulate})."
+        )
 
 
 class GraphGradients:

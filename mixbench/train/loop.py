@@ -155,28 +155,40 @@ def _end_epoch(run: Run, epoch: int, journal: Journal) -> None:
         raise Diverged(f"The loss is {run.losses[bad[0]].item()} at step {step} (epoch {epoch}).")
     _tick(run, "train_s")
     setup = run.setup
-    predictions = predict(
-        setup.task, run.model, setup.method, run.validation, setup.workers, setup.distributed
-    )
-    scores = setup.task.score(predictions, run.validation.targets)
-    row = {"epoch": epoch, "loss": float(run.losses.mean())}
-    row |= {f"validation_{name}": score.value for name, score in scores.items()}
+    row = {"epoch": epoch, "loss": float(run.losses.mean()), **_validate(run)}
     wrong = [name for name, value in row.items() if not math.isfinite(value)]
     if wrong:
         raise Diverged(f"{wrong[0]} is {row[wrong[0]]} at the end of epoch {epoch}.")
     run.curve.append(row)
     _tick(run, "eval_s")
 
-    primary = next(metric for metric in setup.task.metrics if metric.primary)
-    sign = 1 if primary.higher_is_better else -1
-    values = [sign * r[f"validation_{primary.name}"] for r in run.curve]
     names = []
-    if run.best == 0 or values[-1] > values[run.best - 1]:
+    if run.validation is not None and _is_best(run):
         run.best = epoch
         names.append("best")
     if epoch > setup.recipe.epochs - setup.recipe.tail:
         names.append(f"epoch-{epoch}")
     journal.end_epoch(row, lambda: weights(run.model, setup.method), names)
+
+
+def _validate(run: Run) -> dict[str, float]:
+    """Return every metric on the validation split, if there is one."""
+    if run.validation is None:
+        return {}
+    setup = run.setup
+    predictions = predict(
+        setup.task, run.model, setup.method, run.validation, setup.workers, setup.distributed
+    )
+    scores = setup.task.score(predictions, run.validation.targets)
+    return {f"validation_{name}": score.value for name, score in scores.items()}
+
+
+def _is_best(run: Run) -> bool:
+    """Return whether the last validation is the best so far."""
+    primary = next(metric for metric in run.setup.task.metrics if metric.primary)
+    sign = 1 if primary.higher_is_better else -1
+    values = [sign * row[f"validation_{primary.name}"] for row in run.curve]
+    return run.best == 0 or values[-1] > values[run.best - 1]
 
 
 def _state(run: Run, step: int) -> State:

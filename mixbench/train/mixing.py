@@ -27,6 +27,21 @@ class StepResult(NamedTuple):
     num_images: int
 
 
+class MixedBatch(NamedTuple):
+    """Some rows of a batch that was mixed at the input.
+
+    Attributes
+    ----------
+    images : (B, C, H, W)
+        The mixed images.
+    sources
+        Their sources.
+    """
+
+    images: Tensor
+    sources: Sources
+
+
 class SharedStep(nn.Module):
     """Model and method as one module, so that DDP averages the gradients of both."""
 
@@ -36,9 +51,12 @@ class SharedStep(nn.Module):
         self.method = method
         self.distributed = distributed
 
-    def forward(self, step: Step) -> StepResult:
-        """Return the loss of this process's rows of the mixed batch."""
-        return mixed_step(self.method, step, self.distributed)
+    def forward(self, step: Step, part: "MixedBatch | None" = None) -> StepResult:
+        """Return the loss of this process's rows of the mixed batch, or of a part of them."""
+        if part is None:
+            return mixed_step(self.method, step, self.distributed)
+        loss = self.method.loss(step.model(part.images), part.sources, step)
+        return StepResult(loss, len(part.images))
 
 
 def choose_site(method: Method, step: Step) -> None:

@@ -15,7 +15,13 @@ from mixbench.errors import BadParameter
 from mixbench.streams import stream_seed
 from mixbench.train.cuda_graphs import CudaGraphs
 from mixbench.train.distributed import SINGLE_PROCESS, Distributed
-from mixbench.train.gradients import EagerGradients, Gradients, GraphGradients
+from mixbench.train.gradients import (
+    AccumulatedGradients,
+    EagerGradients,
+    Gradients,
+    GraphGradients,
+    check_accumulation,
+)
 from mixbench.train.mixing import SharedStep
 from mixbench.train.optimizer import make_optimizer, parameter_groups
 
@@ -110,7 +116,7 @@ class Run:
     train
         The training split.
     validation
-        The validation split.
+        The validation split; None if no images are held out.
     losses : (steps_per_epoch,)
         Losses of the steps of the current epoch.
     order
@@ -130,7 +136,7 @@ class Run:
     gradients: Gradients
     optimizer: torch.optim.Optimizer
     train: Split
-    validation: Split
+    validation: Split | None
     losses: Tensor
     order: tuple[int, Tensor] = (-1, torch.empty(0))
     curve: list[dict[str, float]] = field(default_factory=list)
@@ -171,7 +177,10 @@ def begin(setup: Setup) -> Run:
     if recipe.compile:
         model.compile()
     clock = perf_counter()
-    train, validation = (setup.task.precompute_frozen(model, _part(setup, name)) for name in PARTS)
+    train = setup.task.precompute_frozen(model, _part(setup, "train"))
+    validation = None
+    if setup.task.has_validation:
+        validation = setup.task.precompute_frozen(model, _part(setup, "validation"))
     if len(train) < recipe.batch_size:
         raise BadParameter(
             f"batch_size must be at most the number of training images, {len(train)} "
@@ -192,11 +201,18 @@ def _part(setup: Setup, name: Part) -> Split:
 
 def _gradients(setup: Setup, shared: SharedStep) -> Gradients:
     """Return CUDA-graph gradients if they are requested and possible, otherwise eager ones."""
-    if setup.cuda_graphs and setup.device.type == "cuda" and setup.distributed.world_size == 1:
+    check_accumulation(setup.method, setup.recipe)
+    divided = setup.recipe.accumulate > 1
+    capturable = setup.distributed.world_size == 1 and not divided
+    if setup.cuda_graphs and setup.device.type == "cuda" and capturable:
         return GraphGradients(shared, setup.recipe, CudaGraphs(), setup.log)
     if setup.cuda_graphs:
-        setup.log("--cuda-graphs is ignored: it needs a GPU and training in one process.")
-    return EagerGradients(setup.distributed.wrap_ddp(shared, setup.device), setup.recipe)
+        needed = "a GPU, and training in one process and in whole batches"
+        setup.log(f"--cuda-graphs is ignored: it needs {needed}.")
+    wrapped = setup.distributed.wrap_ddp(shared, setup.device)
+    if divided:
+        return AccumulatedGradients(wrapped, setup.recipe, setup.method, setup.distributed)
+    return EagerGradients(wrapped, setup.recipe)
 
 
 def weights(model: Backbone, method: Method) -> State:

@@ -95,7 +95,7 @@ class ImageCheck(threading.Thread):
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
         try:
-            for part in DECODED:
+            for part in DECODED if self._task.has_validation else ("test",):
                 self._decode_part(part)
             if not self._stopped.is_set():
                 self._done.touch()

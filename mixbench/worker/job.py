@@ -133,13 +133,13 @@ def make_method(stage: Stage) -> Method:
     return load_method(card)(**parameters_of(stage, "method"))
 
 
-def revive(stage: Stage, device: torch.device) -> tuple[Backbone, Method]:
+def revive(stage: Stage, device: torch.device) -> Trained:
     """Return a stage's model and bound method on a device; the weights must still be loaded."""
     task, method = make_task(stage), make_method(stage)
     model = task.build(stage.run.model)
     method.bind(model, task)
     memory = MEMORY[stage.run.recipe.memory_format]
-    return model.to(device).to(memory_format=memory), method.to(device)
+    return Trained(model.to(device).to(memory_format=memory), method.to(device))
 
 
 def give_weights(

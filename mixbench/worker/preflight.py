@@ -9,6 +9,7 @@ from pathlib import Path
 from mixbench.contract import Evaluation
 from mixbench.errors import MixbenchError
 from mixbench.storage.spec import STAGES, Stage
+from mixbench.train.gradients import check_accumulation
 from mixbench.worker.job import make_method, make_task
 
 
@@ -17,10 +18,12 @@ def complaint(stage: Stage) -> str:
     try:
         task, run = make_task(stage), stage.run
         held_out = None
-        if stage.paths.data and not isinstance(task, Evaluation):  # which has only a test split
+        # An evaluation has only a test split.
+        if stage.paths.data and not isinstance(task, Evaluation) and task.has_validation:
             held_out = task.load("validation", Path(stage.paths.data), run.seed)
         method = make_method(stage)
         method.check(task, held_out)
+        check_accumulation(method, run.recipe)
         model = task.build(run.model)
         method.bind(model, task)
         if not task.needs.keys() & stage.inputs.keys():  # they are not trained yet

@@ -7,6 +7,7 @@ returns the training result and the cost for the manifest.
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,7 +17,7 @@ from typing import NamedTuple
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from mixbench.contract import Evaluation, Preparation, Score
+from mixbench.contract import Evaluation, Preparation, Score, Trained
 from mixbench.errors import Diverged, MixbenchError, printable
 from mixbench.plan.graph import code_of
 from mixbench.records.items import Items, pack
@@ -25,7 +26,7 @@ from mixbench.storage.files import write_json
 from mixbench.storage.manifest import Manifest, StageCost, TrainingResult
 from mixbench.storage.spec import Stage, StageKind
 from mixbench.train.checkpoints import FIRST, LAST, DiskPredictionCache
-from mixbench.train.evaluation import at_points, predict
+from mixbench.train.evaluation import at_points, predict_each
 from mixbench.train.loop import train
 from mixbench.vision.models.weights import MARK
 from mixbench.worker.adoption import adopt
@@ -33,6 +34,8 @@ from mixbench.worker.data_checks import images_checked
 from mixbench.worker.environment import configure_torch
 from mixbench.worker.job import Job, card_of, give_weights, revive, training_result
 from mixbench.worker.tuning import tune
+
+MODELS_BYTES = 2 << 30  # of the models that are evaluated together
 
 
 class Work(NamedTuple):
@@ -114,7 +117,7 @@ def train_stage(job: Job) -> Work | None:
     epochs, tail = setup.recipe.epochs, min(setup.recipe.tail, setup.recipe.epochs)
     kept = tuple(range(epochs - tail + 1, epochs + 1))
     (job.built / "weights").mkdir()
-    for name in ("best", *(f"epoch-{epoch}" for epoch in kept)):
+    for name in (*(["best"] if run.best else []), *(f"epoch-{epoch}" for epoch in kept)):
         # Hard links: if this attempt fails later, the next one must still find these weights.
         os.link(job.journal.kept / f"{name}.safetensors", job.built / f"weights/{name}.safetensors")
     for name in (FIRST, LAST):
@@ -149,14 +152,22 @@ def evaluate(job: Job) -> Work:
     scores = {}
     predictions: dict[str, Tensor] = {}
     epochs = sorted({*tail, *([best] if best else [])})
-    for number, epoch in enumerate(epochs):
-        give_weights(stage, store, (model, method), f"epoch-{epoch}" if epoch in tail else "best")
-        if number == 0:
+    together = max(1, MODELS_BYTES // max(4 * (parameters + extra), 1))
+    for first in range(0, len(epochs), together):
+        group = epochs[first : first + together]
+        trained = [Trained(model, method), *(revive(stage, job.device) for _ in group[1:])]
+        for epoch, one in zip(group, trained, strict=True):
+            give_weights(stage, store, one, f"epoch-{epoch}" if epoch in tail else "best")
+        if first == 0:
             test = job.task.precompute_frozen(model, test)
-        folder = job.journal.work / "predictions" / str(epoch)
-        cache = DiskPredictionCache(folder, job.journal.report, number, len(epochs))
-        predictions = predict(job.task, model, method, test, job.options.workers, cache=cache)
-        scores[epoch] = job.task.score(predictions, test.targets)
+        folder = job.journal.work / "predictions"
+        found = predict_each(
+            job.task, trained, test, job.options.workers,
+            caches=[DiskPredictionCache(folder / str(epoch)) for epoch in group],
+            report=partial(_report, job, (first, len(group), len(epochs))),
+        )  # fmt: skip
+        for epoch, predictions in zip(group, found, strict=True):  # the last are saved
+            scores[epoch] = job.task.score(predictions, test.targets)
     save_file({**predictions, "targets": test.targets}, job.built / "predictions.safetensors")
     metrics = StageMetrics(
         n=len(test),
@@ -181,6 +192,12 @@ def evaluate(job: Job) -> Work:
     return Work(StageCost(wall_s, parameters=parameters, extra_parameters=extra))
 
 
+def _report(job: Job, epochs: tuple[int, int, int], done: int, of: int) -> None:
+    """Report the progress of an evaluation: of epochs before, in this group, and in total."""
+    before, group, every = epochs
+    job.journal.report(before * of + group * done, every * of, {})
+
+
 def _normalization(model: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """Return the normalisation of the initial weights, if it is not that of the task."""
     buffers = (b for name, b in model.named_buffers() if name.rpartition(".")[2] == MARK)
@@ -197,13 +214,13 @@ def _items(job: Job, scores: Mapping[str, Score]) -> Items | None:
 
 
 def _scored(job: Job) -> tuple[int | None, tuple[int, ...]]:
-    """Return the best epoch, or None, and the last epochs to score; (0,) for given weights."""
+    """Return the best epoch, if any, and the last epochs to score; (0,) for given weights."""
     if "train" not in job.stage.inputs:
         return None, (0,)
     trained = training_result(job.stage.inputs["train"], job.store)
     if isinstance(job.task, Evaluation):
         return None, trained.tail[-1:]
-    return trained.best, trained.tail
+    return trained.best or None, trained.tail
 
 
 def _size(module: nn.Module) -> int:

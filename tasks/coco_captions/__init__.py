@@ -227,6 +227,11 @@ class CocoCaptions(Task):
         features = encoded(lambda x: model.encoder(x).features.mean((2, 3)), split.images())
         return FeatureSplit(features, split.image, split.targets)
 
+    @property
+    def has_validation(self) -> bool:
+        """Whether there is a validation split; Karpathy's splits have one."""
+        return self.variant == "karpathy" or super().has_validation
+
     def load(self, part: Part, folder: Path, seed: int) -> Split:
         """Return one item per training caption, or one per test image with all its captions."""
         said, words = self._images(part, folder, seed), self.vocabulary(folder)

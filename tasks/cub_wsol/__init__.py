@@ -189,6 +189,11 @@ class CubWsol(Classification):
         self._augment = WindowFlip(round(MARGIN * side), side)
         self._fit = partial(resize, size=self.image_size)
 
+    @property
+    def has_validation(self) -> bool:
+        """Whether there is a validation split: CUBV2 or held-out images."""
+        return bool(self.cubv2) or super().has_validation
+
     def load(self, part: Part, folder: Path, seed: int) -> Split:
         """Return the test images, the training images, or the validation images (or CUBV2).
 

@@ -235,18 +235,20 @@ def read_all(paths: Sequence[Path], size: tuple[int, int]) -> Tensor:
 
 
 def held_out_share(number: int, share: float, rng: torch.Generator) -> Tensor:
-    """Return a mask of randomly drawn held-out items, (number,) bool, at least one of them True.
+    """Return a mask of randomly drawn held-out items, (number,) bool; at least one if any.
 
     Parameters
     ----------
     number
         Number of items.
     share
-        Fraction of the items to hold out.
+        Fraction of the items to hold out; 0 holds out none.
     rng
         Random generator of the draw.
     """
     held = torch.zeros(number, dtype=torch.bool)
+    if share == 0:
+        return held
     held[torch.randperm(number, generator=rng)[: max(round(share * number), 1)]] = True
     return held
 
@@ -274,6 +276,8 @@ def stratified_holdout(classes: Tensor, share: float, rng: torch.Generator) -> T
         If no item, or every item, of a class would be held out.
     """
     held = torch.zeros(len(classes), dtype=torch.bool)
+    if share == 0:
+        return held
     for name in classes.unique():
         members = torch.nonzero(classes == name).flatten()
         number = round(share * len(members))
