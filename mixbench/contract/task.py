@@ -189,6 +189,11 @@ class Task:
     image_size: tuple[int, int]
 
     @property
+    def held_out(self) -> float:
+        """Fraction of the official training images that is held out: by default, `holdout`."""
+        return float(getattr(self, "holdout", 0.0))
+
+    @property
     def has_validation(self) -> bool:
         """Whether there is a validation split: by default, if `holdout` is not 0."""
         return getattr(self, "holdout", 1) > 0

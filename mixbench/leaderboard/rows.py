@@ -1,6 +1,7 @@
 """Aggregate the runs of each method into the rows of a leaderboard."""
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from math import nan
 from typing import Any
 
 import pandas as pd
@@ -26,7 +27,7 @@ def runs_of(records: Iterable[Record]) -> pd.DataFrame:
             "seed": record.seed,
             "value": record.primary.value,
             **last,
-            "best_gap": next(at_best, record.primary.value) - record.primary.value,
+            "best_gap": next(at_best, nan) - record.primary.value,
             **_costs(record.cost),
         })
     return pd.DataFrame(rows)

@@ -180,6 +180,7 @@ def _facts(good: Sequence[Record], trivial_baselines: Mapping[str, float]) -> It
     if first.normalization:
         mean, std = (", ".join(f"{v:g}" for v in values) for values in first.normalization)
         yield f"images normalised as for timm's initial weights: mean {mean}; std {std}"
+    yield from _trained_on(first)
     yield from _budget(first)
     for name, value in trivial_baselines.items():
         yield f"{name} {value:.2f} (trivial baseline that does not use the images)"
@@ -193,6 +194,18 @@ def _tier(records: Iterable[Record], tiers: Tiers) -> str:
         return SELF_REPORTED
     found = [tiers.get(record.digest, SELF_REPORTED) for record in records]
     return min(found, key=TIERS.index)
+
+
+def _trained_on(record: Record) -> Iterator[str]:
+    """Yield how much of the official training images the models were trained on, if known."""
+    held_out = record.held_out
+    if held_out is None:  # records before November 2026
+        held_out = (record.base_task or record.task).parameters.get("holdout")
+    if held_out == 0:
+        yield "trained on all official training images"
+    elif isinstance(held_out, float):
+        share = f"{100 * (1 - held_out):.3g} %"
+        yield f"trained on {share} of the official training images; the others are for validation"
 
 
 def _budget(record: Record) -> Iterator[str]:

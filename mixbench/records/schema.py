@@ -367,6 +367,9 @@ class Record(StrictModel):
     normalization
         Mean and standard deviation by channel with which the initial weights see images, if they
         are timm's and differ from those of the task; else null.
+    held_out
+        Fraction of the official training images that the model was not trained on, for validation;
+        null if no stage trained it.
     references
         Published results to compare with.
     cost
@@ -403,6 +406,7 @@ class Record(StrictModel):
     stages: list[StageRecord]
     metrics: list[MetricRecord]
     normalization: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    held_out: float | None = Field(default=None, ge=0, lt=1)
     references: list[ReferenceRecord]
     cost: Cost | None
     hardware: Hardware | None

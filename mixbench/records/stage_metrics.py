@@ -39,6 +39,9 @@ class StageMetrics:
     normalization
         Mean and standard deviation by channel with which the initial weights were trained, if they
         are timm's and differ from those of the task.
+    held_out
+        Fraction of the official training images that the ranked model was not trained on; None if
+        no stage trained it.
     """
 
     n: int
@@ -47,6 +50,7 @@ class StageMetrics:
     items: Items | None
     metrics: Mapping[Point, Mapping[str, ScoreFacts]]
     normalization: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    held_out: float | None = None
 
 
 METRICS = Typed(StageMetrics)

@@ -156,6 +156,7 @@ def _record(settled: SettledCell, command: Sequence[str]) -> Record:
         stages=[_stage(key, manifests[key], key in chain, key in ran) for key in rests_on],
         metrics=list(_metrics(content)),
         normalization=content.normalization,
+        held_out=content.held_out,
         references=list(_references(cell)),
         cost=_cost(manifests, ran),
         hardware=train.hardware,

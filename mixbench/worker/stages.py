@@ -182,6 +182,7 @@ def evaluate(job: Job) -> Work:
             for at, by_name in at_points(scores, best, tail).items()
         },
         normalization=_normalization(model),
+        held_out=_held_out(job),
     )
     for by_name in metrics.metrics.values():
         for name, score in by_name.items():
@@ -205,6 +206,14 @@ def _normalization(model: nn.Module) -> tuple[tuple[float, ...], tuple[float, ..
         mean, std = (tuple(round(v, 6) for v in row) for row in values[2:].tolist())
         return mean, std
     return None
+
+
+def _held_out(job: Job) -> float | None:
+    """Return the fraction of the training images that the model was not trained on, if known."""
+    if "train" not in job.stage.inputs:
+        return None
+    trained = job.task.base_task if isinstance(job.task, Evaluation) else job.task
+    return 0.0 if job.stage.run.recipe.final_on == "all" else trained.held_out
 
 
 def _items(job: Job, scores: Mapping[str, Score]) -> Items | None:

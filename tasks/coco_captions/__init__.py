@@ -228,6 +228,11 @@ class CocoCaptions(Task):
         return FeatureSplit(features, split.image, split.targets)
 
     @property
+    def held_out(self) -> float:
+        """Fraction of the training images that is held out; Karpathy's splits need none."""
+        return 0.0 if self.variant == "karpathy" else super().held_out
+
+    @property
     def has_validation(self) -> bool:
         """Whether there is a validation split; Karpathy's splits have one."""
         return self.variant == "karpathy" or super().has_validation

@@ -190,6 +190,11 @@ class CubWsol(Classification):
         self._fit = partial(resize, size=self.image_size)
 
     @property
+    def held_out(self) -> float:
+        """Fraction of the training images that is held out; none if CUBV2 is the validation."""
+        return 0.0 if self.cubv2 else super().held_out
+
+    @property
     def has_validation(self) -> bool:
         """Whether there is a validation split: CUBV2 or held-out images."""
         return bool(self.cubv2) or super().has_validation
