@@ -12,7 +12,7 @@ from mixbench.cli.data_sets import data_set, filling, missing
 from mixbench.cli.options import as_json
 from mixbench.cli.progress import bar, spinner
 from mixbench.declare import Archive, Data
-from mixbench.errors import DataError
+from mixbench.errors import DataError, DataFull, naming_full_disk
 
 if TYPE_CHECKING:
     from mixbench.datasets.archives import Finding
@@ -155,6 +155,47 @@ def verify(*, name: str, folder: Path | None, images: bool, as_json: bool) -> in
     chosen = data_set(name)
     place = folder.expanduser().resolve() if folder else data_dir(chosen.data)
     return _verified(chosen, place, images=images, as_json=as_json)
+
+
+@data.command()
+@click.argument("name")
+@click.option("--data", "folder", type=click.Path(path_type=Path), help="Data folder.")
+@click.option(
+    "--short-side", type=click.IntRange(1), default=256, show_default=True, metavar="PIXELS",
+    help="Short side to which larger images are resized.",
+)  # fmt: skip
+def pack(name: str, folder: Path | None, short_side: int) -> int:
+    """Decode and resize the training images once, into one file in a hidden folder of the data.
+
+    Trainings with --set TASK.packed=PIXELS read this file. It is large: about 1 MB for four images
+    at 256 pixels. Run the same command again to continue after an interruption.
+    """  # noqa: DOC501 - click shows this text to users
+    from mixbench.datasets.locate import data_dir, digest_cache
+    from mixbench.datasets.survey import images_for_training, survey
+    from mixbench.vision.images.packs import PIXELS, write_pack
+
+    chosen = data_set(name)
+    root = folder.expanduser().resolve() if folder else data_dir(chosen.data)
+    state = survey(chosen.data, root, digest_cache()).states["train"]
+    paths = images_for_training(chosen.data, root)
+    if not paths:
+        raise DataError(f"{root} must have image files for training (got none): nothing to pack.")
+    try:
+        with naming_full_disk(root, DataFull), bar("packing", unit="images") as tell:
+            packed = write_pack(root, paths, short_side, state, tell)
+    except PermissionError as error:
+        raise DataError(
+            f"{root} cannot be written to, and packed images lie in the data folder: make one of "
+            f"links with `cp -rs {root} FOLDER`, and use that as --data."
+        ) from error
+    if survey(chosen.data, root, digest_cache()).states["train"] != state:
+        raise DataError(f"The images in {root} changed while they were packed: pack them again.")
+    size = (packed / PIXELS).stat().st_size
+    click.echo(
+        f"{len(paths):,} images packed at {short_side} in {packed} ({size / 1e9:.3g} GB). Use them "
+        f"with --set {chosen.task.name}.packed={short_side}."
+    )
+    return 0
 
 
 def _verified(chosen: "DataSet", folder: Path, *, images: bool, as_json: bool) -> int:

@@ -160,6 +160,11 @@ def images_of(data: Data, folder: Path, part: DataPart) -> list[Path]:
     return [p for p, owners in files_of(data, folder) if owners == (part,) and is_image(p.name)]
 
 
+def images_for_training(data: Data, folder: Path) -> list[Path]:
+    """Return the image files that training or validation reads, or that both parts may read."""
+    return [p for p, owners in files_of(data, folder) if "train" in owners and is_image(p.name)]
+
+
 def is_read(file: ListedFile, data: Data) -> bool:
     """Return whether a file of a folder is read: an image, or one of the declared suffixes."""
     return file.suffix in IMAGE_SUFFIXES or file.suffix in data.suffixes

@@ -98,6 +98,6 @@ def _may_not_fit(stage: Stage) -> bool:
     method = find("method", files.get("method", run.method.name))
     task = find("task", files.get("task", stage.identity.task.name))
     foreign = run.model not in task.declared.models
-    divided = run.recipe.accumulate > 1
+    unusual = run.recipe.accumulate > 1 or run.recipe.packed > 0
     from_files = bool(stage.paths.replaced_parameters.get("task"))
-    return divided or "check" in method.defines or foreign or from_files
+    return unusual or "check" in method.defines or foreign or from_files

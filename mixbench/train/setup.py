@@ -24,6 +24,7 @@ from mixbench.train.gradients import (
 )
 from mixbench.train.mixing import SharedStep
 from mixbench.train.optimizer import make_optimizer, parameter_groups
+from mixbench.vision.images.splits import read_packed
 
 State: TypeAlias = dict[str, Any]
 Parts: TypeAlias = dict[tuple[Part, int], Split]  # by split name and seed, on the device
@@ -194,8 +195,10 @@ def begin(setup: Setup) -> Run:
 def _part(setup: Setup, name: Part) -> Split:
     """Return a split of the data; the runs of one process share it."""
     if (name, setup.seed) not in setup.parts:
-        part = setup.task.load(name, setup.folder, setup.seed).to(setup.device)
-        setup.parts[name, setup.seed] = part
+        part = setup.task.load(name, setup.folder, setup.seed)
+        if setup.recipe.packed:
+            part = read_packed(part, setup.folder, setup.recipe.packed)
+        setup.parts[name, setup.seed] = part.to(setup.device)
     return setup.parts[name, setup.seed]
 
 

@@ -6,10 +6,11 @@ They run in another process because they import torch, which the launcher does n
 from collections.abc import Iterable
 from pathlib import Path
 
-from mixbench.contract import Evaluation
-from mixbench.errors import MixbenchError
+from mixbench.contract import Evaluation, Task
+from mixbench.errors import DataError, MixbenchError
 from mixbench.storage.spec import STAGES, Stage
 from mixbench.train.gradients import check_accumulation
+from mixbench.vision.images.splits import read_packed
 from mixbench.worker.job import make_method, make_task
 
 
@@ -24,6 +25,7 @@ def complaint(stage: Stage) -> str:
         method = make_method(stage)
         method.check(task, held_out)
         check_accumulation(method, run.recipe)
+        check_packed(stage, task)
         model = task.build(run.model)
         method.bind(model, task)
         if not task.needs.keys() & stage.inputs.keys():  # they are not trained yet
@@ -31,6 +33,24 @@ def complaint(stage: Stage) -> str:
     except MixbenchError as error:
         return f"{stage.label}: {error}"
     return ""
+
+
+def check_packed(stage: Stage, task: Task) -> None:
+    """Check that the training images that a stage reads are packed, as they are now.
+
+    Raises
+    ------
+    BadParameter
+        If the task does not train on single image files.
+    DataError
+        If the images are not packed, or have changed since.
+    """
+    recipe, folder = stage.run.recipe, stage.paths.data
+    if stage.kind == "train" and recipe.packed:
+        if folder is None:
+            raise DataError(f"packed must be 0 for generated data (got {recipe.packed}).")
+        split = task.load("train", Path(folder), stage.run.seed)
+        read_packed(split, Path(folder), recipe.packed, stage.paths.data_states["train"])
 
 
 def complaints(stages: Iterable[str]) -> list[str]:

@@ -12,13 +12,15 @@ from typing import NamedTuple, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from mixbench.contract import ClassIndex
-from mixbench.errors import DataError
+from mixbench.contract import ClassIndex, Split
+from mixbench.errors import BadParameter, DataError
 from mixbench.vision.images.augment import Augmentation, CropFlip
 from mixbench.vision.images.decode import read_image
+from mixbench.vision.images.packs import Pack
 
 THREADS = 8  # for reading images outside DataLoader workers
 
@@ -176,11 +178,18 @@ class StreamedSplit(ImageSplit):
         super().__init__(targets, by_class, normalization, augment)
         self._paths = np.array([os.fsencode(path) for path in paths])
         self._fit = fit
+        self._packed: tuple[Pack, NDArray[np.int64]] | None = None
 
     @property
     def files(self) -> list[Path]:
         """Paths of all image files of the split."""
         return [Path(os.fsdecode(path)) for path in self._paths]
+
+    def packed(self, pack: Pack) -> Self:
+        """Return the same split, which reads its images from a pack."""
+        reading = copy(self)
+        reading._packed = pack, pack.rows_of(self._paths.tolist())
+        return reading
 
     def path(self, item: int) -> Path:
         """Return the path of an item's image file."""
@@ -197,10 +206,51 @@ class StreamedSplit(ImageSplit):
             return torch.stack(list(pool.map(self._one, index.tolist(), rows)))
 
     def _one(self, item: int, draws: Tensor | None) -> Tensor:
-        image = read_image(self.path(item))
+        image = self._image(item)
         if self.augment is None or draws is None:
             return self._fit(image)
         return self.augment.crop(image, draws)
+
+    def _image(self, item: int) -> Tensor:
+        if self._packed is None:
+            return read_image(self.path(item))
+        pack, rows = self._packed
+        return pack.read(int(rows[item]))
+
+
+def read_packed(split: Split, folder: Path, short_side: int, state: str = "") -> Split:
+    """Return a split that reads its images from the pack of a data folder.
+
+    Parameters
+    ----------
+    split
+        A split of the data.
+    folder
+        Folder of the data.
+    short_side : pixels
+        Short side of the packed images.
+    state
+        State of the files that the pack must have; empty for any.
+
+    Raises
+    ------
+    BadParameter
+        If the split does not read image files, or needs their own sizes.
+    DataError
+        If there is no such pack, or if the files have changed since they were packed.
+    """
+    if type(split) is not StreamedSplit:  # splits with boxes or captions refer to the files
+        raise BadParameter(
+            f"packed must be 0 for a task that does not train on single image files (got "
+            f"{short_side})."
+        )
+    pack = Pack(folder, short_side)
+    if state and pack.state != state:
+        raise DataError(
+            f"The training images in {folder} have changed since they were packed at {short_side}: "
+            "run `mixbench data pack` again."
+        )
+    return split.packed(pack)
 
 
 def read_all(paths: Sequence[Path], size: tuple[int, int]) -> Tensor:

@@ -1,0 +1,196 @@
+"""Packed images: decoded and resized training images in one memory-mapped file.
+
+Decoding a photograph takes a core a millisecond or more; reading it from a pack takes a fraction of
+that. A pack lies in a hidden folder of the data, which no reader lists.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mixbench.errors import DataError
+from mixbench.vision.images.augment import resize
+from mixbench.vision.images.decode import read_image
+
+PIXELS, INDEX, SIZES, STATE = "pixels.bin", "index.npz", "sizes.bin", "state.txt"
+AT_ONCE = 256  # images in memory while packing
+
+
+class Pack:
+    """The packed images of a data folder.
+
+    Parameters
+    ----------
+    root
+        Folder of the data.
+    short_side : pixels
+        Short side of the packed images; smaller images have their own size.
+
+    Raises
+    ------
+    DataError
+        If the data has no such pack.
+    """
+
+    def __init__(self, root: Path, short_side: int) -> None:
+        self.root, self.short_side = root, short_side
+        self._folder = pack_folder(root, short_side)
+        try:
+            with np.load(self._folder / INDEX) as index:
+                self._names, self._starts, self._sizes = (
+                    index[name] for name in ("names", "starts", "sizes")
+                )
+                self.state = str(index["state"])
+        except (OSError, ValueError, KeyError) as error:
+            raise DataError(
+                f"{root} has no images packed at {short_side}: run `mixbench data pack` first, or "
+                f"leave out packed={short_side}."
+            ) from error
+
+    def rows_of(self, paths: Sequence[bytes]) -> NDArray[np.int64]:
+        """Return the rows of image files in the pack, (N,).
+
+        Raises
+        ------
+        DataError
+            If a file is not packed.
+        """
+        prefix = len(os.fsencode(self.root)) + 1
+        wanted = np.array([path[prefix:] for path in paths])
+        rows = np.searchsorted(self._names, wanted).clip(max=len(self._names) - 1)
+        absent = np.flatnonzero(self._names[rows] != wanted)
+        if len(absent):
+            raise DataError(
+                f"{os.fsdecode(paths[absent[0]])} is not packed at {self.short_side}: run "
+                "`mixbench data pack` again."
+            )
+        return rows.astype(np.int64)
+
+    def read(self, row: int) -> Tensor:
+        """Return the pixels of an image, uint8 (3, H, W)."""
+        height, width = self._sizes[row].tolist()
+        start = int(self._starts[row])
+        pixels = self._pixels[start : start + height * width * 3]
+        return torch.from_numpy(pixels.reshape(height, width, 3)).permute(2, 0, 1)
+
+    @cached_property
+    def _pixels(self) -> NDArray[np.uint8]:
+        # Copy-on-write, because torch has no read-only tensors; nothing writes to them.
+        return np.memmap(self._folder / PIXELS, np.uint8, "c")
+
+    def __getstate__(self) -> dict[str, object]:
+        """Return the state without the mapped file, of which pickling would make a copy."""
+        return {name: value for name, value in self.__dict__.items() if name != "_pixels"}
+
+
+def pack_folder(root: Path, short_side: int) -> Path:
+    """Return the folder of a pack."""
+    return root / f".packed-{short_side}"
+
+
+def write_pack(
+    root: Path,
+    paths: Sequence[Path],
+    short_side: int,
+    state: str,
+    tell: Callable[[int, int], None],
+) -> Path:
+    """Pack images, continuing where an earlier attempt was stopped, and return the folder.
+
+    Parameters
+    ----------
+    root
+        Folder of the data.
+    paths
+        Paths of the images below `root`.
+    short_side : pixels
+        Short side to which larger images are resized.
+    state
+        State of the files, which tells whether a pack belongs to them.
+    tell
+        Progress callback, called with the number of packed images and the total.
+
+    Raises
+    ------
+    DataError
+        If an image cannot be read.
+    """
+    folder = pack_folder(root, short_side)
+    names = np.array([os.fsencode(path.relative_to(root)) for path in paths])
+    order = np.argsort(names)
+    with _Writing(folder, state) as writing, ThreadPoolExecutor() as pool:
+        todo = [paths[i] for i in order[len(writing.sizes) :].tolist()]
+        for first in range(0, len(todo), AT_ONCE):
+            some = todo[first : first + AT_ONCE]
+            writing.add([*pool.map(lambda path: shortened(read_image(path), short_side), some)])
+            tell(len(writing.sizes), len(paths))
+        sizes = np.array(writing.sizes, np.int64).reshape(-1, 2)
+        bytes_each = sizes.prod(1) * 3
+        starts = np.cumsum(bytes_each) - bytes_each
+    with (folder / f"{INDEX}.new").open("wb") as file:
+        np.savez(file, names=names[order], starts=starts, sizes=sizes, state=np.array(state))
+    (folder / f"{INDEX}.new").rename(folder / INDEX)
+    return folder
+
+
+def shortened(image: Tensor, short_side: int) -> Tensor:
+    """Return an image whose shorter side is at most `short_side`, uint8 (3, h, w)."""
+    height, width = image.shape[-2:]
+    short = min(height, width)
+    if short <= short_side:
+        return image
+    return resize(image, (short_side * height // short, short_side * width // short))
+
+
+class _Writing:
+    """The open files of a pack that is being written.
+
+    Attributes
+    ----------
+    sizes
+        Height and width of every image that is written.
+    """
+
+    def __init__(self, folder: Path, state: str) -> None:
+        self._folder = folder
+        folder.mkdir(exist_ok=True)
+        (folder / INDEX).unlink(missing_ok=True)
+        noted = folder / STATE
+        if not noted.exists() or noted.read_text(encoding="utf-8") != state:
+            for name in (PIXELS, SIZES):
+                (folder / name).unlink(missing_ok=True)
+            noted.write_text(state, encoding="utf-8")
+
+    def __enter__(self) -> Self:
+        self._pixels = (self._folder / PIXELS).open("ab")
+        self._noted = (self._folder / SIZES).open("a+b")
+        self._noted.seek(0)
+        content = self._noted.read()
+        found = np.frombuffer(content[: len(content) // 8 * 8], np.int32).reshape(-1, 2)
+        self.sizes: list[list[int]] = found.tolist()
+        # A killed attempt may have written an incomplete image at the end.
+        self._noted.truncate(len(found) * 8)
+        self._pixels.truncate(int(found.astype(np.int64).prod(1).sum()) * 3)
+        return self
+
+    def add(self, images: Sequence[Tensor]) -> None:
+        """Write images, and then their sizes."""
+        for image in images:
+            self._pixels.write(image.permute(1, 2, 0).contiguous().numpy().tobytes())
+        self._pixels.flush()
+        sizes = [[*image.shape[-2:]] for image in images]
+        self._noted.write(np.array(sizes, np.int32).tobytes())
+        self._noted.flush()
+        self.sizes += sizes
+
+    def __exit__(self, *_: object) -> None:
+        self._pixels.close()
+        self._noted.close()
