@@ -7,6 +7,7 @@
       - InvalidUnit    a method or task file violates its contract
   - DataError          data is missing, corrupt or in the wrong format for the task
       - DamagedImage   a validation or test image cannot be decoded; the whole run ends
+      - DataMissing    data or published weights are not on this machine
       - DataFull       the disk of a data set is full
   - Damaged            a file in the store is corrupt
       - DamagedStage   a file of a finished stage is corrupt; the stage must be recomputed
@@ -125,6 +126,10 @@ class StoreFull(MixbenchError):
             "(mixbench cache gc) or choose another folder (--store), then run the same command "
             "again."
         )
+
+
+class DataMissing(DataError):
+    """The data of a task, or weights that it starts from, are not on this machine."""
 
 
 class DataFull(DataError):

@@ -94,6 +94,8 @@ class Cifar10(Classification):
                 170498071,
             ),
         ),
+        num_train=50000,
+        num_test=10000,
     )
     synthetic = Synthetic(train=400, test=100, protocols=("quick",))
     metrics: tuple[Metric, ...] = TOP1

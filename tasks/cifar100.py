@@ -46,6 +46,8 @@ class Cifar100(Cifar10):
                 169001437,
             ),
         ),
+        num_train=50000,
+        num_test=10000,
     )
     synthetic = Synthetic(train=150, test=30, protocols=("quick",))
     by_protocol = {"quick": {"classes": 30}}

@@ -33,6 +33,7 @@ class Cifar100C(CorruptionArrays):
                 2918473216,
             ),
         ),
+        num_test=750000,
     )
     array_folder = "CIFAR-100-C"
     array_digests = {

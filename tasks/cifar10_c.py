@@ -33,6 +33,7 @@ class Cifar10C(CorruptionArrays):
                 2918471680,
             ),
         ),
+        num_test=750000,
     )
     array_folder = "CIFAR-10-C"
     array_digests = {

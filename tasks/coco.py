@@ -55,6 +55,8 @@ class Coco(MultiLabel):
             "val2014": "test",
         },
         archives=COCO_2014_ARCHIVES,
+        num_train=82783,
+        num_test=40504,
     )
     references = table_row(
         "arXiv:2106.09011", "Table 4, COCO", "resnet50",

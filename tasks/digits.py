@@ -56,6 +56,8 @@ class Digits(Classification):
         files={"digits.csv.gz": "09f66e6debdee2cd2b5ae59e0d6abbb73fc2b0e0185d2e1957e9ebb51e23aa22"},
         package="sklearn",
         folder="datasets/data",
+        num_train=1200,
+        num_test=597,
     )
     metrics = TOP1
     synthetic = Synthetic(train=120, test=60)

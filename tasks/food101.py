@@ -38,6 +38,8 @@ class Food101(ListedTransfer):
                 "http://data.vision.ee.ethz.ch/cvl/food-101.tar.gz",
             ),
         ),
+        num_train=75750,
+        num_test=25250,
     )
     references = table_row(
         "arXiv:2106.09011", "Table 4, Food-101", "resnet50",

@@ -78,6 +78,8 @@ class Imagenet(Classification):
         ),
         manual_steps="Register at image-net.org with the email address of a research institution, "
         "accept the terms, and download the three archives of ILSVRC 2012, tasks 1 and 2 (145 GB).",
+        num_train=1281167,
+        num_test=50000,
     )
     synthetic = Synthetic(train=120, test=30, protocols=("quick",))
     by_protocol = {"quick": {"classes": 10, "side": 48, "holdout": 0.1}}

@@ -49,5 +49,6 @@ class ImagenetC(CorruptionFolders):
                 "https://zenodo.org/records/2235448/files/digital.tar",
             ),
         ),
+        num_test=3750000,
     )
     of_alexnet = True

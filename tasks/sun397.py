@@ -43,6 +43,8 @@ class Sun397(ListedTransfer):
         ),
         manual_steps="The official host has returned 404 since 2025. Download SUN397.tar.gz "
         "(37 GB) and Partitions.zip from a mirror.",
+        num_train=19850,
+        num_test=19850,
     )
     references = table_row(
         "arXiv:2106.09011", "Table 4, SUN397", "resnet50",

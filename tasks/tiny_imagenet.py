@@ -80,6 +80,8 @@ class TinyImagenet(Classification):
                 248100043,
             ),
         ),
+        num_train=100000,
+        num_test=10000,
     )
     synthetic = Synthetic(train=120, test=30, protocols=("quick",))
     by_protocol = {"quick": {"classes": 10}}

@@ -11,6 +11,7 @@ from mixbench.plan.graph import Plan, plan
 from mixbench.plan.request import Request, cells_of
 from mixbench.plan.why import differences
 from mixbench.registry.parameters import read_settings
+from tests.support import Run
 
 GUIDED = '''
 """Guided: starts from another method's model.
@@ -235,3 +236,37 @@ def test_fields_that_were_added_later_are_stated_only_if_they_differ() -> None:
 
     assert not ADDED & plain.values().keys()
     assert replace(plain, packed=256).values()["packed"] == 256
+
+
+def test_a_suite_is_planned_without_its_data(
+    mixbench: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MIXBENCH_DATA", str(tmp_path))
+
+    suite = str(Path(__file__).parents[1] / "leaderboards" / "paper_table1")
+    done = mixbench("plan", "--suite", suite)
+    refused = mixbench("run", "--suite", suite)
+
+    assert done.returncode == 0, done.stderr
+    assert f"missing {tmp_path / 'cifar10'}: get it with `mixbench data get cifar10`" in done.stdout
+    assert "180 cells, 420 stages: 0 cached, 420 to run" in done.stdout
+    lines = [line.split() for line in done.stdout.splitlines()]
+    row = next(line for line in lines if line[:2] == ["cifar10", "preact_resnet56"])
+    # Three seeds of six methods on 50,000 images; three first phases on 45,000; 400 epochs.
+    assert row[:4] == ["cifar10", "preact_resnet56", "18", "21"]
+    assert row[4] == f"{400 * (18 * 50_000 + 3 * 45_000):,}"
+    assert row[5] == f"{3 * 80_000_000:,}"
+    assert refused.returncode == 3
+    assert "needs cifar10" in refused.stderr
+
+
+@pytest.mark.full
+def test_hours_are_measured_on_this_machine(mixbench: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mixbench.worker.calibration.STEPS", 1)
+
+    done = mixbench("plan", "-m", "none", "-t", "digits", "--calibrate")
+    (row,) = (line.split() for line in done.stdout.splitlines() if line.startswith("digits "))
+
+    assert done.returncode == 0, done.stderr
+    assert float(row[-1]) > 0
+    assert "CPU-hours for all stages" in done.stdout or "GPU-hours for all stages" in done.stdout

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
@@ -93,8 +94,8 @@ def names(texts: Sequence[str]) -> list[str]:
     return [name.strip() for text in texts for name in text.split(",") if name.strip()]
 
 
-def asked_cells(options: CellOptions) -> "list[Cell]":
-    """Return the cells that the shared options select.
+def asked_cells(options: CellOptions, *, without_data: bool = False) -> "list[Cell]":
+    """Return the cells that the shared options select; to plan only, `without_data` suffices.
 
     Raises
     ------
@@ -105,7 +106,7 @@ def asked_cells(options: CellOptions) -> "list[Cell]":
     from mixbench.plan.request import cells_of
 
     if options["suite"] is None:
-        return cells_of(make_request(options))
+        return cells_of(replace(make_request(options), without_data=without_data))
     fixed = {
         "model": options["model"],
         "set": options["settings"],
@@ -120,14 +121,15 @@ def asked_cells(options: CellOptions) -> "list[Cell]":
             f"--suite fixes --{option}: omit it. The only setting that you can change is "
             f"--protocol {QUICK}, which runs a small version of the suite."
         )
-    return _of_suite(options["suite"], options)
+    return _of_suite(options["suite"], options, without_data=without_data)
 
 
-def _of_suite(suite: str, options: CellOptions) -> "list[Cell]":
+def _of_suite(suite: str, options: CellOptions, *, without_data: bool) -> "list[Cell]":
     """Return a suite's cells, restricted to the given methods, tasks and seeds if any."""
     from mixbench.leaderboard.suite import folder_of, suite_cells
 
-    cells = suite_cells(folder_of(suite), quick=options["protocol"] == QUICK)
+    quick = options["protocol"] == QUICK
+    cells = suite_cells(folder_of(suite), quick=quick, without_data=without_data)
     chosen = cells
     for kind, given in (("method", options["methods"]), ("task", options["tasks"])):
         known = {getattr(cell, kind).card.name for cell in cells}

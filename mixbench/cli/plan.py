@@ -11,19 +11,76 @@ from mixbench.cli.options import CellOptions, as_json, asked_cells, cell_options
 
 if TYPE_CHECKING:
     from mixbench.plan.graph import Plan
+    from mixbench.plan.workload import Workload
     from mixbench.storage.store import Store
 
 
 @click.command()
 @cell_options
 @store_option
+@click.option(
+    "--calibrate", is_flag=True,
+    help="Measure 30 steps of each network on this machine, and estimate the hours.",
+)  # fmt: skip
 @as_json
-def plan(*, store_path: Path, as_json: bool, **options: Unpack[CellOptions]) -> int:
-    """Show the cells and stages of a run and which are cached (same as run --dry-run)."""
+def plan(
+    *, store_path: Path, calibrate: bool, as_json: bool, **options: Unpack[CellOptions]
+) -> int:
+    """Show the cells and stages of a run, which are cached, and the images that they process.
+
+    The data may be missing.
+    """
     from mixbench.plan.graph import plan as make_plan
     from mixbench.storage.store import Store
 
-    return show_plan(make_plan(asked_cells(options)), Store(store_path), as_json=as_json)
+    plan = make_plan(asked_cells(options, without_data=True), without_data=True)
+    code = show_plan(plan, Store(store_path), as_json=as_json)
+    if not as_json:
+        _show_work(plan, calibrate=calibrate)
+    return code
+
+
+def _show_work(plan: "Plan", *, calibrate: bool) -> None:
+    """Print the images that the stages process, by task and model, and their estimated hours."""
+    from tabulate import tabulate
+
+    from mixbench.plan.workload import workloads
+
+    head = ["task", "model", "cells", "trainings", "images trained", "searched (at most)"]
+    head += ["predicted", *([f"{_unit()}-hours"] if calibrate else [])]
+    rows, total = [], 0.0
+    for (task, model), work in workloads(plan).items():
+        numbers = [f"{n:,}" for n in (work.trained, work.searched, work.predicted)]
+        if calibrate and work.known:
+            hours = _hours(work)
+            total += hours or 0.0
+            numbers.append("?" if hours is None else f"{hours:,.3g}")
+        shown = numbers if work.known else ["?"] * (len(head) - 4)
+        rows.append([task, model, work.cells, work.trainings, *shown])
+    align = ("left", "left", *["right"] * (len(head) - 2))
+    click.echo(f"\n{tabulate(rows, head, disable_numparse=True, colalign=align)}")
+    if calibrate:
+        click.echo(f"{total:,.3g} {head[-1]} for all stages, cached ones included")
+
+
+def _unit() -> str:
+    import torch
+
+    return "GPU" if torch.cuda.is_available() else "CPU"
+
+
+def _hours(work: "Workload") -> float | None:
+    """Return the hours that some work takes on this machine, of a GPU or of all cores together."""
+    import torch
+
+    from mixbench.worker.calibration import image_times
+
+    cuda = torch.cuda.is_available()
+    times = image_times(work.example, torch.device("cuda" if cuda else "cpu"))
+    if times is None:
+        return None
+    seconds = work.trained * times.train_s + (work.searched + work.predicted) * times.predict_s
+    return seconds / 3600 * (1 if cuda else torch.get_num_threads())
 
 
 def show_plan(plan: "Plan", store: "Store", *, as_json: bool) -> int:
@@ -64,6 +121,12 @@ def data_lines(plan: "Plan") -> list[str]:
         f"{cell.data.folder}": None
         for cell in plan.cells
         if cell.data.folder is not None and str(cell.data.contents)
+    }
+    folders = (stage.paths.data for stage in plan.stages.values())
+    lines |= {
+        f"missing {place}: get it with `mixbench data get {Path(place).name}`": None
+        for place in folders
+        if place is not None and not Path(place).exists()
     }
     return [*lines]
 

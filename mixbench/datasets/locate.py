@@ -14,7 +14,7 @@ from mixbench.datasets.digests import content_digest as cached_digest
 from mixbench.datasets.survey import Contents, DataPart, folder_digest, folder_state, survey
 from mixbench.declare import Data, Synthetic
 from mixbench.declare.facts import ParameterValue
-from mixbench.errors import DataError, UsageError
+from mixbench.errors import DataError, DataMissing, UsageError
 from mixbench.registry.cards import TaskCard
 from mixbench.registry.units import find, paths
 from mixbench.storage.files import Typed
@@ -204,6 +204,11 @@ def locate(
         ) from error
 
 
+def absent(task: TaskCard, parameters: Mapping[str, ParameterValue]) -> DataSource:
+    """Return the official data that a task would read in its default folder, to plan without it."""
+    return DataSource("official", data_dir(data_of(task, parameters)), "")
+
+
 def data_dir(data: Data) -> Path:
     """Return the folder in which data is searched: in an installed package, or the default."""
     spec = importlib.util.find_spec(data.package) if data.package else None
@@ -218,7 +223,7 @@ def _installed(task: TaskCard, data: Data) -> Path:
     if all((place / name).exists() for name in (*data.files, *data.file_counts)):
         return place
     ways = [f"--protocol {protocol}" for protocol in task.declared.synthetic.protocols]
-    raise DataError(
+    raise DataMissing(
         f"The task {task.name} needs {data.name} ({data.url}), which is not at {place}. "
         f"Download it with `mixbench data get {data.name}`, give its folder with --data PATH, or "
         f"use generated images with {' or '.join((*ways, f'--data {SYNTHETIC}'))}."
@@ -287,7 +292,7 @@ def published(task: TaskCard, parameter: str, model: str) -> str:
     ------
     UsageError
         If the task declares no published weights for the model.
-    DataError
+    DataMissing
         If the file of the weights does not exist.
     """
     known = task.declared.published
@@ -299,7 +304,7 @@ def published(task: TaskCard, parameter: str, model: str) -> str:
         )
     path = weights_home() / known[model].name
     if not path.exists():
-        raise DataError(
+        raise DataMissing(
             f"The task {task.name} starts {model} from the published weights "
             f"{known[model].name}, which are not in {path.parent}. Get them with `mixbench data "
             f"get {task.declared.data.name}`, or {ways}."

@@ -288,6 +288,10 @@ class Data:
         Folder of the files inside the package's folder.
     shares_folder_with
         Name of another data set whose folder this one uses, because the two share files.
+    num_train
+        Official number of training items, which are captions for captioning; 0 if unknown.
+    num_test
+        Official number of test images; 0 if unknown.
     """
 
     name: str
@@ -305,6 +309,8 @@ class Data:
     package: str = ""
     folder: str = "."
     shares_folder_with: str = ""
+    num_train: CountOrZero = 0
+    num_test: CountOrZero = 0
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,8 @@ CUB = Data(
             "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",
         ),
     ),
+    num_train=5994,
+    num_test=5794,
 )
 VOC_2007 = Data(
     name="voc2007",
@@ -133,6 +135,8 @@ VOC_2007 = Data(
             "https://thor.robots.ox.ac.uk/pascal/VOC/voc2007/VOCtest_06-Nov-2007.tar",
         ),
     ),
+    num_train=5011,
+    num_test=4952,
 )
 VOC_2007_AND_2012 = Data(
     name="voc0712",
@@ -164,6 +168,8 @@ VOC_2007_AND_2012 = Data(
         ),
     ),
     shares_folder_with="voc2007",
+    num_train=16551,
+    num_test=4952,
 )
 COCO_2014_IMAGE_ARCHIVES = (
     Archive(

@@ -23,6 +23,7 @@
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -412,7 +413,7 @@ def read_suite(folder: Path) -> Suite:
     return suite
 
 
-def suite_cells(folder: Path, *, quick: bool = False) -> list[Cell]:
+def suite_cells(folder: Path, *, quick: bool = False, without_data: bool = False) -> list[Cell]:
     """Return the cells of a suite.
 
     Parameters
@@ -421,6 +422,8 @@ def suite_cells(folder: Path, *, quick: bool = False) -> list[Cell]:
         Folder of the suite.
     quick
         Whether to return the cells under the protocol ``quick`` instead.
+    without_data
+        Whether data and published weights may be missing.
 
     Raises
     ------
@@ -430,6 +433,7 @@ def suite_cells(folder: Path, *, quick: bool = False) -> list[Cell]:
     """
     suite = read_suite(folder).quickly() if quick else read_suite(folder)
     try:
-        return [cell for request in suite.requests() for cell in cells_of(request)]
+        requests = [replace(one, without_data=without_data) for one in suite.requests()]
+        return [cell for request in requests for cell in cells_of(request)]
     except UsageError as error:
         raise UsageError(f"The suite {folder / FILE}: {error}") from error

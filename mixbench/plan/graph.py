@@ -69,18 +69,27 @@ class Plan:
         return [*found, key]
 
 
-def plan(cells: Iterable[Cell]) -> Plan:
-    """Return the plan with the stages of all cells; cells share equal stages."""
+def plan(cells: Iterable[Cell], *, without_data: bool = False) -> Plan:
+    """Return the plan with the stages of all cells; cells share equal stages.
+
+    Parameters
+    ----------
+    cells
+        The cells.
+    without_data
+        Whether the data of the tasks whose models the cells start from may be missing.
+    """
     cells = tuple(cells)
-    planned = _Planned({}, {})
+    planned = _Planned({}, {}, without_data)
     return Plan(cells, tuple(_chain(cell, planned) for cell in cells), planned.stages)
 
 
 class _Planned(NamedTuple):
-    """The stages that are planned so far, and the tasks of needed cells."""
+    """The stages that are planned so far, the tasks of needed cells, and what may be missing."""
 
     stages: dict[str, Stage]
     frames: Frames
+    without_data: bool
 
 
 def _chain(cell: Cell, planned: _Planned) -> tuple[str, ...]:
@@ -118,7 +127,7 @@ def _training_chain(cell: Cell, planned: _Planned, which: str = "") -> tuple[str
         return _tuning_chain(cell, planned)
     inputs = {
         role: _training_chain(other, planned)[-1]
-        for role, other in needed(cell, planned.frames).items()
+        for role, other in needed(cell, planned.frames, without_data=planned.without_data).items()
     }
     chain = []
     if cell.data.folder is None:

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import get_args
 
-from mixbench.datasets.locate import SYNTHETIC, DataSource, locate, published
+from mixbench.datasets.locate import SYNTHETIC, DataSource, absent, locate, published
 from mixbench.declare import BASELINE, Need, Recipe
-from mixbench.declare.facts import ParameterValue
-from mixbench.errors import DataError, UnknownName, UsageError
+from mixbench.declare.facts import Parameters, ParameterValue
+from mixbench.errors import DataError, DataMissing, UnknownName, UsageError
 from mixbench.plan.cells import (
     PRETRAINED,
     PUBLISHED,
@@ -40,6 +40,7 @@ class Request:
     settings: Sequence[Setting] = ()
     init: str | None = None
     tune: Mapping[str, Sequence[str]] | None = None  # values by name; if empty, the default grid
+    without_data: bool = False  # whether data and published weights may be missing
 
 
 @dataclass(frozen=True)
@@ -176,12 +177,34 @@ def _frame(card: TaskCard, request: Request) -> Frame:
     model = _model(card, request.model or given.get("model") or protocols[protocol].model)
     official, base = official_recipe(card, protocol, model), base_values(card, protocol)
     parameters, recipe = task_settings(card, base, official, given)
-    data = locate(card, request.data, protocol, parameters)
-    asked = [name for name in weights_of(card) if parameters[name] == PUBLISHED]
-    files = {name: published(card, name, model) for name in asked}
+    data = _located(card, request, protocol, parameters)
+    files = _published(card, request, parameters, model)
     grid = {} if request.tune is None else grid_of(card.name, recipe, request.tune)
     unit = Unit(card, parameters, base, files)
     return Frame(unit, model, protocol, recipe, data, request.settings, grid)
+
+
+def _located(card: TaskCard, request: Request, protocol: str, parameters: Parameters) -> DataSource:
+    """Return the data of a task, or a stand-in if it may be missing."""
+    try:
+        return locate(card, request.data, protocol, parameters)
+    except DataMissing:
+        if not request.without_data:
+            raise
+        return absent(card, parameters)
+
+
+def _published(
+    card: TaskCard, request: Request, parameters: Parameters, model: str
+) -> dict[str, str]:
+    """Return the files of published weights that a task starts from, by parameter."""
+    asked = [name for name in weights_of(card) if parameters[name] == PUBLISHED]
+    try:
+        return {name: published(card, name, model) for name in asked}
+    except DataMissing:
+        if not request.without_data:
+            raise
+        return {}
 
 
 def _evaluation(card: TaskCard, request: Request) -> Frame:
@@ -206,11 +229,11 @@ def _evaluation(card: TaskCard, request: Request) -> Frame:
     try:
         base = _frame(other, replace(request, data=asked, init=None))
     except DataError as error:
-        raise DataError(
+        raise type(error)(
             f"{card.name} evaluates the models of {other.name}, unless --init names other weights. "
             f"{error}"
         ) from error
-    data = base.data if shares_data else locate(card, request.data, protocol, parameters)
+    data = base.data if shares_data else _located(card, request, protocol, parameters)
     return replace(base, task=Unit(card, parameters, values), data=data, base=base)
 
 
@@ -257,18 +280,20 @@ def on_all(cell: Cell) -> Cell:
 Frames = dict[tuple[str, str, str, str, tuple[Setting, ...]], Frame]
 
 
-def needed(cell: Cell, frames: Frames) -> dict[str, Cell]:
+def needed(cell: Cell, frames: Frames, *, without_data: bool = False) -> dict[str, Cell]:
     """Return the cells with whose trained weights a cell starts, by role; add their `frames`."""
     units: tuple[Unit[Card], ...] = (as_trained(cell).method, cell.task)
     return {
-        role: _needed(cell, unit, need, frames)
+        role: _needed(cell, unit, need, frames, without_data=without_data)
         for unit in units
         for role, need in unit.card.declared.needs.items()
         if all(unit.parameters[name] in values for name, values in need.when.items())
     }
 
 
-def _needed(cell: Cell, unit: Unit[Card], need: Need, frames: Frames) -> Cell:
+def _needed(
+    cell: Cell, unit: Unit[Card], need: Need, frames: Frames, *, without_data: bool
+) -> Cell:
     method = cell.method
     if need.method:
         base = _method(find("method", need.method), cell.protocol, ())
@@ -278,6 +303,7 @@ def _needed(cell: Cell, unit: Unit[Card], need: Need, frames: Frames) -> Cell:
         return on_held_in(replace(cell, method=method, grid={}, base=None))
     key = need.task, need.data, cell.model, cell.protocol, tuple(cell.settings)
     request = Request([], [need.task], [], *key[2:4], need.data or None, cell.settings)
+    request = replace(request, without_data=without_data)
     try:
         frame = frames[key] if key in frames else _frame(find("task", need.task), request)
     except DataError as error:

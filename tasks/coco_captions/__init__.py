@@ -112,6 +112,8 @@ class CocoCaptions(Task):
         manual_steps="Put dataset_coco.json from caption_datasets.zip into the data folder. The "
         "official page no longer offers the file; copies of it are common.",
         shares_folder_with="coco2014",
+        num_train=566747,
+        num_test=5000,
     )
     variants = {
         "karpathy": data,
@@ -132,6 +134,8 @@ class CocoCaptions(Task):
             },
             archives=COCO_2014_ARCHIVES,
             shares_folder_with="coco2014",
+            num_train=414113,
+            num_test=40504,
         ),
     }
     synthetic = Synthetic(train=60, test=20, protocols=("quick",))

@@ -81,6 +81,8 @@ class NusWide(MultiLabel):
         ),
         manual_steps="Download ConceptsList.zip, ImageList.zip and Groundtruth.zip from the page "
         "above, and request the photographs, Flickr.zip, there. No checksums are published.",
+        num_train=161789,
+        num_test=107859,
     )
     variants = {
         "official": data,
