@@ -14,7 +14,7 @@ from tabulate import tabulate
 
 from benchmarks.measuring import FOLDER
 
-BLOCK = re.compile(r"<!-- begin ([a-z]+) -->\n.*?<!-- end -->", re.DOTALL)
+BLOCK = re.compile(r"<!-- begin ([a-z_]+) -->\n.*?<!-- end -->", re.DOTALL)
 Found = Mapping[str, Any]
 
 
@@ -113,6 +113,16 @@ def loader(found: Found) -> Iterator[str]:
         "Without augmentation, the pixels of the two pipelines differ by at most "
         f"{found['largest_difference_of_pixels']:.0e}."
     )
+    names = {
+        "torchvision_pil": "torchvision: PIL, RandomResizedCrop, flip",
+        "torchvision_tensor": "torchvision: decode_jpeg, transforms of tensors",
+        "files": "mixbench, from files",
+        "packed_256": "mixbench, packed at 256",
+        "decode_only": "decoding alone, without crop",
+    }
+    jpeg, faster = found["jpeg_ms_per_image"], found["jpeg_times_faster_than_torchvision"]
+    rows = [[label, jpeg[name], faster[name]] for name, label in names.items()]
+    yield _table(["JPEG of 500 x 375 pixels", "time (ms/image)", "speedup over PIL"], rows)
 
 
 def train(found: Found) -> Iterator[str]:
@@ -209,6 +219,65 @@ def _full_search(full: Found) -> Iterator[str]:
     yield _table([*head, "improvement kept (%)"], rows)
 
 
+def search_real(found: Found) -> Iterator[str]:
+    """Yield the table of the searches with a real network."""
+    head = ["", "images scored", "accuracy, search's images (%)", "accuracy, unseen images (%)"]
+    rows: list[list[Any]] = [["random pairs", None, None, 100 * found["random"]["unseen"], None]]
+    rows += [
+        [name, one["images"], *(100 * one[part] for part in ("seen", "unseen", "kept"))]
+        for name, one in found.items()
+        if isinstance(one, dict) and "kept" in one
+    ]
+    yield _paragraph(
+        f"The network classifies {found['validation_top1']:.1f} % of its validation images "
+        f"correctly. Each search looks for {found['pairs']} pairs, with {found['image_pairs']} "
+        "image pairs each. The accuracy is that of patches; lower is harder."
+    )
+    yield _table([*head, "improvement kept (%)"], rows)
+
+
+def scale(found: Found) -> Iterator[str]:
+    """Yield the tables of searches by number of classes, of guided steps and of ImageNet."""
+    head = ["classes", "search", "images scored", "share of the gain (%)"]
+    rows = [
+        [classes, name, one["images"], f"{100 * one['share']:.0f}", _percent(one)]
+        for name in ("genetic", "direct")
+        for classes, one in found[name].items()
+    ]
+    yield _table([*head, "largest share of one first solution (%)"], rows)
+    steps = found["steps"]
+    yield _table(
+        ["training step, 64 photographs", "time (ms)", "guided step / this step"],
+        [
+            ["guided_patchmix", steps["guided_ms"], None],
+            ["random_patchmix", steps["random_ms"], steps["guided_to_random"]],
+            [
+                "random_patchmix, decoding as many images",
+                steps["decodes_more_ms"],
+                steps["guided_to_decodes_more"],
+            ],
+        ],
+    )
+    yield _paragraph(
+        f"A held-out image of 224 pixels takes {found['held_out_kb_per_image']:.1f} kB."
+    )
+    imagenet = found["imagenet"]
+    yield _paragraph(
+        "The ImageNet column of Table 2, five methods and three seeds, trains on "
+        f"{imagenet['images_trained']:,} images, scores at most "
+        f"{imagenet['images_searched_at_most']:,} in searches and predicts "
+        f"{imagenet['images_predicted']:,}. If a GPU trains ResNet-50 on "
+        f"{imagenet['assumed_images_per_s']:,.0f} images per second, which NVIDIA reports for an "
+        "A100 in mixed precision, and a forward pass takes a third of a training step, that is "
+        f"{imagenet['hours_1_gpu']:.0f} hours on one GPU and {imagenet['hours_8_gpus']:.0f} on "
+        "eight, if the images are read as fast."
+    )
+
+
+def _percent(one: Found) -> str:
+    return f"{100 * one['first_pairs']:.0f}" if "first_pairs" in one else ""
+
+
 def startup(found: Found) -> Iterator[str]:
     """Yield the table of start-up times."""
     rows = [[f"`{n}`", s, found["times_pythons_start"][n]] for n, s in found["seconds"].items()]
@@ -269,7 +338,10 @@ def growth(found: Found) -> Iterator[str]:
 
 TABLES: Mapping[str, Callable[[Found], Iterator[str]]] = {
     table.__name__: table
-    for table in (mixing, loader, train, search, wsol, engines, startup, survey, growth, gpu)
+    for table in (
+        *(mixing, loader, train, search, search_real, scale, wsol, engines, startup, survey),
+        *(growth, gpu),
+    )
 }
 
 

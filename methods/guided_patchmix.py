@@ -21,6 +21,7 @@ from mixbench.contract import Draws, Output, Preparation, Sources, Split, Step, 
 from mixbench.declare import Count, CountOrZero, File, Fraction, Need, Positive, SearchGrid
 from mixbench.errors import UsageError
 from mixbench.kernels import cell_areas, compose_grid, permutation
+from mixbench.search.fitness import HeldOut
 from mixbench.search.genetic import Settings
 from mixbench.search.result import from_file
 from mixbench.search.space import Space
@@ -188,6 +189,8 @@ class GuidedPatchMix(RandomPatchMix):
                     f"The search composes held-out images, but class {empty[0]} has none. Increase "
                     "the task's parameter holdout."
                 )
+            if self.search_config.strategy in {"genetic", "direct"}:
+                HeldOut.check_memory(held_out, (getattr(task, "channels", 3), *task.image_size))
 
     def space(self, task: Task) -> Space:
         """Return the search space for a task."""

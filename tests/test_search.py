@@ -664,3 +664,18 @@ def test_an_individual_is_small(classes: int) -> None:
 
     size = individual.pairs.nbytes + individual.masks.nbytes
     assert size <= 16 * classes
+
+
+def test_images_that_do_not_fit_are_refused_before_any_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images = torch.zeros(50, 3, 8, 8, dtype=torch.uint8)
+    split = ResidentSplit(images, torch.zeros(50), None, IMAGENET_NORMALIZATION)
+    monkeypatch.setattr("mixbench.search.fitness.device_memory", lambda: ("GPU", 4e8))
+
+    HeldOut.check_memory(split, (3, 224, 224))
+    monkeypatch.setattr("mixbench.search.fitness.device_memory", lambda: ("GPU", 3e8))
+    with pytest.raises(
+        UsageError, match=r"keeps 50 held-out images of 224x224 pixels in memory, 0\.393 GB"
+    ):
+        HeldOut.check_memory(split, (3, 224, 224))

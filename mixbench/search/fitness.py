@@ -7,6 +7,7 @@ scoring every solution separately. An item (j, i) under a mask equals the item (
 mask's complement.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mixbench.contract import SINGLE, ClassIndex, Processes, Split
-from mixbench.errors import DataError
+from mixbench.errors import DataError, UsageError
 from mixbench.kernels import compose_grid
 from mixbench.search.space import Ids, Masks, Space
 from mixbench.streams import stream_seed
@@ -25,9 +26,17 @@ from mixbench.vision.images.splits import ImageSplit
 
 Patches = Callable[[Tensor], Tensor]
 READ = 256  # held-out images decoded at a time
+ROWS = 512  # images in a forward pass
 GROUP = 8  # forward passes of each process between two calls of `Scorer.after_group`
 CACHED = 1 << 16  # class pairs whose image pairs are kept
 SCREEN = 1 << 10  # above the number of image pairs of a screened pair
+
+
+def device_memory() -> tuple[str, float]:
+    """Return the name and the memory, in bytes, of the first GPU, or of the host without a GPU."""
+    if torch.cuda.is_available():
+        return "GPU", float(torch.cuda.get_device_properties(0).total_memory)
+    return "machine", float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
 def unchanged(images: Tensor) -> Tensor:
@@ -73,6 +82,34 @@ class HeldOut:
                 images = torch.empty(len(split), *part.shape[1:], dtype=part.dtype, device=device)
             images[int(index[0]) : int(index[-1]) + 1] = part.to(device)
         return cls(images, by_class, seed, normalize)
+
+    @staticmethod
+    def check_memory(split: Split, shape: tuple[int, int, int]) -> None:
+        """Check that the images of a split fit into the memory of the device.
+
+        Parameters
+        ----------
+        split
+            The held-out images.
+        shape : (C, H, W)
+            Shape of an image.
+
+        Raises
+        ------
+        UsageError
+            If the images and a batch of compositions need more than the whole memory.
+        """
+        channels, height, width = shape
+        value = 1 if isinstance(split, ImageSplit) else 4  # bytes of a value that is kept
+        pixels = channels * height * width
+        need = pixels * (len(split) * value + ROWS * (value + 4))
+        name, memory = device_memory()
+        if need > memory:
+            raise UsageError(
+                f"The search keeps {len(split):,} held-out images of {height}x{width} pixels in "
+                f"memory, {need / 1e9:.3g} GB, more than the {name} has ({memory / 1e9:.3g} GB): "
+                "reduce the task's parameter holdout, or its side."
+            )
 
     def image_pairs(self, first: int, second: int, number: int) -> NDArray[np.int64]:
         """Return image pairs of a class pair, (2, number); they repeat only if too few exist.
@@ -173,7 +210,7 @@ class Scorer:
         per_pair: int,
         *,
         by_loss: bool,
-        rows: int = 512,
+        rows: int = ROWS,
         processes: Processes = SINGLE,
     ) -> None:
         self.space = space
