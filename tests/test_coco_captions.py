@@ -18,6 +18,7 @@ from mixbench.contract import Sources, Task, mixed_loss
 from mixbench.contract.loading import load_task
 from mixbench.errors import DataError
 from mixbench.registry.units import find
+from mixbench.train.features import Encoding
 from mixbench.vision.captions.captioner import Captioner
 from mixbench.vision.captions.tokenizer import END, START, UNKNOWN, sentences, words_of
 from tests.support import Run
@@ -292,7 +293,7 @@ def test_features_are_computed_once_and_are_those_of_the_images(tmp_path: Path) 
     folder, task = written("karpathy", tmp_path), make_task()
     model, split = captioner().eval(), task.load("train", folder, 0)
 
-    once = task.precompute_frozen(model, split)
+    once = task.precompute_frozen(model, split, Encoding())
 
     index = torch.tensor([0, 7, 33])
     with torch.no_grad():
@@ -302,7 +303,36 @@ def test_features_are_computed_once_and_are_those_of_the_images(tmp_path: Path) 
     assert torch.equal(once.targets, split.targets)
     for changes in ({"mix_in": "finetune"}, {"finetune_encoder": True}):
         other = make_task(**changes)
-        assert other.precompute_frozen(captioner(**changes), split) is split
+        assert other.precompute_frozen(captioner(**changes), split, Encoding()) is split
+
+
+def test_stopped_features_continue_and_are_shared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mixbench.train.features.CHUNK", 8)
+    folder, task = written("karpathy", tmp_path / "data"), make_task()
+    split = task.load("train", folder, 0).images()
+    seen: list[int] = []
+
+    def encode(images: torch.Tensor) -> torch.Tensor:
+        seen.append(len(images))
+        return images.mean((2, 3))
+
+    def stop(done: int, _of: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    expected = Encoding()(encode, split)
+    before = len(seen)
+    with pytest.raises(KeyboardInterrupt):
+        Encoding(tmp_path / "kept", report=stop)(encode, split)
+    stopped = len(seen)
+    found = Encoding(tmp_path / "kept")(encode, split)
+
+    assert torch.equal(found, expected)
+    assert stopped - before == 2
+    assert len(seen) - stopped == before - 2  # what was encoded is not encoded again
+    assert len(expected) == len(split)
 
 
 def test_losses_of_mixed_images_are_those_of_their_captions() -> None:

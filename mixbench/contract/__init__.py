@@ -11,6 +11,7 @@ from mixbench.contract.step import Draws, ReadAhead, Sources, Step
 from mixbench.contract.task import (
     PARTS,
     ClassIndex,
+    Encode,
     Part,
     Predictions,
     Score,
@@ -25,6 +26,7 @@ __all__ = [
     "Backbone",
     "ClassIndex",
     "Draws",
+    "Encode",
     "Evaluation",
     "Method",
     "Output",

@@ -103,6 +103,10 @@ class Split(Protocol):
         ...
 
 
+# A function of an encoder and a split; the features of all images of the split, (M, D).
+Encode: TypeAlias = Callable[[Callable[[Tensor], Tensor], Split], Tensor]
+
+
 def check_paths(splits: Mapping[Part, Iterable[Path]]) -> None:
     """Check that every image file exists and belongs to one split.
 
@@ -256,8 +260,19 @@ class Task:
             If the weights cannot be read or belong to a different model.
         """
 
-    def precompute_frozen(self, model: Backbone, split: Split) -> Split:
-        """Return a split with the outputs of frozen layers precomputed; by default, `split`."""
+    def precompute_frozen(self, model: Backbone, split: Split, encode: Encode) -> Split:
+        """Return a split with the outputs of frozen layers precomputed; by default, `split`.
+
+        Parameters
+        ----------
+        model
+            Model whose frozen layers encode the images.
+        split
+            Split of the task.
+        encode
+            Function that applies an encoder to all images of a split. It shares them over the
+            processes of the training, and continues where an earlier attempt was stopped.
+        """
         return split
 
     def new_classifier(self, feature_dim: int) -> nn.Module:

@@ -9,12 +9,13 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from mixbench.contract import Backbone, Method, Part, Split, Task
+from mixbench.contract import Backbone, Encode, Method, Part, Split, Task
 from mixbench.declare import Recipe
 from mixbench.errors import BadParameter
 from mixbench.streams import stream_seed
 from mixbench.train.cuda_graphs import CudaGraphs
 from mixbench.train.distributed import SINGLE_PROCESS, Distributed
+from mixbench.train.features import Encoding
 from mixbench.train.gradients import (
     AccumulatedGradients,
     EagerGradients,
@@ -64,6 +65,8 @@ class Setup:
         Whether to capture training steps as CUDA graphs.
     log
         Function that writes a line to the stage's log.
+    encode
+        Function that applies frozen encoders to the images of a split.
     """
 
     method: Method
@@ -79,6 +82,7 @@ class Setup:
     parts: Parts = field(default_factory=dict)
     cuda_graphs: bool = False
     log: Callable[[str], None] = lambda _: None
+    encode: Encode = field(default_factory=Encoding)
 
 
 @dataclass
@@ -178,10 +182,10 @@ def begin(setup: Setup) -> Run:
     if recipe.compile:
         model.compile()
     clock = perf_counter()
-    train = setup.task.precompute_frozen(model, _part(setup, "train"))
+    train = setup.task.precompute_frozen(model, _part(setup, "train"), setup.encode)
     validation = None
     if setup.task.has_validation:
-        validation = setup.task.precompute_frozen(model, _part(setup, "validation"))
+        validation = setup.task.precompute_frozen(model, _part(setup, "validation"), setup.encode)
     if len(train) < recipe.batch_size:
         raise BadParameter(
             f"batch_size must be at most the number of training images, {len(train)} "

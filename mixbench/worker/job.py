@@ -20,6 +20,7 @@ from mixbench.storage.spec import ExecutionOptions, Role, Stage
 from mixbench.storage.store import Store
 from mixbench.train.checkpoints import DiskJournal
 from mixbench.train.distributed import SINGLE_PROCESS, Distributed
+from mixbench.train.features import Encoding
 from mixbench.train.setup import MEMORY, Parts, Setup, load_weights
 
 
@@ -86,6 +87,16 @@ class Job:
             parts=self.parts,
             cuda_graphs=self.options.cuda_graphs,
             log=self.journal.log,
+            encode=self.encoding(),
+        )
+
+    def encoding(self) -> Encoding:
+        """Return the function that applies frozen encoders to the images of a split."""
+        return Encoding(
+            self.journal.work / "features",
+            -(-self.options.workers // self.distributed.world_size),
+            self.distributed,
+            lambda done, of: self.journal.report(done, of, {}),
         )
 
     def trained(self, role: str) -> Trained:

@@ -159,7 +159,7 @@ def evaluate(job: Job) -> Work:
         for epoch, one in zip(group, trained, strict=True):
             give_weights(stage, store, one, f"epoch-{epoch}" if epoch in tail else "best")
         if first == 0:
-            test = job.task.precompute_frozen(model, test)
+            test = job.task.precompute_frozen(model, test, job.encoding())
         folder = job.journal.work / "predictions"
         found = predict_each(
             job.task, trained, test, job.options.workers,

@@ -25,7 +25,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mixbench.contract import Backbone, Output, Part, Predictions, Score, Split, Task
+from mixbench.contract import Backbone, Encode, Output, Part, Predictions, Score, Split, Task
 from mixbench.declare import (
     COCO_2014_ARCHIVES,
     COCO_2014_IMAGE_ARCHIVES,
@@ -48,7 +48,7 @@ from mixbench.vision.captions.stanford import command
 from mixbench.vision.captions.tokenizer import END as END
 from mixbench.vision.captions.tokenizer import TOKENIZERS, Vocabulary, sentences
 from mixbench.vision.images.augment import resize
-from mixbench.vision.images.features import FeatureSplit, encoded
+from mixbench.vision.images.features import FeatureSplit
 from mixbench.vision.images.splits import held_out_share
 from mixbench.vision.models.build import build
 from mixbench.vision.models.weights import start_from
@@ -222,13 +222,13 @@ class CocoCaptions(Task):
         """Load the initial weights of the encoder, as given by `weights`."""
         start_from(model.get_submodule("encoder"), self.weights, trained)
 
-    def precompute_frozen(self, model: Backbone, split: Split) -> Split:
+    def precompute_frozen(self, model: Backbone, split: Split, encode: Encode) -> Split:
         """Replace the images of a split by their features if the features never change."""
         if not (self.frozen and self.plain and isinstance(split, CaptionSplit)):
             return split
         assert isinstance(model, Captioner)
         model.encoder.eval()
-        features = encoded(lambda x: model.encoder(x).features.mean((2, 3)), split.images())
+        features = encode(lambda x: model.encoder(x).features.mean((2, 3)), split.images())
         return FeatureSplit(features, split.image, split.targets)
 
     @property

@@ -1,15 +1,12 @@
 """Splits of image features that a frozen encoder has computed in advance."""
 
-from collections.abc import Callable
 from copy import copy
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from mixbench.contract import ClassIndex, Split
-
-CHUNK = 200  # images per call of the encoder
+from mixbench.contract import ClassIndex
 
 
 class FeatureSplit:
@@ -44,10 +41,3 @@ class FeatureSplit:
     def read(self, index: Tensor, rng: torch.Generator | None) -> Tensor:  # noqa: ARG002  # nothing is augmented
         """Return the items' features, (B, D)."""
         return self._features[self._image[index].to(self._features.device)]
-
-
-@torch.no_grad()
-def encoded(encode: Callable[[Tensor], Tensor], images: Split) -> Tensor:
-    """Return the features of all images of a split, (M, D), on the split's device."""
-    chunks = torch.arange(len(images)).split(CHUNK)
-    return torch.cat([encode(images.read(chunk, None)) for chunk in chunks])
