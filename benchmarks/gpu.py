@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.measuring import in_turns, publish, ratio, settle
+from benchmarks.scale import give_pairs
 from benchmarks.search import SETTINGS, compare
 from mixbench import kernels
 from mixbench.contract import Backbone, ClassIndex, Step, Trained
@@ -190,7 +191,14 @@ def steps(trial: Trial) -> dict[str, float]:
         recorded.step()
         inside[1].step()
     fixed = recorded.batch()
+    guided, random = (
+        Training(trial, "resnet32", name) for name in ("guided_patchmix", "random_patchmix")
+    )
+    give_pairs(guided.method)
+    guided.method.to(trial.device)
     times = trial.timed({
+        "guided": guided.step,
+        "random": random.step,
         "plain": plain(trial),
         "computed": computed.step,
         "recorded": recorded.step,
@@ -207,6 +215,7 @@ def steps(trial: Trial) -> dict[str, float]:
         ),
         "recorded_over_the_same_batch": ratio(times, "recorded", "recorded, same batch"),
         "read_and_mixed_share": ratio(times, "read and mixed", "recorded"),
+        "guided_patchmix_over_random_patchmix": ratio(times, "guided", "random"),
     }
 
 

@@ -163,13 +163,17 @@ def steps(method: Method, split: StreamedSplit, work: Path) -> list[float]:
 
 
 def guided() -> Method:
-    """Return Guided PatchMix after a search on two classes."""
-    method: Any = load_method(find("method", "guided_patchmix"))(search="random")
+    """Return Guided PatchMix, as after a search."""
+    method: Method = load_method(find("method", "guided_patchmix"))(search="random")
+    give_pairs(method)
+    return method
+
+
+def give_pairs(method: Method) -> None:
+    """Give Guided PatchMix two pairs of the first two classes, as if a search had found them."""
     method.register_buffer("pairs", torch.tensor([[0, 1], [1, 0]]))
     masks = torch.rand(2, 16, generator=generator(0, "synthetic")) < 0.5
     method.register_buffer("masks", masks)
-    made: Method = method
-    return made
 
 
 def step_ratios(folder: Path) -> dict[str, float]:
