@@ -220,7 +220,6 @@ def test_a_setting_of_all_recipes_reaches_every_task() -> None:
     ("settings", "more", "complaint"),
     [
         (["digits.holdout=0"], {}, "holdout must be above 0: guided searches on held-out images"),
-        (["digits.final_on=all"], {"tune": {}}, r"--tune needs --set digits\.final_on=train"),
         (["digits.holdout=0"], {"tune": {}}, "holdout must be above 0: --tune searches on"),
     ],
 )

@@ -109,12 +109,35 @@ def test_the_best_on_held_out_images_is_kept_and_told(mixbench: Run, tmp_path: P
         assert record["cost"]["images"] == sum(s["steps"] for s in train) * 200
     (board,) = json.loads(mixbench("report", "--format", "json").stdout)
     assert board["name"].endswith("tuned")
-    assert "the best of 3 trainings by top1 on the validation split" in board["facts"][2]
+    assert "the best of 3 trainings by top1 on the validation split" in board["facts"][3]
     assert {row["tuned_to"] for row in board["rows"]} == {"lr=0.05 (1 diverged)"}
     assert "0 to run" in again.stderr
     (one,) = (parse(json.dumps(record), "tuned") for record in records.values())
     plain = one.model_copy(update={"tuning": None})
     assert len(leaderboards([one, plain])) == 2  # tuned and plain numbers never meet
+
+
+@pytest.mark.full
+def test_the_chosen_recipe_is_trained_on_all_images(mixbench: Run, tmp_path: Path) -> None:
+    tuned = mixbench(
+        "run", "-m", "mixup", *DIGITS, "--tune", "lr=0.0001,0.05", "--set", "digits.final_on=all"
+    )
+    plain = mixbench(
+        "run", "-m", "mixup", *DIGITS, "--set", "digits.holdout=0", "--set", "digits.lr=0.05"
+    )
+
+    assert tuned.returncode == plain.returncode == 0, tuned.stderr
+    records = [json.loads(p.read_text()) for p in (tmp_path / "store").glob("records/digits/*/*")]
+    one, other = sorted(records, key=lambda record: record["tuning"] is None)
+    assert one["tuning"]["chosen"] == {"lr": 0.05}
+    assert one["recipe"]["final_on"] == "all"
+    assert one["held_out"] == other["held_out"] == 0
+    weights = [
+        {a["sha256"] for a in record["artifacts"] if a["role"] == "weights"}
+        for record in (one, other)
+    ]
+    assert weights[0] == weights[1]
+    assert one["cost"]["images"] == 2 * 2 * 1000 + 2 * 1200
 
 
 @pytest.mark.full

@@ -17,6 +17,7 @@ from mixbench.plan.tuning import candidates
 from mixbench.registry.cards import Card
 from mixbench.registry.fingerprint import combine, fingerprint
 from mixbench.storage.spec import (
+    TUNED,
     Identity,
     Paths,
     Role,
@@ -143,14 +144,27 @@ def _training_chain(cell: Cell, planned: _Planned, which: str = "") -> tuple[str
 
 
 def _tuning_chain(cell: Cell, planned: _Planned) -> tuple[str, ...]:
-    """Add the trainings of all candidates and the stage that selects one; return their keys."""
+    """Add the trainings of all candidates and the stage that selects one; return their keys.
+
+    The last stage trains on all images with the chosen recipe, if the cell asks for it.
+    """
     inputs: dict[str, str] = {}
     chain: dict[str, None] = {}
-    for name, recipe in candidates(cell.recipe, cell.grid).items():
-        candidate = _training_chain(replace(cell, recipe=recipe, grid={}), planned, f"/{name}")
+    tuned = on_held_in(cell)
+    for name, recipe in candidates(tuned.recipe, cell.grid).items():
+        candidate = _training_chain(replace(tuned, recipe=recipe, grid={}), planned, f"/{name}")
         chain |= dict.fromkeys(candidate)
         inputs[name] = candidate[-1]
-    return (*chain, _add(_stage("tune", as_trained(cell), inputs, cell.label), planned))
+    found = _add(_stage("tune", as_trained(tuned), inputs, cell.label), planned)
+    if cell.recipe.final_on == "train":
+        return (*chain, found)
+    # The stage takes the recipe, and what a search found, from the chosen candidate.
+    needs = planned.stages[next(iter(inputs.values()))].inputs
+    started = {role: key for role, key in needs.items() if role in cell.task.card.declared.needs}
+    started |= {"data": needs["data"]} if "data" in needs else {}
+    own = on_all(as_trained(tuned))
+    final = _stage("train", own, {**started, TUNED: found}, cell.label)
+    return (*chain, found, _add(final, planned))
 
 
 def _add(stage: Stage, planned: _Planned) -> str:

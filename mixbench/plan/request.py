@@ -140,11 +140,6 @@ def _check_held_out(method: Unit[MethodCard], frame: Frame) -> None:
     name, holdout = task.card.name, task.parameters.get(HOLDOUT)
     if recipe.final_on == "all" and holdout is None:
         raise UsageError(f"final_on must be train for {name}, which has no parameter {HOLDOUT}.")
-    if recipe.final_on == "all" and frame.grid:
-        raise UsageError(
-            f"--tune needs --set {name}.final_on=train: it selects a training by its result on "
-            "held-out images. Tune first, then train with the values that it chose."
-        )
     if holdout == 0 and (frame.grid or "prepare" in method.card.defines):
         user = "--tune" if frame.grid else method.card.name
         raise UsageError(

@@ -147,8 +147,9 @@ def _record(settled: SettledCell, command: Sequence[str]) -> Record:
     ran = settled.ran.intersection(rests_on)
     # With given weights there is no training stage, only the evaluation.
     train = manifests[plan.stages[chain[-1]].inputs.get("train", chain[-1])]
-    # The tune stage holds the files of the chosen candidate; skip those of the candidates.
-    kept = [k for k in chain if not (cell.grid and plan.stages[k].kind == "train")]
+    # Files of trainings that did not give the evaluated model are not the cell's.
+    last = plan.stages[chain[-1]].inputs.get("train")
+    kept = [k for k in chain if k == last or plan.stages[k].kind not in {"train", "tune"}]
     content = METRICS.read(store.checked(chain[-1], "metrics.json"))
     return Record(
         **facts,

@@ -17,6 +17,7 @@ from mixbench.declare import Recipe
 from mixbench.declare.facts import ParameterValue
 from mixbench.storage.files import Typed
 
+TUNED = "tuned"  # role of the tuning whose chosen recipe a training takes
 StageKind = Literal["data", "prepare", "train", "tune", "evaluate"]
 DISTRIBUTED_KINDS = ("prepare", "train")  # stages that all processes of a cell compute together
 Role = Literal["task", "method", "base_task"]

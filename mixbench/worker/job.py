@@ -16,7 +16,7 @@ from mixbench.errors import Damaged
 from mixbench.registry.cards import Card, MethodCard, TaskCard
 from mixbench.registry.units import find
 from mixbench.storage.manifest import TrainingResult
-from mixbench.storage.spec import ExecutionOptions, Role, Stage
+from mixbench.storage.spec import TUNED, ExecutionOptions, Role, Stage
 from mixbench.storage.store import Store
 from mixbench.train.checkpoints import DiskJournal
 from mixbench.train.distributed import SINGLE_PROCESS, Distributed
@@ -69,7 +69,11 @@ class Job:
 
     def setup(self) -> Setup:
         """Return the training setup, with the buffers from the method's `prepare` stage loaded."""
-        method, inputs, run = make_method(self.stage), self.stage.inputs, self.stage.run
+        method, run = make_method(self.stage), self.stage.run
+        inputs, recipe = self.stage.inputs, run.recipe
+        if TUNED in inputs:
+            candidate = self._chosen(inputs[TUNED])
+            recipe, inputs = candidate.run.recipe, {**candidate.inputs, **inputs}
         if "prepare" in inputs:
             found = self.store.checked(inputs["prepare"], "method.safetensors")
             method.load_state_dict(load_file(found))
@@ -77,7 +81,7 @@ class Job:
             method=method,
             task=self.task,
             model=run.model,
-            recipe=run.recipe,
+            recipe=recipe,
             seed=run.seed,
             folder=self.data,
             device=self.device,
@@ -89,6 +93,14 @@ class Job:
             log=self.journal.log,
             encode=self.encoding(),
         )
+
+    def _chosen(self, key: str) -> Stage:
+        """Return the training that a tuning has chosen."""
+        manifest = self.store.manifest(key)
+        result = training_result(key, self.store).tuning
+        assert result is not None
+        chosen = manifest.spec.stage.inputs[result.chosen]
+        return self.store.manifest(chosen).spec.stage
 
     def encoding(self) -> Encoding:
         """Return the function that applies frozen encoders to the images of a split."""

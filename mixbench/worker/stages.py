@@ -24,7 +24,7 @@ from mixbench.records.items import Items, pack
 from mixbench.records.stage_metrics import METRICS, ScoreFacts, StageMetrics
 from mixbench.storage.files import write_json
 from mixbench.storage.manifest import Manifest, StageCost, TrainingResult
-from mixbench.storage.spec import Stage, StageKind
+from mixbench.storage.spec import TUNED, Stage, StageKind
 from mixbench.train.checkpoints import FIRST, LAST, DiskPredictionCache
 from mixbench.train.evaluation import at_points, predict_each
 from mixbench.train.loop import train
@@ -132,7 +132,9 @@ def train_stage(job: Job) -> Work | None:
         eval_s=counters.eval_s,
         images=counters.images,
     )
-    return Work(cost, TrainingResult(run.best, kept, run.num_steps))
+    tuned = job.stage.inputs.get(TUNED)
+    tuning = training_result(tuned, job.store).tuning if tuned else None
+    return Work(cost, TrainingResult(run.best, kept, run.num_steps, tuning=tuning))
 
 
 def evaluate(job: Job) -> Work:
