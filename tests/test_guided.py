@@ -102,6 +102,10 @@ def test_a_published_result_is_taken_and_counts_by_its_content(
             "is for the 2 classes",
         ),
         (["digits.holdout=0.002"], "training and the validation split: class 0 has 119"),
+        (
+            ["digits.holdout=0.002", "digits.final_on=all"],
+            "training and the validation split: class 0 has 119",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_before_any_training(

@@ -79,6 +79,28 @@ def test_a_stopped_packing_continues(
     assert content == (write_pack(tmp_path, files, 32, "other", silent) / "pixels.bin").read_bytes()
 
 
+def test_a_pack_that_was_cut_off_is_refused_and_made_again(
+    tmp_path: Path, files: list[Path]
+) -> None:
+    folder = write_pack(tmp_path, files, 32, "now", silent)
+    content = (folder / "pixels.bin").read_bytes()
+    (folder / "pixels.bin").write_bytes(content[:5000])
+
+    with pytest.raises(DataError, match=r"must have [0-9,]+ bytes \(got 5,000\)"):
+        Pack(tmp_path, 32)
+    write_pack(tmp_path, files, 32, "now", silent)
+
+    assert (folder / "pixels.bin").read_bytes() == content
+
+
+def test_two_processes_do_not_write_one_pack(tmp_path: Path, files: list[Path]) -> None:
+    def again(_done: int, _of: int) -> None:
+        write_pack(tmp_path, files, 32, "now", silent)
+
+    with pytest.raises(DataError, match="Another process is packing"):
+        write_pack(tmp_path, files, 32, "now", again)
+
+
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.full)])
 def test_packed_images_are_augmented_as_files_are(
     tmp_path: Path, files: list[Path], workers: int

@@ -230,6 +230,11 @@ def test_what_needs_held_out_images_gets_them(
         planned(guided, *settings, **more)
 
 
+def test_a_needed_task_holds_out_images_for_the_search() -> None:
+    with pytest.raises(UsageError, match="holdout must be above 0: guided_patchmix searches"):
+        planned("guided_patchmix", "imagenet.holdout=0", tasks=["cub"], protocol="quick")
+
+
 def test_fields_that_were_added_later_are_stated_only_if_they_differ() -> None:
     plain = Recipe(model="a", epochs=1)
 

@@ -498,7 +498,8 @@ class Scratch:
 
 
 def run(score: Scorer, scratch: Path, stop_after: int = 0) -> SearchResult:
-    progress = Progress(score, Scratch(scratch, stop_after))  # type: ignore[arg-type]
+    preparation: Any = Scratch(scratch, stop_after)
+    progress = Progress({"search": score}, preparation)
     return evolve(SPACE, SETTINGS, score, score, 3, progress.report)
 
 
@@ -513,7 +514,7 @@ def test_a_search_that_was_stopped_ends_the_same(
 
     with pytest.raises(KeyboardInterrupt):
         run(scorer(model, held_out), tmp_path, stop_after)
-    known = saved_scores(tmp_path / STATE)
+    known = saved_scores(tmp_path / STATE)["search"]
     again = scorer(model, held_out)
     rows = []
     patches = again._patches
@@ -532,6 +533,21 @@ def test_a_search_that_was_stopped_ends_the_same(
     assert again.num_forwards == first.num_forwards
     assert 0 < len(known.keys) < first.num_items
     assert sum(rows) < first.num_forwards
+
+
+def test_scores_that_are_not_asked_for_again_stay_saved(
+    model: torch.nn.Module, held_out: HeldOut
+) -> None:
+    """A search that is stopped again while it replays loses nothing."""
+    ids = unordered_pairs(SPACE)
+    first, second = scorer(model, held_out), scorer(model, held_out)
+    first(ids, np.zeros(len(ids), np.uint16))
+
+    second.recall(first.memory)
+    second(ids[:1], np.zeros(1, np.uint16))
+
+    assert second.memory.keys.tolist() == first.memory.keys.tolist()
+    assert second.memory.scores.tolist() == first.memory.scores.tolist()
 
 
 def test_a_stopped_screening_ends_the_same(model: torch.nn.Module, held_out: HeldOut) -> None:

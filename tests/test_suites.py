@@ -231,6 +231,27 @@ def test_known_records_are_neither_changed_nor_removed(mixbench: Run, digits: Pa
     assert "--base nowhere" in mixbench("verify", "digits", "--base", "nowhere").stderr
 
 
+@pytest.mark.parametrize("change", [{"precision": "bfloat16"}, {"final_on": "all"}], ids=str)
+def test_a_protocol_that_is_computed_otherwise_stands_apart(
+    digits: Path, change: dict[str, Any]
+) -> None:
+    record, *_ = read_answers(digits).records.values()
+    other = record.model_copy(update={"recipe": {**record.recipe, **change}})
+
+    boards = leaderboards([record, other])
+
+    ((field, value),) = change.items()
+    assert {board.name for board in boards} == {
+        "digits.resnet8.quick", f"digits.resnet8.quick.{field}={value}"
+    }  # fmt: skip
+    suite = read_suite(digits)
+    assert not suite.objection(record)
+    assert suite.objection(other).startswith("recipe: no [[ask]]")
+    asking = suite.model_copy(update={"settings": {f"recipe.{field}": value}})
+    assert not asking.objection(other)
+    assert asking.objection(record).startswith("recipe: no [[ask]]")
+
+
 @pytest.mark.full
 def test_a_record_of_an_older_version_may_be_replaced(digits: Path) -> None:
     path = one(digits, "*/guided_patchmix/*s0*")

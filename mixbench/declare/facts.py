@@ -292,6 +292,8 @@ class Data:
         Official number of training items, which are captions for captioning; 0 if unknown.
     num_test
         Official number of test images; 0 if unknown.
+    num_validation
+        Official number of validation images; 0 if they are held out of the training items.
     """
 
     name: str
@@ -311,6 +313,7 @@ class Data:
     shares_folder_with: str = ""
     num_train: CountOrZero = 0
     num_test: CountOrZero = 0
+    num_validation: CountOrZero = 0
 
 
 @dataclass(frozen=True)

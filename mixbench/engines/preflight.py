@@ -20,7 +20,7 @@ def preflight(plan: Plan, store: Store, *, fresh: bool) -> None:
     The files of all splits are listed for data that this store has not seen. Only cells whose
     method, model or weights can fail are checked: those whose method defines `check`, whose
     model the task does not declare, or whose task reads parameters from files. A cell is checked
-    by its training stage, or by its evaluation if no stage trains its weights.
+    by its preparation or training, or by its evaluation if no stage trains its weights.
 
     Parameters
     ----------
@@ -37,12 +37,11 @@ def preflight(plan: Plan, store: Store, *, fresh: bool) -> None:
         If another check fails; the message is that of the first failure.
     """
     waiting = [s for key, s in plan.stages.items() if fresh or not store.finished(key)]
-    # One check for all seeds and candidates.
-    stages = {
-        stage.label.rpartition("/")[0]: STAGES.text(stage)
-        for stage in waiting
-        if _begins(stage) and _may_not_fit(stage)
-    }
+    # One check for all seeds and candidates; of a preparation, rather than of its training.
+    stages: dict[str, str] = {}
+    for stage in waiting:
+        if _begins(stage) and _may_not_fit(stage):
+            stages.setdefault(stage.label.rpartition("/")[0], STAGES.text(stage))
     notes = {
         store.data_note(stage.data_key, "listed"): stage
         for stage in waiting
@@ -87,9 +86,9 @@ def _check(answer: Connection, data: list[str], stages: list[str]) -> None:
 
 
 def _begins(stage: Stage) -> bool:
-    """Return whether a stage trains a model, or evaluates one that no stage trains."""
+    """Return whether a stage prepares or trains, or evaluates a model that no stage trains."""
     given = stage.kind == "evaluate" and "train" not in stage.inputs
-    return stage.kind == "train" or given
+    return stage.kind in {"prepare", "train"} or given
 
 
 def _may_not_fit(stage: Stage) -> bool:

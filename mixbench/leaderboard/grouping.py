@@ -3,8 +3,9 @@
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 
-from mixbench.declare.facts import ADDED, ParameterValue
+from mixbench.declare.facts import EXECUTION, ParameterValue, Recipe
 from mixbench.records.schema import Record
 from mixbench.storage.spec import PUBLISHED
 
@@ -123,7 +124,12 @@ def changes(record: Record) -> list[str]:
         changed += [f"{base.name}.{name}={base.parameters[name]}" for name in base.changed]
     if record.protocol == "custom":
         changed += [f"{name}={record.recipe[name]}" for name in ("epochs", "batch_size", "lr")]
-    changed += [f"{name}={record.recipe[name]}" for name in sorted(ADDED & record.recipe.keys())]
+    usual = {field.name: field.default for field in fields(Recipe) if field.name in EXECUTION}
+    changed += [
+        f"{name}={record.recipe[name]}"
+        for name, value in sorted(usual.items())
+        if record.recipe.get(name, value) != value
+    ]
     return [*changed, *(["tuned"] if record.tuning else [])]
 
 

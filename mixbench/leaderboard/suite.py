@@ -23,17 +23,18 @@
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mixbench.declare import BASELINE
+from mixbench.declare import BASELINE, Recipe
+from mixbench.declare.facts import EXECUTION
 from mixbench.errors import UnknownName, UsageError
 from mixbench.leaderboard.grouping import at_equal_images, method_label
 from mixbench.leaderboard.ranks import ALPHA, Pairing, Rule
-from mixbench.plan.cells import Cell
+from mixbench.plan.cells import Cell, official_recipe
 from mixbench.plan.request import Request, cells_of
 from mixbench.records.schema import Record
 from mixbench.registry.parameters import read_settings
@@ -281,11 +282,13 @@ class Suite(StrictModel):
 
     def requests(self) -> list[Request]:
         """Return the requests of all ``[[ask]]`` entries."""
-        found: list[Request] = []
-        for ask in self.ask:
-            whole = ask.model_copy(update={"settings": self.settings | ask.settings})
-            found += whole.requests(self.seeds)
-        return found
+        return [request for ask in self.whole_asks() for request in ask.requests(self.seeds)]
+
+    def whole_asks(self) -> tuple[Ask, ...]:
+        """Return the ``[[ask]]`` entries with the settings of the suite."""
+        return tuple(
+            ask.model_copy(update={"settings": self.settings | ask.settings}) for ask in self.ask
+        )
 
     def numbers(self) -> list[Published]:
         """Return the published results of the suite; by default those in the task files."""
@@ -315,13 +318,14 @@ class Suite(StrictModel):
 
     def objection(self, record: Record) -> str:
         """Return why a record does not belong to the suite; empty if it does."""
-        asks = self.ask
+        asks = self.whole_asks()
         for field, value, fits in (
             ("task", record.task.name, lambda ask: record.task.name in ask.tasks),
             ("method", record.method.name, lambda ask: record.method.name in ask.methods),
             ("model", record.model, lambda ask: not ask.models or record.model in ask.models),
             ("protocol", record.protocol, lambda ask: _same_protocol(ask, record)),
             ("parameters", method_label(record), lambda ask: _same_parameters(ask, record)),
+            ("recipe", _execution(record), lambda ask: _same_execution(ask, record)),
             ("seed", record.seed, lambda ask: record.seed < (ask.seeds or self.seeds)),
         ):
             asks = tuple(filter(fits, asks))
@@ -357,6 +361,24 @@ def _same_protocol(ask: Ask, record: Record) -> bool:
     if any(name.partition(".")[0] == record.task.name for name in ask.settings):
         return record.protocol in {"custom", ask.protocol}
     return ask.protocol in {None, record.protocol}
+
+
+def _execution(record: Record) -> dict[str, object]:
+    """Return how a record's protocol was computed."""
+    usual = {field.name: field.default for field in fields(Recipe)}
+    return {name: record.recipe.get(name, usual[name]) for name in sorted(EXECUTION)}
+
+
+def _same_execution(ask: Ask, record: Record) -> bool:
+    """Return whether a record's protocol was computed as the suite asks."""
+    card = find("task", (record.base_task or record.task).name)
+    protocol = ask.protocol or next(iter(card.declared.protocols))
+    official = official_recipe(card, protocol, record.model)
+    asked = {
+        name: ask.settings.get(f"{card.name}.{name}", ask.settings.get(f"recipe.{name}", usual))
+        for name, usual in ((name, getattr(official, name)) for name in EXECUTION)
+    }
+    return asked == _execution(record)
 
 
 def suites() -> dict[str, Path]:

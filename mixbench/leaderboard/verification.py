@@ -39,7 +39,7 @@ CLOSE = 1e-6  # tolerance for recomputed metrics
 
 
 Run = tuple[str, str, int]  # comparison group, method, seed
-Question = tuple[str, str, str, str, int]  # task, model, protocol, method, seed
+Question = str  # task, model, recipe, method, seed and data, as JSON
 Wrong = tuple[str, str]  # the field, and its error
 
 
@@ -101,7 +101,8 @@ def verify(folder: Path, *, base: str | None = None, reruns: Iterable[Record] = 
                 folder, record, again, history.tiers.get(record.digest, SELF_REPORTED)
             )
             tiers[record.digest] = tier
-            answered.add(_question(record))
+            if record.status == "ok":
+                answered.add(_question(record))
         findings += [Finding(path, field, what) for field, what in wrong]
     findings += [finding for finding, question in history.missing if question not in answered]
     findings += [
@@ -291,7 +292,12 @@ def _outdated(before: str, path: Path) -> Question | None:
 
 def _question(record: Record) -> Question:
     """Return what a record answers, whatever the versions of its method and task."""
-    return record.task.name, record.model, record.protocol, method_label(record), record.seed
+    units = [unit for unit in (record.task, record.base_task) if unit is not None]
+    changed = [[unit.name, {n: unit.parameters.get(n) for n in unit.changed}] for unit in units]
+    asked: list[object] = [changed, record.model, record.protocol, record.recipe]
+    asked += [method_label(record), record.seed, record.data.digest]
+    asked += [record.tuning and record.tuning.grid]
+    return json.dumps(asked, sort_keys=True)
 
 
 def _migration(before: str, path: Path) -> str:

@@ -35,7 +35,7 @@ WORK: dict[StageKind, tuple[str, ...]] = {
     "prepare": ("mixbench.train.loop",),
     "train": ("mixbench.train.loop",),
     "tune": ("mixbench.worker.tuning",),
-    "evaluate": ("mixbench.train.evaluation",),
+    "evaluate": ("mixbench.train.evaluation", "mixbench.train.features"),
 }
 
 

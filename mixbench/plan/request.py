@@ -307,4 +307,5 @@ def _needed(
             f"other weights. {error}"
         ) from error
     frames[key] = frame
+    _check_held_out(method, frame.base or frame)
     return frame.cell(method, cell.seed)

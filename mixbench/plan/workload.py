@@ -1,6 +1,6 @@
 """The images that a plan passes through its models, counted from declarations, without the data."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 from mixbench.datasets.locate import data_of
@@ -8,7 +8,7 @@ from mixbench.declare import Data
 from mixbench.plan.graph import Plan
 from mixbench.registry.cards import TaskCard
 from mixbench.registry.units import find
-from mixbench.storage.spec import Stage
+from mixbench.storage.spec import PUBLISHED, Stage
 
 SEARCHES = ("genetic", "direct")  # values of a method's parameter `search` that score images
 
@@ -53,53 +53,69 @@ def workloads(plan: Plan) -> dict[tuple[str, str], Workload]:
             key = stage.identity.task.name, stage.run.model
             groups.setdefault(key, []).append(stage)
     cells = [(cell.task.card.name, cell.model) for cell in plan.cells]
-    return {key: _of_group(group, cells.count(key)) for key, group in groups.items()}
+    other = {str(c.data.folder) for c in plan.cells if c.data.origin not in PUBLISHED}
+    return {
+        key: _of_group([(stage, _data(stage, other)) for stage in group], cells.count(key))
+        for key, group in groups.items()
+    }
 
 
-def _of_group(stages: list[Stage], cells: int) -> Workload:
+Read = tuple[Stage, Data | None]  # a stage, and the data that it reads as a whole
+
+
+def _of_group(stages: list[Read], cells: int) -> Workload:
     """Return the work of stages that share a task and a model."""
-    trainings = [stage for stage in stages if stage.kind == "train"]
+    trainings = [(stage, data) for stage, data in stages if stage.kind == "train"]
     return Workload(
-        example=(trainings or stages)[0],
+        example=(trainings or stages)[0][0],
         cells=cells,
         trainings=len(trainings),
-        trained=sum(_trained(stage) for stage in trainings),
-        searched=sum(_searched(stage) for stage in stages if stage.kind == "prepare"),
-        predicted=sum(map(_predicted, stages)),
-        known=all(_data(stage) is not None for stage in stages),
+        trained=sum(_trained(stage, data) for stage, data in trainings),
+        searched=sum(_searched(stage) for stage, _ in stages if stage.kind == "prepare"),
+        predicted=sum(_predicted(stage, data) for stage, data in stages),
+        known=all(data is not None for _, data in stages),
     )
 
 
-def _data(stage: Stage) -> Data | None:
+def _data(stage: Stage, other: Set[str]) -> Data | None:
     """Return the data that a stage reads; None if it is not the whole official data."""
     parameters: Mapping[str, object] = stage.identity.task.parameters
     card = find("task", stage.paths.unit_files.get("task", stage.identity.task.name))
     assert isinstance(card, TaskCard)
     declared = data_of(card, stage.identity.task.parameters)
     whole = parameters.get("classes") == card.defaults.get("classes")
-    return declared if whole and declared.num_test and "data" not in stage.inputs else None
+    official = "data" not in stage.inputs and stage.paths.data not in other
+    return declared if whole and official and declared.num_test else None
 
 
-def _trained(stage: Stage) -> int:
+def _trained(stage: Stage, data: Data | None) -> int:
     """Return the number of images that the steps of a training process."""
-    data, recipe = _data(stage), stage.run.recipe
     if data is None:
         return 0
-    items = round(data.num_train * (1 - _held_out(stage)))
+    recipe = stage.run.recipe
+    items = data.num_train - _held_out(stage, data)
     return recipe.epochs * (items // recipe.batch_size) * recipe.batch_size
 
 
-def _predicted(stage: Stage) -> int:
+def _predicted(stage: Stage, data: Data | None) -> int:
     """Return the number of images of which a stage computes predictions."""
-    data, recipe = _data(stage), stage.run.recipe
     if data is None:
         return 0
+    recipe = stage.run.recipe
+    validation = data.num_validation or _held_out(stage, data)
     if stage.kind == "train":
-        return recipe.epochs * round(data.num_train * _held_out(stage))
+        return recipe.epochs * validation
     if stage.kind != "evaluate":
         return 0
     once = stage.identity.base_task is not None
-    return data.num_test * (1 if once else min(recipe.tail, recipe.epochs) + 1)
+    best = recipe.final_on == "train" and validation > 0
+    return data.num_test * (1 if once else min(recipe.tail, recipe.epochs) + best)
+
+
+def _held_out(stage: Stage, data: Data) -> int:
+    """Return the number of training items that are held out for validation."""
+    share = float(str(stage.identity.task.parameters.get("holdout", 0.0)))
+    return 0 if data.num_validation else round(data.num_train * share)
 
 
 def _searched(stage: Stage) -> int:
@@ -107,7 +123,3 @@ def _searched(stage: Stage) -> int:
     parameters = stage.run.method.parameters
     budget = parameters.get("budget", 0)
     return int(str(budget)) if parameters.get("search") in SEARCHES else 0
-
-
-def _held_out(stage: Stage) -> float:
-    return float(str(stage.identity.task.parameters.get("holdout", 0.0)))

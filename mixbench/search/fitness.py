@@ -236,7 +236,9 @@ class Scorer:
     @property
     def memory(self) -> "Known":
         """All scores, to be passed to the `recall` of a later process."""
-        return self._known.merged(self._fresh)
+        here = self._known.merged(self._fresh)
+        later = ~here.has(self._earlier.keys)  # of an earlier process, not requested again so far
+        return here.merged(Known(self._earlier.keys[later], self._earlier.scores[later]))
 
     def recall(self, earlier: "Known") -> None:
         """Take scores that an earlier process computed, when they are requested again."""

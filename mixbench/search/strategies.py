@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import numpy as np
 import torch
 from pydantic import JsonValue
 from torch import Tensor
 
-from mixbench.contract import Backbone, Method, Preparation
+from mixbench.contract import Backbone, Method, Preparation, Processes
 from mixbench.errors import UsageError
 from mixbench.search.direct import pairs_within, screened, solve, unordered_pairs
 from mixbench.search.evolve import evolve
@@ -87,7 +88,7 @@ def _scored_search(
     """Run a search that scores compositions, and return its result and what it took."""
     settings = config.settings
     scorer, exact = make_scorers(config, space, preparation)
-    progress = Progress(scorer, preparation)
+    progress = Progress({"search": scorer, "exact": exact}, preparation)
     if config.strategy == "genetic":
         found = evolve(space, settings, scorer, exact, seed, progress.report)
     else:
@@ -118,19 +119,23 @@ class Progress:
 
     Parameters
     ----------
-    scorer
-        The scorer whose scores are saved every minute and when the search is stopped.
+    scorers
+        The scorers of the search, by the name under which their scores are saved, every minute and
+        when the search is stopped.
     preparation
         The preparation that searches; its `scratch` receives the scores.
     """
 
-    def __init__(self, scorer: Scorer, preparation: Preparation) -> None:
-        self._scorer, self._preparation = scorer, preparation
+    def __init__(self, scorers: Mapping[str, Scorer], preparation: Preparation) -> None:
+        self._scorers, self._preparation = scorers, preparation
         self._path = preparation.scratch / STATE
         self._last: tuple[int, int, Mapping[str, float]] = (0, 1, {})
         self._saved = monotonic()
-        scorer.recall(saved_scores(self._path))
-        scorer.after_group = self._tell
+        first = preparation.processes.rank == 0
+        saved = saved_scores(self._path) if first else {}
+        for name, scorer in scorers.items():
+            scorer.recall(_of_first(saved.get(name, Known()), preparation.processes))
+            scorer.after_group = self._tell
 
     def report(self, done: int, total: int, numbers: Mapping[str, float]) -> None:
         """Report the finished steps of the search."""
@@ -141,9 +146,9 @@ class Progress:
         done, total, numbers = self._last
         if monotonic() - self._saved >= SAVE_EVERY_S:
             self._save()
-        forwards = {"images": float(self._scorer.num_forwards)}
+        images = float(sum(scorer.num_forwards for scorer in self._scorers.values()))
         try:
-            self._preparation.report(done, total, {**numbers, **forwards})
+            self._preparation.report(done, total, {**numbers, "images": images})
         except BaseException:  # a stop request: save what was scored since
             self._save()
             raise
@@ -151,18 +156,35 @@ class Progress:
     def _save(self) -> None:
         self._saved = monotonic()
         if self._preparation.processes.rank == 0:
-            known, buffer = self._scorer.memory, io.BytesIO()
-            np.savez(buffer, keys=known.keys, scores=known.scores)
+            buffer, arrays = io.BytesIO(), dict[str, Any]()
+            for name, scorer in self._scorers.items():
+                known = scorer.memory
+                arrays |= {f"{name} keys": known.keys, f"{name} scores": known.scores}
+            np.savez(buffer, **arrays)
             write_bytes(self._path, buffer.getvalue())
 
 
-def saved_scores(path: Path) -> Known:
-    """Return the scores that an earlier process saved; none if there is no intact file."""
+def _of_first(known: Known, processes: Processes) -> Known:
+    """Return the scores of the first process in every process.
+
+    If each read the file itself, they might see different states of a shared disk, and would then
+    score different items.
+    """
+    number = int(processes.sum(torch.tensor([len(known.keys)]))[0])
+    keys, scores = torch.zeros(number, dtype=torch.int64), torch.zeros(number, dtype=torch.float64)
+    if processes.rank == 0:
+        keys, scores = torch.from_numpy(known.keys), torch.from_numpy(known.scores)
+    return Known(processes.sum(keys).numpy(), processes.sum(scores).numpy())
+
+
+def saved_scores(path: Path) -> dict[str, Known]:
+    """Return the scores that an earlier process saved, by scorer; none without an intact file."""
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
-            return Known(arrays["keys"], arrays["scores"])
+            names = {name.partition(" ")[0] for name in arrays}
+            return {n: Known(arrays[f"{n} keys"], arrays[f"{n} scores"]) for n in names}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return Known()
+        return {}
 
 
 def random_pairs(space: Space, seed: int) -> SearchResult:

@@ -46,7 +46,7 @@ def check_packed(stage: Stage, task: Task) -> None:
         If the images are not packed, or have changed since.
     """
     recipe, folder = stage.run.recipe, stage.paths.data
-    if stage.kind == "train" and recipe.packed:
+    if stage.kind in {"prepare", "train"} and recipe.packed:
         if folder is None:
             raise DataError(f"packed must be 0 for generated data (got {recipe.packed}).")
         split = task.load("train", Path(folder), stage.run.seed)

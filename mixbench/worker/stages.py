@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import NamedTuple
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -97,6 +98,7 @@ def prepare(job: Job) -> Work | None:
                 processes=job.distributed,
             )
         )
+    job.distributed.sum(torch.zeros(1))  # no process is still at work when the first publishes
     if not job.distributed.is_main:
         return None
     buffers = {name: buffer.cpu().contiguous() for name, buffer in setup.method.named_buffers()}
@@ -154,17 +156,19 @@ def evaluate(job: Job) -> Work:
     scores = {}
     predictions: dict[str, Tensor] = {}
     epochs = sorted({*tail, *([best] if best else [])})
-    together = max(1, MODELS_BYTES // max(4 * (parameters + extra), 1))
+    size = sum(t.nbytes for one in (model, method) for t in one.state_dict().values())
+    together = max(1, MODELS_BYTES // max(size, 1))
+    trained = [Trained(model, method)]
+    trained += [revive(stage, job.device) for _ in epochs[1:together]]
     for first in range(0, len(epochs), together):
         group = epochs[first : first + together]
-        trained = [Trained(model, method), *(revive(stage, job.device) for _ in group[1:])]
-        for epoch, one in zip(group, trained, strict=True):
+        for epoch, one in zip(group, trained, strict=False):
             give_weights(stage, store, one, f"epoch-{epoch}" if epoch in tail else "best")
         if first == 0:
             test = job.task.precompute_frozen(model, test, job.encoding())
         folder = job.journal.work / "predictions"
         found = predict_each(
-            job.task, trained, test, job.options.workers,
+            job.task, trained[: len(group)], test, job.options.workers,
             caches=[DiskPredictionCache(folder / str(epoch)) for epoch in group],
             report=partial(_report, job, (first, len(group), len(epochs))),
         )  # fmt: skip

@@ -114,6 +114,7 @@ class CocoCaptions(Task):
         shares_folder_with="coco2014",
         num_train=566747,
         num_test=5000,
+        num_validation=5000,
     )
     variants = {
         "karpathy": data,

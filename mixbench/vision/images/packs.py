@@ -4,9 +4,12 @@ Decoding a photograph takes a core a millisecond or more; reading it from a pack
 that. A pack lies in a hidden folder of the data, which no reader lists.
 """
 
+import fcntl
+import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -17,10 +20,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mixbench.errors import DataError
+from mixbench.storage.files import write_bytes
 from mixbench.vision.images.augment import resize
 from mixbench.vision.images.decode import read_image
 
 PIXELS, INDEX, SIZES, STATE = "pixels.bin", "index.npz", "sizes.bin", "state.txt"
+LOCK = "lock"
 AT_ONCE = 256  # images in memory while packing
 
 
@@ -49,11 +54,18 @@ class Pack:
                     index[name] for name in ("names", "starts", "sizes")
                 )
                 self.state = str(index["state"])
+            there = (self._folder / PIXELS).stat().st_size
         except (OSError, ValueError, KeyError) as error:
             raise DataError(
                 f"{root} has no images packed at {short_side}: run `mixbench data pack` first, or "
                 f"leave out packed={short_side}."
             ) from error
+        expected = int(_bytes_of(self._sizes).sum())
+        if there != expected:
+            raise DataError(
+                f"{self._folder / PIXELS} must have {expected:,} bytes (got {there:,}): run "
+                "`mixbench data pack` again."
+            )
 
     def rows_of(self, paths: Sequence[bytes]) -> NDArray[np.int64]:
         """Return the rows of image files in the pack, (N,).
@@ -63,8 +75,8 @@ class Pack:
         DataError
             If a file is not packed.
         """
-        prefix = len(os.fsencode(self.root)) + 1
-        wanted = np.array([path[prefix:] for path in paths])
+        prefix = os.fsencode(self.root) + b"/"
+        wanted = np.array([path.removeprefix(prefix) for path in paths])
         rows = np.searchsorted(self._names, wanted).clip(max=len(self._names) - 1)
         absent = np.flatnonzero(self._names[rows] != wanted)
         if len(absent):
@@ -126,19 +138,43 @@ def write_pack(
     folder = pack_folder(root, short_side)
     names = np.array([os.fsencode(path.relative_to(root)) for path in paths])
     order = np.argsort(names)
-    with _Writing(folder, state) as writing, ThreadPoolExecutor() as pool:
+    with _alone(folder), _Writing(folder, state) as writing, ThreadPoolExecutor() as pool:
         todo = [paths[i] for i in order[len(writing.sizes) :].tolist()]
         for first in range(0, len(todo), AT_ONCE):
             some = todo[first : first + AT_ONCE]
             writing.add([*pool.map(lambda path: shortened(read_image(path), short_side), some)])
             tell(len(writing.sizes), len(paths))
         sizes = np.array(writing.sizes, np.int64).reshape(-1, 2)
-        bytes_each = sizes.prod(1) * 3
-        starts = np.cumsum(bytes_each) - bytes_each
-    with (folder / f"{INDEX}.new").open("wb") as file:
-        np.savez(file, names=names[order], starts=starts, sizes=sizes, state=np.array(state))
-    (folder / f"{INDEX}.new").rename(folder / INDEX)
+        starts = np.cumsum(_bytes_of(sizes)) - _bytes_of(sizes)
+        index = io.BytesIO()
+        np.savez(index, names=names[order], starts=starts, sizes=sizes, state=np.array(state))
+        writing.finish()
+        write_bytes(folder / INDEX, index.getvalue())
     return folder
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing the same pack.
+
+    Raises
+    ------
+    DataError
+        If another process writes it.
+    """
+    folder.mkdir(exist_ok=True)
+    with (folder / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DataError(f"Another process is packing the images in {folder}: wait.") from error
+        yield
+
+
+def _bytes_of(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the bytes of images whose heights and widths are given, (N,)."""
+    found: NDArray[np.int64] = sizes.prod(1) * 3
+    return found
 
 
 def shortened(image: Tensor, short_side: int) -> Tensor:
@@ -161,7 +197,6 @@ class _Writing:
 
     def __init__(self, folder: Path, state: str) -> None:
         self._folder = folder
-        folder.mkdir(exist_ok=True)
         (folder / INDEX).unlink(missing_ok=True)
         noted = folder / STATE
         if not noted.exists() or noted.read_text(encoding="utf-8") != state:
@@ -175,11 +210,18 @@ class _Writing:
         self._noted.seek(0)
         content = self._noted.read()
         found = np.frombuffer(content[: len(content) // 8 * 8], np.int32).reshape(-1, 2)
-        self.sizes: list[list[int]] = found.tolist()
-        # A killed attempt may have written an incomplete image at the end.
-        self._noted.truncate(len(found) * 8)
-        self._pixels.truncate(int(found.astype(np.int64).prod(1).sum()) * 3)
+        # A killed attempt, or a copy that was cut off, may end in the middle of an image.
+        ends = np.cumsum(_bytes_of(found.astype(np.int64)))
+        whole = int((ends <= self._pixels.tell()).sum())
+        self.sizes: list[list[int]] = found[:whole].tolist()
+        self._noted.truncate(whole * 8)
+        self._pixels.truncate(int(ends[whole - 1]) if whole else 0)
         return self
+
+    def finish(self) -> None:
+        """Wait until everything is on the disk."""
+        self._pixels.flush()
+        os.fsync(self._pixels.fileno())
 
     def add(self, images: Sequence[Tensor]) -> None:
         """Write images, and then their sizes."""

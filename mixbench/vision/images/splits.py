@@ -244,6 +244,8 @@ def read_packed(split: Split, folder: Path, short_side: int, state: str = "") ->
             f"packed must be 0 for a task that does not train on single image files (got "
             f"{short_side})."
         )
+    if len(split) and not split.path(0).is_relative_to(folder):
+        return split  # validation images from elsewhere are read from their files
     pack = Pack(folder, short_side)
     if state and pack.state != state:
         raise DataError(
