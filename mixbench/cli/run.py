@@ -194,13 +194,20 @@ def _run(plan: "Plan", store: "Store", how: "Run", rule: "Rule", *, as_json: boo
                 Scheduler(state, engine, show, on_cell, how.options, how.limits).run()
         except KeyboardInterrupt:
             finished = state.count("done", "cached")
-            left = "continue" if engine.outlives else "have written checkpoints"
+            left = "the running stages continue" if engine.outlives else _left(state)
             show.notice(
-                f"Stopped: {finished} of {len(state.states)} stages are finished; the running "
-                f"stages {left}. Continue with:\n  {shlex.join(command)}"
+                f"Stopped: {finished} of {len(state.states)} stages are finished; {left}. Continue "
+                f"with:\n  {shlex.join(command)}"
             )
             return INTERRUPTED
     return _conclude(records, store, rule, as_json=as_json)
+
+
+def _left(state: "RunState") -> str:
+    """Return how many of the stages that were stopped have left something to continue from."""
+    stopped = [key for key, one in state.states.items() if one.status == "running"]
+    kept = sum(map(state.store.has_checkpoint, stopped))
+    return f"{kept} of {counted('running stage', len(stopped))} left a checkpoint"
 
 
 def _as_recorded(command: list[str]) -> list[str]:

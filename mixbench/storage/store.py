@@ -41,6 +41,9 @@ from mixbench.storage.spec import SPECS, StageSpec
 
 SMALL = 1 << 20  # bytes up to which `Store.damage` hashes a file
 
+# Files in a stage's work folder from which it continues: of trainings, searches and predictions.
+CHECKPOINTS = ("checkpoint-*.pt", "scratch/*", "predictions/*/*", "features/*/*")
+
 
 class Store:
     """A store of stages and records in a folder.
@@ -61,6 +64,11 @@ class Store:
     def work(self, key: str) -> Path:
         """Return the folder in which a stage in progress keeps its checkpoints and progress."""
         return self.root / "work" / key
+
+    def has_checkpoint(self, key: str) -> bool:
+        """Return whether a stage has left a file from which it continues."""
+        work = self.work(key)
+        return any(any(work.glob(pattern)) for pattern in CHECKPOINTS)
 
     def log(self, key: str) -> Path:
         """Return the log file of a stage's processes."""
