@@ -204,7 +204,9 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path: Path, undisturbed:
         assert process.wait(60) == 130
 
     said = store.with_suffix(".said").read_text()
-    assert "1 of 1 running stage left a checkpoint. Continue with:\n  mixbench run -m random" in said
+    assert (
+        "1 of 1 running stage left a checkpoint. Continue with:\n  mixbench run -m random" in said
+    )
     assert "Traceback" not in said
     assert stage_processes(store) == []
     assert list(store.glob("work/*/checkpoint-*.pt"))

@@ -101,6 +101,7 @@ def test_a_published_result_is_taken_and_counts_by_its_content(
             ["guided_patchmix.search=fixed", "guided_patchmix.file=other.json"],
             "is for the 2 classes",
         ),
+        (["guided_patchmix.budget=1000"], "budget must be at least as large (got 1,000)"),
         (["digits.holdout=0.002"], "training and the validation split: class 0 has 119"),
         (
             ["digits.holdout=0.002", "digits.final_on=all"],

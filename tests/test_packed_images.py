@@ -129,13 +129,15 @@ def test_what_is_not_packed_is_named(tmp_path: Path, files: list[Path]) -> None:
 
     with pytest.raises(DataError, match=r"0\.JPEG is not packed at 32"):
         Pack(tmp_path, 32).rows_of([bytes(path) for path in files])
-    with pytest.raises(DataError, match="has no images packed at 64: run `mixbench data pack`"):
+    with pytest.raises(
+        DataError, match=r"has no images packed at 64: run `mixbench data pack NAME --data .* 64`"
+    ):
         Pack(tmp_path, 64)
 
 
 FEW = tuple(
     word
-    for text in ("classes=3", "epochs=1", "batch_size=10", "side=32")
+    for text in ("classes=3", "epochs=1", "batch_size=10", "side=24")
     for word in ("--set", f"imagenet.{text}")
 )
 
@@ -155,6 +157,7 @@ def test_a_training_reads_the_pack_and_says_so(mixbench: Run, tmp_path: Path) ->
     after = run()
     next((data / "train").rglob("*.JPEG")).touch()
     changed = run("--seed", "1")
+    small = run("--set", "imagenet.side=32")
     generated = mixbench(*cell, "--data", "synthetic", "--set", "imagenet.packed=24")
 
     assert before.returncode == 2
@@ -163,4 +166,5 @@ def test_a_training_reads_the_pack_and_says_so(mixbench: Run, tmp_path: Path) ->
     assert after.returncode == 0, after.stderr
     assert "packed=24" in after.stdout
     assert "have changed since they were packed at 24" in changed.stderr
+    assert "packed must be at least the side of the model's images, 32 (got 24)" in small.stderr
     assert "packed must be 0 for generated data (got 24)" in generated.stderr

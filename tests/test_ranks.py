@@ -88,6 +88,39 @@ def test_two_processes_train_what_one_trains(
 
 
 @pytest.mark.full
+def test_tasks_may_have_other_numbers_of_processes(mixbench: Run, tmp_path: Path) -> None:
+    """A task that needs two for its models, and one that starts from the model of the other."""
+    settings = tmp_path / "mixbench.toml"
+    settings.write_text("[gpus_per_cell]\nimagenet = 2\n")
+    few = [
+        *("imagenet.classes=3", "imagenet.side=32", "imagenet.epochs=1", "imagenet.batch_size=20"),
+        *("cub.classes=3", "cub.side=32", "cub.epochs=1", "cub.batch_size=20"),
+    ]
+    words = [word for text in few for word in ("--set", text)]
+    cell = ("run", "-m", "none", "-t", "cub", "--protocol", "quick", *words)
+
+    done = mixbench(*cell, "--settings", str(settings))
+    settings.write_text("[gpus_per_cell]\nimagenot = 2\n")
+    refused = mixbench(*cell, "--settings", str(settings))
+
+    assert done.returncode == 0, done.stderr
+    specs = [
+        json.loads(path.read_text())["spec"]
+        for path in (tmp_path / "store").glob("stages/*/manifest.json")
+    ]
+    processes = {
+        (spec["stage"]["identity"]["task"]["name"], spec["stage"]["identity"]["kind"]): spec[
+            "options"
+        ]["processes"]
+        for spec in specs
+    }
+    assert processes["imagenet", "train"] == 2
+    assert processes["cub", "train"] == processes["cub", "evaluate"] == 1
+    assert refused.returncode == 2
+    assert "'imagenot'" in refused.stderr
+
+
+@pytest.mark.full
 def test_two_processes_find_what_one_finds(
     mixbench: Run, fast: tuple[str, ...], tmp_path: Path
 ) -> None:

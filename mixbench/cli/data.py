@@ -176,6 +176,13 @@ def pack(name: str, folder: Path | None, short_side: int) -> int:
 
     chosen = data_set(name)
     root = folder.expanduser().resolve() if folder else data_dir(chosen.data)
+    if not chosen.data.file_counts:
+        raise DataError(f"{name} has no folders of image files: it is kept in memory, not packed.")
+    if absent := missing(chosen.data, root):
+        raise DataError(
+            f"{root} has no {absent[0]}: get the data with `mixbench data get {name}`, or give its "
+            "folder with --data."
+        )
     state = survey(chosen.data, root, digest_cache()).states["train"]
     paths = images_for_training(chosen.data, root)
     if not paths:
@@ -183,6 +190,9 @@ def pack(name: str, folder: Path | None, short_side: int) -> int:
     try:
         with naming_full_disk(root, DataFull), bar("packing", unit="images") as tell:
             packed = write_pack(root, paths, short_side, state, tell)
+    except KeyboardInterrupt:
+        click.echo("Stopped. Run the same command again to continue.", err=True)
+        return 130
     except PermissionError as error:
         raise DataError(
             f"{root} cannot be written to, and packed images lie in the data folder: make one of "

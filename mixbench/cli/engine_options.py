@@ -1,7 +1,7 @@
 """Options that select the engine and its resources; they override the settings file."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, TypeVar
 
@@ -106,7 +106,7 @@ class Run:
     options
         Execution options of every stage.
     limits
-        Retries per stage and GPU-hour budget of the run.
+        Retries per stage, GPU-hour budget, and tasks of the run.
     engine
         Function that creates the engine for a store.
     nodes
@@ -121,6 +121,31 @@ class Run:
     engine: "Callable[[Store], Engine]"
     nodes: int
     slurm: "SlurmSettings | None"
+
+
+def runs_of(options: EngineOptions, threads: int, tasks: Iterable[str]) -> list[Run]:
+    """Return how the tasks of a plan run: an entry for each number of GPUs per cell, largest first.
+
+    Raises
+    ------
+    UnknownName
+        If the settings file names a task that does not exist.
+    """
+    from mixbench.engines.settings import read_settings_file
+    from mixbench.registry.units import find
+
+    sizes = read_settings_file(options["settings_path"]).gpus_per_cell
+    for name in sizes:
+        find("task", name)
+    by_size: dict[int, set[str]] = {}
+    for task in tasks:
+        by_size.setdefault(sizes.get(task, options["gpus_per_cell"]), set()).add(task)
+    found = []
+    for size in sorted(by_size, reverse=True):
+        sized: EngineOptions = {**options, "gpus_per_cell": size}
+        run = engine_of(sized, threads)
+        found.append(replace(run, limits=replace(run.limits, tasks=frozenset(by_size[size]))))
+    return found
 
 
 def engine_of(options: EngineOptions, threads: int) -> Run:

@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING, Unpack
 
 import click
 
-from mixbench.cli.engine_options import EngineOptions, engine_of, engine_options
+from mixbench.cli.engine_options import EngineOptions, engine_options, runs_of
 from mixbench.cli.options import CellOptions, as_json, asked_cells, cell_options, store_option
 from mixbench.cli.plan import counted, data_lines, show_plan
 from mixbench.errors import DataError, UsageError, naming_full_disk
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from mixbench.cli.engine_options import Run
+    from mixbench.engines.engine import Engine
+    from mixbench.engines.progress import Show
     from mixbench.engines.run_state import RunState
     from mixbench.leaderboard.ranks import Rule
     from mixbench.plan.graph import Plan
@@ -65,8 +69,10 @@ def run(
     plan = make_plan(asked_cells(options))
     store = Store(store_path)
     threads = max(cell.recipe.threads for cell in plan.cells)
-    how = engine_of(options, threads)
-    _check_shares(plan, how.options.processes)
+    tasks = {stage.identity.task.name for stage in plan.stages.values()}
+    runs = runs_of(options, threads, tasks)
+    how = runs[0]
+    _check_shares(plan, runs)
     _check_detach(how, detach=detach)
     if dry_run:
         return show_plan(plan, store, as_json=as_json)
@@ -78,7 +84,7 @@ def run(
             _forget(plan, store)
         if detach:
             return _detach(store, how)
-        return _run(plan, store, how, _rule(options["suite"]), as_json=as_json)
+        return _run(plan, store, runs, _rule(options["suite"]), as_json=as_json)
 
 
 def _rule(suite: str | None) -> "Rule":
@@ -113,14 +119,19 @@ def _check_detach(how: "Run", *, detach: bool) -> None:
         )
 
 
-def _check_shares(plan: "Plan", processes: int) -> None:
-    """Check that the processes of each cell can split its batch evenly."""
-    for cell in plan.cells:
-        name, size, parts = cell.task.card.name, cell.recipe.batch_size, cell.recipe.accumulate
-        if size % (processes * parts):
+def _check_shares(plan: "Plan", runs: "Sequence[Run]") -> None:
+    """Check that the processes of each training can split its batch evenly."""
+    processes = {task: run.options.processes for run in runs for task in run.limits.tasks or ()}
+    for stage in plan.stages.values():
+        if stage.kind != "train":
+            continue
+        name, recipe = stage.identity.task.name, stage.run.recipe
+        size, parts = recipe.batch_size, recipe.accumulate
+        if size % (processes[name] * parts):
             option = "--gpus-per-cell times nodes" + (" times accumulate" if parts > 1 else "")
             raise UsageError(
-                f"{option} must divide the batch size of {name}, {size} (got {processes * parts}): "
+                f"{option} must divide the batch size of {name}, {size} (got "
+                f"{processes[name] * parts}): "
                 f"choose another number, or give --set {name}.batch_size=N."
             )
 
@@ -163,19 +174,21 @@ def _forget(plan: "Plan", store: "Store") -> None:
         store.forget(key)
 
 
-def _run(plan: "Plan", store: "Store", how: "Run", rule: "Rule", *, as_json: bool) -> int:
+def _run(
+    plan: "Plan", store: "Store", runs: "Sequence[Run]", rule: "Rule", *, as_json: bool
+) -> int:
     """Run the plan, write the records and print the leaderboards; return the exit code."""
     from rich.console import Console
 
     from mixbench.engines.progress import Show
     from mixbench.engines.run_state import RunState, mark_cached
-    from mixbench.engines.scheduler import Scheduler
     from mixbench.records.writer import SettledCell, write_record
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # handle SIGTERM like Ctrl-C
     command = ["mixbench", *sys.argv[1:]]
     records: list[Record] = []
     with Show(Console(stderr=True)) as show:
+        how = runs[0]
         engine = how.engine(store)
         state = RunState(plan, store, engine.num_slots, engine.gpus, how.nodes)
         mark_cached(state, show.notice)
@@ -191,7 +204,7 @@ def _run(plan: "Plan", store: "Store", how: "Run", rule: "Rule", *, as_json: boo
 
         try:
             with store.launcher_lease(note).held(lambda: None):
-                Scheduler(state, engine, show, on_cell, how.options, how.limits).run()
+                _schedule(state, engine, runs, show, on_cell)
         except KeyboardInterrupt:
             finished = state.count("done", "cached")
             left = "the running stages continue" if engine.outlives else _left(state)
@@ -201,6 +214,30 @@ def _run(plan: "Plan", store: "Store", how: "Run", rule: "Rule", *, as_json: boo
             )
             return INTERRUPTED
     return _conclude(records, store, rule, as_json=as_json)
+
+
+def _schedule(
+    state: "RunState",
+    engine: "Engine",
+    runs: "Sequence[Run]",
+    show: "Show",
+    on_cell: "Callable[[int], None]",
+) -> None:
+    """Run all stages; tasks with another number of GPUs per cell run one after the other.
+
+    Parameters
+    ----------
+    engine
+        Engine of the first run.
+    """
+    from mixbench.engines.scheduler import Scheduler
+
+    first: Engine | None = engine
+    while len(state.reported) < len(state.plan.cells):
+        for run in runs:
+            on = first or run.engine(state.store)
+            Scheduler(state, on, show, on_cell, run.options, run.limits).run()
+            first = None
 
 
 def _left(state: "RunState") -> str:

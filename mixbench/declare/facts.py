@@ -183,7 +183,7 @@ class Recipe:
         reported.
     accumulate
         Number of equal parts of a batch whose gradients are added up in one step, to save memory.
-        Batch norm normalises each part on its own, and methods mix within it.
+        The whole batch is mixed before it is divided; batch norm normalises each part on its own.
     packed : pixels
         Short side of the packed training images that are read instead of the image files
         (``mixbench data pack``); 0 reads the files.

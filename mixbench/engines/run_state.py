@@ -62,6 +62,8 @@ class RunState:
         State of each needed stage, by key.
     cost_owner
         Index of the cell that pays for a stage, by key: the first cell that settled with it.
+    reported
+        Indices of the settled cells whose records are written.
     """
 
     plan: Plan
@@ -72,6 +74,7 @@ class RunState:
     gpu_s: float = 0.0
     states: dict[str, StageState] = field(default_factory=dict)
     cost_owner: dict[str, int] = field(default_factory=dict)
+    reported: set[int] = field(default_factory=set)
 
     def count(self, *statuses: Status) -> int:
         """Return the number of stages that have one of the statuses."""

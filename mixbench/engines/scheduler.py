@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -31,10 +31,13 @@ class Limits:
         Number of times a stage is restarted after its process was killed or its node was lost.
     gpu_hours
         GPU-hour budget; no new stage starts once it is used up.
+    tasks
+        Names of the tasks whose stages are run; None for all.
     """
 
     retries: int = 2
     gpu_hours: float = float("inf")
+    tasks: Set[str] | None = None
 
 
 class Show(Protocol):
@@ -67,13 +70,12 @@ class Scheduler:
     ) -> None:
         self.board, self.engine, self.show = board, engine, show
         self._on_cell, self._options, self._limits = on_cell, options, limits
-        self._reported: set[int] = set()
         self._spent = False
         self._looked = 0.0
         self._cancelled: set[str] = set()
 
     def run(self) -> None:
-        """Run the waiting stages until every cell is settled.
+        """Run the waiting stages until every cell is settled, or waits for another task.
 
         Raises
         ------
@@ -84,15 +86,30 @@ class Scheduler:
         KeyboardInterrupt
             If the user interrupts. Every process that does not outlive the launcher has stopped.
         """
+        self.board.num_slots, self.board.gpus = self.engine.num_slots, self.engine.gpus
         try:
             self._adopt()
-            while len(self._reported) < len(self.board.plan.cells):
+            while True:
                 self._advance()
                 self._report()
                 self.show.update(self.board, self.engine)
+                if not self._has_work():
+                    return
                 time.sleep(POLL_S)
         finally:
             self.engine.stop()
+
+    def _has_work(self) -> bool:
+        """Whether cells are to be settled and the scheduler can do something for them."""
+        board = self.board
+        if len(board.reported) == len(board.plan.cells):
+            return False
+        return board.count("running") > 0 or any(map(self._mine, board.ready()))
+
+    def _mine(self, key: str) -> bool:
+        """Whether a stage is of the tasks that are run."""
+        tasks = self._limits.tasks
+        return tasks is None or self.board.plan.stages[key].identity.task.name in tasks
 
     def _adopt(self) -> None:
         """Adopt the stages that an earlier launcher started and that are still running."""
@@ -110,7 +127,7 @@ class Scheduler:
         self._cancel()
         _skip_hopeless(self.board)
         for keys in self.board.packs(self._options.pack):
-            if self.engine.free and not self._over_budget(keys):
+            if self._mine(keys[0]) and self.engine.free and not self._over_budget(keys):
                 self._start(keys)
 
     def _cancel(self) -> None:
@@ -129,8 +146,8 @@ class Scheduler:
     def _report(self) -> None:
         """Call `on_cell` for each cell that was settled since the last call."""
         for number in range(len(self.board.plan.cells)):
-            if number not in self._reported and self.board.settled(number):
-                self._reported.add(number)
+            if number not in self.board.reported and self.board.settled(number):
+                self.board.reported.add(number)
                 self._on_cell(number)
 
     def _over_budget(self, keys: Sequence[str]) -> bool:

@@ -6,6 +6,9 @@
     timeout = "12h"             # time limit per stage
     retries = 2
 
+    [gpus_per_cell]             # of single tasks; --gpus-per-cell holds for the others
+    imagenet = 8
+
     [local]
     gpus = ["0", "1"]
     jobs_per_gpu = 2
@@ -136,6 +139,9 @@ class Settings(StrictModel):
         Time limit per stage, in seconds or as a text with units, such as 1h30m; none if left out.
     retries
         Number of times a stage is restarted after its process was killed or its node was lost.
+    gpus_per_cell
+        Number of GPUs (without GPUs, processes) that train a model of a task together, by task;
+        other tasks have that of ``--gpus-per-cell``.
     local
         Settings of the engine that runs stages on this machine.
     slurm
@@ -147,6 +153,7 @@ class Settings(StrictModel):
     engine: Literal["local", "slurm", "ray"] = "local"
     timeout: Annotated[float, Field(gt=0)] | None = None
     retries: Annotated[int, Field(ge=0)] = 2
+    gpus_per_cell: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
     local: LocalSettings = LocalSettings()
     slurm: SlurmSettings = SlurmSettings()
     ray: RaySettings = RaySettings()

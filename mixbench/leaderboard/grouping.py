@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import fields
 
 from mixbench.declare.facts import EXECUTION, ParameterValue, Recipe
@@ -117,18 +117,29 @@ def origin(record: Record) -> list[str]:
     return [] if record.data.origin in PUBLISHED else [record.data.origin]
 
 
+STATED = ("epochs", "batch_size", "lr")  # of every changed recipe
+UNSTATED = frozenset({"model", "threads", "tail"})  # the model is part of every name
+
+
+def _plain(value: object) -> str:
+    """Return a value of a recipe as it is stated in names."""
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
 def changes(record: Record) -> list[str]:
     """Return the changed parameters and recipe values of a record's comparison group."""
     changed = [f"{name}={record.task.parameters[name]}" for name in record.task.changed]
     if base := record.base_task:
         changed += [f"{base.name}.{name}={base.parameters[name]}" for name in base.changed]
+    usual = {field.name: field.default for field in fields(Recipe)}
+    stated: Set[str] = EXECUTION
     if record.protocol == "custom":
-        changed += [f"{name}={record.recipe[name]}" for name in ("epochs", "batch_size", "lr")]
-    usual = {field.name: field.default for field in fields(Recipe) if field.name in EXECUTION}
+        changed += [f"{name}={record.recipe[name]}" for name in STATED]
+        stated = usual.keys() - UNSTATED - set(STATED)
     changed += [
-        f"{name}={record.recipe[name]}"
-        for name, value in sorted(usual.items())
-        if record.recipe.get(name, value) != value
+        f"{name}={_plain(record.recipe[name])}"
+        for name in sorted(stated)
+        if _plain(record.recipe.get(name, usual[name])) != _plain(usual[name])
     ]
     return [*changed, *(["tuned"] if record.tuning else [])]
 

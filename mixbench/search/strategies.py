@@ -59,10 +59,20 @@ class SearchConfig:
         Raises
         ------
         UsageError
-            If a direct search needs more images than the budget has.
+            If a direct search, or the first generation of a genetic one, needs more images than the
+            budget has.
         """
+        budget, number = self.settings.budget, space.num_pairs + len(space.same)
         if self.strategy == "direct":
-            pairs_within(space, self.image_pairs, self.settings.budget)
+            pairs_within(space, self.image_pairs, budget)
+        first = self.settings.population * number * self.image_pairs
+        if self.strategy == "genetic" and first > budget:
+            raise UsageError(
+                f"The first generation of the search scores up to {first:,} images, of "
+                f"{self.settings.population} solutions with {number} pairs: budget must be at "
+                f"least as large (got {budget:,}). Increase budget, or reduce population, "
+                "num_pairs or image_pairs."
+            )
 
 
 def run_search(config: SearchConfig, space: Space, preparation: Preparation) -> SearchResult:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mixbench.contract import Evaluation, Task
-from mixbench.errors import DataError, MixbenchError
+from mixbench.errors import BadParameter, DataError, MixbenchError
 from mixbench.storage.spec import STAGES, Stage
 from mixbench.train.gradients import check_accumulation
 from mixbench.vision.images.splits import read_packed
@@ -49,6 +49,11 @@ def check_packed(stage: Stage, task: Task) -> None:
     if stage.kind in {"prepare", "train"} and recipe.packed:
         if folder is None:
             raise DataError(f"packed must be 0 for generated data (got {recipe.packed}).")
+        if recipe.packed < max(task.image_size):
+            raise BadParameter(
+                f"packed must be at least the side of the model's images, {max(task.image_size)} "
+                f"(got {recipe.packed})."
+            )
         split = task.load("train", Path(folder), stage.run.seed)
         read_packed(split, Path(folder), recipe.packed, stage.paths.data_states["train"])
 

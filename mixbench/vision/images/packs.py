@@ -57,14 +57,14 @@ class Pack:
             there = (self._folder / PIXELS).stat().st_size
         except (OSError, ValueError, KeyError) as error:
             raise DataError(
-                f"{root} has no images packed at {short_side}: run `mixbench data pack` first, or "
+                f"{root} has no images packed at {short_side}: {_remedy(root, short_side)}, or "
                 f"leave out packed={short_side}."
             ) from error
         expected = int(_bytes_of(self._sizes).sum())
         if there != expected:
             raise DataError(
-                f"{self._folder / PIXELS} must have {expected:,} bytes (got {there:,}): run "
-                "`mixbench data pack` again."
+                f"{self._folder / PIXELS} must have {expected:,} bytes (got {there:,}): "
+                f"{_remedy(root, short_side)} again."
             )
 
     def rows_of(self, paths: Sequence[bytes]) -> NDArray[np.int64]:
@@ -81,8 +81,8 @@ class Pack:
         absent = np.flatnonzero(self._names[rows] != wanted)
         if len(absent):
             raise DataError(
-                f"{os.fsdecode(paths[absent[0]])} is not packed at {self.short_side}: run "
-                "`mixbench data pack` again."
+                f"{os.fsdecode(paths[absent[0]])} is not packed at {self.short_side}: "
+                f"{_remedy(self.root, self.short_side)} again."
             )
         return rows.astype(np.int64)
 
@@ -101,6 +101,10 @@ class Pack:
     def __getstate__(self) -> dict[str, object]:
         """Return the state without the mapped file, of which pickling would make a copy."""
         return {name: value for name, value in self.__dict__.items() if name != "_pixels"}
+
+
+def _remedy(root: Path, short_side: int) -> str:
+    return f"run `mixbench data pack NAME --data {root} --short-side {short_side}`"
 
 
 def pack_folder(root: Path, short_side: int) -> Path:

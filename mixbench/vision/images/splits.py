@@ -250,7 +250,7 @@ def read_packed(split: Split, folder: Path, short_side: int, state: str = "") ->
     if state and pack.state != state:
         raise DataError(
             f"The training images in {folder} have changed since they were packed at {short_side}: "
-            "run `mixbench data pack` again."
+            f"run `mixbench data pack NAME --data {folder} --short-side {short_side}` again."
         )
     return split.packed(pack)
 
