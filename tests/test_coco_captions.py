@@ -18,6 +18,7 @@ from mixbench.contract import Sources, Task, mixed_loss
 from mixbench.contract.loading import load_task
 from mixbench.errors import DataError
 from mixbench.registry.units import find
+from mixbench.train.checkpoints import DiskPredictionCache
 from mixbench.train.features import Encoding
 from mixbench.vision.captions.captioner import Captioner
 from mixbench.vision.captions.tokenizer import END, START, UNKNOWN, sentences, words_of
@@ -322,12 +323,15 @@ def test_stopped_features_continue_and_are_shared(
         if done == 2:
             raise KeyboardInterrupt
 
+    def kept(name: str) -> DiskPredictionCache:
+        return DiskPredictionCache(tmp_path / name)
+
     expected = Encoding()(encode, split)
     before = len(seen)
     with pytest.raises(KeyboardInterrupt):
-        Encoding(tmp_path / "kept", report=stop)(encode, split)
+        Encoding(kept, report=stop)(encode, split)
     stopped = len(seen)
-    found = Encoding(tmp_path / "kept")(encode, split)
+    found = Encoding(kept)(encode, split)
 
     assert torch.equal(found, expected)
     assert stopped - before == 2

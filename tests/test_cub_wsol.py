@@ -381,8 +381,8 @@ def test_without_weights_it_says_the_ways_to_go_on(
     monkeypatch.setenv("MIXBENCH_DATA", str(folder / "nowhere"))
     options = ["-m", "none", "-t", "cub_wsol", "--data", str(folder)]
 
-    missing = mixbench("plan", *options, "--model", "vgg16")
-    unknown = mixbench("plan", *options, "--model", "convnext_atto")
+    missing = mixbench("run", *options, "--model", "vgg16")
+    unknown = mixbench("run", *options, "--model", "convnext_atto")
     random = mixbench("plan", *options, "--model", "vgg16", "--set", "cub_wsol.weights=random")
 
     assert "vgg16-397923af.pth, which are not in" in missing.stderr

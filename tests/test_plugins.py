@@ -57,7 +57,7 @@ def test_every_check_is_a_line_with_what_was_measured(mixbench: Run) -> None:
     assert len(lines) == len(METHOD_CHECKS) + 1
     assert all(line.startswith("ok ") for line in lines[:-1])
     assert "largest difference" in lines[1]
-    assert lines[-1] == "17 of 17 checks ran: 17 ok, 0 exempt, 0 failed"
+    assert lines[-1] == "18 of 18 checks ran: 18 ok, 0 exempt, 0 failed"
 
 
 @pytest.mark.full
@@ -85,7 +85,7 @@ def test_a_fault_is_shown_with_its_line_and_its_remedy(
     assert line.startswith("FAILED")
     assert said in done.stdout
     assert "stay.py:1" in done.stdout  # lines 17 and 18
-    assert "17 of 17 checks ran" in done.stdout
+    assert "18 of 18 checks ran" in done.stdout
 
 
 @pytest.mark.full
@@ -113,7 +113,7 @@ def test_an_exemption_is_declared_and_seen(mixbench: Run, tmp_path: Path) -> Non
     assert done.returncode == 0
     assert "exempt  identical_images_are_unchanged" in done.stdout
     assert "it doubles (equal images changed by" in done.stdout
-    assert "15 ok, 2 exempt, 0 failed" in done.stdout
+    assert "16 ok, 2 exempt, 0 failed" in done.stdout
     marked = [p for p in method_checks(tmp_path / "stay.py") if p.marks]
     assert {p.id for p in marked} == {"identical_images_are_unchanged", "weights_match_pixels"}
 

@@ -121,7 +121,7 @@ def test_without_images_to_pre_train_on_it_says_the_ways_to_go_on(
     monkeypatch.setenv("MIXBENCH_DATA", str(tmp_path / "nowhere"))
     loaded("cub", tmp_path)
 
-    done = mixbench("plan", "-m", "none", "-t", "cub", "--data", str(tmp_path))
+    done = mixbench("run", "-m", "none", "-t", "cub", "--data", str(tmp_path))
 
     assert done.returncode == 1
     assert "cub starts from a model of imagenet, unless --init names other weights" in done.stderr

@@ -3,14 +3,13 @@
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from itertools import count
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from mixbench.contract import Split
-from mixbench.train.checkpoints import DiskPredictionCache
 from mixbench.train.distributed import SINGLE_PROCESS, Distributed
+from mixbench.train.evaluation import PredictionCache
 from mixbench.train.loading import Request, batches
 
 CHUNK = 200  # images per call of the encoder
@@ -21,8 +20,9 @@ class Encoding:
 
     Parameters
     ----------
-    folder
-        Folder in which features are kept until the stage is finished; None to keep none.
+    cache_of
+        Function of a name that returns where features are kept until the stage is finished; None
+        to keep none.
     workers
         Number of DataLoader workers that read images ahead.
     distributed
@@ -34,12 +34,12 @@ class Encoding:
 
     def __init__(
         self,
-        folder: Path | None = None,
+        cache_of: Callable[[str], PredictionCache] | None = None,
         workers: int = 0,
         distributed: Distributed = SINGLE_PROCESS,
         report: Callable[[int, int], None] = lambda _done, _of: None,
     ) -> None:
-        self._folder, self._workers = folder, workers
+        self._cache_of, self._workers = cache_of, workers
         self._distributed, self._report = distributed, report
         self._numbers = count()
 
@@ -59,7 +59,7 @@ class Encoding:
         own = torch.arange(even).clamp_max(number - 1)[ranks.rows]
         chunks = own.split(CHUNK)
         name = f"{next(self._numbers)}-{ranks.rank}-of-{ranks.world_size}"
-        cache = DiskPredictionCache(self._folder / name) if self._folder else None
+        cache = self._cache_of(name) if self._cache_of else None
         found = {n: f["features"] for n, f in cache.kept(CPU).items()} if cache else {}
         note = cache.note if cache else lambda *_: None
         asked = (Request(chunk, None) for n, chunk in enumerate(chunks) if n not in found)

@@ -18,7 +18,7 @@ from mixbench.registry.units import find
 from mixbench.storage.manifest import TrainingResult
 from mixbench.storage.spec import TUNED, ExecutionOptions, Role, Stage
 from mixbench.storage.store import Store
-from mixbench.train.checkpoints import DiskJournal
+from mixbench.train.checkpoints import DiskJournal, DiskPredictionCache
 from mixbench.train.distributed import SINGLE_PROCESS, Distributed
 from mixbench.train.features import Encoding
 from mixbench.train.setup import MEMORY, Parts, Setup, load_weights
@@ -104,8 +104,9 @@ class Job:
 
     def encoding(self) -> Encoding:
         """Return the function that applies frozen encoders to the images of a split."""
+        folder = self.journal.work / "features"
         return Encoding(
-            self.journal.work / "features",
+            lambda name: DiskPredictionCache(folder / name),
             -(-self.options.workers // self.distributed.world_size),
             self.distributed,
             lambda done, of: self.journal.report(done, of, {}),

@@ -5,7 +5,6 @@ that. A pack lies in a hidden folder of the data, which no reader lists.
 """
 
 import fcntl
-import io
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mixbench.errors import DataError
-from mixbench.storage.files import write_bytes
 from mixbench.vision.images.augment import resize
 from mixbench.vision.images.decode import read_image
 
@@ -150,10 +148,13 @@ def write_pack(
             tell(len(writing.sizes), len(paths))
         sizes = np.array(writing.sizes, np.int64).reshape(-1, 2)
         starts = np.cumsum(_bytes_of(sizes)) - _bytes_of(sizes)
-        index = io.BytesIO()
-        np.savez(index, names=names[order], starts=starts, sizes=sizes, state=np.array(state))
         writing.finish()
-        write_bytes(folder / INDEX, index.getvalue())
+        new = folder / f"{INDEX}.new"
+        with new.open("wb") as file:
+            np.savez(file, names=names[order], starts=starts, sizes=sizes, state=np.array(state))
+            file.flush()
+            os.fsync(file.fileno())
+        new.rename(folder / INDEX)
     return folder
 
 
