@@ -44,6 +44,8 @@ NEEDS = {
     "--init timm": "the network",
     "convnext_tiny.pth": "a file of weights",
     "data verify": "the data",
+    "data pack": "the data",
+    "-t imagenet --accumulate": "the data",
     "-t cifar10 --seeds": "the data",
     "--data /data": "the data",
     "run --suite": "a quarter of an hour",

@@ -63,15 +63,15 @@ def test_the_example_installs_runs_and_passes_its_own_tests(
     tested = call(python, "-m", "pytest", "-q", tmp_path / "source/mixbench-ricap", cwd=tmp_path)
 
     assert "(mixbench-ricap 1.0.0)" in listed
-    assert "14 ok, 1 exempt, 0 failed" in checked
+    assert "17 ok, 1 exempt, 0 failed" in checked
     assert "ricap (mixbench-ricap 1.0.0)" in ran
     (record,) = (tmp_path / "store/records/digits/ricap").glob("*.json")
     assert json.loads(record.read_text())["method"]["distribution"] == "mixbench-ricap 1.0.0"
-    assert "15 passed, 1 xfailed" in tested
+    assert "18 passed, 1 xfailed" in tested
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "passed"), [("method", 15), ("task", 9)])
+@pytest.mark.parametrize(("kind", "passed"), [("method", 18), ("task", 9)])
 def test_a_new_package_installs_and_passes_its_own_test(
     install: Install, tmp_path: Path, kind: str, passed: int
 ) -> None:

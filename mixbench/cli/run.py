@@ -291,7 +291,8 @@ def _headline(plan: "Plan", state: "RunState") -> str:
     cached = len(state.states) - todo
     return (
         f"{product} {sign} {counted('cell', len(cells))}, {len(plan.stages)} stages: "
-        f"{cached} cached, {todo} to run in {state.num_slots} slots   store {state.store.root}"
+        f"{cached} cached, {todo} to run in {counted('slot', state.num_slots)}   store "
+        f"{state.store.root}"
     )
 
 
