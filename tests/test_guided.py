@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -143,19 +144,31 @@ def spawn(store: Path) -> subprocess.Popen[bytes]:
         )  # fmt: skip
 
 
+def searching(store: Path) -> bool:
+    """Whether a search has finished some generations."""
+    folders = {path.parent for path in store.glob("work/*/scratch")}
+    lines = [folder / "progress.jsonl" for folder in folders]
+    return any(path.exists() and path.read_text().count("\n") > 2 for path in lines)
+
+
+def until(reached: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 200
+    while not reached():
+        assert time.monotonic() < deadline
+        assert process.poll() is None, "the search was over too early"
+        time.sleep(0.05)
+
+
 @pytest.mark.slow
-def test_a_search_killed_in_the_middle_ends_the_same(tmp_path: Path) -> None:
+def test_a_search_stopped_in_the_middle_ends_the_same(tmp_path: Path) -> None:
     with spawn(tmp_path / "whole") as whole:
         assert whole.wait(300) == 0
-    store = tmp_path / "killed"
+    store = tmp_path / "stopped"
     with spawn(store) as first:
-        deadline = time.monotonic() + 200
-        while not list(store.glob("work/*/scratch/search.npz")):
-            assert time.monotonic() < deadline
-            assert first.poll() is None, "the search was over before it saved anything"
-            time.sleep(0.05)
-        first.send_signal(signal.SIGKILL)
-        first.wait()
+        until(lambda: searching(store), first)
+        first.send_signal(signal.SIGINT)
+        assert first.wait(60) == 130
+    assert list(store.glob("work/*/scratch/scores.npz"))
     with spawn(store) as second:
         assert second.wait(300) == 0
 
