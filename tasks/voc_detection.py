@@ -93,6 +93,7 @@ class VocDetection(Task):
     version = 1
     data = VOC_2007_AND_2012
     variants = {"voc0712": data, "voc07": VOC_2007}
+    items_per_image = 2  # the second time mirrored
     synthetic = Synthetic(train=60, test=20, protocols=("quick",))
     needs = PRETRAINED_ON_IMAGENET
     by_protocol = {

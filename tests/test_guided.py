@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from mixbench.contract import Step
 from mixbench.errors import UsageError
 from mixbench.registry.units import find
+from mixbench.search.strategies import Progress
 from mixbench.streams import generator
 from mixbench.testing import ToyTask, subject_of
 from mixbench.testing.toy import CLASSES, ToySplit, toy_step
@@ -174,6 +175,20 @@ def test_a_search_stopped_in_the_middle_ends_the_same(tmp_path: Path) -> None:
 
     assert result_of(store) == result_of(tmp_path / "whole")
     assert record_of(store)["metrics"] == record_of(tmp_path / "whole")["metrics"]
+
+
+def test_a_search_in_float32_counts_its_images_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[dict[str, object]] = []
+
+    def noting(scorers: dict[str, object], preparation: Any) -> Progress:
+        seen.append(scorers)
+        return Progress(scorers, preparation)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("mixbench.search.strategies.Progress", noting)
+    small = {"population": 4, "generations": 1, "image_pairs": 2}
+    assert subject_of(find("method", "guided_patchmix"), small).prepared
+
+    assert [[*scorers] for scorers in seen] == [["search"]]
 
 
 def test_a_third_of_the_samples_each_is_clean_random_and_guided() -> None:

@@ -6,7 +6,7 @@ from scipy import stats
 
 from mixbench.leaderboard.formats import display, to_csv, to_json, to_markdown
 from mixbench.leaderboard.table import Leaderboard, leaderboards
-from mixbench.records.schema import Record
+from mixbench.records.schema import Record, StageRecord
 
 MakeRecord = Callable[..., Record]
 VALUES = {"none": [90.0, 91.0, 92.0], "mixup": [91.0, 92.5, 92.6], "cutmix": [89.0, 91.0, 90.0]}
@@ -251,3 +251,22 @@ def test_published_numbers_stand_beside_with_their_sources(records: list[Record]
     assert list(display(board)["published"]) == ["91 [1], 93.5 [2]", "", ""]
     assert board.notes[-2:] == ("[1] arXiv:1, Table 1. Old.", "[2] arXiv:1, Table 2.")
     assert "published" not in only(records).rows
+
+
+def test_what_no_stage_has_trained_is_not_said_to_be_trained_on_anything(
+    make_record: MakeRecord,
+) -> None:
+    """An evaluation of given weights does not tell what they were trained on."""
+    record = make_record("none", 0, 50.0)
+    task = record.task.model_copy(update={"parameters": {"holdout": 0.1}})
+    given = record.model_copy(update={"task": task})
+    stage = StageRecord(
+        kind="train", key="0" * 64, own=True, state="ran", started="", ended="", wall_s=1.0,
+        steps=1, resumed_at_steps=[],
+    )  # fmt: skip
+    trained = given.model_copy(update={"stages": [stage]})
+
+    (of_given,), (of_trained,) = leaderboards([given]), leaderboards([trained])
+
+    assert not any("trained on 90 %" in fact for fact in of_given.facts)
+    assert any("trained on 90 %" in fact for fact in of_trained.facts)

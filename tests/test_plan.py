@@ -264,6 +264,34 @@ def test_a_suite_is_planned_without_its_data(
     assert "needs cifar10" in refused.stderr
 
 
+def rows_of(text: str) -> dict[str, list[str]]:
+    """The cells of the table of work by task, without the model."""
+    lines = [line.split() for line in text.splitlines()]
+    return {line[0]: line[2:] for line in lines if len(line) == 7 and line[-1][0].isdigit()}
+
+
+def test_what_a_task_makes_of_its_data_is_counted(
+    mixbench: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Detection trains on every image twice; the name of the data is not that of its folder."""
+    monkeypatch.setenv("MIXBENCH_DATA", str(tmp_path))
+    few = ("--set", "recipe.epochs=1", "--set", "recipe.batch_size=1", "--set", "recipe.tail=1")
+
+    done = mixbench("plan", "-m", "none", "-t", "voc_detection,coco,imagenet", *few)
+
+    rows = rows_of(done.stdout)
+    assert rows["voc_detection"][2] == f"{2 * (16_551 - 1_655):,}"
+    assert rows["coco"][2] == f"{82_081 - 8_208:,}"  # images without objects are left out
+    assert rows["imagenet"][2] == f"{1_281_167 - 25_623:,}"
+    assert rows["imagenet"][4] == f"{25_623 + 2 * 50_000:,}"  # the best and the last epoch
+    assert "`mixbench data get voc0712`" in done.stdout
+
+
+def test_a_setting_of_all_recipes_is_a_field_of_recipes() -> None:
+    with pytest.raises(UnknownName, match="classes"):
+        planned("none", "recipe.classes=5", tasks=["cifar10"], data="synthetic")
+
+
 @pytest.mark.full
 def test_hours_are_measured_on_this_machine(mixbench: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mixbench.worker.calibration.STEPS", 1)

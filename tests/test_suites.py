@@ -247,6 +247,8 @@ def test_a_protocol_that_is_computed_otherwise_stands_apart(
     suite = read_suite(digits)
     assert not suite.objection(record)
     assert suite.objection(other).startswith("recipe: no [[ask]]")
+    forged = other.model_copy(update={"base_task": record.task.model_copy(update={"name": "x"})})
+    assert suite.objection(forged).startswith("recipe: no [[ask]]")
     asking = suite.model_copy(update={"settings": {f"recipe.{field}": value}})
     assert not asking.objection(other)
     assert asking.objection(record).startswith("recipe: no [[ask]]")

@@ -116,16 +116,18 @@ def show_plan(plan: "Plan", store: "Store", *, as_json: bool) -> int:
 
 def data_lines(plan: "Plan") -> list[str]:
     """Return a line for each data folder: its task, origin, and what is read and skipped."""
+    from mixbench.plan.workload import data_read
+
     lines = {
         f"data    {cell.task.card.name}: {cell.data.origin}, {cell.data.contents} in "
         f"{cell.data.folder}": None
         for cell in plan.cells
         if cell.data.folder is not None and str(cell.data.contents)
     }
-    folders = (stage.paths.data for stage in plan.stages.values())
+    readers = {(s.paths.data, s.identity.task.name): s for s in plan.stages.values()}
     lines |= {
-        f"missing {place}: get it with `mixbench data get {Path(place).name}`": None
-        for place in folders
+        f"missing {place}: get it with `mixbench data get {data_read(stage).name}`": None
+        for (place, _), stage in readers.items()
         if place is not None and not Path(place).exists()
     }
     return [*lines]

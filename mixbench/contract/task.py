@@ -166,6 +166,8 @@ class Task:
     variants
         Data sets by value of the parameter `variant`, for a task whose data is published in several
         variants.
+    items_per_image
+        Number of training items that the task makes of each training item of the data.
     evaluation_batch
         Number of items per batch in evaluation; 0 if it depends on the size of the images.
     num_classes
@@ -188,6 +190,7 @@ class Task:
     by_model: ClassVar[Mapping[str, Mapping[str, Parameters]]] = {}
     published: ClassVar[Mapping[str, Archive]] = {}
     variants: ClassVar[Mapping[str, Data]] = {}
+    items_per_image: ClassVar[int] = 1
     evaluation_batch: ClassVar[int] = 0
     num_classes: int = 0
     image_size: tuple[int, int]

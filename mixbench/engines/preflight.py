@@ -8,8 +8,8 @@ from pathlib import Path
 
 from mixbench.engines.fork_server import become_new, started
 from mixbench.errors import DataError, UsageError
-from mixbench.plan.graph import Plan
-from mixbench.registry.units import find
+from mixbench.plan.graph import Plan, card_of
+from mixbench.registry.cards import TaskCard
 from mixbench.storage.spec import STAGES, Stage
 from mixbench.storage.store import Store
 
@@ -93,9 +93,8 @@ def _begins(stage: Stage) -> bool:
 
 def _may_not_fit(stage: Stage) -> bool:
     """Return whether a stage has a checking method, an undeclared model, or the like."""
-    files, run = stage.paths.unit_files, stage.run
-    method = find("method", files.get("method", run.method.name))
-    task = find("task", files.get("task", stage.identity.task.name))
+    run, method, task = stage.run, card_of(stage, "method"), card_of(stage, "task")
+    assert isinstance(task, TaskCard)
     foreign = run.model not in task.declared.models
     unusual = run.recipe.accumulate > 1 or run.recipe.packed > 0
     from_files = bool(stage.paths.replaced_parameters.get("task"))

@@ -125,10 +125,10 @@ class Scheduler:
         for ended in self.engine.ended():
             self._settle(ended)
         self._cancel()
-        _skip_hopeless(self.board)
         for keys in self.board.packs(self._options.pack):
             if self._mine(keys[0]) and self.engine.free and not self._over_budget(keys):
                 self._start(keys)
+        _skip_hopeless(self.board)  # also what a used-up budget leaves without inputs
 
     def _cancel(self) -> None:
         """Cancel the stages for which the store holds a cancellation request."""

@@ -371,8 +371,11 @@ def _execution(record: Record) -> dict[str, object]:
 
 def _same_execution(ask: Ask, record: Record) -> bool:
     """Return whether a record's protocol was computed as the suite asks."""
-    card = find("task", (record.base_task or record.task).name)
+    card = find("task", record.task.name)
+    card = find("task", card.declared.evaluates) if card.declared.evaluates else card
     protocol = ask.protocol or next(iter(card.declared.protocols))
+    if protocol not in card.declared.protocols:
+        return False
     official = official_recipe(card, protocol, record.model)
     asked = {
         name: ask.settings.get(f"{card.name}.{name}", ask.settings.get(f"recipe.{name}", usual))

@@ -199,7 +199,8 @@ def _tier(records: Iterable[Record], tiers: Tiers) -> str:
 def _trained_on(record: Record) -> Iterator[str]:
     """Yield how much of the official training images the models were trained on, if known."""
     held_out = record.held_out
-    if held_out is None:  # records before November 2026
+    trained = any(stage.kind == "train" for stage in record.stages)
+    if held_out is None and trained:  # records before November 2026
         held_out = (record.base_task or record.task).parameters.get("holdout")
     if held_out == 0:
         yield "trained on all official training images"

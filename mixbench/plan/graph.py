@@ -16,6 +16,7 @@ from mixbench.plan.request import Frames, as_trained, needed, on_all, on_held_in
 from mixbench.plan.tuning import candidates
 from mixbench.registry.cards import Card
 from mixbench.registry.fingerprint import combine, fingerprint
+from mixbench.registry.units import find
 from mixbench.storage.spec import (
     TUNED,
     Identity,
@@ -175,6 +176,12 @@ def _add(stage: Stage, planned: _Planned) -> str:
 def code_of(kind: StageKind, units: tuple[Card, ...]) -> dict[str, str]:
     """Return the digests of the modules that determine a stage's result, by module name."""
     return fingerprint(WORK[kind], units, alone=("mixbench.worker.stages",))
+
+
+def card_of(stage: Stage, role: Role) -> Card:
+    """Return the card of a stage's method or task."""
+    name = stage.paths.unit_files.get(role, stage.identity.units[role].name)
+    return find("method" if role == "method" else "task", name)
 
 
 def _stage(kind: StageKind, cell: Cell, inputs: Mapping[str, str], label: str) -> Stage:

@@ -19,7 +19,13 @@ from mixbench.plan.cells import (
 )
 from mixbench.plan.tuning import Grid, grid_of
 from mixbench.registry.cards import Card, MethodCard, TaskCard
-from mixbench.registry.parameters import Setting, given_to, parameters_of, task_settings
+from mixbench.registry.parameters import (
+    Setting,
+    given_to,
+    parameters_of,
+    recipe_value,
+    task_settings,
+)
 from mixbench.registry.timm_names import timm_models
 from mixbench.registry.units import find
 
@@ -92,6 +98,8 @@ def cells_of(request: Request) -> list[Cell]:
     known |= {card.declared.evaluates for card in tasks if card.declared.evaluates}
     known |= {EVERY_RECIPE}
     for setting in request.settings:
+        if setting.unit == EVERY_RECIPE:
+            recipe_value(EVERY_RECIPE, setting.parameter, setting.text)  # no parameter of tasks
         if setting.unit not in known:
             raise UsageError(
                 f"--set {setting.unit}.{setting.parameter}: {setting.unit!r} is not part of "

@@ -1,13 +1,13 @@
 """The images that a plan passes through its models, counted from declarations, without the data."""
 
-from collections.abc import Mapping, Set
+from collections.abc import Set
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from mixbench.datasets.locate import data_of
 from mixbench.declare import Data
-from mixbench.plan.graph import Plan
+from mixbench.plan.graph import Plan, card_of
 from mixbench.registry.cards import TaskCard
-from mixbench.registry.units import find
 from mixbench.storage.spec import PUBLISHED, Stage
 
 SEARCHES = ("genetic", "direct")  # values of a method's parameter `search` that score images
@@ -55,71 +55,90 @@ def workloads(plan: Plan) -> dict[tuple[str, str], Workload]:
     cells = [(cell.task.card.name, cell.model) for cell in plan.cells]
     other = {str(c.data.folder) for c in plan.cells if c.data.origin not in PUBLISHED}
     return {
-        key: _of_group([(stage, _data(stage, other)) for stage in group], cells.count(key))
+        key: _of_group([(stage, _items(stage, other)) for stage in group], cells.count(key))
         for key, group in groups.items()
     }
 
 
-Read = tuple[Stage, Data | None]  # a stage, and the data that it reads as a whole
+class Items(NamedTuple):
+    """Numbers of items of the data that a stage reads as a whole.
+
+    Attributes
+    ----------
+    train
+        Items of the training split.
+    validation
+        Items of the validation split.
+    test
+        Items of the test split.
+    """
+
+    train: int
+    validation: int
+    test: int
 
 
-def _of_group(stages: list[Read], cells: int) -> Workload:
+def _of_group(stages: list[tuple[Stage, Items | None]], cells: int) -> Workload:
     """Return the work of stages that share a task and a model."""
-    trainings = [(stage, data) for stage, data in stages if stage.kind == "train"]
+    known = [(stage, items) for stage, items in stages if items is not None]
+    trainings = [stage for stage, _ in stages if stage.kind == "train"]
     return Workload(
-        example=(trainings or stages)[0][0],
+        example=(trainings or [stages[0][0]])[0],
         cells=cells,
         trainings=len(trainings),
-        trained=sum(_trained(stage, data) for stage, data in trainings),
-        searched=sum(_searched(stage) for stage, _ in stages if stage.kind == "prepare"),
-        predicted=sum(_predicted(stage, data) for stage, data in stages),
-        known=all(data is not None for _, data in stages),
+        trained=sum(_trained(stage, items) for stage, items in known),
+        searched=sum(_searched(stage) for stage, _ in stages),
+        predicted=sum(_predicted(stage, items) for stage, items in known),
+        known=len(known) == len(stages),
     )
 
 
-def _data(stage: Stage, other: Set[str]) -> Data | None:
-    """Return the data that a stage reads; None if it is not the whole official data."""
-    parameters: Mapping[str, object] = stage.identity.task.parameters
-    card = find("task", stage.paths.unit_files.get("task", stage.identity.task.name))
+def data_read(stage: Stage) -> Data:
+    """Return the declaration of the data that a stage reads."""
+    return data_of(_task_of(stage), stage.identity.task.parameters)
+
+
+def _task_of(stage: Stage) -> TaskCard:
+    card = card_of(stage, "task")
     assert isinstance(card, TaskCard)
-    declared = data_of(card, stage.identity.task.parameters)
+    return card
+
+
+def _items(stage: Stage, other: Set[str]) -> Items | None:
+    """Return how much data a stage reads; None if it is not the whole official data, or unknown."""
+    card, data = _task_of(stage), data_read(stage)
+    parameters = stage.identity.task.parameters
     whole = parameters.get("classes") == card.defaults.get("classes")
     official = "data" not in stage.inputs and stage.paths.data not in other
-    return declared if whole and official and declared.num_test else None
+    if not (whole and official and (data.num_test if stage.kind == "evaluate" else data.num_train)):
+        return None
+    share = 0.0 if data.num_validation else float(str(parameters.get("holdout", 0.0)))
+    held_out = round(data.num_train * share)
+    train = card.declared.items_per_image * (data.num_train - held_out)
+    return Items(train, data.num_validation or held_out, data.num_test)
 
 
-def _trained(stage: Stage, data: Data | None) -> int:
+def _trained(stage: Stage, items: Items) -> int:
     """Return the number of images that the steps of a training process."""
-    if data is None:
-        return 0
     recipe = stage.run.recipe
-    items = data.num_train - _held_out(stage, data)
-    return recipe.epochs * (items // recipe.batch_size) * recipe.batch_size
+    steps = recipe.epochs * (items.train // recipe.batch_size)
+    return steps * recipe.batch_size if stage.kind == "train" else 0
 
 
-def _predicted(stage: Stage, data: Data | None) -> int:
+def _predicted(stage: Stage, items: Items) -> int:
     """Return the number of images of which a stage computes predictions."""
-    if data is None:
-        return 0
     recipe = stage.run.recipe
-    validation = data.num_validation or _held_out(stage, data)
     if stage.kind == "train":
-        return recipe.epochs * validation
+        return recipe.epochs * items.validation
     if stage.kind != "evaluate":
         return 0
     once = stage.identity.base_task is not None
-    best = recipe.final_on == "train" and validation > 0
-    return data.num_test * (1 if once else min(recipe.tail, recipe.epochs) + best)
-
-
-def _held_out(stage: Stage, data: Data) -> int:
-    """Return the number of training items that are held out for validation."""
-    share = float(str(stage.identity.task.parameters.get("holdout", 0.0)))
-    return 0 if data.num_validation else round(data.num_train * share)
+    best = recipe.final_on == "train" and items.validation > 0
+    return items.test * (1 if once else min(recipe.tail, recipe.epochs) + best)
 
 
 def _searched(stage: Stage) -> int:
-    """Return the largest number of images that a search scores."""
+    """Return the largest number of images that a stage scores in a search."""
     parameters = stage.run.method.parameters
-    budget = parameters.get("budget", 0)
-    return int(str(budget)) if parameters.get("search") in SEARCHES else 0
+    searches = stage.kind == "prepare" and parameters.get("search") in SEARCHES
+    return int(str(parameters.get("budget", 0))) if searches else 0

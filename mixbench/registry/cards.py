@@ -69,6 +69,7 @@ class TaskDeclaration(Declaration):
     published: Mapping[str, Archive] = field(default_factory=dict)
     variants: Mapping[str, Data] = field(default_factory=dict)
     evaluates: str = ""
+    items_per_image: int = 1
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,9 @@ def _scored_search(
     """Run a search that scores compositions, and return its result and what it took."""
     settings = config.settings
     scorer, exact = make_scorers(config, space, preparation)
-    progress = Progress({"search": scorer, "exact": exact}, preparation)
+    same = scorer is exact
+    scorers = {"search": scorer} if same else {"search": scorer, "exact": exact}
+    progress = Progress(scorers, preparation)
     if config.strategy == "genetic":
         found = evolve(space, settings, scorer, exact, seed, progress.report)
     else:
@@ -110,7 +112,6 @@ def _scored_search(
             space, scorer, seed, pairs, maximise=settings.maximise, report=progress.report
         )
         found = replace(found, scores=exact(found.ids, found.masks))
-    same = scorer is exact
     facts: dict[str, JsonValue] = {"reading": settings.reading, "exchanged": settings.exchanged}
     return found, {
         **(facts if config.strategy == "genetic" else {}),

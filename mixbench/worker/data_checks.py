@@ -15,12 +15,12 @@ from mixbench.contract import Part, Task
 from mixbench.datasets.locate import data_of, data_state, path_state
 from mixbench.declare import Data
 from mixbench.errors import DamagedImage, DataError
-from mixbench.plan.graph import part_read
+from mixbench.plan.graph import card_of, part_read
 from mixbench.registry.cards import TaskCard
 from mixbench.storage.lease import Lease
 from mixbench.storage.spec import Stage
 from mixbench.vision.images.decode import read_image
-from mixbench.worker.job import Job, card_of, make_task, parameters_of
+from mixbench.worker.job import Job, make_task, parameters_of
 
 NICENESS = 10  # so that training and its DataLoader workers come first
 DECODED: tuple[Part, ...] = ("validation", "test")  # training decodes the others itself

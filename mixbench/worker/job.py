@@ -13,8 +13,8 @@ from mixbench.contract.loading import load_method
 from mixbench.contract.loading import make_task as registered_task
 from mixbench.declare.facts import ParameterValue
 from mixbench.errors import Damaged
-from mixbench.registry.cards import Card, MethodCard, TaskCard
-from mixbench.registry.units import find
+from mixbench.plan.graph import card_of
+from mixbench.registry.cards import MethodCard, TaskCard
 from mixbench.storage.manifest import TrainingResult
 from mixbench.storage.spec import TUNED, ExecutionOptions, Role, Stage
 from mixbench.storage.store import Store
@@ -128,12 +128,6 @@ def data_folder(stage: Stage, store: Store) -> Path:
     key = stage.inputs["data"]
     store.check(key)
     return store.folder(key) / "files"
-
-
-def card_of(stage: Stage, role: Role) -> Card:
-    """Return the card of a stage's method or task."""
-    name = stage.paths.unit_files.get(role, stage.identity.units[role].name)
-    return find("method" if role == "method" else "task", name)
 
 
 def parameters_of(stage: Stage, role: Role) -> Mapping[str, ParameterValue]:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from mixbench.contract import Evaluation, Preparation, Score, Trained
 from mixbench.errors import Diverged, MixbenchError, printable
-from mixbench.plan.graph import code_of
+from mixbench.plan.graph import card_of, code_of
 from mixbench.records.items import Items, pack
 from mixbench.records.stage_metrics import METRICS, ScoreFacts, StageMetrics
 from mixbench.storage.files import write_json
@@ -33,7 +33,7 @@ from mixbench.vision.models.weights import MARK
 from mixbench.worker.adoption import adopt
 from mixbench.worker.data_checks import images_checked
 from mixbench.worker.environment import configure_torch
-from mixbench.worker.job import Job, card_of, give_weights, revive, training_result
+from mixbench.worker.job import Job, give_weights, revive, training_result
 from mixbench.worker.tuning import tune
 
 MODELS_BYTES = 2 << 30  # of the models that are evaluated together
