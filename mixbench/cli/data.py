@@ -171,7 +171,7 @@ def pack(name: str, folder: Path | None, short_side: int) -> int:
     at 256 pixels. Run the same command again to continue after an interruption.
     """  # noqa: DOC501 - click shows this text to users
     from mixbench.datasets.locate import data_dir, digest_cache
-    from mixbench.datasets.survey import images_for_training, survey
+    from mixbench.datasets.survey import images_of, survey
     from mixbench.vision.images.packs import PIXELS, write_pack
 
     chosen = data_set(name)
@@ -184,7 +184,7 @@ def pack(name: str, folder: Path | None, short_side: int) -> int:
             "folder with --data."
         )
     state = survey(chosen.data, root, digest_cache()).states["train"]
-    paths = images_for_training(chosen.data, root)
+    paths = images_of(chosen.data, root, "train", shared=True)
     if not paths:
         raise DataError(f"{root} must have image files for training (got none): nothing to pack.")
     try:

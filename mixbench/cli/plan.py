@@ -47,12 +47,13 @@ def _show_work(plan: "Plan", *, calibrate: bool) -> None:
     from mixbench.plan.workload import workloads
 
     head = ["task", "model", "cells", "trainings", "images trained", "searched (at most)"]
-    head += ["predicted", *([f"{_unit()}-hours"] if calibrate else [])]
+    unit = _unit() if calibrate else ""
+    head += ["predicted", *([f"{unit}-hours"] if calibrate else [])]
     rows, total = [], 0.0
     for (task, model), work in workloads(plan).items():
         numbers = [f"{n:,}" for n in (work.trained, work.searched, work.predicted)]
         if calibrate and work.known:
-            hours = _hours(work)
+            hours = _hours(work, unit)
             total += hours or 0.0
             numbers.append("?" if hours is None else f"{hours:,.3g}")
         shown = numbers if work.known else ["?"] * (len(head) - 4)
@@ -69,13 +70,13 @@ def _unit() -> str:
     return "GPU" if torch.cuda.is_available() else "CPU"
 
 
-def _hours(work: "Workload") -> float | None:
+def _hours(work: "Workload", unit: str) -> float | None:
     """Return the hours that some work takes on this machine, of a GPU or of all cores together."""
     import torch
 
     from mixbench.worker.calibration import image_times
 
-    cuda = torch.cuda.is_available()
+    cuda = unit == "GPU"
     times = image_times(work.example, torch.device("cuda" if cuda else "cpu"))
     if times is None:
         return None

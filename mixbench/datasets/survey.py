@@ -155,14 +155,13 @@ def files_of(data: Data, folder: Path) -> Iterator[tuple[Path, tuple[DataPart, .
                 yield folder / name / file.name, _owners(file, parts_of(data, name), listed)
 
 
-def images_of(data: Data, folder: Path, part: DataPart) -> list[Path]:
-    """Return the image files that only one part of the data reads."""
-    return [p for p, owners in files_of(data, folder) if owners == (part,) and is_image(p.name)]
-
-
-def images_for_training(data: Data, folder: Path) -> list[Path]:
-    """Return the image files that training or validation reads, or that both parts may read."""
-    return [p for p, owners in files_of(data, folder) if "train" in owners and is_image(p.name)]
+def images_of(data: Data, folder: Path, part: DataPart, *, shared: bool = False) -> list[Path]:
+    """Return the image files that one part reads alone, or with those that both read (`shared`)."""
+    return [
+        path
+        for path, owners in files_of(data, folder)
+        if (owners == (part,) or (shared and part in owners)) and is_image(path.name)
+    ]
 
 
 def is_read(file: ListedFile, data: Data) -> bool:

@@ -217,14 +217,14 @@ class Recipe:
 
         Keys and records of earlier versions, which do not have these fields, stay valid.
         """
-        defaults = {field.name: field.default for field in fields(self) if field.name in ADDED}
         return {
             name: value
             for name, value in asdict(self).items()
-            if name not in defaults or value != defaults[name]
+            if name not in ADDED or value != USUAL[name]
         }
 
 
+USUAL: Mapping[str, Any] = {field.name: field.default for field in fields(Recipe)}  # of recipes
 ADDED = frozenset({"accumulate", "packed", "final_on"})  # fields of recipes since November 2026
 # Fields of recipes that say how a protocol is computed; tables state them beside its name.
 EXECUTION = frozenset({"precision", "memory_format", "compile", *ADDED})

@@ -3,9 +3,8 @@
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence, Set
-from dataclasses import fields
 
-from mixbench.declare.facts import EXECUTION, ParameterValue, Recipe
+from mixbench.declare.facts import EXECUTION, USUAL, ParameterValue
 from mixbench.records.schema import Record
 from mixbench.storage.spec import PUBLISHED
 
@@ -131,15 +130,14 @@ def changes(record: Record) -> list[str]:
     changed = [f"{name}={record.task.parameters[name]}" for name in record.task.changed]
     if base := record.base_task:
         changed += [f"{base.name}.{name}={base.parameters[name]}" for name in base.changed]
-    usual = {field.name: field.default for field in fields(Recipe)}
     stated: Set[str] = EXECUTION
     if record.protocol == "custom":
         changed += [f"{name}={record.recipe[name]}" for name in STATED]
-        stated = usual.keys() - UNSTATED - set(STATED)
+        stated = USUAL.keys() - UNSTATED - set(STATED)
     changed += [
         f"{name}={_plain(record.recipe[name])}"
         for name in sorted(stated)
-        if _plain(record.recipe.get(name, usual[name])) != _plain(usual[name])
+        if _plain(record.recipe.get(name, USUAL[name])) != _plain(USUAL[name])
     ]
     return [*changed, *(["tuned"] if record.tuning else [])]
 

@@ -23,14 +23,14 @@
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mixbench.declare import BASELINE, Recipe
-from mixbench.declare.facts import EXECUTION
+from mixbench.declare import BASELINE
+from mixbench.declare.facts import EXECUTION, USUAL
 from mixbench.errors import UnknownName, UsageError
 from mixbench.leaderboard.grouping import at_equal_images, method_label
 from mixbench.leaderboard.ranks import ALPHA, Pairing, Rule
@@ -365,8 +365,7 @@ def _same_protocol(ask: Ask, record: Record) -> bool:
 
 def _execution(record: Record) -> dict[str, object]:
     """Return how a record's protocol was computed."""
-    usual = {field.name: field.default for field in fields(Recipe)}
-    return {name: record.recipe.get(name, usual[name]) for name in sorted(EXECUTION)}
+    return {name: record.recipe.get(name, USUAL[name]) for name in sorted(EXECUTION)}
 
 
 def _same_execution(ask: Ask, record: Record) -> bool:

@@ -20,7 +20,7 @@ from mixbench.search.result import SearchResult
 from mixbench.search.space import Ids, Masks, Space
 
 Score = Callable[[Ids, Masks], NDArray[np.float64]]
-RANDOM, PREDICTED, ROUNDS, POLISH = 256, 128, 2, 4  # per pair; at most `MASKS` in total
+RANDOM, PREDICTED, ROUNDS, POLISH = 256, 128, 2, 4  # per pair; see `masks_per_pair`
 CANDIDATES = 1 << 16  # masks that the regression chooses from
 RIDGE = 0.01
 SCREENED, AGAIN, FINALISTS = 32, 64, 4  # images of all pairs, of those left, and how many are left

@@ -75,7 +75,7 @@ class HeldOut:
         read, normalize = partial(split.read, rng=None), unchanged
         if isinstance(split, ImageSplit):
             read, normalize = partial(split.fetch, draws=None), partial(split.finish, draws=None)
-        images = read(torch.arange(1)).new_empty(0)
+        images = torch.empty(0)
         for index in torch.arange(len(split)).split(READ):
             part = read(index)
             if not len(images):

@@ -202,9 +202,9 @@ def _swap_pairs(one: Individual, other: Individual, draws: Draws, at: int) -> No
 
 def mutate(space: Space, settings: Settings, individual: Individual, draws: Draws, at: int) -> None:
     """Apply the mutation that was drawn for an individual to all masks, or in ``dynamics`` one."""
-    masks = individual.masks
+    masks, item = individual.masks, draws.item[at]
     if settings.reading == "dynamics":
-        masks = masks[draws.item[at] :][:1]
+        masks = masks[item : item + 1]
     operator = draws.operator[at]
     if operator == 0:  # flip tails
         masks ^= space.dtype.type(space.full)

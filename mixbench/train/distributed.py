@@ -55,6 +55,15 @@ class Distributed:
         """The rows of a batch that this process computes."""
         return slice(self.rank, None, self.world_size)
 
+    def share_of(self, number: int) -> Tensor:
+        """Return the positions of the items that this process computes, out of a number of items.
+
+        Every process gets as many, so the last item may be computed twice: take the first `number`
+        rows of what `gather` returns.
+        """
+        even = -(-number // self.world_size) * self.world_size
+        return torch.arange(even).clamp_max(number - 1)[self.rows]
+
     def gather(self, x: Tensor) -> Tensor:
         """Return the whole batch from the rows of all processes; gradients flow back to each."""
         if self.world_size == 1:

@@ -33,6 +33,17 @@ class PredictionCache(Protocol):
         """Store what was taken."""
 
 
+@contextmanager
+def kept_if_stopped(cache: PredictionCache | None) -> Iterator[None]:
+    """Store what a cache has taken if the block ends early; a finished one needs it no more."""
+    try:
+        yield
+    except BaseException:
+        if cache:
+            cache.flush()
+        raise
+
+
 def predict(
     task: Task,
     model: Backbone,
@@ -90,11 +101,7 @@ def predict_each(  # noqa: PLR0913  # a prediction depends on all of these
         If a weight of a model is not finite, or a prediction is NaN.
     """
     number = len(split)
-    even = (
-        -(-number // distributed.world_size) * distributed.world_size
-    )  # every process predicts the same number of items
-    own = torch.arange(even).clamp_max(number - 1)[distributed.rows]
-    chunks = own.split(batch_size(task))
+    chunks = distributed.share_of(number).split(batch_size(task))
     device = next(trained[0].model.parameters()).device
     passes = [
         _Pass(one, cache.kept(device) if cache else {}, cache)
@@ -141,7 +148,7 @@ class _Pass(NamedTuple):
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Set the model to evaluation mode, and back at the exit; then store the predictions."""
+        """Set the model to evaluation mode, and back at the exit; if it is stopped, store."""
         model, method = self.trained
         if not all(torch.stack([p.isfinite().all() for p in model.parameters()]).tolist()):
             raise Diverged("A weight of the model is not finite.")
@@ -149,12 +156,11 @@ class _Pass(NamedTuple):
         model.eval()
         method.eval()
         try:
-            yield
+            with kept_if_stopped(self.cache):
+                yield
         finally:
             model.train(modes[0])
             method.train(modes[1])
-            if self.cache:
-                self.cache.flush()
 
     def predict(self, task: Task, batch: int, images: Tensor, targets: Tensor) -> None:
         """Compute the predictions for a batch, unless an earlier attempt did."""

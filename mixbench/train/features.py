@@ -1,7 +1,7 @@
 """Features of images by a frozen encoder: shared by all processes, and kept if they are stopped."""
 
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import closing
 from itertools import count
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mixbench.contract import Split
 from mixbench.train.distributed import SINGLE_PROCESS, Distributed
-from mixbench.train.evaluation import PredictionCache
+from mixbench.train.evaluation import PredictionCache, kept_if_stopped
 from mixbench.train.loading import Request, batches
 
 CHUNK = 200  # images per call of the encoder
@@ -55,17 +55,13 @@ class Encoding:
             The images; several calls must be made in the same order in every attempt.
         """
         ranks, number = self._distributed, len(images)
-        even = -(-number // ranks.world_size) * ranks.world_size
-        own = torch.arange(even).clamp_max(number - 1)[ranks.rows]
-        chunks = own.split(CHUNK)
+        chunks = ranks.share_of(number).split(CHUNK)
         name = f"{next(self._numbers)}-{ranks.rank}-of-{ranks.world_size}"
         cache = self._cache_of(name) if self._cache_of else None
         found = {n: f["features"] for n, f in cache.kept(CPU).items()} if cache else {}
         note = cache.note if cache else lambda *_: None
         asked = (Request(chunk, None) for n, chunk in enumerate(chunks) if n not in found)
-        with ExitStack() as stack:
-            reading = stack.enter_context(closing(batches(images, asked, self._workers)))
-            stack.callback(cache.flush if cache else lambda: None)
+        with closing(batches(images, asked, self._workers)) as reading, kept_if_stopped(cache):
             for n in range(len(chunks)):  # all of them, because processes report together
                 if n not in found:
                     found[n] = encode(next(reading)).cpu()

@@ -58,7 +58,7 @@ def image_times(stage: Stage, device: torch.device) -> ImageTimes | None:
     def forward() -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, half):
             output = model(images)
-        return sum_of(output.out) + sum_of(output.features)
+        return _sum_of(output.out) + _sum_of(output.features)
 
     def step() -> None:
         optimizer.zero_grad()
@@ -74,7 +74,7 @@ def image_times(stage: Stage, device: torch.device) -> ImageTimes | None:
         return None
 
 
-def sum_of(tensor: Tensor) -> Tensor:
+def _sum_of(tensor: Tensor) -> Tensor:
     """Return the sum of a tensor in float32."""
     return tensor.float().sum()
 

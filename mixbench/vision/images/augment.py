@@ -220,11 +220,16 @@ def centre(image: Tensor, short_side: int, size: int) -> Tensor:
     size : pixels
         Side of the central square.
     """
-    height, width = image.shape[-2:]
-    short = min(height, width)
-    resized = resize(image, (short_side * height // short, short_side * width // short))
+    resized = resize_short_side(image, short_side)
     top, left = (round((side - size) / 2) for side in resized.shape[-2:])
     return resized[:, top : top + size, left : left + size]
+
+
+def resize_short_side(image: Tensor, short_side: int) -> Tensor:
+    """Resize an image, uint8 (C, H, W), to this length of its shorter side; keep its shape."""
+    height, width = image.shape[-2:]
+    short = min(height, width)
+    return resize(image, (short_side * height // short, short_side * width // short))
 
 
 def central(side: int) -> Callable[[Tensor], Tensor]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mixbench.errors import DataError
-from mixbench.vision.images.augment import resize
+from mixbench.vision.images.augment import resize_short_side
 from mixbench.vision.images.decode import read_image
 
 PIXELS, INDEX, SIZES, STATE = "pixels.bin", "index.npz", "sizes.bin", "state.txt"
@@ -36,14 +36,16 @@ class Pack:
         Folder of the data.
     short_side : pixels
         Short side of the packed images; smaller images have their own size.
+    state
+        State of the files that the pack must have; empty for any.
 
     Raises
     ------
     DataError
-        If the data has no such pack.
+        If the data has no such pack, or if the files have changed since they were packed.
     """
 
-    def __init__(self, root: Path, short_side: int) -> None:
+    def __init__(self, root: Path, short_side: int, state: str = "") -> None:
         self.root, self.short_side = root, short_side
         self._folder = pack_folder(root, short_side)
         try:
@@ -58,6 +60,11 @@ class Pack:
                 f"{root} has no images packed at {short_side}: {_remedy(root, short_side)}, or "
                 f"leave out packed={short_side}."
             ) from error
+        if state and state != self.state:
+            raise DataError(
+                f"The training images in {root} have changed since they were packed at "
+                f"{short_side}: {_remedy(root, short_side)} again."
+            )
         expected = int(_bytes_of(self._sizes).sum())
         if there != expected:
             raise DataError(
@@ -141,14 +148,13 @@ def write_pack(
     names = np.array([os.fsencode(path.relative_to(root)) for path in paths])
     order = np.argsort(names)
     with _alone(folder), _Writing(folder, state) as writing, ThreadPoolExecutor() as pool:
-        todo = [paths[i] for i in order[len(writing.sizes) :].tolist()]
+        todo = [paths[i] for i in order[writing.number :].tolist()]
         for first in range(0, len(todo), AT_ONCE):
             some = todo[first : first + AT_ONCE]
             writing.add([*pool.map(lambda path: shortened(read_image(path), short_side), some)])
-            tell(len(writing.sizes), len(paths))
-        sizes = np.array(writing.sizes, np.int64).reshape(-1, 2)
+            tell(writing.number, len(paths))
+        sizes = writing.finish()
         starts = np.cumsum(_bytes_of(sizes)) - _bytes_of(sizes)
-        writing.finish()
         new = folder / f"{INDEX}.new"
         with new.open("wb") as file:
             np.savez(file, names=names[order], starts=starts, sizes=sizes, state=np.array(state))
@@ -184,11 +190,8 @@ def _bytes_of(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def shortened(image: Tensor, short_side: int) -> Tensor:
     """Return an image whose shorter side is at most `short_side`, uint8 (3, h, w)."""
-    height, width = image.shape[-2:]
-    short = min(height, width)
-    if short <= short_side:
-        return image
-    return resize(image, (short_side * height // short, short_side * width // short))
+    larger = min(image.shape[-2:]) > short_side
+    return resize_short_side(image, short_side) if larger else image
 
 
 class _Writing:
@@ -196,8 +199,8 @@ class _Writing:
 
     Attributes
     ----------
-    sizes
-        Height and width of every image that is written.
+    number
+        Number of images that are written.
     """
 
     def __init__(self, folder: Path, state: str) -> None:
@@ -212,21 +215,25 @@ class _Writing:
     def __enter__(self) -> Self:
         self._pixels = (self._folder / PIXELS).open("ab")
         self._noted = (self._folder / SIZES).open("a+b")
-        self._noted.seek(0)
-        content = self._noted.read()
-        found = np.frombuffer(content[: len(content) // 8 * 8], np.int32).reshape(-1, 2)
         # A killed attempt, or a copy that was cut off, may end in the middle of an image.
-        ends = np.cumsum(_bytes_of(found.astype(np.int64)))
-        whole = int((ends <= self._pixels.tell()).sum())
-        self.sizes: list[list[int]] = found[:whole].tolist()
-        self._noted.truncate(whole * 8)
-        self._pixels.truncate(int(ends[whole - 1]) if whole else 0)
+        ends = np.cumsum(_bytes_of(self._sizes()))
+        self.number = int((ends <= self._pixels.tell()).sum())
+        self._noted.truncate(self.number * 8)
+        self._pixels.truncate(int(ends[self.number - 1]) if self.number else 0)
         return self
 
-    def finish(self) -> None:
-        """Wait until everything is on the disk."""
+    def _sizes(self) -> NDArray[np.int64]:
+        """Return the noted heights and widths, (N, 2)."""
+        self._noted.seek(0)
+        content = self._noted.read()
+        found = np.frombuffer(content[: len(content) // 8 * 8], np.int32)
+        return found.reshape(-1, 2).astype(np.int64)
+
+    def finish(self) -> NDArray[np.int64]:
+        """Wait until everything is on the disk; return the heights and widths, (N, 2)."""
         self._pixels.flush()
         os.fsync(self._pixels.fileno())
+        return self._sizes()
 
     def add(self, images: Sequence[Tensor]) -> None:
         """Write images, and then their sizes."""
@@ -236,7 +243,7 @@ class _Writing:
         sizes = [[*image.shape[-2:]] for image in images]
         self._noted.write(np.array(sizes, np.int32).tobytes())
         self._noted.flush()
-        self.sizes += sizes
+        self.number += len(sizes)
 
     def __exit__(self, *_: object) -> None:
         self._pixels.close()

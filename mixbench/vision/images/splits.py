@@ -246,13 +246,7 @@ def read_packed(split: Split, folder: Path, short_side: int, state: str = "") ->
         )
     if len(split) and not split.path(0).is_relative_to(folder):
         return split  # validation images from elsewhere are read from their files
-    pack = Pack(folder, short_side)
-    if state and pack.state != state:
-        raise DataError(
-            f"The training images in {folder} have changed since they were packed at {short_side}: "
-            f"run `mixbench data pack NAME --data {folder} --short-side {short_side}` again."
-        )
-    return split.packed(pack)
+    return split.packed(Pack(folder, short_side, state))
 
 
 def read_all(paths: Sequence[Path], size: tuple[int, int]) -> Tensor:
