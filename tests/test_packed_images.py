@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -91,6 +92,26 @@ def test_a_pack_that_was_cut_off_is_refused_and_made_again(
     write_pack(tmp_path, files, 32, "now", silent)
 
     assert (folder / "pixels.bin").read_bytes() == content
+
+
+def test_a_pack_may_be_larger_than_the_memory(tmp_path: Path) -> None:
+    """As that of ImageNet, which has 335 GB; nothing is stored of this file's first terabyte."""
+    folder = packs.pack_folder(tmp_path, 256)
+    folder.mkdir()
+    sizes = np.array([[600_000, 600_000], [2, 3]])
+    last = np.arange(18, dtype=np.uint8)
+    starts = [0, 3 * 600_000**2]
+    np.savez(folder / "index.npz", names=[b"a", b"b"], starts=starts, sizes=sizes, state="now")
+    try:
+        with (folder / "pixels.bin").open("wb") as file:
+            file.seek(starts[1])
+            file.write(last.tobytes())
+    except OSError as error:
+        pytest.skip(f"the file system has no sparse files of a terabyte ({error.strerror})")
+
+    image = Pack(tmp_path, 256).read(1)
+
+    assert image.permute(1, 2, 0).flatten().tolist() == last.tolist()
 
 
 def test_two_processes_do_not_write_one_pack(tmp_path: Path, files: list[Path]) -> None:

@@ -95,13 +95,13 @@ class Pack:
         """Return the pixels of an image, uint8 (3, H, W)."""
         height, width = self._sizes[row].tolist()
         start = int(self._starts[row])
-        pixels = self._pixels[start : start + height * width * 3]
+        pixels = np.array(self._pixels[start : start + height * width * 3])  # torch may write to it
         return torch.from_numpy(pixels.reshape(height, width, 3)).permute(2, 0, 1)
 
     @cached_property
     def _pixels(self) -> NDArray[np.uint8]:
-        # Copy-on-write, because torch has no read-only tensors; nothing writes to them.
-        return np.memmap(self._folder / PIXELS, np.uint8, "c")
+        # Read-only: a private mapping of more than the memory, as of ImageNet, is refused.
+        return np.memmap(self._folder / PIXELS, np.uint8, "r")
 
     def __getstate__(self) -> dict[str, object]:
         """Return the state without the mapped file, of which pickling would make a copy."""
