@@ -253,20 +253,33 @@ def test_published_numbers_stand_beside_with_their_sources(records: list[Record]
     assert "published" not in only(records).rows
 
 
-def test_what_no_stage_has_trained_is_not_said_to_be_trained_on_anything(
+TRAINED = StageRecord(
+    kind="train", key="0" * 64, own=True, state="ran", started="", ended="", wall_s=1.0, steps=1,
+    resumed_at_steps=[],
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("task", "parameters", "stages", "share"),
+    [
+        ("cifar10", {"holdout": 0.1}, [TRAINED], "90 %"),
+        ("cifar10", {"holdout": 0.1}, [], None),  # given weights were trained on anything
+        ("coco_captions", {"split": "karpathy", "holdout": 0.1}, [TRAINED], "all"),
+        ("cub_wsol", {"cubv2": "photos", "holdout": 0.1}, [TRAINED], None),
+        ("of_a_plugin", {"holdout": 0.1}, [TRAINED], None),
+    ],
+)
+def test_old_records_tell_what_share_of_the_images_trained(
     make_record: MakeRecord,
+    task: str,
+    parameters: dict[str, object],
+    stages: list[StageRecord],
+    share: str | None,
 ) -> None:
-    """An evaluation of given weights does not tell what they were trained on."""
     record = make_record("none", 0, 50.0)
-    task = record.task.model_copy(update={"parameters": {"holdout": 0.1}})
-    given = record.model_copy(update={"task": task})
-    stage = StageRecord(
-        kind="train", key="0" * 64, own=True, state="ran", started="", ended="", wall_s=1.0,
-        steps=1, resumed_at_steps=[],
-    )  # fmt: skip
-    trained = given.model_copy(update={"stages": [stage]})
+    unit = record.task.model_copy(update={"name": task, "parameters": parameters})
 
-    (of_given,), (of_trained,) = leaderboards([given]), leaderboards([trained])
+    (board,) = leaderboards([record.model_copy(update={"task": unit, "stages": stages})])
 
-    assert not any("trained on 90 %" in fact for fact in of_given.facts)
-    assert any("trained on 90 %" in fact for fact in of_trained.facts)
+    said = [fact.split()[2] for fact in board.facts if fact.startswith("trained on")]
+    assert said == ([share.split()[0]] if share else [])

@@ -267,7 +267,7 @@ def test_a_suite_is_planned_without_its_data(
 def rows_of(text: str) -> dict[str, list[str]]:
     """The cells of the table of work by task, without the model."""
     lines = [line.split() for line in text.splitlines()]
-    return {line[0]: line[2:] for line in lines if len(line) == 7 and line[-1][0].isdigit()}
+    return {line[0]: line[2:] for line in lines if len(line) == 7 and line[-1][0] in "?0123456789"}
 
 
 def test_what_a_task_makes_of_its_data_is_counted(
@@ -287,6 +287,21 @@ def test_what_a_task_makes_of_its_data_is_counted(
     assert "`mixbench data get voc0712`" in done.stdout
 
 
+def test_images_that_the_user_gives_are_not_counted(
+    mixbench: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the task knows what it does with photographs of another source."""
+    monkeypatch.setenv("MIXBENCH_DATA", str(tmp_path / "none"))
+    cubv2 = f"cub_wsol.cubv2={tmp_path}"
+
+    plain = mixbench("plan", "-m", "none", "-t", "cub_wsol")
+    given = mixbench("plan", "-m", "none", "-t", "cub_wsol", "--set", cubv2)
+
+    rows = [rows_of(done.stdout)["cub_wsol"] for done in (plain, given)]
+    assert rows[0][2] == "268,800"
+    assert rows[1][2:] == ["?", "?", "?"]
+
+
 def test_a_setting_of_all_recipes_is_a_field_of_recipes() -> None:
     with pytest.raises(UnknownName, match="classes"):
         planned("none", "recipe.classes=5", tasks=["cifar10"], data="synthetic")
@@ -302,3 +317,18 @@ def test_hours_are_measured_on_this_machine(mixbench: Run, monkeypatch: pytest.M
     assert done.returncode == 0, done.stderr
     assert float(row[-1]) > 0
     assert "CPU-hours for all stages" in done.stdout or "GPU-hours for all stages" in done.stdout
+
+
+@pytest.mark.full
+def test_attacks_cost_more_than_predictions_and_boxes_are_not_measured(
+    mixbench: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mixbench.worker.calibration.STEPS", 1)
+    small = ("--set", "recipe.epochs=1", "--set", "recipe.tail=1", "--model", "resnet8")
+
+    attacked = mixbench("plan", "-m", "none", "-t", "cifar10_fgsm", *small, "--calibrate")
+    boxes = mixbench("plan", "-m", "none", "-t", "voc_detection", "--calibrate")
+
+    hours = {line.split()[0]: line.split()[-1] for line in attacked.stdout.splitlines() if line}
+    assert float(hours["cifar10_fgsm"]) > float(hours["cifar10"])  # 10,000 images against 50,000
+    assert "of the rows without ?" in boxes.stdout

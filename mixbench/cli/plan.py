@@ -61,7 +61,8 @@ def _show_work(plan: "Plan", *, calibrate: bool) -> None:
     align = ("left", "left", *["right"] * (len(head) - 2))
     click.echo(f"\n{tabulate(rows, head, disable_numparse=True, colalign=align)}")
     if calibrate:
-        click.echo(f"{total:,.3g} {head[-1]} for all stages, cached ones included")
+        known = "" if all(row[-1] != "?" for row in rows) else " of the rows without ?"
+        click.echo(f"{total:,.3g} {head[-1]} for all stages{known}, cached ones included")
 
 
 def _unit() -> str:
@@ -77,10 +78,12 @@ def _hours(work: "Workload", unit: str) -> float | None:
     from mixbench.worker.calibration import image_times
 
     cuda = unit == "GPU"
-    times = image_times(work.example, torch.device("cuda" if cuda else "cpu"))
+    device = torch.device("cuda" if cuda else "cpu")
+    times = image_times(work.example, device, searches=work.searched > 0)
     if times is None:
         return None
-    seconds = work.trained * times.train_s + (work.searched + work.predicted) * times.predict_s
+    seconds = work.trained * times.train_s
+    seconds += work.searched * times.search_s + work.predicted * times.predict_s
     return seconds / 3600 * (1 if cuda else torch.get_num_threads())
 
 

@@ -22,6 +22,7 @@ from mixbench.storage.spec import Origin, UnitIdentity
 
 SYNTHETIC: Final = "synthetic"
 VARIABLE = "MIXBENCH_DATA"
+HOLDOUT = "holdout"  # parameter of tasks: the fraction of training images held out for validation
 MARK = "mixbench-synthetic.json"  # file that marks a folder of generated data
 
 
@@ -127,6 +128,18 @@ def data_of(task: TaskCard, parameters: Mapping[str, ParameterValue]) -> Data:
     """Return a task's data; if there are variants, the one that its parameters select."""
     variant = parameters.get("variant", "")
     return task.declared.variants.get(str(variant), task.declared.data)
+
+
+def declared_holdout(task: TaskCard, parameters: Mapping[str, ParameterValue]) -> float | None:
+    """Return the fraction of the training items that a task holds out for validation.
+
+    It is None if the user gives images for validation, because only the task knows what it does
+    with them; and 0 if the data has a validation split of its own.
+    """
+    if any(parameters.get(p.name) for p in task.parameters if p.annotation == "Folder"):
+        return None
+    share = 0 if data_of(task, parameters).num_validation else parameters.get(HOLDOUT, 0)
+    return float(str(share))
 
 
 def data_sets_of(task: TaskCard) -> list[DataSet]:

@@ -8,11 +8,13 @@ are also paired by test image if the records contain per-item scores.
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 
 import pandas as pd
 
+from mixbench.datasets.locate import declared_holdout
 from mixbench.declare import BASELINE
 from mixbench.errors import MixbenchError
 from mixbench.leaderboard.grouping import (
@@ -201,10 +203,12 @@ def _trained_on(record: Record) -> Iterator[str]:
     held_out = record.held_out
     trained = any(stage.kind == "train" for stage in record.stages)
     if held_out is None and trained:  # records before November 2026
-        held_out = (record.base_task or record.task).parameters.get("holdout")
+        unit = record.base_task or record.task
+        with suppress(MixbenchError):  # the task of a plugin that is not installed
+            held_out = declared_holdout(find("task", unit.name), unit.parameters)
     if held_out == 0:
         yield "trained on all official training images"
-    elif isinstance(held_out, float):
+    elif held_out is not None:
         share = f"{100 * (1 - held_out):.3g} %"
         yield f"trained on {share} of the official training images; the others are for validation"
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import get_args
 
-from mixbench.datasets.locate import SYNTHETIC, DataSource, absent, locate, published
+from mixbench.datasets.locate import HOLDOUT, SYNTHETIC, DataSource, absent, locate, published
 from mixbench.declare import BASELINE, Need, Recipe
 from mixbench.declare.facts import Parameters, ParameterValue
 from mixbench.errors import DataError, DataMissing, UnknownName, UsageError
@@ -30,7 +30,6 @@ from mixbench.registry.timm_names import timm_models
 from mixbench.registry.units import find
 
 EVERY_RECIPE = "recipe"  # in settings, in place of a task: the recipes of all tasks
-HOLDOUT = "holdout"  # parameter of tasks: the fraction of training images held out for validation
 
 
 @dataclass(frozen=True)

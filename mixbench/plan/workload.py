@@ -4,7 +4,7 @@ from collections.abc import Set
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from mixbench.datasets.locate import data_of
+from mixbench.datasets.locate import data_of, declared_holdout
 from mixbench.declare import Data
 from mixbench.plan.graph import Plan, card_of
 from mixbench.registry.cards import TaskCard
@@ -110,9 +110,11 @@ def _items(stage: Stage, other: Set[str]) -> Items | None:
     parameters = stage.identity.task.parameters
     whole = parameters.get("classes") == card.defaults.get("classes")
     official = "data" not in stage.inputs and stage.paths.data not in other
-    if not (whole and official and (data.num_test if stage.kind == "evaluate" else data.num_train)):
+    share, read = declared_holdout(card, parameters), data.num_train
+    if stage.kind == "evaluate":
+        read = data.num_test
+    if not (whole and official and read) or share is None:
         return None
-    share = 0.0 if data.num_validation else float(str(parameters.get("holdout", 0.0)))
     held_out = round(data.num_train * share)
     train = card.declared.items_per_image * (data.num_train - held_out)
     return Items(train, data.num_validation or held_out, data.num_test)
