@@ -12,11 +12,13 @@ from torch import Tensor
 
 from mixbench.contract import Method, Sources, Step
 from mixbench.declare import Fraction, Positive
-from mixbench.kernels import Box, beta, clipped_box, paste_box, paste_box_, permutation
+from mixbench.kernels import Box, beta, box_masks, clipped_box, paste_box, paste_box_, permutation
 
 
 class CutMix(Method):
     """Paste a box from a random partner into every image; the box is the same in the whole batch.
+
+    In the recipe's mode ``elem``, every image has a box of its own.
 
     Parameters
     ----------
@@ -28,6 +30,7 @@ class CutMix(Method):
     """
 
     version = 1
+    per_element = True
 
     def __init__(self, alpha: Positive = 1.0, prob: Fraction = 1.0) -> None:
         super().__init__()
@@ -36,12 +39,28 @@ class CutMix(Method):
 
     def mix(self, x: Tensor, step: Step) -> tuple[Tensor, Sources]:
         """Return the mixed batch; the weights are the fractions of pixels after clipping."""
+        if step.per_element:
+            return self.mix_each(x, step)
         box = self.draw_box((x.shape[-2], x.shape[-1]), step.rng)
         partner = permutation(len(x), step.rng, x.device)
         if box is None:
             return x, Sources.unmixed(x)
         kept = 1 - box.area / x[0, 0].numel()
         return self.paste(x, partner, box, step), Sources.pair(partner, kept)
+
+    def mix_each(self, x: Tensor, step: Step) -> tuple[Tensor, Sources]:
+        """Return the batch with a box, and a draw of `prob`, of its own for every item."""
+        number, (height, width) = len(x), (x.shape[-2], x.shape[-1])
+        skipped = torch.rand(number, generator=step.rng) >= self.prob
+        side = (1 - step.beta(self.alpha, number)).sqrt()
+        rows = torch.randint(height, (number,), generator=step.rng)
+        columns = torch.randint(width, (number,), generator=step.rng)
+        half = ((height * side).long() // 2, (width * side).long() // 2)
+        boxes = box_masks((rows, columns), half, (height, width)) & ~skipped[:, None, None]
+        partner = permutation(number, step.rng, x.device)
+        kept = 1 - boxes.float().mean((1, 2))
+        mixed = torch.where(boxes.to(x.device)[:, None], x[partner], x)
+        return mixed, Sources.pair(partner, kept.to(x.device))
 
     @staticmethod
     def paste(x: Tensor, partner: Tensor, box: Box, step: Step) -> Tensor:

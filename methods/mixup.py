@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mixbench.contract import Method, Sources, Step
 from mixbench.declare import Positive
-from mixbench.kernels import beta, blend, blend_rolled, permutation, rolled_index
+from mixbench.kernels import blend, blend_rolled, permutation, rolled_index
 
 
 class Mixup(Method):
@@ -29,6 +29,7 @@ class Mixup(Method):
     """
 
     version = 1
+    per_element = True
 
     def __init__(
         self,
@@ -41,7 +42,7 @@ class Mixup(Method):
 
     def mix(self, x: Tensor, step: Step) -> tuple[Tensor, Sources]:
         """Return ``λ · own + (1 - λ) · partner``."""
-        lam = float(beta(self.alpha, step.rng))
+        lam = step.beta(self.alpha, len(x))
         if self.pairing == "roll":
             return blend_rolled(x, lam), Sources.pair(rolled_index(len(x), x.device), lam)
         partner = permutation(len(x), step.rng, x.device)

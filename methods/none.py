@@ -14,6 +14,7 @@ class NoMixing(Method):
     """Return every image unchanged."""
 
     version = 1
+    per_element = True
 
     def mix(self, x: Tensor, step: Step) -> tuple[Tensor, Sources]:  # noqa: ARG002  # the contract
         """Return the batch unchanged."""

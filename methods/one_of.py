@@ -5,7 +5,8 @@ Paper    Touvron et al., Training Data-Efficient Image Transformers & Distillati
 Source   huggingface/pytorch-image-models@aa4b585, timm/data/mixup.py:90-200, with DeiT's settings
 Differs  in the pairing: this file pairs images by a permutation, the source mixes the batch with
          itself in reversed order; and in label smoothing, which the source applies in the same
-         class and this file does not, because it is a setting of the recipe
+         class and this file does not, because it is a setting of the recipe. Under rsb_a3, α of
+         Mixup is that of its paper (arXiv:2110.00476, Table 2)
 """
 
 from collections.abc import Sequence
@@ -37,6 +38,9 @@ class OneOf(Method):
     """
 
     version = 1
+    per_element = True
+    recipe_of = (*("deit", "convnext", "rsb_a3", "quick_deit", "quick_convnext", "quick_rsb_a3"),)
+    by_protocol = {"rsb_a3": {"mixup_alpha": 0.1}, "quick_rsb_a3": {"mixup_alpha": 0.1}}
 
     def __init__(
         self,
@@ -51,5 +55,19 @@ class OneOf(Method):
     def mix(self, x: Tensor, step: Step) -> tuple[Tensor, Sources]:
         """Return the batch mixed with the sampled method."""
         shares = torch.tensor(self.shares, dtype=torch.float64)
+        if step.per_element:
+            return self.mix_each(x, shares, step)
         drawn = int(torch.multinomial(shares, 1, generator=step.rng))
         return self.choices[drawn].mix(x, step)
+
+    def mix_each(self, x: Tensor, shares: Tensor, step: Step) -> tuple[Tensor, Sources]:
+        """Return the batch with the sampled method of each item."""
+        drawn = torch.multinomial(shares, len(x), replacement=True, generator=step.rng)
+        first, *others = (method.mix(x, step) for method in self.choices)
+        mixed, index, weight = first[0], *first[1]
+        for number, (images, sources) in enumerate(others, 1):
+            here = (drawn == number).to(x.device)
+            mixed = torch.where(here[:, None, None, None], images, mixed)
+            index = torch.where(here[:, None], sources.index, index)
+            weight = torch.where(here[:, None], sources.weight, weight)
+        return mixed, Sources(index, weight)

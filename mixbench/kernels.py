@@ -57,11 +57,23 @@ def permutation(size: int, rng: torch.Generator, device: torch.device) -> Tensor
     return order.to(device)
 
 
-def blend(x: Tensor, partner: Tensor, lam: float) -> Tensor:
-    """Return ``lam * x + (1 - lam) * x[partner]``; integer images are rounded."""
+def blend(x: Tensor, partner: Tensor, lam: float | Tensor) -> Tensor:
+    """Return ``lam * x + (1 - lam) * x[partner]``; integer images are rounded.
+
+    `lam` is a number, or has one value for the batch, (1,), or one for each item, (B,).
+    """
     if not x.is_floating_point():
         return blend(x.to(torch.float32), partner, lam).round_().to(x.dtype)
-    return x.index_select(0, partner).lerp_(x, lam)
+    share = _beside(lam, x)
+    mixed = x.index_select(0, partner)
+    return mixed.lerp_(x, share)
+
+
+def _beside(lam: float | Tensor, x: Tensor) -> float | Tensor:
+    """Return λ as a number, or in a shape that is broadcast over the items of a batch."""
+    if not isinstance(lam, Tensor) or lam.numel() == 1:
+        return float(lam)
+    return lam.to(x.device, x.dtype).view(-1, *[1] * (x.dim() - 1))
 
 
 def rolled_index(size: int, device: torch.device) -> Tensor:
@@ -69,17 +81,17 @@ def rolled_index(size: int, device: torch.device) -> Tensor:
     return torch.arange(size, device=device).roll(1)
 
 
-def blend_rolled(x: Tensor, lam: float) -> Tensor:
-    """Return ``lam * x + (1 - lam) * x.roll(1, 0)`` in one pass over the memory.
+def blend_rolled(x: Tensor, lam: float | Tensor) -> Tensor:
+    """Return ``lam * x + (1 - lam) * x.roll(1, 0)`` in one pass over the memory; see `blend`.
 
-    Integer images are rounded. It needs no gather, so it is twice as fast as `blend`. It does not
-    propagate gradients.
+    It needs no gather, so it is twice as fast as `blend`. It does not propagate gradients.
     """
     if not x.is_floating_point():
         return blend_rolled(x.to(torch.float32), lam).round_().to(x.dtype)
-    mixed = torch.empty_like(x)
-    torch.lerp(x[:-1], x[1:], lam, out=mixed[1:])
-    torch.lerp(x[-1:], x[:1], lam, out=mixed[:1])
+    mixed, share = torch.empty_like(x), _beside(lam, x)
+    first, others = (share[:1], share[1:]) if isinstance(share, Tensor) else (share, share)
+    torch.lerp(x[:-1], x[1:], others, out=mixed[1:])
+    torch.lerp(x[-1:], x[:1], first, out=mixed[:1])
     return mixed
 
 
@@ -105,7 +117,9 @@ def clipped_box(centre: tuple[int, int], half: tuple[int, int], size: tuple[int,
 
 
 def box_masks(
-    centre: tuple[Tensor, Tensor], half: tuple[int, int], size: tuple[int, int]
+    centre: tuple[Tensor, Tensor],
+    half: tuple[int, int] | tuple[Tensor, Tensor],
+    size: tuple[int, int],
 ) -> Tensor:
     """Return a mask of the pixels in each item's own box, clipped to the image, (B, H, W) bool.
 
@@ -114,15 +128,20 @@ def box_masks(
     centre : (B,) int64 each
         Rows and columns of the boxes' centres.
     half : (rows, columns)
-        Half the height and half the width of every box, in pixels.
+        Half the height and half the width of every box, in pixels; or of each box, (B,) int64.
     size : (height, width)
         Size of the images, in pixels.
     """
     inside = []
-    for place, reach, length in zip(centre, half, size, strict=True):
+    for place, reach, length in zip(centre, map(_column, half), size, strict=True):
         places = torch.arange(length, device=place.device)
         inside.append((places >= place[:, None] - reach) & (places < place[:, None] + reach))
     return inside[0][:, :, None] & inside[1][:, None]
+
+
+def _column(values: int | Tensor) -> int | Tensor:
+    """Return one value for each item as a column, and a number as it is."""
+    return values[:, None] if isinstance(values, Tensor) else values
 
 
 def paste_box(x: Tensor, partner: Tensor, box: Box) -> Tensor:

@@ -17,6 +17,7 @@ Purpose = Literal[
     "order",
     "augment",
     "mix",
+    "mixed",
     "draw",
     "layer",
     "search",

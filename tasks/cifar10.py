@@ -10,7 +10,7 @@ Expect   protocol paper, resnet32: 92.6 % top-1 without mixing (the paper)
 """
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -99,7 +99,7 @@ class Cifar10(Classification):
     )
     synthetic = Synthetic(train=400, test=100, protocols=("quick",))
     metrics: tuple[Metric, ...] = TOP1
-    models = SMALL_NETS
+    models: ClassVar[tuple[str, ...]] = SMALL_NETS
     takes_timm = True
     protocols = {
         "paper": Recipe(model="resnet32", epochs=400),

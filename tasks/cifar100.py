@@ -6,15 +6,24 @@ Licence  none stated by the authors
 Split    test: the official 10,000 test images; validation: 10 % of every class of the official
          50,000 training images
 Recipe   paper: the recipe of Cascante-Bonilla et al., BMVC 2021, arXiv:2106.09011, §4.1
+         deit, convnext: the recipes of Westlake-AI/openmixup@37e1372, configs/classification/
+         cifar100/mixups/vits, at the size of these images: ViT-S with 8x8 patches, ConvNeXt-T with
+         a stem of stride 1. rsb_a3: procedure A3 of arXiv:2110.00476 on ResNet-50, with
+         batches of 256 and so a learning rate that is smaller by the square root of 8
 Expect   protocol paper, resnet32: 68.5 % top-1 without mixing (the paper)
 """
 
 from mixbench.declare import (
+    QUICK_PROTOCOLS,
+    SMALL_FIELD_PROTOCOLS,
+    SMALL_NETS,
+    SMALL_PATCH_NETS,
     TOP1_AND_TOP5,
     Archive,
     Count,
     Data,
     Fraction,
+    Recipe,
     Synthetic,
     table_row,
 )
@@ -49,8 +58,19 @@ class Cifar100(Cifar10):
         num_train=50000,
         num_test=10000,
     )
-    synthetic = Synthetic(train=150, test=30, protocols=("quick",))
-    by_protocol = {"quick": {"classes": 30}}
+    synthetic = Synthetic(train=150, test=30, protocols=QUICK_PROTOCOLS)
+    by_protocol = {
+        "quick": {"classes": 30},
+        "quick_rsb_a3": {"classes": 30},
+        "quick_deit": {"classes": 30},
+        "quick_convnext": {"classes": 30},
+    }
+    models = (*SMALL_NETS, *SMALL_PATCH_NETS)
+    protocols = {
+        "paper": Recipe(model="resnet32", epochs=400),
+        "quick": Recipe(model="resnet8", epochs=10),
+        **SMALL_FIELD_PROTOCOLS,
+    }
     metrics = TOP1_AND_TOP5
     references = (
         *table_row(

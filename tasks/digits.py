@@ -61,7 +61,7 @@ class Digits(Classification):
     )
     metrics = TOP1
     synthetic = Synthetic(train=120, test=60)
-    models = ("resnet8", "resnet14", "resnet20", "resnet32")
+    models = ("resnet8", "resnet14", "resnet20", "resnet32", "test_vit")
     protocols = {
         "quick": Recipe(model="resnet8", epochs=60),
         "paper": Recipe(model="resnet8", epochs=400),
@@ -113,7 +113,9 @@ class Digits(Classification):
             np.savetxt(file, rows.numpy(), fmt="%d", delimiter=",")
 
     def build(self, model: str) -> Backbone:
-        """Return a ResNet whose last feature map is 4x4, so that it fits patch grids up to 4x4."""
+        """Return a ResNet whose last feature map is 4x4, or a small ViT of 8x8 patches."""
+        if model == "test_vit":
+            return super().build(model)
         depth = int(model.removeprefix("resnet"))
         net = ResidualNet(depth, channels=1, classes=CLASSES, strides=(1, 2, 1))
         return sized(net, 1, self.image_size)

@@ -9,6 +9,13 @@ Split    test: the official 50,000 validation images, whose labels are public; v
 Recipe   paper: the recipe of clovaai/CutMix-PyTorch@2d8eb68, train.py and its README, because the
          PatchMix paper states none: 300 epochs, the learning rate is divided by ten after epochs
          75, 150 and 225
+         rsb_a3: procedure A3 of Wightman et al., arXiv:2110.00476, Table 2; warm-up, last learning
+         rate and threshold of the targets as in timm's own runs
+         deit: Touvron et al., arXiv:2012.12877, facebookresearch/deit@7e160fe, main.py:34-138
+         convnext: Liu et al., arXiv:2201.03545, facebookresearch/ConvNeXt@048efce, main.py:51-138
+         and TRAINING.md:16-40, whose EMA weights are ranked
+         These three change the learning rate in every step, with a warm-up inside the cosine, and
+         compute in float32 unless `precision` says otherwise
 Expect   protocol paper, resnet50: 76.3 % top-1 without mixing
 """
 
@@ -16,18 +23,23 @@ import re
 import shutil
 import tarfile
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 from mixbench.contract import ClassIndex, Part, Split
 from mixbench.datasets.archives import opened_tar, unpack, unpack_tar
 from mixbench.declare import (
+    IMAGENET_FIELD_PROTOCOLS,
+    QUICK_PROTOCOLS,
     SMALL_NETS,
     TOP1_AND_TOP5,
     Archive,
     Count,
+    CountOrZero,
     Data,
     Fraction,
+    PositiveFraction,
     Recipe,
     Synthetic,
     table_row,
@@ -52,7 +64,13 @@ class Imagenet(Classification):
     classes
         Number of classes; the first ones, sorted by WordNet id, are used.
     side : pixels
-        Side of the square images that the model receives.
+        Side of the square images that the model receives in training.
+    test_side : pixels
+        Side of the square images in validation and test; 0 for `side`.
+    crop_pct
+        Side of the central crop of a test image as a fraction of the resized image's short side.
+    interpolation
+        Interpolation of resized images: ``bilinear`` or ``bicubic``, with antialiasing.
     holdout
         Fraction of the official training images that is held out for validation.
     jitter
@@ -81,10 +99,32 @@ class Imagenet(Classification):
         num_train=1281167,
         num_test=50000,
     )
-    synthetic = Synthetic(train=120, test=30, protocols=("quick",))
-    by_protocol = {"quick": {"classes": 10, "side": 48, "holdout": 0.1}}
+    synthetic = Synthetic(train=120, test=30, protocols=QUICK_PROTOCOLS)
+    by_protocol = {
+        "quick": {"classes": 10, "side": 48, "holdout": 0.1},
+        "quick_rsb_a3": {
+            "classes": 10, "side": 48, "test_side": 64, "crop_pct": 0.95, "holdout": 0.1,
+            "jitter": 0.0, "lighting": 0.0, "interpolation": "bicubic",
+        },
+        "quick_deit": {
+            "classes": 10, "side": 48, "holdout": 0.1,
+            "jitter": 0.0, "lighting": 0.0, "interpolation": "bicubic",
+        },
+        "quick_convnext": {
+            "classes": 10, "side": 48, "holdout": 0.1,
+            "jitter": 0.0, "lighting": 0.0, "interpolation": "bicubic",
+        },
+        "rsb_a3": {
+            "side": 160, "test_side": 224, "crop_pct": 0.95,
+            "jitter": 0.0, "lighting": 0.0, "interpolation": "bicubic",
+        },
+        "deit": {"jitter": 0.0, "lighting": 0.0, "interpolation": "bicubic"},
+        "convnext": {"jitter": 0.0, "lighting": 0.0, "interpolation": "bicubic"},
+    }  # fmt: skip
     metrics = TOP1_AND_TOP5
-    models = SMALL_NETS
+    models = (
+        *SMALL_NETS, "vit_small_patch16_224", "convnext_tiny", "test_vit", "test_convnext",
+    )  # fmt: skip
     takes_timm = True
     protocols = {
         "paper": Recipe(
@@ -95,6 +135,7 @@ class Imagenet(Classification):
             milestones=(75, 150, 225),
         ),
         "quick": Recipe(model="resnet8", epochs=20),
+        **IMAGENET_FIELD_PROTOCOLS,
     }
     references = table_row(
         "arXiv:2106.09011", "Table 2, ImageNet", "resnet50",
@@ -104,7 +145,7 @@ class Imagenet(Classification):
         },
     )  # fmt: skip
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # what the field's recipes set
         self,
         classes: Count = 1000,
         side: Count = 224,
@@ -112,11 +153,16 @@ class Imagenet(Classification):
         *,
         jitter: Fraction = 0.4,
         lighting: Fraction = 0.1,
+        test_side: CountOrZero = 0,
+        crop_pct: PositiveFraction = 0.875,
+        interpolation: Literal["bilinear", "bicubic"] = "bilinear",
     ) -> None:
         super().__init__(classes, (side, side))
         self.holdout = holdout
-        self._augment = ResizedCropFlip(side, jitter=jitter, lighting=lighting)
-        self._fit = central(side)
+        self._augment = ResizedCropFlip(
+            side, jitter=jitter, lighting=lighting, interpolation=interpolation
+        )
+        self._fit = central(test_side or side, crop_pct, interpolation)
 
     def load(self, part: Part, folder: Path, seed: int) -> Split:
         """List the test images (official validation), or the training or validation images."""

@@ -7,6 +7,11 @@ Split    test: the official 10,000 validation images, whose labels are public; v
          every class of the official 100,000 training images
 Recipe   paper: the recipe of Cascante-Bonilla et al., BMVC 2021, arXiv:2106.09011, §4.1; models use
          the stem for small images, which the paper does not specify
+         deit, convnext: the recipes of Westlake-AI/openmixup@37e1372 for CIFAR-100 (configs/
+         classification/cifar100/mixups/vits), at the size of these images: ViT-S with 8x8 patches,
+         ConvNeXt-T with a stem of stride 2 and no stride before its last stage. rsb_a3: procedure
+         A3 of arXiv:2110.00476 on ResNet-50, with batches of 256 and so a learning rate that is
+         smaller by the square root of 8
 Expect   protocol paper, resnet50: 61.2 % top-1 without mixing (the paper)
 """
 
@@ -18,7 +23,10 @@ from torch import Tensor
 from mixbench.contract import PARTS, ClassIndex, Part, Split, check_paths
 from mixbench.datasets.listing import named_images
 from mixbench.declare import (
+    QUICK_PROTOCOLS,
+    SMALL_FIELD_PROTOCOLS,
     SMALL_NETS,
+    SMALL_PATCH_NETS,
     TOP1_AND_TOP5,
     Archive,
     Count,
@@ -83,14 +91,20 @@ class TinyImagenet(Classification):
         num_train=100000,
         num_test=10000,
     )
-    synthetic = Synthetic(train=120, test=30, protocols=("quick",))
-    by_protocol = {"quick": {"classes": 10}}
+    synthetic = Synthetic(train=120, test=30, protocols=QUICK_PROTOCOLS)
+    by_protocol = {
+        "quick": {"classes": 10},
+        "quick_rsb_a3": {"classes": 10},
+        "quick_deit": {"classes": 10},
+        "quick_convnext": {"classes": 10},
+    }
     metrics = TOP1_AND_TOP5
-    models = SMALL_NETS
+    models = (*SMALL_NETS, *SMALL_PATCH_NETS)
     takes_timm = True
     protocols = {
         "paper": Recipe(model="resnet50", epochs=400),
         "quick": Recipe(model="resnet8", epochs=10),
+        **SMALL_FIELD_PROTOCOLS,
     }
     references = table_row(
         "arXiv:2106.09011", "Table 2, Tiny-Imagenet", "resnet50",

@@ -69,7 +69,8 @@ def cell_options(command: FC) -> FC:
             "(same as --set recipe.accumulate=N).",
         ),
         click.option(
-            "--protocol", help="Training protocol: paper or quick.  [default: the task's first]"
+            "--protocol",
+            help="Training protocol, such as paper, quick or deit.  [default: the task's first]",
         ),
         click.option("--data", help="Folder with the official layout, or: synthetic."),
         click.option(
@@ -103,10 +104,13 @@ def asked_cells(options: CellOptions, *, without_data: bool = False) -> "list[Ce
         If the options name neither a suite nor both a method and a task, or if they change a
         setting that the suite fixes.
     """
-    from mixbench.plan.request import cells_of
+    from mixbench.plan.request import cells_of, unsuited
 
     if options["suite"] is None:
-        return cells_of(replace(make_request(options), without_data=without_data))
+        cells = cells_of(replace(make_request(options), without_data=without_data))
+        for warning in dict.fromkeys(filter(None, map(unsuited, cells))):
+            click.echo(f"warning: {warning}", err=True)
+        return cells
     fixed = {
         "model": options["model"],
         "set": options["settings"],

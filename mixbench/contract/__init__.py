@@ -7,7 +7,7 @@ Shapes use these axes throughout: batch (B), channel (C), height (H), width (W),
 from mixbench.contract.backbone import Backbone, Output
 from mixbench.contract.evaluation import Evaluation
 from mixbench.contract.method import SINGLE, Method, Preparation, Processes, Trained, mixed_loss
-from mixbench.contract.step import Draws, ReadAhead, Sources, Step
+from mixbench.contract.step import Draws, Loss, MixedTargetLoss, Mixing, ReadAhead, Sources, Step
 from mixbench.contract.task import (
     PARTS,
     ClassIndex,
@@ -28,7 +28,10 @@ __all__ = [
     "Draws",
     "Encode",
     "Evaluation",
+    "Loss",
     "Method",
+    "MixedTargetLoss",
+    "Mixing",
     "Output",
     "Part",
     "Predictions",

@@ -1,8 +1,11 @@
 """The interface of models: a prediction, the last feature map, and names of submodules."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from torch import Tensor, nn
+
+from mixbench.errors import UsageError
 
 
 class Output(NamedTuple):
@@ -14,10 +17,15 @@ class Output(NamedTuple):
         Prediction in the form that the task's loss takes; (B, classes) for classification.
     features : (B, D, h, w)
         Last feature map.
+    attention : (B, h, w)
+        Attention of the class token, or of the pooled tokens, to each place of the feature map in
+        the last block, averaged over the heads; each map sums to 1. None unless the method asks for
+        it (`mixbench.contract.Method.needs_attention`).
     """
 
     out: Tensor
     features: Tensor
+    attention: Tensor | None = None
 
 
 class Backbone(nn.Module):
@@ -36,6 +44,9 @@ class Backbone(nn.Module):
     blocks
         Names of the submodules at which a method may mix, from the input to the output;
         `Method.sites` calls them ``block1``, ``block2``, ...
+    embedding
+        Name of the submodule that turns images into tokens, or into the first feature map;
+        `Method.sites` calls its output ``tokens``. Empty if there is none.
     classifier
         Last layer of the model.
     head_modules
@@ -45,6 +56,7 @@ class Backbone(nn.Module):
     feature_dim: int
     feature_size: tuple[int, int]
     blocks: tuple[str, ...]
+    embedding: str = ""
     classifier: nn.Module
     head_modules: tuple[str, ...] = ("classifier",)
 
@@ -55,3 +67,47 @@ class Backbone(nn.Module):
     def maps(self, x: Tensor) -> list[Tensor]:
         """Return feature maps of several resolutions, from input to output; empty if unknown."""
         return []
+
+    def to_map(self, tokens: Tensor) -> Tensor:
+        """Return the output of `embedding` as a map, (B, C, h, w); by default, it is one."""
+        return tokens
+
+    def from_map(self, mapped: Tensor) -> Tensor:
+        """Return a map in the form in which `embedding` returns it."""
+        return mapped
+
+    def keep_attention(self) -> None:
+        """Return attention with every output from now on.
+
+        Raises
+        ------
+        UsageError
+            If the model has no attention over places of the image.
+        """
+        raise UsageError(f"{type(self).__name__} has no attention maps: choose a ViT of timm.")
+
+    def set_drop_path(self, rate: float) -> None:
+        """Skip residual branches at random in training, the last one with probability `rate`.
+
+        Raises
+        ------
+        UsageError
+            If the model has no stochastic depth.
+        """
+        raise UsageError(
+            f"drop_path must be 0 for {type(self).__name__}, which has no stochastic depth (got "
+            f"{rate}). Choose a model of timm."
+        )
+
+    def depths(self) -> Iterator[tuple[nn.Parameter, int]]:
+        """Yield each parameter with the number of layers between its own and the last.
+
+        Raises
+        ------
+        UsageError
+            If the model does not number its layers.
+        """
+        raise UsageError(
+            f"layer_decay must be 1 for {type(self).__name__}, which does not number its layers. "
+            "Choose a model of timm."
+        )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mixbench.contract.backbone import Backbone, Output
-from mixbench.contract.step import Draws, Sources, Step
+from mixbench.contract.step import Draws, Loss, MixedTargetLoss, Sources, Step
 from mixbench.contract.task import Split, Task
 from mixbench.declare import Need, Recipe
 from mixbench.declare.facts import Parameters
@@ -27,9 +27,20 @@ class Method(nn.Module):
     version
         Version of the method; raise it with every change that changes results.
     sites
-        Sites where the method may mix; one is drawn uniformly in each step.
+        Sites where the method may mix; one is drawn uniformly in each step: ``input``, ``tokens``
+        (the embedded patches, or the first feature map), or a block of the model.
     needs
-        Finished cells of the same task, model and seed whose models the method uses, by role.
+        Finished cells of the same task, model and seed whose models the method uses, by role, in
+        its preparation (`Preparation.trained`) or in training (`Step.teachers`).
+    per_element
+        Whether `mix` heeds `Step.per_element`, so that every item can have a λ of its own.
+    needs_attention
+        Whether the method reads `Output.attention`. Models without attention maps are refused.
+    ema_decay
+        Decay of an exponential moving average of the model that the method reads (`Step.ema`); 0
+        keeps none. It is neither validated nor ranked.
+    recipe_of
+        Protocols whose published recipe mixes as this method does; tables say so.
     by_protocol
         By protocol, values of parameters that the user does not set; a value that suits a long
         recipe may not suit a quick one.
@@ -41,6 +52,10 @@ class Method(nn.Module):
     version: ClassVar[int]
     sites: ClassVar[tuple[str, ...]] = ("input",)
     needs: ClassVar[Mapping[str, Need]] = {}
+    per_element: ClassVar[bool] = False
+    needs_attention: ClassVar[bool] = False
+    ema_decay: ClassVar[float] = 0.0
+    recipe_of: ClassVar[tuple[str, ...]] = ()
     by_protocol: ClassVar[Mapping[str, Parameters]] = {}
     exempt: ClassVar[Mapping[str, str]] = {}
 
@@ -88,8 +103,9 @@ class Method(nn.Module):
         Parameters
         ----------
         x : (B, C, H, W)
-            Images or, at a site inside the model, activations. Do not modify `x` in place unless
-            `Step.may_overwrite` returns True for it.
+            Images or, at a site inside the model, activations; at a block of a transformer, of the
+            shape that the block returns. Do not modify `x` in place unless `Step.may_overwrite`
+            returns True for it.
         step
             Training step: the unmixed batch, the model, the task and the random generator.
         """
@@ -210,7 +226,7 @@ class Preparation:
 
 
 def mixed_loss(
-    loss: Callable[[Tensor, Tensor], Tensor],
+    loss: Loss,
     out: Tensor,
     sources: Sources,
     targets: Tensor,
@@ -219,7 +235,8 @@ def mixed_loss(
 ) -> Tensor:
     """Return the mean loss over the batch, where an item's loss is weighted over its sources.
 
-    For single-label and multi-label cross-entropy, this equals the loss with the mixed label.
+    For single-label and multi-label cross-entropy, this equals the loss with the mixed label. A
+    `MixedTargetLoss` is asked for the loss of the mixed target instead.
 
     Parameters
     ----------
@@ -235,6 +252,8 @@ def mixed_loss(
     per_source
         Whether `out` has a prediction for each source.
     """
+    if isinstance(loss, MixedTargetLoss) and not per_source:
+        return loss.mixed(out, sources, targets).mean()
     size, parts = sources.index.shape
     flat = out.flatten(0, 1) if per_source else out.repeat_interleave(parts, 0)
     losses = loss(flat, targets[sources.index.flatten()]).view(size, parts)

@@ -1,7 +1,7 @@
 """The inputs of a method in one training step (`Step`) and its description of a mix (`Sources`)."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -9,6 +9,13 @@ from torch import Tensor
 from mixbench.contract.backbone import Backbone
 from mixbench.contract.task import Split, Task
 from mixbench.errors import MixbenchError
+from mixbench.kernels import beta
+
+if TYPE_CHECKING:
+    from mixbench.contract.method import Trained
+
+# A function of predictions and targets that returns the loss of each item, (B,).
+Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 
 class Sources(NamedTuple):
@@ -54,6 +61,21 @@ class Sources(NamedTuple):
         return cls(torch.stack([own, partner], 1), torch.stack([share, 1 - share], 1))
 
 
+class MixedTargetLoss:
+    """Base class of losses that depend on the mixed target of an item, not on each source's own.
+
+    `mixed_loss` asks such a loss once for each mixed item.
+    """
+
+    def __call__(self, out: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of each unmixed item, (B,)."""
+        raise NotImplementedError
+
+    def mixed(self, out: Tensor, sources: Sources, targets: Tensor) -> Tensor:
+        """Return the loss of each mixed item, (B,), from the targets of the unmixed batch."""
+        raise NotImplementedError
+
+
 class Draws(NamedTuple):
     """The items that a method will draw by class in a step, as `Method.draws` announces them.
 
@@ -68,6 +90,27 @@ class Draws(NamedTuple):
 
     classes: Tensor
     replaced: Tensor
+
+
+class Mixing(NamedTuple):
+    """How a recipe mixes in a step; the training heeds it, not the method.
+
+    Attributes
+    ----------
+    mixes
+        Whether the method mixes at all.
+    unmixed : (B,) bool
+        Items that stay unmixed although the method mixes the batch; None for none.
+    half
+        Whether only the first half of the mixed batch is trained on.
+    """
+
+    mixes: bool = True
+    unmixed: Tensor | None = None
+    half: bool = False
+
+
+ALL_MIXED = Mixing()
 
 
 class ReadAhead(NamedTuple):
@@ -107,7 +150,20 @@ class Step:
     num_saliency_images
         Number of images for which `saliency` ran a forward and a backward pass in this step.
     site
-        Site at which this step mixes: ``"input"``, ``"block1"``, ``"block2"``, ...
+        Site at which this step mixes: ``"input"``, ``"tokens"``, ``"block1"``, ``"block2"``, ...
+    loss
+        Function of predictions and targets that returns the loss of each item, (B,): the task's
+        loss, or that of the recipe or of the model, which replaces it.
+    per_element
+        Whether every item is to be mixed with a λ of its own; only for methods that declare it.
+    mixing
+        How the recipe mixes in this step.
+    teachers
+        Trained models by role: those of the finished cells that the method declares in
+        `Method.needs`.
+    ema
+        Exponential moving average of the model, in evaluation mode, if the method declares
+        `Method.ema_decay`.
 
     Parameters
     ----------
@@ -127,6 +183,12 @@ class Step:
         The items that the method announced (`Method.draws`), if they were read with the batch.
     overwritable
         Whether the method may overwrite the batch, because nothing else reads it, as in training.
+    loss
+        Loss that the recipe sets; None for that of the model, or of the task.
+    per_element
+        Value of the attribute `per_element`.
+    mixing
+        Value of the attribute `mixing`.
     """
 
     def __init__(  # noqa: PLR0913  # the components of a step
@@ -140,6 +202,9 @@ class Step:
         split: Split | None = None,
         read_ahead: "ReadAhead | None" = None,
         overwritable: bool = False,
+        loss: Loss | None = None,
+        per_element: bool = False,
+        mixing: Mixing = ALL_MIXED,
     ) -> None:
         self.images = images
         self.targets = targets
@@ -147,15 +212,23 @@ class Step:
         self.task = task
         self.model = model
         self.site = "input"
+        own: Loss = getattr(model, "loss", task.loss)
+        self.loss = own if loss is None else loss
+        self.per_element = per_element
+        self.mixing = mixing
+        self.teachers: Mapping[str, Trained] = {}
+        self.ema: Backbone | None = None
         self.num_saliency_images = 0
         self._overwritable = overwritable
         self._split = split
         self._read_ahead = read_ahead
 
-    def loss(self, out: Tensor, targets: Tensor) -> Tensor:
-        """Return the loss of each item, (B,); a model's own `loss` replaces the task's."""
-        own: Callable[[Tensor, Tensor], Tensor] = getattr(self.model, "loss", self.task.loss)
-        return own(out, targets)
+    def beta(self, alpha: float, size: int) -> Tensor:
+        """Draw λ ~ Beta(α, α): one for the batch, (1,), or one for each of `size` items, (size,).
+
+        The numbers are float64 on the CPU.
+        """
+        return beta(alpha, self.rng, size if self.per_element else 1)
 
     def may_overwrite(self, x: Tensor) -> bool:
         """Return whether `x` may be modified in place: only the batch, if nothing else reads it."""

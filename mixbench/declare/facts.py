@@ -9,6 +9,8 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen
 Positive = Annotated[float, Gt(0), Lt(float("inf"))]
 NonNegative = Annotated[float, Ge(0), Lt(float("inf"))]
 Fraction = Annotated[float, Ge(0), Le(1)]
+PositiveFraction = Annotated[float, Gt(0), Le(1)]
+FractionBelow1 = Annotated[float, Ge(0), Lt(1)]
 # Maximum change of a pixel by an attack, as a fraction of the pixel range; 8/255 is accepted.
 Epsilon = Annotated[float, Gt(0), Le(1)]
 Epsilons = Annotated[tuple[Epsilon, ...], MinLen(1)]
@@ -160,12 +162,13 @@ class Recipe:
     nesterov
         Whether SGD uses Nesterov momentum; Adam ignores it.
     weight_decay
-        Weight decay of the optimizer (L2 penalty).
+        Weight decay of the optimizer: an L2 penalty for SGD and Adam, decoupled for AdamW and LAMB.
     optimizer
-        Optimizer: ``"sgd"`` or ``"adam"``.
+        Optimizer: ``"sgd"``, ``"adam"``, ``"adamw"`` or ``"lamb"``. LAMB is timm's, which limits
+        the global norm of the gradients to 1.
     milestones : epochs
         Epochs after which the learning rate is divided by 10. If empty, cosine annealing lowers the
-        learning rate to 0 over all steps.
+        learning rate to `min_lr` over all steps.
     precision
         ``"float32"``; ``"tf32"``, which lets GPUs round the inputs of matrix products and
         convolutions to TF32; or ``"bfloat16"``, which runs the forward pass under autocast. Weights
@@ -191,6 +194,48 @@ class Recipe:
         Images on which the ranked model is trained: ``"train"``, the training split; or ``"all"``,
         the official training images, including those held out for validation. Searches use the
         training and the validation split in both cases.
+    filter_bias_and_bn
+        Whether biases, norms and the parameters that the model exempts (such as the position
+        embedding) have no weight decay.
+    layer_decay
+        Factor of the learning rate from each layer to the one before it; only for timm's models.
+    clip_grad
+        Norm to which the gradients of all parameters together are clipped; 0 does not clip.
+    warmup_epochs : epochs
+        Number of first epochs in which the learning rate rises linearly from `warmup_lr`.
+    warmup_lr
+        Learning rate of the first step, if there is a warm-up.
+    min_lr
+        Learning rate at which cosine annealing ends.
+    ema_decay
+        Decay of the exponential moving average (EMA) of the weights, which is validated, kept and
+        ranked instead of the trained weights; 0 ranks the trained weights.
+    label_smoothing
+        Share of every target that is spread evenly over all classes.
+    bce_loss
+        Whether the loss is the binary cross-entropy, averaged over the classes, instead of the
+        cross-entropy.
+    bce_target_thresh
+        Mixed targets above this value become 1 and others 0 in the binary cross-entropy; 0 leaves
+        them as they are.
+    auto_augment
+        Policy of automatic augmentation: timm's description of a RandAugment, such as
+        ``"rand-m9-mstd0.5-inc1"``; ``"trivial"`` for torchvision's TrivialAugmentWide; or empty.
+    random_erasing
+        Probability that a random box of an image is replaced by noise, as timm's mode ``pixel``.
+    aug_repeats
+        Number of times that each image of an epoch is used, with different augmentations (repeated
+        augmentation). An epoch has as many steps as without, and so fewer different images.
+    drop_path
+        Largest probability of skipping a residual branch (stochastic depth); only for timm's
+        models.
+    mix_prob
+        Probability that a batch is mixed, or each item with `mix_mode` ``"elem"``.
+    mix_mode
+        ``"batch"``; ``"elem"``, where every item has a λ of its own, for methods that support it;
+        or ``"half"``, where only the first half of each mixed batch is trained on.
+    mix_off_epoch : epochs
+        Number of epochs after which batches are no longer mixed; 0 mixes in all epochs.
     """
 
     model: str
@@ -201,7 +246,7 @@ class Recipe:
     momentum: Fraction = 0.9
     nesterov: bool = True
     weight_decay: NonNegative = 5e-4
-    optimizer: Literal["sgd", "adam"] = "sgd"
+    optimizer: Literal["sgd", "adam", "adamw", "lamb"] = "sgd"
     milestones: tuple[Count, ...] = ()
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     memory_format: Literal["contiguous", "channels_last"] = "contiguous"
@@ -211,6 +256,23 @@ class Recipe:
     accumulate: Count = 1
     packed: CountOrZero = 0
     final_on: Literal["train", "all"] = "train"
+    filter_bias_and_bn: bool = False
+    layer_decay: PositiveFraction = 1.0
+    clip_grad: NonNegative = 0.0
+    warmup_epochs: CountOrZero = 0
+    warmup_lr: NonNegative = 0.0
+    min_lr: NonNegative = 0.0
+    ema_decay: FractionBelow1 = 0.0
+    label_smoothing: FractionBelow1 = 0.0
+    bce_loss: bool = False
+    bce_target_thresh: FractionBelow1 = 0.0
+    auto_augment: str = ""
+    random_erasing: Fraction = 0.0
+    aug_repeats: Count = 1
+    drop_path: FractionBelow1 = 0.0
+    mix_prob: Fraction = 1.0
+    mix_mode: Literal["batch", "elem", "half"] = "batch"
+    mix_off_epoch: CountOrZero = 0
 
     def values(self) -> dict[str, "ParameterValue"]:
         """Return the fields by name, without fields of `ADDED` that have their defaults.
@@ -225,9 +287,16 @@ class Recipe:
 
 
 USUAL: Mapping[str, Any] = {field.name: field.default for field in fields(Recipe)}  # of recipes
-ADDED = frozenset({"accumulate", "packed", "final_on"})  # fields of recipes since November 2026
 # Fields of recipes that say how a protocol is computed; tables state them beside its name.
-EXECUTION = frozenset({"precision", "memory_format", "compile", *ADDED})
+EXECUTION = frozenset({"precision", "memory_format", "compile", "accumulate", "packed", "final_on"})
+# Fields of recipes since November 2026. Earlier recipes behave as their defaults say.
+ADDED = frozenset(
+    {"accumulate", "packed", "final_on"}
+    | {"filter_bias_and_bn", "layer_decay", "clip_grad", "warmup_epochs", "warmup_lr", "min_lr"}
+    | {"ema_decay", "label_smoothing", "bce_loss", "bce_target_thresh"}
+    | {"auto_augment", "random_erasing", "aug_repeats", "drop_path"}
+    | {"mix_prob", "mix_mode", "mix_off_epoch"}
+)
 
 
 @dataclass(frozen=True)

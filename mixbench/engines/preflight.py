@@ -6,10 +6,11 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from mixbench.declare.facts import ADDED, USUAL
 from mixbench.engines.fork_server import become_new, started
 from mixbench.errors import DataError, UsageError
 from mixbench.plan.graph import Plan, card_of
-from mixbench.registry.cards import TaskCard
+from mixbench.registry.cards import MethodCard, TaskCard
 from mixbench.storage.spec import STAGES, Stage
 from mixbench.storage.store import Store
 
@@ -95,7 +96,9 @@ def _may_not_fit(stage: Stage) -> bool:
     """Return whether a stage has a checking method, an undeclared model, or the like."""
     run, method, task = stage.run, card_of(stage, "method"), card_of(stage, "task")
     assert isinstance(task, TaskCard)
+    assert isinstance(method, MethodCard)
     foreign = run.model not in task.declared.models
-    unusual = run.recipe.accumulate > 1 or run.recipe.packed > 0
+    unusual = any(getattr(run.recipe, name) != USUAL[name] for name in ADDED)
+    unusual |= bool(method.declared.needs_attention)
     from_files = bool(stage.paths.replaced_parameters.get("task"))
     return unusual or "check" in method.defines or foreign or from_files

@@ -183,6 +183,7 @@ def _facts(good: Sequence[Record], trivial_baselines: Mapping[str, float]) -> It
         mean, std = (", ".join(f"{v:g}" for v in values) for values in first.normalization)
         yield f"images normalised as for timm's initial weights: mean {mean}; std {std}"
     yield from _trained_on(first)
+    yield from _own_mixing(good)
     yield from _budget(first)
     for name, value in trivial_baselines.items():
         yield f"{name} {value:.2f} (trivial baseline that does not use the images)"
@@ -196,6 +197,14 @@ def _tier(records: Iterable[Record], tiers: Tiers) -> str:
         return SELF_REPORTED
     found = [tiers.get(record.digest, SELF_REPORTED) for record in records]
     return min(found, key=TIERS.index)
+
+
+def _own_mixing(good: Sequence[Record]) -> Iterator[str]:
+    """Yield which method is the mixing that the published recipe of the protocol has."""
+    for name in dict.fromkeys(record.method.name for record in good):
+        with suppress(MixbenchError):  # a method of a plugin that is not installed
+            if good[0].protocol in find("method", name).declared.recipe_of:
+                yield f"{name} is the recipe's own mixing: {good[0].protocol} was published with it"
 
 
 def _trained_on(record: Record) -> Iterator[str]:

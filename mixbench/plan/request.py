@@ -1,13 +1,13 @@
 """Turns the user's request into cells, and checks every name in it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import get_args
 
 from mixbench.datasets.locate import HOLDOUT, SYNTHETIC, DataSource, absent, locate, published
 from mixbench.declare import BASELINE, Need, Recipe
 from mixbench.declare.facts import Parameters, ParameterValue
-from mixbench.errors import DataError, DataMissing, UnknownName, UsageError
+from mixbench.errors import BadParameter, DataError, DataMissing, UnknownName, UsageError
 from mixbench.plan.cells import (
     PRETRAINED,
     PUBLISHED,
@@ -19,6 +19,7 @@ from mixbench.plan.cells import (
 )
 from mixbench.plan.tuning import Grid, grid_of
 from mixbench.registry.cards import Card, MethodCard, TaskCard
+from mixbench.registry.net_kinds import net_kind
 from mixbench.registry.parameters import (
     Setting,
     given_to,
@@ -113,6 +114,7 @@ def cells_of(request: Request) -> list[Cell]:
     for frame, method in pairs:
         _check_that_it_mixes(method, frame.task)
         _check_held_out(method, frame.base or frame)
+        _check_method(method, frame.recipe)
     return [
         frame.cell(method, seed) for seed in dict.fromkeys(request.seeds) for frame, method in pairs
     ]
@@ -155,6 +157,83 @@ def _check_held_out(method: Unit[MethodCard], frame: Frame) -> None:
         )
 
 
+def _check_method(method: Unit[MethodCard], recipe: Recipe) -> None:
+    """Raise an error if a method cannot do what a recipe asks for."""
+    name, declared = method.card.name, method.card.declared
+    if recipe.mix_mode == "elem" and not declared.per_element:
+        raise UsageError(
+            f"mix_mode must be batch or half for {name}, which mixes a batch with one λ or mask "
+            "(got elem)."
+        )
+    if recipe.ema_decay and declared.ema_decay:
+        raise UsageError(
+            f"ema_decay must be 0 for {name}, which keeps an average of the weights of its own "
+            f"(got {recipe.ema_decay})."
+        )
+
+
+def _check_recipe(card: TaskCard, protocol: str, recipe: Recipe, given: Container[str]) -> None:
+    """Raise an error if fields of a recipe contradict each other."""
+    faults = {
+        f"nesterov must be left out: the optimizer {recipe.optimizer} does not know it": (
+            recipe.optimizer != "sgd" and recipe.nesterov and "nesterov" in given
+        ),
+        f"warmup_epochs must be less than epochs, {recipe.epochs} (got {recipe.warmup_epochs})": (
+            recipe.warmup_epochs >= recipe.epochs
+        ),
+        f"warmup_lr must be 0 without warmup_epochs (got {recipe.warmup_lr})": (
+            recipe.warmup_lr and not recipe.warmup_epochs
+        ),
+        f"min_lr must be 0 with milestones, which set the rate (got {recipe.min_lr})": (
+            recipe.min_lr and recipe.milestones
+        ),
+        f"min_lr must be at most lr, {recipe.lr} (got {recipe.min_lr})": recipe.min_lr > recipe.lr,
+        f"bce_target_thresh must be 0 without bce_loss (got {recipe.bce_target_thresh})": (
+            recipe.bce_target_thresh and not recipe.bce_loss
+        ),
+        f"mix_off_epoch must be at most epochs, {recipe.epochs} (got {recipe.mix_off_epoch})": (
+            recipe.mix_off_epoch > recipe.epochs
+        ),
+    }
+    for wrong, found in faults.items():
+        if found:
+            raise BadParameter(f"The recipe {protocol} of {card.name}: {wrong}.")
+
+
+def _check_net(card: TaskCard, protocol: str, model: str) -> None:
+    """Raise an error if a protocol is for another kind of network than a model."""
+    own = net_kind(card.declared.protocols[protocol].model)
+    if own not in {"convolutional", net_kind(model)}:
+        raise UsageError(
+            f"--protocol {protocol} is the recipe of a {own}, and {model} is a {net_kind(model)} "
+            f"network. Use --protocol {_protocol_for(card, protocol, model)}, or another model."
+        )
+
+
+def unsuited(cell: Cell) -> str:
+    """Return a warning if a protocol for convolutional networks trains another kind; or nothing."""
+    card = cell.base.task.card if cell.base else cell.task.card
+    asked = net_kind(cell.model)
+    own = net_kind(card.declared.protocols[cell.protocol].model)
+    if own == asked or cell.trained_by is None:
+        return ""
+    better = _protocol_for(card, cell.protocol, cell.model)
+    known = net_kind(card.declared.protocols[better].model) == asked
+    return (
+        f"{cell.model} is a {asked}, and --protocol {cell.protocol} of {card.name} is a recipe for "
+        f"{own} networks" + (f": use --protocol {better}." if known else ".")
+    )
+
+
+def _protocol_for(card: TaskCard, protocol: str, model: str) -> str:
+    """Return the first protocol for a model's kind of network, as quick as the given one."""
+    protocols, quick = card.declared.protocols, protocol.startswith("quick")
+    for name, recipe in protocols.items():
+        if net_kind(recipe.model) == net_kind(model) and name.startswith("quick") == quick:
+            return name
+    return next(iter(protocols))
+
+
 def _method(card: MethodCard, protocol: str, settings: Sequence[Setting]) -> Unit[MethodCard]:
     """Return a method with its parameters set by the user, the protocol or its defaults."""
     base = base_values(card, protocol)
@@ -162,8 +241,13 @@ def _method(card: MethodCard, protocol: str, settings: Sequence[Setting]) -> Uni
 
 
 def base_values(card: Card, protocol: str) -> dict[str, ParameterValue]:
-    """Return a unit's parameters with the protocol's values and the defaults."""
-    return {**card.defaults, **card.declared.by_protocol.get(protocol, {})}
+    """Return a unit's parameters with the protocol's values and the defaults.
+
+    A protocol such as ``quick_deit`` has the values of ``quick``, unless it has values of its own.
+    """
+    general = "quick" if protocol.startswith("quick_") else protocol
+    by_protocol = card.declared.by_protocol
+    return {**card.defaults, **by_protocol.get(protocol, by_protocol.get(general, {}))}
 
 
 def _frame(card: TaskCard, request: Request) -> Frame:
@@ -177,8 +261,10 @@ def _frame(card: TaskCard, request: Request) -> Frame:
     every = {s.parameter: s.text for s in request.settings if s.unit == EVERY_RECIPE}
     given = every | _init(card, request.init) | given_to(card, request.settings)
     model = _model(card, request.model or given.get("model") or protocols[protocol].model)
+    _check_net(card, protocol, model)
     official, base = official_recipe(card, protocol, model), base_values(card, protocol)
     parameters, recipe = task_settings(card, base, official, given)
+    _check_recipe(card, protocol, recipe, given)
     data = _located(card, request, protocol, parameters)
     files = _published(card, request, parameters, model)
     grid = {} if request.tune is None else grid_of(card.name, recipe, request.tune)

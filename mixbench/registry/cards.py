@@ -14,7 +14,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge
+from annotated_types import Ge, Lt
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
@@ -51,6 +51,10 @@ class MethodDeclaration(Declaration):
     """The class attributes that a method declares; see `mixbench.contract.Method`."""
 
     sites: tuple[str, ...] = ("input",)
+    per_element: bool = False
+    needs_attention: bool = False
+    ema_decay: Annotated[float, Ge(0), Lt(1)] = 0.0
+    recipe_of: tuple[str, ...] = ()
     exempt: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -53,7 +53,7 @@ def _from_the_pixels(mixed: Mixed) -> float:
     """Return how much the weights differ from the fractions of the pixels."""
     before, after = (x[:, :-1].float().mean((2, 3)) for x in (mixed.step.images, mixed.images))
     said = (before[mixed.sources.index] * mixed.sources.weight[..., None]).sum(1)
-    return float((after - said).abs().max())
+    return float((after - said).detach().abs().max())
 
 
 def weights_sum_to_one(subject: Subject) -> str:

@@ -1,5 +1,6 @@
 """A toy task, small enough for fast checks, and the method under test on it."""
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -21,6 +22,7 @@ from mixbench.contract import (
     Split,
     Step,
     Task,
+    Trained,
 )
 from mixbench.contract.loading import load_method
 from mixbench.declare import Metric, Need
@@ -28,13 +30,15 @@ from mixbench.declare.facts import Parameters
 from mixbench.registry.cards import Card
 from mixbench.registry.units import find
 from mixbench.streams import generator
+from mixbench.train.mixing import UNMIXED
 from mixbench.train.untrained import bound, prepare
-from mixbench.vision.models.build import sized
+from mixbench.vision.models.build import build, sized
 from mixbench.vision.models.residual import ResidualNet
 
 CLASSES = 5
 SIZES = ((8, 12), (16, 16), (13, 9))  # height, width: non-square, square, odd
 SEEDS = range(8)
+TOY_VIT = "toy_vit"  # model for methods that need attention
 
 
 @dataclass
@@ -96,8 +100,10 @@ class ToyTask(Task):
         images = colours[targets] + 0.3 * noise
         return ToySplit(images, targets)
 
-    def build(self, model: str) -> Backbone:  # noqa: ARG002  # there is only one model
-        """Return a small residual network whose last feature map has 8 x 6 pixels."""
+    def build(self, model: str) -> Backbone:
+        """Return a small ViT, or a residual network whose last feature map has 8 x 6 pixels."""
+        if model == TOY_VIT:
+            return build("test_vit", classes=CLASSES, size=self.image_size, channels=self.channels)
         net = ResidualNet(8, channels=self.channels, classes=CLASSES, strides=(1, 2, 1))
         return sized(net, self.channels, self.image_size)
 
@@ -154,7 +160,8 @@ class Subject:
     def bound(self, channels: int = 3) -> tuple[Method, Backbone, Task]:
         """Return a new, prepared method, the toy task's model with fixed weights, and the task."""
         method, task = self.fresh(), ToyTask(channels)
-        return method, bound(method, task, "toy"), task
+        model = TOY_VIT if method.needs_attention else "toy"
+        return method, bound(method, task, model), task
 
 
 def subject_of(card: Card, parameters: Parameters | None = None) -> Subject:
@@ -230,7 +237,7 @@ def step_of(
         Whether the method may overwrite the batch.
     """
     others = images.repeat(CLASSES, 1, 1, 1) if pool is None else pool
-    return Step(
+    step = Step(
         images,
         torch.arange(len(images)) % CLASSES,
         rng=generator(seed, "mix"),
@@ -239,6 +246,7 @@ def step_of(
         split=ToySplit(others, torch.arange(len(others)) % CLASSES),
         overwritable=overwritable,
     )
+    return _with_teachers(step)
 
 
 def lit(number: int, size: tuple[int, int], channels: int, seed: int = 0) -> Tensor:
@@ -303,4 +311,24 @@ def toy_step(split: Split, task: Task, model: Backbone, number: int) -> Step:
     index = torch.arange(number, number + 32) % len(split)
     images, targets = split.read(index, None), split.targets[index]
     rng = generator(number, "mix")
-    return Step(images, targets, rng=rng, task=task, model=model, split=split)
+    step = Step(images, targets, rng=rng, task=task, model=model, split=split)
+    return _with_teachers(step)
+
+
+class _Untrained(dict[str, Trained]):
+    """A teacher for every role that a method may ask for: a copy of the model."""
+
+    def __init__(self, model: Backbone) -> None:
+        super().__init__()
+        self._model = model
+
+    def __missing__(self, role: str) -> Trained:
+        self[role] = Trained(copy.deepcopy(self._model).eval(), UNMIXED)
+        return self[role]
+
+
+def _with_teachers(step: Step) -> Step:
+    """Return the step with copies of its model as teachers and as average of the model."""
+    step.teachers = _Untrained(step.model)
+    step.ema = copy.deepcopy(step.model).eval()
+    return step

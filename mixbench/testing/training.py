@@ -1,6 +1,7 @@
 """Checks of a method in training and evaluation: loss, gradients, state and predictions."""
 
 import copy
+import math
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -89,6 +90,7 @@ def loss_fits_the_sources(subject: Subject) -> str:
         mixed, sources = method.mix(images, step)
         shown = one_hot(step.targets, CLASSES).float()
         found = torch.zeros(PLANTED, model.feature_dim, *model.feature_size)
+        even = torch.full((PLANTED, *model.feature_size), 1 / math.prod(model.feature_size))
         pooled = adaptive_avg_pool2d(mixed[:, :PLANTED], model.feature_size)
         found[:, :CLASSES] = torch.einsum("bnhw,nk->bkhw", pooled, shown[:PLANTED])
         logits, exchanged, equal = (
@@ -108,7 +110,9 @@ def loss_fits_the_sources(subject: Subject) -> str:
             "with exchanged shares": Output(exchanged, found),
             "with equal shares": Output(equal, found),
         }.items():
-            losses[how] += float(method.loss(output, sources, step).detach()) / len(SEEDS)
+            shown_evenly = output._replace(attention=even if method.needs_attention else None)
+            loss = method.loss(shown_evenly, sources, step)
+            losses[how] += float(loss.detach()) / len(SEEDS)
     true = losses.pop("in place")
     for how, loss in losses.items():
         slack = TOLERANCE if how.startswith("with") else SLACK * loss

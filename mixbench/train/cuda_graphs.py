@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mixbench.contract import Sources, Step
 from mixbench.errors import MixbenchError
-from mixbench.train.mixing import SharedStep, hooked
+from mixbench.train.mixing import SharedStep, acting, hooked, mix
 
 ReplayFn = Callable[[], None]
 Capture = Callable[[], AbstractContextManager[ReplayFn]]
@@ -117,7 +117,8 @@ class StepComputation:
         mixed, index, weight, targets = inputs
         with self.precision(mixed.device):
             output = self.model(mixed)
-            loss = self.method.loss(output, Sources(index, weight), _fixed(step, mixed, targets))
+            method = acting(self.method, step)
+            loss = method.loss(output, Sources(index, weight), _fixed(step, mixed, targets))
         return [loss.detach(), *torch.autograd.grad(loss, self.parameters, allow_unused=True)]
 
 
@@ -178,7 +179,7 @@ class HiddenMixGraph:
             parts.close()
             activations = found
             # During the capture activations have no values: mix zeros to get the shapes.
-            mixed, sources = work.method.mix(torch.zeros_like(found), step)
+            mixed, sources = mix(work.method, torch.zeros_like(found), step)
             self._mixed = mixed.detach().clone().requires_grad_()
             self._sources = Sources(*(tensor.clone() for tensor in _two(sources)))
             self._onward = parts.enter_context(capture())
@@ -210,7 +211,7 @@ class HiddenMixGraph:
         self._to_the_mix()
         own = self._activations.detach().requires_grad_()
         with self._work.precision(own.device):
-            mixed, sources = self._work.method.mix(own, step)
+            mixed, sources = mix(self._work.method, own, step)
         sources = _two(sources)
         if (mixed.shape, sources.index.shape) != (self._mixed.shape, self._sources.index.shape):
             raise MixbenchError(
@@ -231,7 +232,9 @@ class HiddenMixGraph:
 
 def _fixed(step: Step, images: Tensor, targets: Tensor) -> Step:
     """Return a step without site and split, as `Method.loss` sees it in a graph."""
-    return Step(images, targets, rng=step.rng, task=step.task, model=step.model)
+    fixed = Step(images, targets, rng=step.rng, task=step.task, model=step.model, loss=step.loss)
+    fixed.teachers, fixed.ema = step.teachers, step.ema
+    return fixed
 
 
 def _fill(own: Sequence[Tensor], others: Sequence[Tensor]) -> None:

@@ -28,7 +28,7 @@ from mixbench.train.cuda_graphs import (
     StepComputation,
 )
 from mixbench.train.distributed import Distributed
-from mixbench.train.mixing import MixedBatch, SharedStep, StepResult, choose_site
+from mixbench.train.mixing import MixedBatch, SharedStep, StepResult, choose_site, mix
 
 WARMUP_STEPS, VALIDATION_STEPS = 2, 8  # eager steps of each shape, then compared ones
 TOLERANCE, BFLOAT16_TOLERANCE, ABSOLUTE_TOLERANCE = (
@@ -102,7 +102,12 @@ class AccumulatedGradients:
             torch.autocast, step.images.device.type, torch.bfloat16, enabled=self._half
         )
         with autocast():
-            mixed, sources = self._method.mix(step.images, step)
+            mixed, sources = mix(self._method, step.images, step)
+        if mixed.requires_grad:
+            raise BadParameter(
+                f"accumulate must be 1 for {type(self._method).__name__}, which trains what it "
+                f"mixes with (got {self._number})."
+            )
         num_images = len(mixed) + step.num_saliency_images
         for parameter in self._shared.parameters():
             parameter.grad = None
@@ -173,7 +178,9 @@ class GraphGradients:
         choose_site(method, step)
         compute: Callable[[], LossAndGrads]
         if step.site == "input":
-            mixed, sources = method.mix(step.images, step)
+            mixed, sources = mix(method, step.images, step)
+            if mixed.requires_grad:  # its gradient would have to leave the graph
+                return self._eagerly(step, drawn)
             inputs = [mixed, *sources, _padded(step.targets)]
             compute = partial(self._work.at_input, step, inputs)
         else:
@@ -185,17 +192,23 @@ class GraphGradients:
         assert loss is not None
         return StepResult(loss, len(inputs[0]) + step.num_saliency_images)
 
-    def _compute(self, step: Step, drawn: Tensor) -> LossAndGrads:
-        """Compute a step that mixes inside the model eagerly, from the given generator state."""
+    def _eagerly(self, step: Step, drawn: Tensor) -> StepResult:
+        """Compute a step eagerly, from the given generator state."""
         step.rng.set_state(drawn)
-        loss = self._eager(step).loss
+        return self._eager(step)
+
+    def _compute(self, step: Step, drawn: Tensor) -> LossAndGrads:
+        """Return loss and gradients of a step that mixes inside the model, computed eagerly."""
+        loss = self._eagerly(step, drawn).loss
         return [loss, *(parameter.grad for parameter in self._work.parameters)]
 
     def _loss_and_grads(
         self, step: Step, inputs: list[Tensor], compute: Callable[[], LossAndGrads]
     ) -> LossAndGrads:
         """Return the step's loss and gradients: computed eagerly, replayed, or both to compare."""
-        key = (step.site, *(part for tensor in inputs for part in (tensor.shape, tensor.dtype)))
+        mode = "mixed" if step.mixing.mixes else "unmixed"
+        shapes = (part for tensor in inputs for part in (tensor.shape, tensor.dtype))
+        key = (step.site, mode, *shapes)
         self._seen[key] += 1
         if self._seen[key] > WARMUP_STEPS and key not in self._graphs:
             self._graphs[key] = self._capture(step, inputs)

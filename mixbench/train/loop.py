@@ -16,11 +16,12 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from mixbench.contract import ReadAhead, Step
+from mixbench.contract import Mixing, ReadAhead, Step
 from mixbench.errors import Diverged
 from mixbench.streams import generator, stream_seed
 from mixbench.train.evaluation import predict
 from mixbench.train.loading import Request, batches
+from mixbench.train.mixing import mixing_of
 from mixbench.train.schedule import learning_rate
 from mixbench.train.setup import Counters, Run, Setup, State, begin, load_weights, weights
 
@@ -32,11 +33,14 @@ class Announced(NamedTuple):
     ----------
     request
         The items.
+    mixing
+        How the recipe mixes in the step.
     classes
         The classes that the method announced; None if it announced nothing.
     """
 
     request: Request
+    mixing: Mixing
     classes: Tensor | None = None
 
 
@@ -106,12 +110,22 @@ def _train_on(run: Run, step: int, images: Tensor, announced: Announced) -> None
         model=run.model,
         split=run.train,
         read_ahead=ahead,
-        overwritable=True,
+        overwritable=announced.mixing.unmixed is None,
+        loss=run.loss,
+        per_element=setup.recipe.mix_mode != "batch" and setup.method.per_element,
+        mixing=announced.mixing,
     )
+    state.teachers = setup.teachers
+    if run.averages.of_method is not None:
+        state.ema = run.averages.of_method.module
     loss, num_images = run.gradients(state)
     for group in run.optimizer.param_groups:
         group["lr"] = group["speed"] * learning_rate(setup.recipe, step, run.num_steps)
+    if setup.recipe.clip_grad:
+        parameters = [*run.model.parameters(), *setup.method.parameters()]
+        torch.nn.utils.clip_grad_norm_(parameters, setup.recipe.clip_grad)
     run.optimizer.step()
+    run.averages.update(run.shared)
     run.losses[step % run.steps_per_epoch] = setup.distributed.mean(loss)
     run.counters.images += num_images
 
@@ -127,14 +141,17 @@ def _announced(run: Run, step: int) -> Announced:
     """Return what to read for a step."""
     seed, items = run.setup.seed, batch_index(run, step)
     request = Request(items, generator(seed, "augment", step))
+    mixing = mixing_of(run.setup.recipe, seed, step, run.num_steps)
+    if not mixing.mixes:
+        return Announced(request, mixing)
     draws = run.setup.method.draws(len(items), generator(seed, "mix", step))
     if draws is None or run.train.by_class is None:  # without classes, the method's `mix` says so
-        return Announced(request)
+        return Announced(request, mixing)
     rng = generator(seed, "draw", step)
     drawn = run.train.by_class.draw(draws.classes, rng)
     replaced = draws.replaced if draws.replaced.any() else None
     request = request._replace(drawn=drawn, drawn_rng=rng, replaced=replaced)
-    return Announced(request, draws.classes)
+    return Announced(request, mixing, draws.classes)
 
 
 def batch_index(run: Run, step: int) -> Tensor:
@@ -142,7 +159,8 @@ def batch_index(run: Run, step: int) -> Tensor:
     epoch, position = divmod(step, run.steps_per_epoch)
     if run.order[0] != epoch:
         rng = generator(run.setup.seed, "order", epoch)
-        run.order = epoch, torch.randperm(len(run.train), generator=rng)
+        order, repeats = torch.randperm(len(run.train), generator=rng), run.setup.recipe.aug_repeats
+        run.order = epoch, order.repeat_interleave(repeats)[: len(order)]
     size = run.setup.recipe.batch_size
     return run.order[1][position * size : (position + 1) * size]
 
@@ -168,7 +186,7 @@ def _end_epoch(run: Run, epoch: int, journal: Journal) -> None:
         names.append("best")
     if epoch > setup.recipe.epochs - setup.recipe.tail:
         names.append(f"epoch-{epoch}")
-    journal.end_epoch(row, lambda: weights(run.model, setup.method), names)
+    journal.end_epoch(row, lambda: weights(*run.ranked), names)
 
 
 def _validate(run: Run) -> dict[str, float]:
@@ -176,9 +194,7 @@ def _validate(run: Run) -> dict[str, float]:
     if run.validation is None:
         return {}
     setup = run.setup
-    predictions = predict(
-        setup.task, run.model, setup.method, run.validation, setup.workers, setup.distributed
-    )
+    predictions = predict(setup.task, *run.ranked, run.validation, setup.workers, setup.distributed)
     scores = setup.task.score(predictions, run.validation.targets)
     return {f"validation_{name}": score.value for name, score in scores.items()}
 
@@ -202,6 +218,7 @@ def _state(run: Run, step: int) -> State:
         "curve": run.curve,
         "best": run.best,
         "counters": asdict(run.counters),
+        "averages": run.averages.state(),
     }
 
 
@@ -212,6 +229,7 @@ def _restore(run: Run, state: State | None) -> int:
     load_weights(run.model, run.setup.method, state["weights"])
     run.setup.method.to(run.setup.device)
     run.optimizer.load_state_dict(state["optimizer"])
+    run.averages.load(state.get("averages", {}))  # absent before November 2026
     run.losses.copy_(state["losses"])
     run.curve = state["curve"]
     run.best = state["best"]

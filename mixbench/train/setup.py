@@ -7,12 +7,14 @@ from time import perf_counter
 from typing import Any, TypeAlias
 
 import torch
+from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor
 
-from mixbench.contract import Backbone, Encode, Method, Part, Split, Task
+from mixbench.contract import Backbone, Encode, Loss, Method, Part, Split, Task, Trained
 from mixbench.declare import Recipe
 from mixbench.errors import BadParameter
 from mixbench.streams import stream_seed
+from mixbench.train.criterion import criterion
 from mixbench.train.cuda_graphs import CudaGraphs
 from mixbench.train.distributed import SINGLE_PROCESS, Distributed
 from mixbench.train.features import Encoding
@@ -25,7 +27,7 @@ from mixbench.train.gradients import (
 )
 from mixbench.train.mixing import SharedStep
 from mixbench.train.optimizer import make_optimizer, parameter_groups
-from mixbench.vision.images.splits import read_packed
+from mixbench.vision.images.splits import read_packed, with_augmentation
 
 State: TypeAlias = dict[str, Any]
 Parts: TypeAlias = dict[tuple[Part, int], Split]  # by split name and seed, on the device
@@ -67,6 +69,8 @@ class Setup:
         Function that writes a line to the stage's log.
     encode
         Function that applies frozen encoders to the images of a split.
+    teachers
+        Trained models that the method declares in its needs, by role.
     """
 
     method: Method
@@ -83,6 +87,7 @@ class Setup:
     cuda_graphs: bool = False
     log: Callable[[str], None] = lambda _: None
     encode: Encode = field(default_factory=Encoding)
+    teachers: Mapping[str, Trained] = field(default_factory=dict)
 
 
 @dataclass
@@ -112,12 +117,16 @@ class Run:
     ----------
     setup
         Configuration of the run.
-    model
-        The model in training.
+    shared
+        The model in training, and the method.
     gradients
         Computes the gradients of a step.
     optimizer
         Optimizer of the model's and the method's parameters.
+    loss
+        Loss that the recipe sets; None for that of the task or the model.
+    averages
+        Moving averages of the weights that the recipe or the method asks for.
     train
         The training split.
     validation
@@ -137,9 +146,11 @@ class Run:
     """
 
     setup: Setup
-    model: Backbone
+    shared: SharedStep
     gradients: Gradients
     optimizer: torch.optim.Optimizer
+    loss: Loss | None
+    averages: "Averages"
     train: Split
     validation: Split | None
     losses: Tensor
@@ -148,6 +159,19 @@ class Run:
     best: int = 0
     counters: Counters = field(default_factory=Counters)
     clock: float = field(default_factory=perf_counter)
+
+    @property
+    def model(self) -> Backbone:
+        """The model in training."""
+        return self.shared.model
+
+    @property
+    def ranked(self) -> Trained:
+        """The model and the method with the weights that are validated, kept and ranked."""
+        shared = self.averages.of_recipe
+        if shared is None:
+            return Trained(self.model, self.setup.method)
+        return Trained(shared.module.model, shared.module.method)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -174,15 +198,18 @@ def begin(setup: Setup) -> Run:
         model = setup.task.build(setup.model)
         torch.manual_seed(stream_seed(seed, "head"))
         setup.method.bind(model, setup.task)
+        prepare_model(model, setup.method, recipe)
     setup.task.start(model, setup.trained)
     model.to(device).to(memory_format=MEMORY[recipe.memory_format])
     setup.method.to(device)
     shared = SharedStep(model.train(), setup.method, setup.distributed)
+    averages = Averages.of(shared, recipe)
     gradients = _gradients(setup, shared)
     if recipe.compile:
         model.compile()
     clock = perf_counter()
-    train = setup.task.precompute_frozen(model, _part(setup, "train"), setup.encode)
+    part = with_augmentation(_part(setup, "train"), recipe.auto_augment, recipe.random_erasing)
+    train = setup.task.precompute_frozen(model, part, setup.encode)
     validation = None
     if setup.task.has_validation:
         validation = setup.task.precompute_frozen(model, _part(setup, "validation"), setup.encode)
@@ -193,7 +220,70 @@ def begin(setup: Setup) -> Run:
         )
     optimizer = make_optimizer(parameter_groups(model, setup.method, recipe), recipe)
     losses = torch.zeros(len(train) // recipe.batch_size, device=device)
-    return Run(setup, model, gradients, optimizer, train, validation, losses, clock=clock)
+    return Run(
+        setup, shared, gradients, optimizer, criterion(setup.task, recipe), averages, train,
+        validation, losses, clock=clock,
+    )  # fmt: skip
+
+
+def prepare_model(model: Backbone, method: Method, recipe: Recipe) -> None:
+    """Set what a recipe and a method ask of a freshly built model.
+
+    Raises
+    ------
+    UsageError
+        If the model cannot do it.
+    """
+    if recipe.drop_path:
+        model.set_drop_path(recipe.drop_path)
+    if method.needs_attention:
+        model.keep_attention()
+
+
+@dataclass(frozen=True)
+class Averages:
+    """Exponential moving averages of a run's weights.
+
+    Attributes
+    ----------
+    of_recipe
+        Average of model and method that is ranked; None unless the recipe asks for it.
+    of_method
+        Average of the model that the method reads; None unless the method asks for it.
+    """
+
+    of_recipe: ModelEmaV3 | None
+    of_method: ModelEmaV3 | None
+
+    @classmethod
+    def of(cls, shared: SharedStep, recipe: Recipe) -> "Averages":
+        """Return the averages at the start of a run, which equal the initial weights."""
+        ranked, read = recipe.ema_decay, shared.method.ema_decay
+        return cls(
+            ModelEmaV3(shared, ranked) if ranked else None,
+            ModelEmaV3(shared.model, read) if read else None,
+        )
+
+    def update(self, shared: SharedStep) -> None:
+        """Take in the weights after a step."""
+        if self.of_recipe is not None:
+            self.of_recipe.update(shared)
+        if self.of_method is not None:
+            self.of_method.update(shared.model)
+
+    def state(self) -> State:
+        """Return the tensors of all averages, by name."""
+        return {
+            name: average.module.state_dict()
+            for name, average in (("recipe", self.of_recipe), ("method", self.of_method))
+            if average is not None
+        }
+
+    def load(self, state: Mapping[str, State]) -> None:
+        """Load the tensors that `state` returned."""
+        for name, average in (("recipe", self.of_recipe), ("method", self.of_method)):
+            if average is not None:
+                average.module.load_state_dict(state[name])
 
 
 def _part(setup: Setup, name: Part) -> Split:

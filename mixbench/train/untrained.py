@@ -18,6 +18,8 @@ def bound(method: Method, task: Task, model: str) -> Backbone:
         torch.manual_seed(0)
         built = task.build(model)
         method.bind(built, task)
+    if method.needs_attention:
+        built.keep_attention()
     return built
 
 

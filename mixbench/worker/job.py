@@ -1,6 +1,6 @@
 """Jobs: running stages, and the method, task, data, model and weights that their specs name."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -92,6 +92,7 @@ class Job:
             cuda_graphs=self.options.cuda_graphs,
             log=self.journal.log,
             encode=self.encoding(),
+            teachers=Teachers(self, frozenset(inputs) & method.needs.keys()),
         )
 
     def _chosen(self, key: str) -> Stage:
@@ -118,6 +119,35 @@ class Job:
         model, method = revive(self.store.manifest(key).spec.stage, self.device)
         take_weights(key, self.store, (model, method))
         return Trained(model.eval(), method.eval())
+
+
+class Teachers(Mapping[str, Trained]):
+    """The trained models that a method declares in its needs, by role, loaded when they are read.
+
+    Parameters
+    ----------
+    job
+        Job of the training.
+    roles
+        Roles of the models.
+    """
+
+    def __init__(self, job: Job, roles: frozenset[str]) -> None:
+        self._job, self._roles = job, roles
+        self._loaded: dict[str, Trained] = {}
+
+    def __getitem__(self, role: str) -> Trained:
+        if role not in self._roles:
+            raise KeyError(role)
+        if role not in self._loaded:
+            self._loaded[role] = self._job.trained(role)
+        return self._loaded[role]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._roles))
+
+    def __len__(self) -> int:
+        return len(self._roles)
 
 
 def data_folder(stage: Stage, store: Store) -> Path:

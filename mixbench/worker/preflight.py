@@ -6,11 +6,15 @@ They run in another process because they import torch, which the launcher does n
 from collections.abc import Iterable
 from pathlib import Path
 
-from mixbench.contract import Evaluation, Task
+from mixbench.contract import Backbone, Evaluation, Method, Task
 from mixbench.errors import BadParameter, DataError, MixbenchError
 from mixbench.storage.spec import STAGES, Stage
+from mixbench.train.criterion import criterion
 from mixbench.train.gradients import check_accumulation
-from mixbench.vision.images.splits import read_packed
+from mixbench.train.optimizer import parameter_groups
+from mixbench.train.setup import prepare_model
+from mixbench.vision.images.policies import transform_of
+from mixbench.vision.images.splits import read_packed, with_augmentation
 from mixbench.worker.job import make_method, make_task
 
 
@@ -28,11 +32,32 @@ def complaint(stage: Stage) -> str:
         check_packed(stage, task)
         model = task.build(run.model)
         method.bind(model, task)
+        if stage.kind == "train":
+            check_recipe(stage, task, model, method)
         if not task.needs.keys() & stage.inputs.keys():  # they are not trained yet
             task.start(model, {})
     except MixbenchError as error:
         return f"{stage.label}: {error}"
     return ""
+
+
+def check_recipe(stage: Stage, task: Task, model: Backbone, method: Method) -> None:
+    """Check that a training can do what its recipe asks for, and what its method needs.
+
+    Raises
+    ------
+    MixbenchError
+        If it cannot.
+    """
+    recipe, folder = stage.run.recipe, stage.paths.data
+    criterion(task, recipe)
+    prepare_model(model, method, recipe)
+    parameter_groups(model, method, recipe)
+    if folder and (recipe.auto_augment or recipe.random_erasing):
+        split = task.load("train", Path(folder), stage.run.seed)
+        with_augmentation(split, recipe.auto_augment, recipe.random_erasing)
+    elif recipe.auto_augment:
+        transform_of(recipe.auto_augment, task.image_size)
 
 
 def check_packed(stage: Stage, task: Task) -> None:

@@ -40,7 +40,7 @@ from mixbench.declare import (
 from mixbench.declare import (
     Data as Data,
 )
-from mixbench.vision.images.augment import MARGIN, WindowFlip, resize
+from mixbench.vision.images.augment import CROP_PCT, WindowFlip, resize
 from mixbench.vision.images.splits import StreamedSplit
 from mixbench.vision.localization.box_accuracy import resized
 from mixbench.vision.localization.cam import check_maps, class_maps
@@ -186,7 +186,7 @@ class CubWsol(Classification):
         super().__init__(classes, (side, side))
         self.holdout, self.large_map = holdout, large_map
         self.weights, self.cubv2 = weights, cubv2
-        self._augment = WindowFlip(round(MARGIN * side), side)
+        self._augment = WindowFlip(round(side / CROP_PCT), side)
         self._fit = partial(resize, size=self.image_size)
 
     @property

@@ -9,13 +9,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-MARGIN = 256 / 224  # short side of the resized image / side of the central crop
+CROP_PCT = 0.875  # side of the central crop / short side of the resized image
+Interpolation = Literal["bilinear", "bicubic"]
 
 
 class Augmentation(Protocol):
@@ -147,6 +148,8 @@ class ResizedCropFlip:
     lighting
         Standard deviation of the random colour shift along each principal axis of ImageNet's RGB
         values, as a fraction of ImageNet's own standard deviation along that axis.
+    interpolation
+        Interpolation of the resized window.
     """
 
     size: int
@@ -154,6 +157,7 @@ class ResizedCropFlip:
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
     jitter: float = 0.0
     lighting: float = 0.0
+    interpolation: Interpolation = "bilinear"
 
     def draw(self, number: int, rng: torch.Generator) -> Tensor:
         """Draw the window, the flip, three jitter factors and three colour shifts per image."""
@@ -183,7 +187,8 @@ class ResizedCropFlip:
     def crop(self, image: Tensor, draws: Tensor) -> Tensor:
         """Return the resized window of one image."""
         top, left, h, w = self.window((image.shape[-2], image.shape[-1]), draws)
-        cut = resize(image[:, top : top + h, left : left + w], (self.size, self.size))
+        window = image[:, top : top + h, left : left + w]
+        cut = resize(window, (self.size, self.size), self.interpolation)
         return cut.flip(-1) if draws[4 * TRIES] < 0.5 else cut  # flip half of the images
 
     def color_jitter(self, images: Tensor, draws: Tensor) -> Tensor:
@@ -208,7 +213,9 @@ def grey(images: Tensor) -> Tensor:
     return (images * weights).sum(1, keepdim=True)
 
 
-def centre(image: Tensor, short_side: int, size: int) -> Tensor:
+def centre(
+    image: Tensor, short_side: int, size: int, interpolation: Interpolation = "bilinear"
+) -> Tensor:
     """Resize an image and return its central square, (C, size, size).
 
     Parameters
@@ -219,26 +226,36 @@ def centre(image: Tensor, short_side: int, size: int) -> Tensor:
         Length of the image's shorter side after resizing, which keeps the aspect ratio.
     size : pixels
         Side of the central square.
+    interpolation
+        Interpolation of the resized image.
     """
-    resized = resize_short_side(image, short_side)
+    resized = resize_short_side(image, short_side, interpolation)
     top, left = (round((side - size) / 2) for side in resized.shape[-2:])
     return resized[:, top : top + size, left : left + size]
 
 
-def resize_short_side(image: Tensor, short_side: int) -> Tensor:
+def resize_short_side(
+    image: Tensor, short_side: int, interpolation: Interpolation = "bilinear"
+) -> Tensor:
     """Resize an image, uint8 (C, H, W), to this length of its shorter side; keep its shape."""
     height, width = image.shape[-2:]
     short = min(height, width)
-    return resize(image, (short_side * height // short, short_side * width // short))
+    size = (short_side * height // short, short_side * width // short)
+    return resize(image, size, interpolation)
 
 
-def central(side: int) -> Callable[[Tensor], Tensor]:
+def central(
+    side: int, crop_pct: float = CROP_PCT, interpolation: Interpolation = "bilinear"
+) -> Callable[[Tensor], Tensor]:
     """Return a function that resizes a test image and crops its central square of this side."""
-    return partial(centre, short_side=round(MARGIN * side), size=side)
+    whole = round(side / crop_pct)
+    return partial(centre, short_side=whole, size=side, interpolation=interpolation)
 
 
-def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize an image, uint8 (C, H, W), bilinearly with antialiasing, as torchvision does."""
+def resize(
+    image: Tensor, size: tuple[int, int], interpolation: Interpolation = "bilinear"
+) -> Tensor:
+    """Resize an image, uint8 (C, H, W), with antialiasing, as torchvision does."""
     # A window of decoded pixels is resized faster as a whole image of its own.
     whole = image[None].contiguous(memory_format=torch.channels_last)
-    return F.interpolate(whole, size, mode="bilinear", antialias=True)[0]
+    return F.interpolate(whole, size, mode=interpolation, antialias=True)[0]

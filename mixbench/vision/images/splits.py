@@ -21,6 +21,7 @@ from mixbench.errors import BadParameter, DataError
 from mixbench.vision.images.augment import Augmentation, CropFlip
 from mixbench.vision.images.decode import read_image
 from mixbench.vision.images.packs import Pack
+from mixbench.vision.images.policies import auto_augment, erase, transform_of
 
 THREADS = 8  # for reading images outside DataLoader workers
 
@@ -75,6 +76,7 @@ class ImageSplit:
         self.device = torch.device("cpu")
         self._normalization = normalization
         self._max_value = max_value
+        self._policy, self._erasing = "", 0.0
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -85,6 +87,34 @@ class ImageSplit:
         moved.device = device
         return moved
 
+    def augmented(self, policy: str, erasing: float) -> Self:
+        """Return the same split with the augmentations that a recipe adds to the split's own.
+
+        Parameters
+        ----------
+        policy
+            Policy of automatic augmentation, applied to the cropped image; empty for none.
+        erasing
+            Probability of random erasing, applied to the normalised image.
+        """
+        more = copy(self)
+        more._policy, more._erasing = policy, erasing
+        return more
+
+    def check_colours(self) -> None:
+        """Check that images have three channels, which policies of augmentation need.
+
+        Raises
+        ------
+        BadParameter
+            If they have not.
+        """
+        if (channels := len(self._normalization.mean)) != 3:  # red, green and blue
+            raise BadParameter(
+                f"auto_augment must be empty for images of {channels} channel: its policies change "
+                "colours."
+            )
+
     def unnormalized(self) -> Self:
         """Return a copy of the split whose images are not normalised: pixels in [0, 1]."""
         plain, channels = copy(self), len(self._normalization.mean)
@@ -92,8 +122,19 @@ class ImageSplit:
         return plain
 
     def draw(self, number: int, rng: torch.Generator | None) -> Tensor | None:
-        """Return the augmentation's draws for a batch, or None without augmentation."""
-        return self.augment.draw(number, rng) if self.augment and rng is not None else None
+        """Return the draws of a batch, or None without augmentation.
+
+        The last two of each row are for what the recipe adds, if it adds something.
+        """
+        added = bool(self._policy or self._erasing)
+        if rng is None or not (self.augment or added):
+            return None
+        own = self.augment.draw(number, rng) if self.augment else torch.empty(number, 0)
+        return torch.cat([own, torch.rand(number, 2, generator=rng)], 1) if added else own
+
+    def _add_policy(self, image: Tensor, draws: Tensor) -> Tensor:
+        """Return a cropped image with the recipe's policy applied."""
+        return auto_augment(self._policy, image, float(draws[-2])) if self._policy else image
 
     def fetch(self, index: Tensor, draws: Tensor | None) -> Tensor:
         """Return the stored pixels of the items, cropped, uint8 (B, C, h, w)."""
@@ -107,7 +148,10 @@ class ImageSplit:
             images, scale = self.augment.color_jitter(images.div_(self._max_value), draws), 1 / std
         else:
             scale = 1 / (self._max_value * std)
-        return images.mul_(scale).sub_(mean / std)
+        images = images.mul_(scale).sub_(mean / std)
+        if self._erasing and draws is not None:
+            images = erase(images, self._erasing, draws[:, -1])
+        return images
 
     def read(self, index: Tensor, rng: torch.Generator | None) -> Tensor:
         """Return the items' normalised images, augmented with `rng` unless it is None."""
@@ -147,9 +191,14 @@ class ResidentSplit(ImageSplit):
     def fetch(self, index: Tensor, draws: Tensor | None) -> Tensor:
         """Return the stored pixels of the items, cropped, uint8 (B, C, H, W)."""
         images = self.images.index_select(0, index.to(self.device))
-        if self._augment is None or draws is None:
+        if draws is None:
             return images
-        return self._augment.crop_batch(images, draws)
+        if self._augment is not None:
+            images = self._augment.crop_batch(images, draws)
+        if not self._policy:
+            return images
+        pairs = zip(images.cpu(), draws, strict=True)
+        return torch.stack([self._add_policy(*pair) for pair in pairs]).to(self.device)
 
 
 class StreamedSplit(ImageSplit):
@@ -207,15 +256,36 @@ class StreamedSplit(ImageSplit):
 
     def _one(self, item: int, draws: Tensor | None) -> Tensor:
         image = self._image(item)
-        if self.augment is None or draws is None:
+        if draws is None:
             return self._fit(image)
-        return self.augment.crop(image, draws)
+        cropped = self.augment.crop(image, draws) if self.augment else self._fit(image)
+        return self._add_policy(cropped, draws)
 
     def _image(self, item: int) -> Tensor:
         if self._packed is None:
             return read_image(self.path(item))
         pack, rows = self._packed
         return pack.read(int(rows[item]))
+
+
+def with_augmentation(split: Split, policy: str, erasing: float) -> Split:
+    """Return a training split with the augmentations that a recipe adds.
+
+    Raises
+    ------
+    BadParameter
+        If the task does not train on single images, or there is no such policy.
+    """
+    if not (policy or erasing):
+        return split
+    if type(split) not in {ResidentSplit, StreamedSplit}:  # boxes and captions describe the image
+        name = "auto_augment must be empty" if policy else "random_erasing must be 0"
+        raise BadParameter(f"{name} for a task that does not train on single images.")
+    assert isinstance(split, ImageSplit)
+    if policy:
+        transform_of(policy, (1, 1))
+        split.check_colours()
+    return split.augmented(policy, erasing)
 
 
 def read_packed(split: Split, folder: Path, short_side: int, state: str = "") -> Split:

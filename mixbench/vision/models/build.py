@@ -28,6 +28,15 @@ SMALL: dict[str, Callable[..., Backbone]] = {
     "preact_resnet56": partial(PreActNet, 56, bottleneck=False),
     "preact_resnet164": partial(PreActNet, 164, bottleneck=True),
 }
+# ViTs and ConvNeXts for small images, by the name of the timm model whose patches are changed.
+SMALL_PATCHES = {
+    "vit_small": "vit_small_patch16_224",
+    "vit_tiny": "vit_tiny_patch16_224",
+    "test_vit": "test_vit",
+    "convnext_tiny": "convnext_tiny",
+    "convnext_atto": "convnext_atto",
+    "test_convnext": "test_convnext",
+}
 
 
 def build(
@@ -60,6 +69,10 @@ def build(
     """
     if small is None:
         small = max(size) <= SMALL_SIDE
+    if name in SMALL_PATCHES and (small or name not in timm_models()):
+        from mixbench.vision.models.timm_models import small_patches
+
+        return sized(small_patches(SMALL_PATCHES[name], channels, classes, size), channels, size)
     if name in SMALL and (small or name not in timm_models()):
         return sized(SMALL[name](channels=channels, classes=classes), channels, size)
     from mixbench.vision.models.timm_models import timm_net

@@ -87,6 +87,7 @@ class ResidualNet(Backbone):
 
     classifier: nn.Linear
 
+    embedding = "stem"
     blocks: tuple[str, ...] = ("layer1", "layer2", "layer3")
 
     def __init__(
@@ -142,6 +143,7 @@ class PreActNet(Backbone):
 
     classifier: nn.Linear
 
+    embedding = "stem"
     blocks: tuple[str, ...] = ("layer1", "layer2", "layer3")
 
     def __init__(self, depth: int, channels: int, classes: int, *, bottleneck: bool) -> None:

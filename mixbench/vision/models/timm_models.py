@@ -1,10 +1,13 @@
 """Any timm model as a backbone, which returns its logits and its last feature map."""
 
-from collections.abc import Callable
-from typing import Any, Self, TypeAlias
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, Self, TypeAlias, cast
 
 import timm
 import torch
+from timm.layers.drop import DropPath
+from timm.models import group_parameters
 from torch import Tensor, nn
 
 from mixbench.contract import Backbone, Output
@@ -12,6 +15,7 @@ from mixbench.errors import UsageError
 from mixbench.vision.images.splits import Normalization
 from mixbench.vision.models.weights import State, adopt
 
+EMBEDDINGS = ("patch_embed", "stem", "conv_stem", "conv1")  # timm's names, the first that exists
 MAPS = 4  # usually with strides of 4, 8, 16 and 32
 Net: TypeAlias = Any  # a module of timm, whose submodules have no static types
 
@@ -25,8 +29,8 @@ class TimmNet(Backbone):
 
     Parameters
     ----------
-    net
-        Model created by timm.
+    create
+        Function that creates the model with timm, with further options of timm.
     name
         Name of the model in timm.
 
@@ -40,8 +44,14 @@ class TimmNet(Backbone):
 
     normalization: Tensor | None
 
-    def __init__(self, net: nn.Module, name: str) -> None:
+    _grid: tuple[int, ...] = (1, 1)  # of the embedded patches
+    _in_tokens = False  # whether they are (B, N, C)
+    _channels_first = True
+
+    def __init__(self, create: Callable[..., nn.Module], name: str) -> None:
         super().__init__()
+        self._create = create
+        net = create()
         if not hasattr(net, "forward_intermediates"):
             raise UsageError(
                 f"The timm model {name} does not provide feature maps: choose another model."
@@ -56,6 +66,9 @@ class TimmNet(Backbone):
         # timm lists some stems as feature levels, but mixing there is close to mixing the input.
         deep = [m for m in modules if m in known and not m.startswith(("act", "bn", "stem"))]
         self.blocks = tuple(f"net.{module}" for module in deep)
+        found = next((name for name in EMBEDDINGS if name in known), "")
+        self.embedding = f"net.{found}" if found else ""
+        self._keeps_attention = False
 
     def convert(self, given: Normalization, own: Normalization) -> None:
         """Convert images with one normalisation to another before they enter the network."""
@@ -72,6 +85,60 @@ class TimmNet(Backbone):
         """The last layer, which maps pooled features to logits."""
         layer: nn.Module = self.net.get_classifier()
         return layer
+
+    def to_map(self, tokens: Tensor) -> Tensor:
+        """Return embedded patches as a map: (B, N, C) or (B, h, w, C) becomes (B, C, h, w)."""
+        if tokens.dim() == 3:  # (B, N, C)
+            mapped: Tensor = tokens.mT.unflatten(2, self._grid)
+            return mapped
+        return tokens if self._channels_first else tokens.permute(0, 3, 1, 2)
+
+    def from_map(self, mapped: Tensor) -> Tensor:
+        """Return a map in the form in which the network embeds patches."""
+        if self._in_tokens:
+            return mapped.flatten(2).mT
+        return mapped if self._channels_first else mapped.permute(0, 2, 3, 1)
+
+    def keep_attention(self) -> None:
+        """Return the attention of the last block with every output from now on."""
+        blocks = getattr(self.net, "blocks", None)
+        attention: Net = getattr(blocks[-1], "attn", None) if blocks else None
+        if not hasattr(attention, "attn_drop") or not hasattr(self.net, "num_prefix_tokens"):
+            raise UsageError(f"{self.name} has no attention maps: choose a ViT of timm.")
+        self._keeps_attention = True
+        attention.fused_attn = False  # a fused kernel does not return its weights
+        attention.attn_drop.register_forward_hook(_keep)
+
+    def _attention_map(self) -> Tensor:
+        """Return the kept attention, (B, h, w), and forget it."""
+        place = self.net.blocks[-1].attn.attn_drop
+        weights, first = place.kept.mean(1), self.net.num_prefix_tokens
+        del place.kept
+        pooled = self.net.global_pool != "token"
+        rows = weights[:, first:].mean(1) if pooled else weights[:, 0]
+        places = rows[:, first:]
+        found: Tensor = (places / places.sum(1, keepdim=True)).unflatten(1, self._grid)
+        return found
+
+    def set_drop_path(self, rate: float) -> None:
+        """Take over the stochastic depth of a network that timm creates with this rate."""
+        other: Net = self._create(drop_path_rate=rate)
+        dropped = {name: m for name, m in other.named_modules() if isinstance(m, DropPath)}
+        if not dropped:
+            super().set_drop_path(rate)
+        for name, module in dropped.items():
+            place, _, attribute = name.rpartition(".")
+            setattr(self.net.get_submodule(place), attribute, module)
+
+    def depths(self) -> Iterator[tuple[nn.Parameter, int]]:
+        """Yield each parameter with the number of timm's layers between its own and the last."""
+        if not hasattr(self.net, "group_matcher"):
+            yield from super().depths()
+            return
+        named = dict(self.net.named_parameters())
+        layers = group_parameters(self.net, self.net.group_matcher(coarse=False), reverse=True)
+        last = max(layers.values())
+        yield from ((named[name], last - layer) for name, layer in layers.items())
 
     def adopt(self, state: State) -> None:
         """Load timm's weights of the same model, except the classifier's."""
@@ -98,6 +165,8 @@ class TimmNet(Backbone):
                     )
                 self.direct = last.dim() == 4 and last.shape[1] == self.net.num_features
                 self(blank)
+                if self.embedding:
+                    self._measure_embedding(blank)
         except (
             AssertionError,
             AttributeError,
@@ -111,6 +180,19 @@ class TimmNet(Backbone):
             ) from error
         return self.train()
 
+    def _measure_embedding(self, blank: Tensor) -> None:
+        """Detect the layout of the embedded patches with one blank image."""
+        seen: list[Tensor] = []
+        place = self.get_submodule(self.embedding)
+        handle = place.register_forward_hook(lambda _module, _inputs, out: seen.append(out))
+        self.net.forward_features(blank)
+        handle.remove()
+        (embedded,) = seen
+        self._in_tokens = embedded.dim() == 3  # (B, N, C)
+        self._grid = tuple(getattr(place, "grid_size", embedded.shape[2:]))
+        width = getattr(self.net, "embed_dim", embedded.shape[1])
+        self._channels_first = embedded.shape[1] == width
+
     def forward(self, x: Tensor) -> Output:
         """Return the logits, (B, classes), and the last feature map."""
         x = self._as_trained(x)
@@ -119,7 +201,8 @@ class TimmNet(Backbone):
         else:
             last, maps = self.net.forward_intermediates(x, indices=1, output_fmt="NCHW")
             features = maps[-1]
-        return Output(self.net.forward_head(last), features)
+        attention = self._attention_map() if self._keeps_attention else None
+        return Output(self.net.forward_head(last), features, attention)
 
     def maps(self, x: Tensor) -> list[Tensor]:
         """Return the last feature maps, at most four; the last may differ from `forward`'s."""
@@ -137,6 +220,11 @@ class TimmNet(Backbone):
             return x
         mean, std, own_mean, own_std = self.normalization[..., None, None].unbind()
         return x * (std / own_std) + (mean - own_mean) / own_std
+
+
+def _keep(module: nn.Module, _inputs: tuple[Tensor, ...], weights: Tensor) -> None:
+    """Keep the output of a module in the module, where a copy of the model has its own."""
+    module.kept = weights
 
 
 def normalization_of(name: str, tag: str) -> Normalization | None:
@@ -184,32 +272,71 @@ def timm_net(name: str, classes: int, channels: int, size: tuple[int, int]) -> T
     config = timm.get_pretrained_cfg(name)
     fixed = config is not None and config.fixed_input_size
     options: dict[str, Any] = {"img_size": size} if fixed else {}
+    create = partial(timm.create_model, name, num_classes=classes, in_chans=channels, **options)
     try:
-        net = timm.create_model(name, num_classes=classes, in_chans=channels, **options)
+        net = TimmNet(create, name)
     except (AssertionError, RuntimeError, ValueError, TypeError) as error:
         raise UsageError(
             f"timm cannot create {name} for images of {size[0]} x {size[1]} pixels: {error}"
         ) from error
-    return TimmNet(net, name).measured(channels, size)
+    return net.measured(channels, size)
+
+
+def _small_resnet50(channels: int, classes: int, **options: Any) -> nn.Module:
+    net: Net = timm.create_model("resnet50", num_classes=classes, in_chans=channels, **options)
+    net.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
+    nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
+    net.maxpool = nn.Identity()
+    return cast(nn.Module, net)
 
 
 def small_resnet50(channels: int, classes: int) -> TimmNet:
     """Return ResNet-50 for small images, with a 3x3 stem of stride 1 and no pooling after it."""
-    net: Net = timm.create_model("resnet50", num_classes=classes, in_chans=channels)
-    net.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
-    nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
-    net.maxpool = nn.Identity()
-    return TimmNet(net, "resnet50").measured(channels, (32, 32))
+    create = partial(_small_resnet50, channels, classes)
+    return TimmNet(create, "resnet50").measured(channels, (32, 32))
+
+
+def _small_mobilenet_v2(channels: int, classes: int, **options: Any) -> nn.Module:
+    net: Net = timm.create_model(
+        "mobilenetv2_100", num_classes=classes, in_chans=channels, **options
+    )
+    net.conv_stem.stride = net.blocks[1][0].conv_dw.stride = (1, 1)
+    return cast(nn.Module, net)
 
 
 def small_mobilenet_v2(channels: int, classes: int) -> TimmNet:
     """Return MobileNetV2 for small images, with stride 1 in the stem and the second stage."""
-    net: Net = timm.create_model("mobilenetv2_100", num_classes=classes, in_chans=channels)
-    net.conv_stem.stride = net.blocks[1][0].conv_dw.stride = (1, 1)
-    return TimmNet(net, "mobilenet_v2").measured(channels, (32, 32))
+    create = partial(_small_mobilenet_v2, channels, classes)
+    return TimmNet(create, "mobilenet_v2").measured(channels, (32, 32))
 
 
 SMALL: dict[str, Callable[[int, int], TimmNet]] = {
     "mobilenet_v2": small_mobilenet_v2,
     "resnet50": small_resnet50,
 }
+PATCHES, SMALL_STEM = 8, 32  # along each side, of a ViT; largest side for a stem of stride 1
+
+
+def small_patches(name: str, channels: int, classes: int, size: tuple[int, int]) -> TimmNet:
+    """Return a ViT or ConvNeXt of timm with patches that suit small images.
+
+    A ViT gets 8 x 8 patches. The last map of a ConvNeXt has an eighth of the sides of images of up
+    to 32 pixels, and a sixteenth of those of larger ones.
+
+    Parameters
+    ----------
+    name
+        Name of the model in timm.
+    channels, classes
+        Number of channels of the images, and of outputs of the classifier.
+    size : pixels
+        Height and width of the images.
+    """
+    if "convnext" in name:
+        options: dict[str, Any] = {"patch_size": 1}
+        if max(size) > SMALL_STEM:
+            options = {"patch_size": 2, "output_stride": 16}
+    else:
+        options = {"img_size": size, "patch_size": max(min(size) // PATCHES, 1)}
+    create = partial(timm.create_model, name, num_classes=classes, in_chans=channels, **options)
+    return TimmNet(create, name).measured(channels, size)
