@@ -159,6 +159,83 @@ def test_unknown_names_are_errors(change: dict[str, Any], complaint: str) -> Non
         cells_of(Request(**asked))
 
 
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        (["optimizer=adagrad"], "cifar100.optimizer must be 'sgd', 'adam', 'adamw' or 'lamb'"),
+        (["optimizer=adamw", "nesterov=true"], "nesterov must be left out: the optimizer adamw"),
+        (["warmup_epochs=400"], "warmup_epochs must be less than epochs, 400 (got 400)"),
+        (["warmup_lr=0.1"], "warmup_lr must be 0 without warmup_epochs (got 0.1)"),
+        (["min_lr=0.2"], "min_lr must be at most lr, 0.1 (got 0.2)"),
+        (["min_lr=0.01", "milestones=3"], "min_lr must be 0 with milestones"),
+        (["bce_target_thresh=0.2"], "bce_target_thresh must be 0 without bce_loss (got 0.2)"),
+        (["mix_off_epoch=401"], "mix_off_epoch must be at most epochs, 400 (got 401)"),
+        (["mix_mode=elem"], "mix_mode must be batch or half for fmix"),
+        (["ema_decay=1"], "cifar100.ema_decay must be less than 1 (got '1')"),
+        (["drop_path=1"], "cifar100.drop_path must be less than 1 (got '1')"),
+    ],
+)
+def test_recipes_that_contradict_themselves_are_refused(
+    settings: list[str], complaint: str
+) -> None:
+    with pytest.raises(UsageError) as refused:
+        planned("fmix", *(f"cifar100.{s}" for s in settings), tasks=["cifar100"], data="synthetic")
+
+    assert complaint in str(refused.value)
+
+
+def test_an_average_of_the_recipe_and_one_of_the_method_exclude_each_other() -> None:
+    method = str(Path(__file__).parent / "sketches" / "two_teachers.py")
+    with pytest.raises(UsageError, match=r"ema_decay must be 0 for two_teachers.*\(got 0.9\)"):
+        planned(method, "digits.ema_decay=0.9")
+
+
+def test_a_protocol_for_one_kind_of_network_refuses_others() -> None:
+    with pytest.raises(UsageError, match=r"deit is the recipe of a transformer.*--protocol paper"):
+        planned("none", tasks=["cifar100"], model="resnet32", protocol="deit", data="synthetic")
+    with pytest.raises(UsageError, match=r"quick_convnext is the.*--protocol quick_deit"):
+        planned(
+            "none", tasks=["cifar100"], model="test_vit", protocol="quick_convnext",
+            data="synthetic",
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("model", "protocol", "better"),
+    [("vit_tiny", "paper", "deit"), ("convnext_atto", "quick", "quick_convnext")],
+)
+def test_other_networks_under_a_recipe_for_convolutions_get_a_warning(
+    mixbench: Run, model: str, protocol: str, better: str
+) -> None:
+    asked = ("plan", "-m", "none", "-t", "cifar100", "--data", "synthetic", "--model", model)
+
+    done = mixbench(*asked, "--protocol", protocol)
+    right = mixbench(*asked, "--protocol", better)
+
+    assert done.returncode == right.returncode == 0
+    assert done.stderr.startswith(f"warning: {model} is a")
+    assert done.stderr.strip().endswith(f"use --protocol {better}.")
+    assert "warning" not in right.stderr
+
+
+@pytest.mark.parametrize("protocol", ["rsb_a3", "deit", "convnext"])
+@pytest.mark.parametrize("task", ["cifar100", "tiny_imagenet", "imagenet"])
+def test_the_recipes_of_the_field_are_planned_with_their_small_copies(
+    task: str, protocol: str
+) -> None:
+    for name in (protocol, f"quick_{protocol}"):
+        found = planned("none,one_of", tasks=[task], protocol=name, data="synthetic")
+        assert [cell.protocol for cell in found.cells] == [name, name]
+        alpha = found.cells[1].method.parameters["mixup_alpha"]
+        assert alpha == (0.1 if protocol == "rsb_a3" else 0.8)
+
+
+def test_a_small_copy_takes_a_methods_values_for_quick_protocols() -> None:
+    found = planned("guided_patchmix", tasks=["cifar100"], protocol="quick_deit", data="synthetic")
+
+    assert found.cells[0].method.parameters["population"] == 60
+
+
 def test_a_setting_for_an_absent_unit_is_an_error() -> None:
     with pytest.raises(UsageError, match=r"'mixup' is not part of this run\. .*: digits, none"):
         planned("none", "mixup.alpha=1")
@@ -319,7 +396,7 @@ def test_hours_are_measured_on_this_machine(mixbench: Run, monkeypatch: pytest.M
     assert "CPU-hours for all stages" in done.stdout or "GPU-hours for all stages" in done.stdout
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_attacks_cost_more_than_predictions_and_boxes_are_not_measured(
     mixbench: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

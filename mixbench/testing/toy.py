@@ -204,12 +204,17 @@ class Mixed(NamedTuple):
     images: Tensor
     sources: Sources
 
+    @classmethod
+    def of(cls, step: Step, images: Tensor, sources: Sources) -> "Mixed":
+        """Return the results without the graph of a method that learns how to mix."""
+        return cls(step, images.detach(), Sources(*(tensor.detach() for tensor in sources)))
+
 
 def mix(subject: Subject, images: Tensor, seed: int, *, overwritable: bool = False) -> Mixed:
     """Mix a batch with a new method and a new random generator; see `step_of`."""
     method, model, task = subject.bound(images.shape[1])
     step = step_of(images, seed, task, model, overwritable=overwritable)
-    return Mixed(step, *method.mix(step.images, step))
+    return Mixed.of(step, *method.mix(step.images, step))
 
 
 def step_of(
@@ -303,7 +308,7 @@ def mixes(subject: Subject) -> Iterator[tuple[str, Mixed]]:
                     f"at {site}, {size[0]}x{size[1]} pixels, {images.shape[1]} channels, batch of "
                     f"{number}{allowed}, stream {seed}"
                 )
-                yield where, Mixed(step, mixed, sources)
+                yield where, Mixed.of(step, mixed, sources)
 
 
 def toy_step(split: Split, task: Task, model: Backbone, number: int) -> Step:

@@ -111,8 +111,8 @@ def loss_fits_the_sources(subject: Subject) -> str:
             "with equal shares": Output(equal, found),
         }.items():
             shown_evenly = output._replace(attention=even if method.needs_attention else None)
-            loss = method.loss(shown_evenly, sources, step)
-            losses[how] += float(loss.detach()) / len(SEEDS)
+            found_loss = method.loss(shown_evenly, sources, step).detach()
+            losses[how] += float(found_loss) / len(SEEDS)
     true = losses.pop("in place")
     for how, loss in losses.items():
         slack = TOLERANCE if how.startswith("with") else SLACK * loss

@@ -5,6 +5,7 @@ them, so that an image does not depend on the batch or on the process that reads
 """
 
 import random  # noqa: TID251  # what timm draws from
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +22,7 @@ from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 from mixbench.errors import BadParameter
 
 TRIVIAL = "trivial"
+RAND_AUGMENT = re.compile(r"rand-m\d+(\.\d+)?(-[a-z]+\d+(\.\d+)?)*")  # timm ignores other parts
 SEEDS = 1 << 24  # values of a float32 draw in [0, 1)
 _one_at_a_time = threading.Lock()  # the generators belong to the whole process
 
@@ -67,7 +69,7 @@ def transform_of(policy: str, size: tuple[int, int]) -> Callable[..., Any]:
     made: Any = None
     if policy == TRIVIAL:
         made = TrivialAugmentWide()
-    elif policy.startswith("rand-m"):
+    elif RAND_AUGMENT.fullmatch(policy):
         with suppress(AssertionError, ValueError, NotImplementedError, KeyError):
             made = rand_augment_transform(policy, limits)
     if made is None:

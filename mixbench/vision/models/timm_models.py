@@ -320,7 +320,7 @@ PATCHES, SMALL_STEM = 8, 32  # along each side, of a ViT; largest side for a ste
 def small_patches(name: str, channels: int, classes: int, size: tuple[int, int]) -> TimmNet:
     """Return a ViT or ConvNeXt of timm with patches that suit small images.
 
-    A ViT gets 8 x 8 patches. The last map of a ConvNeXt has an eighth of the sides of images of up
+    A ViT gets 8 patches along the longer side. The last map of a ConvNeXt has an eighth of the sides of images of up
     to 32 pixels, and a sixteenth of those of larger ones.
 
     Parameters
@@ -337,6 +337,6 @@ def small_patches(name: str, channels: int, classes: int, size: tuple[int, int])
         if max(size) > SMALL_STEM:
             options = {"patch_size": 2, "output_stride": 16}
     else:
-        options = {"img_size": size, "patch_size": max(min(size) // PATCHES, 1)}
+        options = {"img_size": size, "patch_size": max(max(size) // PATCHES, 1)}
     create = partial(timm.create_model, name, num_classes=classes, in_chans=channels, **options)
     return TimmNet(create, name).measured(channels, size)
