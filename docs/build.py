@@ -8,7 +8,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Literal, Union, get_args, get_origin
@@ -224,6 +224,20 @@ def _unit(kind: Kind, name: str, heads: Sequence[str]) -> Iterator[str]:
         yield f"Parameters and their defaults: {values}.\n"
 
 
+def recipe() -> Iterator[str]:
+    """The fields of a recipe, with their defaults."""
+    meanings = _attributes(inspect.getdoc(Recipe) or "")[1]
+    rows = [
+        [
+            f"`{field.name}`",
+            "" if field.default is MISSING else f"`{field.default}`".replace("``", ""),
+            meanings[field.name],
+        ]
+        for field in fields(Recipe)
+    ]
+    yield _table(("field", "default", "meaning"), rows)
+
+
 def _recipes(card: TaskCard) -> str:
     """Return what the protocols of a task differ in, from each other or from the usual."""
     usual = {field.name: field.default for field in fields(Recipe)}
@@ -256,6 +270,7 @@ BLOCKS: dict[str, Callable[[], Iterator[str]]] = {
     "digits-table": digits_table,
     "commands": commands,
     "record": record,
+    "recipe": recipe,
     "settings": settings,
     "suite": suite,
     "methods": methods,

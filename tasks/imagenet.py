@@ -9,8 +9,8 @@ Split    test: the official 50,000 validation images, whose labels are public; v
 Recipe   paper: the recipe of clovaai/CutMix-PyTorch@2d8eb68, train.py and its README, because the
          PatchMix paper states none: 300 epochs, the learning rate is divided by ten after epochs
          75, 150 and 225
-         rsb_a3: procedure A3 of Wightman et al., arXiv:2110.00476, Table 2; warm-up, last learning
-         rate and threshold of the targets as in timm's own runs
+         rsb_a3: procedure A3 of Wightman et al., arXiv:2110.00476, Table 2, which does not state
+         the first and last learning rates and the threshold of the targets
          deit: Touvron et al., arXiv:2012.12877, facebookresearch/deit@7e160fe, main.py:34-138
          convnext: Liu et al., arXiv:2201.03545, facebookresearch/ConvNeXt@048efce, main.py:51-138
          and TRAINING.md:16-40, whose EMA weights are ranked

@@ -158,11 +158,12 @@ class Recipe:
         Learning rate of the model's `head_modules` (by default the classifier) and of the method's
         heads, as a multiple of `lr`.
     momentum
-        Momentum of SGD; for Adam, the decay rate of the mean (beta1).
+        Momentum of SGD; for the other optimizers, the decay rate of the mean (beta1).
     nesterov
-        Whether SGD uses Nesterov momentum; Adam ignores it.
+        Whether SGD uses Nesterov momentum; the other optimizers ignore it.
     weight_decay
-        Weight decay of the optimizer: an L2 penalty for SGD and Adam, decoupled for AdamW and LAMB.
+        Weight decay: an L2 penalty for SGD and Adam, decoupled from the gradient for AdamW and
+        LAMB.
     optimizer
         Optimizer: ``"sgd"``, ``"adam"``, ``"adamw"`` or ``"lamb"``. LAMB is timm's, which limits
         the global norm of the gradients to 1.

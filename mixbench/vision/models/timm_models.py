@@ -320,8 +320,8 @@ PATCHES, SMALL_STEM = 8, 32  # along each side, of a ViT; largest side for a ste
 def small_patches(name: str, channels: int, classes: int, size: tuple[int, int]) -> TimmNet:
     """Return a ViT or ConvNeXt of timm with patches that suit small images.
 
-    A ViT gets 8 patches along the longer side. The last map of a ConvNeXt has an eighth of the sides of images of up
-    to 32 pixels, and a sixteenth of those of larger ones.
+    A ViT gets 8 patches along the longer side. The last map of a ConvNeXt has an eighth of the
+    sides of images of up to 32 pixels, and a sixteenth of those of larger ones.
 
     Parameters
     ----------
