@@ -225,7 +225,7 @@ def _unit(kind: Kind, name: str, heads: Sequence[str]) -> Iterator[str]:
 
 
 def recipe() -> Iterator[str]:
-    """The fields of a recipe, with their defaults."""
+    """Yield the fields of a recipe, with their defaults."""
     meanings = _attributes(inspect.getdoc(Recipe) or "")[1]
     rows = [
         [

@@ -127,10 +127,13 @@ def _check_shares(plan: "Plan", runs: "Sequence[Run]") -> None:
             continue
         name, recipe = stage.identity.task.name, stage.run.recipe
         size, parts = recipe.batch_size, recipe.accumulate
+        whole = "batch size"
+        if recipe.mix_mode == "half":
+            size, whole = (size + 1) // 2, "mixed half of the batch"
         if size % (processes[name] * parts):
             option = "--gpus-per-cell times nodes" + (" times accumulate" if parts > 1 else "")
             raise UsageError(
-                f"{option} must divide the batch size of {name}, {size} (got "
+                f"{option} must divide the {whole} of {name}, {size} (got "
                 f"{processes[name] * parts}): "
                 f"choose another number, or give --set {name}.batch_size=N."
             )

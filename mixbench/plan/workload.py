@@ -123,8 +123,10 @@ def _items(stage: Stage, other: Set[str]) -> Items | None:
 def _trained(stage: Stage, items: Items) -> int:
     """Return the number of images that the steps of a training process."""
     recipe = stage.run.recipe
-    steps = recipe.epochs * (items.train // recipe.batch_size)
-    return steps * recipe.batch_size if stage.kind == "train" else 0
+    steps, size = recipe.epochs * (items.train // recipe.batch_size), recipe.batch_size
+    if recipe.mix_mode == "half":
+        size = (size + 1) // 2
+    return steps * size if stage.kind == "train" else 0
 
 
 def _predicted(stage: Stage, items: Items) -> int:
