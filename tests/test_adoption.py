@@ -25,6 +25,9 @@ class Mine(Method):
 
     version = {version}
 
+    def __init__(self{more}):
+        super().__init__()
+
     def mix(self, x, step):
         lam = float(beta(1.0, step.rng)) {change}
         partner = permutation(len(x), step.rng, x.device)
@@ -36,8 +39,9 @@ class Mine(Method):
 def cell(mixbench: Run, tmp_path: Path) -> Callable[..., Any]:
     """Run a command for a cell of a method whose code has a change."""
 
-    def command(*words: str, change: str, version: int = 1) -> Any:
-        (tmp_path / "mine.py").write_text(METHOD.format(change=change, version=version))
+    def command(*words: str, change: str, version: int = 1, more: str = "") -> Any:
+        text = METHOD.format(change=change, version=version, more=more)
+        (tmp_path / "mine.py").write_text(text)
         few = ("--set", "digits.epochs=2", "--seeds", "1", "--store", str(tmp_path / "store"))
         return mixbench(*words, "-m", str(tmp_path / "mine.py"), "-t", "digits", *few)
 
@@ -99,3 +103,14 @@ def test_another_version_is_no_candidate(cell: Callable[..., Any]) -> None:
     done = cell("cache", "adopt", change="", version=2)
 
     assert "0 of 1 unfinished trainings are adopted; 1 have no earlier result" in done.stdout
+
+
+@pytest.mark.full
+def test_a_parameter_that_was_added_is_adopted_with_its_default(cell: Callable[..., Any]) -> None:
+    assert cell("run", change="").returncode == 0
+
+    other = cell("cache", "adopt", "--set", "mine.share=0.4", change="", more=", share: float=0.5")
+    done = cell("cache", "adopt", change="", more=", share: float = 0.5")
+
+    assert "0 of 1 unfinished trainings are adopted; 1 have no earlier result" in other.stdout
+    assert "1 of 1 unfinished trainings are adopted" in done.stdout

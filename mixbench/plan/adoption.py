@@ -7,9 +7,11 @@ the first and the last steps again, and adopts the earlier result if they are bi
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, replace
 
-from mixbench.plan.graph import Plan
+from mixbench.errors import MixbenchError
+from mixbench.plan.graph import Plan, card_of
 from mixbench.storage.manifest import Manifest
 from mixbench.storage.spec import Stage
 from mixbench.storage.store import Store
@@ -62,6 +64,19 @@ def candidates(stages: Iterable[Stage], store: Store) -> dict[str, str]:
 
 
 def _without_code(stage: Stage) -> str:
-    """Return everything that identifies a stage except its code and the keys of its inputs."""
+    """Return everything that identifies a stage except its code and the keys of its inputs.
+
+    Parameters that have their defaults are left out: a method or task may have got a parameter
+    since, whose default means what was before.
+    """
     content = asdict(stage.identity) | {"code": "", "inputs": sorted(stage.inputs)}
+    with suppress(MixbenchError):  # a unit of a plugin that is not installed any more
+        own = {role: card_of(stage, role).defaults for role in stage.identity.units}
+        for role, defaults in own.items():
+            unit = content["run"]["method"] if role == "method" else content[role]
+            unit["parameters"] = {
+                name: value
+                for name, value in unit["parameters"].items()
+                if name not in defaults or value != defaults[name]
+            }
     return json.dumps(content, sort_keys=True)
