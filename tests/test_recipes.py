@@ -628,4 +628,4 @@ def test_subjects_know_what_their_methods_need() -> None:
     step = step_of(lit(5, (8, 12), 3), 0, task, model)
 
     assert step.ema is not None
-    assert step.teachers["anything"].model is not model
+    assert step.teachers["anything"] is not model

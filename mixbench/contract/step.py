@@ -1,7 +1,7 @@
 """The inputs of a method in one training step (`Step`) and its description of a mix (`Sources`)."""
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -10,9 +10,6 @@ from mixbench.contract.backbone import Backbone
 from mixbench.contract.task import Split, Task
 from mixbench.errors import MixbenchError
 from mixbench.kernels import beta
-
-if TYPE_CHECKING:
-    from mixbench.contract.method import Trained
 
 # A function of predictions and targets that returns the loss of each item, (B,).
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -216,7 +213,7 @@ class Step:
         self.loss = own if loss is None else loss
         self.per_element = per_element
         self.mixing = mixing
-        self.teachers: Mapping[str, Trained] = {}
+        self.teachers: Mapping[str, Backbone] = {}
         self.ema: Backbone | None = None
         self.num_saliency_images = 0
         self._overwritable = overwritable

@@ -34,6 +34,11 @@ from mixbench.declare.facts import (
     Weights,
     table_row,
 )
+from mixbench.declare.field_recipes import (
+    IMAGENET_FIELD_PROTOCOLS,
+    QUICK_PROTOCOLS,
+    SMALL_FIELD_PROTOCOLS,
+)
 from mixbench.declare.shared import (
     COCO_2014_ARCHIVES,
     COCO_2014_IMAGE_ARCHIVES,
@@ -41,12 +46,9 @@ from mixbench.declare.shared import (
     CORRUPTIONS,
     CUB,
     FINE_TUNING,
-    IMAGENET_FIELD_PROTOCOLS,
     MEAN_AVERAGE_PRECISION,
     MULTI_LABEL_FINE_TUNING,
     PRETRAINED_ON_IMAGENET,
-    QUICK_PROTOCOLS,
-    SMALL_FIELD_PROTOCOLS,
     SMALL_NETS,
     SMALL_PATCH_NETS,
     TOP1,

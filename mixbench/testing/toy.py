@@ -22,7 +22,6 @@ from mixbench.contract import (
     Split,
     Step,
     Task,
-    Trained,
 )
 from mixbench.contract.loading import load_method
 from mixbench.declare import Metric, Need
@@ -30,7 +29,6 @@ from mixbench.declare.facts import Parameters
 from mixbench.registry.cards import Card
 from mixbench.registry.units import find
 from mixbench.streams import generator
-from mixbench.train.mixing import UNMIXED
 from mixbench.train.untrained import bound, prepare
 from mixbench.vision.models.build import build, sized
 from mixbench.vision.models.residual import ResidualNet
@@ -320,15 +318,15 @@ def toy_step(split: Split, task: Task, model: Backbone, number: int) -> Step:
     return _with_teachers(step)
 
 
-class _Untrained(dict[str, Trained]):
+class _Untrained(dict[str, Backbone]):
     """A teacher for every role that a method may ask for: a copy of the model."""
 
     def __init__(self, model: Backbone) -> None:
         super().__init__()
         self._model = model
 
-    def __missing__(self, role: str) -> Trained:
-        self[role] = Trained(copy.deepcopy(self._model).eval(), UNMIXED)
+    def __missing__(self, role: str) -> Backbone:
+        self[role] = copy.deepcopy(self._model).eval()
         return self[role]
 
 

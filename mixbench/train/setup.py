@@ -87,7 +87,7 @@ class Setup:
     cuda_graphs: bool = False
     log: Callable[[str], None] = lambda _: None
     encode: Encode = field(default_factory=Encoding)
-    teachers: Mapping[str, Trained] = field(default_factory=dict)
+    teachers: Mapping[str, Backbone] = field(default_factory=dict)
 
 
 @dataclass

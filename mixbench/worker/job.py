@@ -121,7 +121,7 @@ class Job:
         return Trained(model.eval(), method.eval())
 
 
-class Teachers(Mapping[str, Trained]):
+class Teachers(Mapping[str, Backbone]):
     """The trained models that a method declares in its needs, by role, loaded when they are read.
 
     Parameters
@@ -134,13 +134,13 @@ class Teachers(Mapping[str, Trained]):
 
     def __init__(self, job: Job, roles: frozenset[str]) -> None:
         self._job, self._roles = job, roles
-        self._loaded: dict[str, Trained] = {}
+        self._loaded: dict[str, Backbone] = {}
 
-    def __getitem__(self, role: str) -> Trained:
+    def __getitem__(self, role: str) -> Backbone:
         if role not in self._roles:
             raise KeyError(role)
         if role not in self._loaded:
-            self._loaded[role] = self._job.trained(role)
+            self._loaded[role] = self._job.trained(role).model
         return self._loaded[role]
 
     def __iter__(self) -> Iterator[str]:

@@ -45,7 +45,7 @@ class TwoTeachers(Method):
         """Return the mixed loss plus the distance to the teachers' mixed predictions."""
         assert step.ema is not None
         with torch.no_grad():
-            taught = step.teachers["teacher"].model(step.images).out.softmax(-1)
+            taught = step.teachers["teacher"](step.images).out.softmax(-1)
             taught = (taught + step.ema(step.images).out.softmax(-1)) / 2
             wanted = (taught[sources.index] * sources.weight[..., None]).sum(1)
         distance = kl_div(output.out.log_softmax(-1), wanted, reduction="batchmean")
