@@ -28,7 +28,6 @@ class CutMix16(CutMix):
     """
 
     version = 1
-    per_element = False
 
     def __init__(self, side_frac: Fraction = 0.5, deviation_frac: NonNegative = 0.25) -> None:
         super().__init__()

@@ -23,6 +23,7 @@ class ManifoldMixup(Mixup):
     """
 
     version = 1
+    per_element = True
     sites = ("input", "block1", "block2")
 
     def __init__(self, alpha: Positive = 2.0) -> None:

@@ -64,9 +64,7 @@ def blend(x: Tensor, partner: Tensor, lam: float | Tensor) -> Tensor:
     """
     if not x.is_floating_point():
         return blend(x.to(torch.float32), partner, lam).round_().to(x.dtype)
-    share = _beside(lam, x)
-    mixed = x.index_select(0, partner)
-    return mixed.lerp_(x, share)
+    return x.index_select(0, partner).lerp_(x, _beside(lam, x))
 
 
 def _beside(lam: float | Tensor, x: Tensor) -> float | Tensor:

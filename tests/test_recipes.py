@@ -629,3 +629,22 @@ def test_subjects_know_what_their_methods_need() -> None:
 
     assert step.ema is not None
     assert step.teachers["anything"] is not model
+
+
+def test_a_subclass_states_itself_how_it_mixes() -> None:
+    """PatchUp has one λ for all items, although CutMix, from which it inherits, has its own box."""
+    for name in ("patchup", "cutmix_16"):
+        card = find("method", name)
+        assert not card.declared.per_element
+        assert not load_method(card).per_element
+    card = find("method", "manifold_mixup")
+    assert card.declared.per_element
+    assert load_method(card).per_element
+
+
+def test_a_class_that_inherits_is_not_the_recipes_mixing() -> None:
+    class Mine(load_method(find("method", "one_of"))):  # type: ignore[misc]
+        version = 1
+
+    assert Mine.recipe_of == ()
+    assert not Mine.per_element

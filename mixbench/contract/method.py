@@ -12,7 +12,7 @@ from mixbench.contract.backbone import Backbone, Output
 from mixbench.contract.step import Draws, Loss, MixedTargetLoss, Sources, Step
 from mixbench.contract.task import Split, Task
 from mixbench.declare import Need, Recipe
-from mixbench.declare.facts import Parameters
+from mixbench.declare.facts import NOT_INHERITED, Parameters
 
 
 class Method(nn.Module):
@@ -47,6 +47,8 @@ class Method(nn.Module):
     exempt
         By name, the checks of `mixbench.testing` that the method cannot pass by design, and the
         reason, which ``mixbench check`` prints.
+
+    `per_element` and `recipe_of` are not inherited: another class may mix in another way.
     """
 
     version: ClassVar[int]
@@ -58,6 +60,11 @@ class Method(nn.Module):
     recipe_of: ClassVar[tuple[str, ...]] = ()
     by_protocol: ClassVar[Mapping[str, Parameters]] = {}
     exempt: ClassVar[Mapping[str, str]] = {}
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for name in NOT_INHERITED - vars(cls).keys():
+            setattr(cls, name, getattr(Method, name))
 
     def check(self, task: Task, held_out: Split | None) -> None:
         """Raise a `UsageError` if the parameters do not fit the task; called before training.

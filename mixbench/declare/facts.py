@@ -35,6 +35,10 @@ OF_THE_BASE_TASK = (
 )
 
 
+# Attributes of methods that hold only for the class that declares them.
+NOT_INHERITED = frozenset({"per_element", "recipe_of"})
+
+
 @dataclass(frozen=True)
 class Metric:
     """A metric that a task reports.

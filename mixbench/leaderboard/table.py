@@ -201,7 +201,7 @@ def _tier(records: Iterable[Record], tiers: Tiers) -> str:
 
 def _own_mixing(good: Sequence[Record]) -> Iterator[str]:
     """Yield which method is the mixing that the published recipe of the protocol has."""
-    for name in dict.fromkeys(record.method.name for record in good):
+    for name in dict.fromkeys(r.method.name for r in good if not r.method.changed):
         with suppress(MixbenchError):  # a method of a plugin that is not installed
             if good[0].protocol in find("method", name).declared.recipe_of:
                 yield f"{name} is the recipe's own mixing: {good[0].protocol} was published with it"

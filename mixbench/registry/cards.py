@@ -19,7 +19,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from mixbench.declare import Archive, Data, Metric, Need, Recipe, Reference, Synthetic
-from mixbench.declare.facts import OF_THE_BASE_TASK, ParameterValue
+from mixbench.declare.facts import NOT_INHERITED, OF_THE_BASE_TASK, ParameterValue
 from mixbench.errors import InvalidUnit
 from mixbench.registry.ancestry import ClassSource, ancestry
 from mixbench.registry.modules import Kind
@@ -225,7 +225,8 @@ def read_card(
     module = module or f"mixbench.{f'{kind}s' if source == 'builtin' else 'plugins'}.{name}"
     classes = ancestry(ClassSource(unit, tree, path, module))
     own, *inherited = (_attributes(one) for one in classes)
-    attributes = {n: v for found in (*reversed(inherited), own) for n, v in found.items()}
+    attributes = {n: v for found in reversed(inherited) for n, v in found.items()}
+    attributes = {n: v for n, v in attributes.items() if n not in NOT_INHERITED} | own
     if isinstance(task := attributes.get("evaluates"), str):
         if task == name:
             raise InvalidUnit(f"{path}: `evaluates` must name another task (got {task!r}).")

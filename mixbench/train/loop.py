@@ -100,6 +100,7 @@ def _train_on(run: Run, step: int, images: Tensor, announced: Announced) -> None
     ahead = None
     if announced.classes is not None:
         ahead = ReadAhead(announced.classes, images, targets)
+    per_element = setup.recipe.mix_mode != "batch" and setup.method.per_element
     # Dropout and similar layers draw from the global generator.
     torch.manual_seed(stream_seed(setup.seed, "layer", step) + setup.distributed.rank)
     state = Step(
@@ -110,9 +111,9 @@ def _train_on(run: Run, step: int, images: Tensor, announced: Announced) -> None
         model=run.model,
         split=run.train,
         read_ahead=ahead,
-        overwritable=announced.mixing.unmixed is None,
+        overwritable=not per_element,
         loss=run.loss,
-        per_element=setup.recipe.mix_mode != "batch" and setup.method.per_element,
+        per_element=per_element,
         mixing=announced.mixing,
     )
     state.teachers = setup.teachers
