@@ -190,7 +190,7 @@ class GuidedPatchMix(RandomPatchMix):
                     "the task's parameter holdout."
                 )
             if self.search_config.strategy in {"genetic", "direct"}:
-                HeldOut.check_memory(held_out, (getattr(task, "channels", 3), *task.image_size))
+                HeldOut.check_memory(held_out, (getattr(task, "channels", 3), *task.test_size))
 
     def space(self, task: Task) -> Space:
         """Return the search space for a task."""

@@ -12,6 +12,7 @@ Differs  in the pairing: this file pairs images by a permutation, the source mix
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mixbench.contract import Method, Sources, Step
@@ -63,11 +64,19 @@ class OneOf(Method):
     def mix_each(self, x: Tensor, shares: Tensor, step: Step) -> tuple[Tensor, Sources]:
         """Return the batch with the sampled method of each item."""
         drawn = torch.multinomial(shares, len(x), replacement=True, generator=step.rng)
-        first, *others = (method.mix(x, step) for method in self.choices)
-        mixed, index, weight = first[0], *first[1]
-        for number, (images, sources) in enumerate(others, 1):
-            here = (drawn == number).to(x.device)
-            mixed = torch.where(here[:, None, None, None], images, mixed)
-            index = torch.where(here[:, None], sources.index, index)
-            weight = torch.where(here[:, None], sources.weight, weight)
+        mixes = [method.mix(x, step) for method in self.choices]
+        width = max(sources.index.shape[1] for _, sources in mixes)
+        mixed, index, weight = torch.empty_like(x), *_padded(mixes[0][1], width)
+        for number, (images, sources) in enumerate(mixes):
+            here = (drawn == number).to(x.device)[:, None]
+            own_index, own_weight = _padded(sources, width)
+            mixed = torch.where(here[..., None, None], images, mixed)
+            index = torch.where(here, own_index, index)
+            weight = torch.where(here, own_weight, weight)
         return mixed, Sources(index, weight)
+
+
+def _padded(sources: Sources, width: int) -> tuple[Tensor, Tensor]:
+    """Return indices and weights of this many sources, where added ones have weight 0."""
+    missing = width - sources.index.shape[1]
+    return F.pad(sources.index, (0, missing)), F.pad(sources.weight, (0, missing))

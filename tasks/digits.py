@@ -61,7 +61,7 @@ class Digits(Classification):
     )
     metrics = TOP1
     synthetic = Synthetic(train=120, test=60)
-    models = ("resnet8", "resnet14", "resnet20", "resnet32", "test_vit")
+    models = ("resnet8", "resnet14", "resnet20", "resnet32", "small_test_vit")
     protocols = {
         "quick": Recipe(model="resnet8", epochs=60),
         "paper": Recipe(model="resnet8", epochs=400),
@@ -114,7 +114,7 @@ class Digits(Classification):
 
     def build(self, model: str) -> Backbone:
         """Return a ResNet whose last feature map is 4x4, or a small ViT of 8x8 patches."""
-        if model == "test_vit":
+        if model == "small_test_vit":
             return super().build(model)
         depth = int(model.removeprefix("resnet"))
         net = ResidualNet(depth, channels=1, classes=CLASSES, strides=(1, 2, 1))

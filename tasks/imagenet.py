@@ -123,7 +123,8 @@ class Imagenet(Classification):
     }  # fmt: skip
     metrics = TOP1_AND_TOP5
     models = (
-        *SMALL_NETS, "vit_small_patch16_224", "convnext_tiny", "test_vit", "test_convnext",
+        *SMALL_NETS,
+        *("vit_small_patch16_224", "convnext_tiny", "small_test_vit", "small_test_convnext"),
     )  # fmt: skip
     takes_timm = True
     protocols = {
@@ -162,7 +163,13 @@ class Imagenet(Classification):
         self._augment = ResizedCropFlip(
             side, jitter=jitter, lighting=lighting, interpolation=interpolation
         )
-        self._fit = central(test_side or side, crop_pct, interpolation)
+        self._test_side = test_side or side
+        self._fit = central(self._test_side, crop_pct, interpolation)
+
+    @property
+    def test_size(self) -> tuple[int, int]:
+        """Height and width of the images in validation and test."""
+        return self._test_side, self._test_side
 
     def load(self, part: Part, folder: Path, seed: int) -> Split:
         """List the test images (official validation), or the training or validation images."""

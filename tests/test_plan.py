@@ -171,6 +171,8 @@ def test_unknown_names_are_errors(change: dict[str, Any], complaint: str) -> Non
         (["bce_target_thresh=0.2"], "bce_target_thresh must be 0 without bce_loss (got 0.2)"),
         (["mix_off_epoch=401"], "mix_off_epoch must be at most epochs, 400 (got 401)"),
         (["mix_mode=elem"], "mix_mode must be batch or half for fmix"),
+        (["optimizer=lamb", "momentum=1"], "momentum must be below 1 for the optimizer lamb"),
+        (["aug_repeats=101"], "aug_repeats must be at most batch_size, 100 (got 101)"),
         (["ema_decay=1"], "cifar100.ema_decay must be less than 1 (got '1')"),
         (["drop_path=1"], "cifar100.drop_path must be less than 1 (got '1')"),
     ],
@@ -195,7 +197,7 @@ def test_a_protocol_for_one_kind_of_network_refuses_others() -> None:
         planned("none", tasks=["cifar100"], model="resnet32", protocol="deit", data="synthetic")
     with pytest.raises(UsageError, match=r"quick_convnext is the.*--protocol quick_deit"):
         planned(
-            "none", tasks=["cifar100"], model="test_vit", protocol="quick_convnext",
+            "none", tasks=["cifar100"], model="small_test_vit", protocol="quick_convnext",
             data="synthetic",
         )  # fmt: skip
 

@@ -64,7 +64,11 @@ from mixbench.vision.models.build import build
 from mixbench.vision.tasks.classification import Classification
 
 PLAIN = Normalization((0.5, 0.4, 0.3), (0.3, 0.2, 0.25))
-SMALL = {"rsb_a3": "test_convnext", "deit": "test_vit", "convnext": "test_convnext"}
+SMALL = {
+    "rsb_a3": "small_test_convnext",
+    "deit": "small_test_vit",
+    "convnext": "small_test_convnext",
+}
 NAMES = list(SMALL)
 OPTIMIZERS: tuple[Literal["sgd", "adam", "adamw", "lamb"], ...] = ("sgd", "adam", "adamw", "lamb")
 
@@ -252,7 +256,7 @@ def test_schedules_equal_timms(name: str) -> None:
         assert learning_rate(recipe, step, steps) == pytest.approx(theirs, rel=1e-6, abs=1e-12)
 
 
-@pytest.mark.parametrize("model", ["test_vit", "test_convnext", "resnet50"])
+@pytest.mark.parametrize("model", ["small_test_vit", "small_test_convnext", "resnet50"])
 def test_layer_decay_and_exemptions_equal_timms(model: str) -> None:
     net = build(model, classes=5, size=(32, 32))
     recipe = Recipe(model, 1, filter_bias_and_bn=True, layer_decay=0.65, weight_decay=0.05)
@@ -343,6 +347,19 @@ def test_elements_have_a_weight_of_their_own_that_fits_their_pixels(elementwise:
     assert len(seen) > 20 or type(elementwise).__name__ in {"NoMixing"}
 
 
+def test_choices_may_mix_different_numbers_of_images() -> None:
+    one_of: Any = load_method(find("method", "one_of"))()
+    choices = ("mixup", "random_patchmix", "none")
+    one_of.choices = [load_method(find("method", name))() for name in choices]
+    images, task = lit(7, (8, 12), 8, 0), ToyTask(8)
+    step = step_of(images, 0, task, task.build("toy"), overwritable=False)
+
+    mixed, sources = one_of.mix_each(images, torch.ones(3), step)
+
+    assert mixed.shape == images.shape
+    torch.testing.assert_close(sources.weight.sum(1), torch.ones(7))
+
+
 def test_a_part_of_the_elements_stays_unmixed() -> None:
     task, images = ToyTask(8), lit(7, (8, 12), 8)
     model, recipe = task.build("toy"), Recipe("toy", 1, 7, mix_mode="elem", mix_prob=0.4)
@@ -427,10 +444,10 @@ def test_losses_of_recipes_are_refused_for_other_tasks() -> None:
             return super().loss(out, targets)
 
     with pytest.raises(UsageError, match="label_smoothing must not be set for Own"):
-        criterion(Own(), Recipe("test_vit", 1, label_smoothing=0.1))
+        criterion(Own(), Recipe("small_test_vit", 1, label_smoothing=0.1))
     with pytest.raises(UsageError, match="bce_loss must not be set for ToyTask"):
-        criterion(ToyTask(), Recipe("test_vit", 1, bce_loss=True))
-    assert criterion(ToyTask(), Recipe("test_vit", 1)) is None
+        criterion(ToyTask(), Recipe("small_test_vit", 1, bce_loss=True))
+    assert criterion(ToyTask(), Recipe("small_test_vit", 1)) is None
 
 
 # --- augmentation
@@ -506,15 +523,17 @@ def test_erasing_equals_timms() -> None:
     assert not torch.equal(found, images)
 
 
-def test_repeated_images_stand_beside_each_other() -> None:
+def test_repeated_images_are_in_one_batch_in_random_order() -> None:
     run = begin(setup(small("deit", aug_repeats=3, auto_augment="")))
 
     order = torch.cat([batch_index(run, step) for step in range(4)])
 
     assert len(order) == 40
-    assert torch.equal(order[:39:3], order[1:39:3])
-    assert torch.equal(order[:39:3], order[2:39:3])
     assert len(order.unique()) == 14
+    for batch in order.split(10):
+        number = batch.unique(return_counts=True)[1]
+        assert len(number) <= 5  # one image may be shared with each neighbouring batch
+        assert (batch[1:] != batch[:-1]).sum() > len(number) - 1
     assert not torch.equal(order, torch.cat([batch_index(run, step) for step in range(4, 8)]))
 
 
@@ -539,7 +558,7 @@ def test_policies_need_colours_and_single_images() -> None:
 def test_stochastic_depth_keeps_the_initial_weights() -> None:
     def made(rate: float) -> Backbone:
         torch.manual_seed(0)
-        model = build("test_vit", classes=5, size=(32, 32))
+        model = build("small_test_vit", classes=5, size=(32, 32))
         if rate:
             model.set_drop_path(rate)
         return model
@@ -563,17 +582,21 @@ def test_small_networks_refuse_what_they_do_not_have() -> None:
         with pytest.raises(UsageError, match=said):
             ask()
     with pytest.raises(UsageError, match="has no attention maps"):
-        build("test_convnext", classes=5, size=(32, 32)).keep_attention()
+        build("small_test_convnext", classes=5, size=(32, 32)).keep_attention()
 
 
-@pytest.mark.parametrize("model", ["test_vit", "vit_tiny_patch16_224", "swin_tiny_patch4_window7"])
+@pytest.mark.parametrize(
+    "model",
+    [
+        *("small_test_vit", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"),
+        *("levit_128s", "pvt_v2_b0", "visformer_tiny"),  # widths that timm does not name alike
+    ],
+)
 def test_tokens_become_a_map_and_back(model: str) -> None:
-    side = 32 if model == "test_vit" else 224
-    net = build(
-        model if "swin" not in model else f"{model}_224", classes=5, size=(side, side)
-    ).eval()
+    side = 32 if model == "small_test_vit" else 224
+    net = build(model, classes=5, size=(side, side)).eval()
     x, maps = torch.randn(1, 3, side, side), []
-    x[..., side // 2 :, :] = 0  # the lower half is blank
+    x[..., side // 2 :, :] = 1  # the lower half is blank
     plain = net(x).out
 
     def through(_module: torch.nn.Module, _inputs: object, tokens: Tensor) -> Tensor:
@@ -582,9 +605,21 @@ def test_tokens_become_a_map_and_back(model: str) -> None:
 
     net.get_submodule(net.embedding).register_forward_hook(through)
     assert torch.equal(net(x).out, plain)
-    lower = maps[0][:, :, maps[0].shape[2] // 2 :]
-    torch.testing.assert_close(lower, lower[:, :, :1, :1].expand_as(lower), rtol=0.2, atol=1.0)
     assert maps[0].dim() == 4
+    height = maps[0].shape[2]
+    blank = maps[0][0, :, height * 3 // 4 : height - 1, 1:-1].flatten(1)  # far from its edges
+    torch.testing.assert_close(blank, blank[:, :1].expand_as(blank), rtol=0.2, atol=1.0)
+    assert blank.std(1).mean() < blank.std(0).mean() / 2  # places are alike, channels are not
+
+
+@pytest.mark.parametrize("model", ["xcit_nano_12_p16_224", "mvitv2_tiny"])
+def test_networks_with_other_embeddings_have_no_site_for_tokens(model: str) -> None:
+    assert build(model, classes=5, size=(224, 224)).embedding == ""
+
+
+def test_attention_without_a_map_is_refused() -> None:
+    with pytest.raises(UsageError, match="cait_xxs24_224 has no attention maps: choose a ViT"):
+        build("cait_xxs24_224", classes=5, size=(224, 224)).keep_attention()
 
 
 def test_attention_is_that_of_the_last_block() -> None:

@@ -20,7 +20,7 @@ def sketch(request: pytest.FixtureRequest) -> Path:
 
 
 def model_of(sketch: Path) -> tuple[str, ...]:
-    return ("--model", "test_vit") if "needs_attention = True" in sketch.read_text() else ()
+    return ("--model", "small_test_vit") if "needs_attention = True" in sketch.read_text() else ()
 
 
 @pytest.mark.full
@@ -34,6 +34,17 @@ def test_a_sketch_passes_its_checks(sketch: Path, mixbench: Run) -> None:
 @pytest.mark.full
 def test_a_sketch_trains_on_digits(sketch: Path, mixbench: Run) -> None:
     done = mixbench("run", "-m", str(sketch), *ONE_EPOCH, *model_of(sketch))
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sketch.stem in done.stdout
+
+
+@pytest.mark.full
+def test_the_recipe_of_a_method_with_a_teacher_can_be_tuned(mixbench: Run) -> None:
+    (sketch,) = (path for path in SKETCHES if path.stem == "two_teachers")
+    tuned = ("--tune", "lr=0.01,0.1", "--set", "digits.final_on=all", "--set", "digits.tail=1")
+
+    done = mixbench("run", "-m", str(sketch), *ONE_EPOCH, *tuned)
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert sketch.stem in done.stdout

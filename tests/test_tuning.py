@@ -48,11 +48,12 @@ def test_equal_candidates_are_one() -> None:
         ("epochs=3,4", "takes the values of one of lr, head_lr_mult"),  # it would not cost the same
         ("lr", "takes the values of one of lr"),
         ("lr=0.1,fast", r"digits.lr .*valid number.*got 'fast'"),
+        ("lr=0.1,1e-9", r"digits: min_lr must be at most lr, 1e-09 \(got 1e-06\)"),
         ("momentum=0.9,1.2", r"digits.momentum must be less than or equal to 1 \(got '1.2'\)"),
     ],
 )
 def test_a_grid_that_cannot_be_is_refused(mixbench: Run, option: str, said: str) -> None:
-    done = mixbench("plan", "-m", "none", *DIGITS, "--tune", option)
+    done = mixbench("plan", "-m", "none", *DIGITS, "--tune", option, "--set", "digits.min_lr=1e-6")
 
     assert done.returncode == 2
     assert re.search(said, done.stderr)

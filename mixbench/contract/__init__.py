@@ -6,7 +6,15 @@ Shapes use these axes throughout: batch (B), channel (C), height (H), width (W),
 
 from mixbench.contract.backbone import Backbone, Output
 from mixbench.contract.evaluation import Evaluation
-from mixbench.contract.method import SINGLE, Method, Preparation, Processes, Trained, mixed_loss
+from mixbench.contract.method import (
+    SINGLE,
+    Method,
+    Preparation,
+    Processes,
+    Trained,
+    attach,
+    mixed_loss,
+)
 from mixbench.contract.step import Draws, Loss, MixedTargetLoss, Mixing, ReadAhead, Sources, Step
 from mixbench.contract.task import (
     PARTS,
@@ -44,6 +52,7 @@ __all__ = [
     "Step",
     "Task",
     "Trained",
+    "attach",
     "check_paths",
     "mixed_loss",
 ]

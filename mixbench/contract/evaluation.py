@@ -49,6 +49,11 @@ class Evaluation(Task):
         task.__init__(**parameters)  # type: ignore[misc]  # __init__ may already use base_task
         return task
 
+    @property
+    def test_size(self) -> tuple[int, int]:
+        """Height and width of the test images: those of the base task."""
+        return self.base_task.test_size
+
     def inherit(self, base_task: Task) -> None:
         """Copy the attributes that this task does not declare itself from the base task."""
         self.base_task = base_task

@@ -141,6 +141,19 @@ class Method(nn.Module):
         return output.out
 
 
+def attach(method: Method, model: Backbone, task: Task) -> None:
+    """Bind a method to a model, and let the model return what the method needs.
+
+    Raises
+    ------
+    UsageError
+        If the model cannot.
+    """
+    method.bind(model, task)
+    if method.needs_attention:
+        model.keep_attention()
+
+
 class Trained(NamedTuple):
     """The model of a finished cell and its method, both in evaluation mode.
 

@@ -196,6 +196,11 @@ class Task:
     image_size: tuple[int, int]
 
     @property
+    def test_size(self) -> tuple[int, int]:
+        """Height and width of the images in validation and test: by default, `image_size`."""
+        return self.image_size
+
+    @property
     def held_out(self) -> float:
         """Fraction of the official training images that is held out: by default, `holdout`."""
         return float(getattr(self, "holdout", 0.0))

@@ -76,11 +76,11 @@ QUICK_FIELD_PROTOCOLS = {
         RSB_A3, model="resnet8", epochs=10, batch_size=50, lr=0.01, warmup_epochs=1, tail=3
     ),
     "quick_deit": replace(
-        DEIT, model="test_vit", epochs=10, batch_size=50, lr=2e-3, warmup_epochs=1, tail=3
+        DEIT, model="small_test_vit", epochs=10, batch_size=50, lr=2e-3, warmup_epochs=1, tail=3
     ),
     "quick_convnext": replace(
         CONVNEXT,
-        model="test_convnext",
+        model="small_test_convnext",
         epochs=10,
         batch_size=50,
         lr=2e-3,
@@ -99,6 +99,6 @@ IMAGENET_FIELD_PROTOCOLS = {
 SMALL_FIELD_PROTOCOLS = {
     "rsb_a3": replace(RSB_A3, batch_size=256, lr=2.8e-3),
     "deit": SMALL_DEIT,
-    "convnext": replace(SMALL_DEIT, model="convnext_tiny", clip_grad=0.0, drop_path=0.3),
+    "convnext": replace(SMALL_DEIT, model="small_convnext_tiny", clip_grad=0.0, drop_path=0.3),
     **QUICK_FIELD_PROTOCOLS,
 }

@@ -61,7 +61,14 @@ SMALL_NETS = (
     *("preact_resnet56", "preact_resnet164"),
 )
 SMALL_PATCH_NETS = (
-    *("vit_small", "vit_tiny", "test_vit", "convnext_tiny", "convnext_atto", "test_convnext"),
+    *(
+        "vit_small",
+        "vit_tiny",
+        "small_test_vit",
+        "small_convnext_tiny",
+        "small_convnext_atto",
+        "small_test_convnext",
+    ),
 )
 
 FINE_TUNING = {

@@ -17,7 +17,7 @@ from mixbench.plan.cells import (
     official_recipe,
     weights_of,
 )
-from mixbench.plan.tuning import Grid, grid_of
+from mixbench.plan.tuning import Grid, candidates, grid_of
 from mixbench.registry.cards import Card, MethodCard, TaskCard
 from mixbench.registry.net_kinds import net_kind
 from mixbench.registry.parameters import (
@@ -178,6 +178,12 @@ def _check_recipe(card: TaskCard, protocol: str, recipe: Recipe, given: Containe
         f"nesterov must be left out: the optimizer {recipe.optimizer} does not know it": (
             recipe.optimizer != "sgd" and recipe.nesterov and "nesterov" in given
         ),
+        f"momentum must be below 1 for the optimizer {recipe.optimizer} (got {recipe.momentum})": (
+            recipe.optimizer != "sgd" and recipe.momentum >= 1
+        ),
+        f"aug_repeats must be at most batch_size, {recipe.batch_size} (got {recipe.aug_repeats})": (
+            recipe.aug_repeats > recipe.batch_size
+        ),
         f"warmup_epochs must be less than epochs, {recipe.epochs} (got {recipe.warmup_epochs})": (
             recipe.warmup_epochs >= recipe.epochs
         ),
@@ -264,10 +270,11 @@ def _frame(card: TaskCard, request: Request) -> Frame:
     _check_net(card, protocol, model)
     official, base = official_recipe(card, protocol, model), base_values(card, protocol)
     parameters, recipe = task_settings(card, base, official, given)
-    _check_recipe(card, protocol, recipe, given)
     data = _located(card, request, protocol, parameters)
     files = _published(card, request, parameters, model)
     grid = {} if request.tune is None else grid_of(card.name, recipe, request.tune)
+    for candidate in candidates(recipe, grid).values() if grid else [recipe]:
+        _check_recipe(card, protocol, candidate, {*given, *grid})
     unit = Unit(card, parameters, base, files)
     return Frame(unit, model, protocol, recipe, data, request.settings, grid)
 
@@ -388,6 +395,7 @@ def _needed(
         shared = {name: unit.parameters[name] for name in need.share}
         method = Unit(base.card, {**base.parameters, **shared}, base.base)
     if not need.task:
+        _check_method(method, cell.recipe)
         return on_held_in(replace(cell, method=method, grid={}, base=None))
     key = need.task, need.data, cell.model, cell.protocol, tuple(cell.settings)
     request = Request([], [need.task], [], *key[2:4], need.data or None, cell.settings)
@@ -401,4 +409,5 @@ def _needed(
         ) from error
     frames[key] = frame
     _check_held_out(method, frame.base or frame)
+    _check_method(method, frame.recipe)
     return frame.cell(method, cell.seed)

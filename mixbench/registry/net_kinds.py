@@ -14,7 +14,7 @@ TRANSFORMERS = (
 
 def net_kind(model: str) -> NetKind:
     """Return the kind of a model, from its name."""
-    name = re.sub(r"^(test_|small_)", "", model)
+    name = re.sub(r"^(small_)?(test_)?", "", model)
     if name.startswith("convnext"):
         return "convnext"
     return "transformer" if name.startswith(TRANSFORMERS) else "convolutional"

@@ -101,7 +101,9 @@ class ToyTask(Task):
     def build(self, model: str) -> Backbone:
         """Return a small ViT, or a residual network whose last feature map has 8 x 6 pixels."""
         if model == TOY_VIT:
-            return build("test_vit", classes=CLASSES, size=self.image_size, channels=self.channels)
+            return build(
+                "small_test_vit", classes=CLASSES, size=self.image_size, channels=self.channels
+            )
         net = ResidualNet(8, channels=self.channels, classes=CLASSES, strides=(1, 2, 1))
         return sized(net, self.channels, self.image_size)
 

@@ -182,7 +182,7 @@ class _Pass(NamedTuple):
 
 def batch_size(task: Task) -> int:
     """Return the number of items per batch in evaluation: fewer if the images are large."""
-    height, width = task.image_size
+    height, width = task.test_size
     return task.evaluation_batch or max(1, min(PIXELS // (height * width), LARGEST_BATCH))
 
 

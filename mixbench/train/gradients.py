@@ -169,17 +169,21 @@ class GraphGradients:
         self._tolerance = BFLOAT16_TOLERANCE if half else TOLERANCE
         self._work = StepComputation(shared, half=half)
         self._eager = EagerGradients(shared, recipe)
+        self._learns_to_mix = False
         self._seen: Counter[Key] = Counter()
         self._graphs: dict[Key, InputMixGraph | HiddenMixGraph | None] = {}
 
     def __call__(self, step: Step) -> StepResult:
         """Mix a batch and run its forward and backward pass, by replay where possible."""
         method, drawn = self._shared.method, step.rng.get_state()
+        if self._learns_to_mix:
+            return self._eager(step)
         choose_site(method, step)
         compute: Callable[[], LossAndGrads]
         if step.site == "input":
             mixed, sources = mix(method, step.images, step)
             if mixed.requires_grad:  # its gradient would have to leave the graph
+                self._learns_to_mix = True
                 return self._eagerly(step, drawn)
             inputs = [mixed, *sources, _padded(step.targets)]
             compute = partial(self._work.at_input, step, inputs)

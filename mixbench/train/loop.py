@@ -158,11 +158,18 @@ def _announced(run: Run, step: int) -> Announced:
 def batch_index(run: Run, step: int) -> Tensor:
     """Return the positions of the training items in the batch of a step, (batch_size,) int64."""
     epoch, position = divmod(step, run.steps_per_epoch)
+    size = run.setup.recipe.batch_size
     if run.order[0] != epoch:
         rng = generator(run.setup.seed, "order", epoch)
         order, repeats = torch.randperm(len(run.train), generator=rng), run.setup.recipe.aug_repeats
-        run.order = epoch, order.repeat_interleave(repeats)[: len(order)]
-    size = run.setup.recipe.batch_size
+        if repeats > 1:
+            different = order[: -(-len(order) // repeats)]
+            order = different.repeat_interleave(repeats)[: len(order)]
+            # Within a batch, copies of an image must not be neighbours, which some methods pair.
+            order = torch.cat([
+                batch[torch.randperm(len(batch), generator=rng)] for batch in order.split(size)
+            ])
+        run.order = epoch, order
     return run.order[1][position * size : (position + 1) * size]
 
 
@@ -228,9 +235,9 @@ def _restore(run: Run, state: State | None) -> int:
     if state is None:
         return 0
     load_weights(run.model, run.setup.method, state["weights"])
-    run.setup.method.to(run.setup.device)
+    run.shared.to(run.setup.device)  # loading may replace a buffer
     run.optimizer.load_state_dict(state["optimizer"])
-    run.averages.load(state.get("averages", {}))  # absent before November 2026
+    run.averages.load(state.get("averages", {}), run.setup.device)  # absent before November 2026
     run.losses.copy_(state["losses"])
     run.curve = state["curve"]
     run.best = state["best"]

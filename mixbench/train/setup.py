@@ -1,6 +1,6 @@
 """Set up a training run: its configuration, state and weights."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -10,7 +10,7 @@ import torch
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor
 
-from mixbench.contract import Backbone, Encode, Loss, Method, Part, Split, Task, Trained
+from mixbench.contract import Backbone, Encode, Loss, Method, Part, Split, Task, Trained, attach
 from mixbench.declare import Recipe
 from mixbench.errors import BadParameter
 from mixbench.streams import stream_seed
@@ -197,8 +197,9 @@ def begin(setup: Setup) -> Run:
         torch.manual_seed(stream_seed(seed, "init"))
         model = setup.task.build(setup.model)
         torch.manual_seed(stream_seed(seed, "head"))
-        setup.method.bind(model, setup.task)
-        prepare_model(model, setup.method, recipe)
+        attach(setup.method, model, setup.task)
+        if recipe.drop_path:
+            model.set_drop_path(recipe.drop_path)
     setup.task.start(model, setup.trained)
     model.to(device).to(memory_format=MEMORY[recipe.memory_format])
     setup.method.to(device)
@@ -224,20 +225,6 @@ def begin(setup: Setup) -> Run:
         setup, shared, gradients, optimizer, criterion(setup.task, recipe), averages, train,
         validation, losses, clock=clock,
     )  # fmt: skip
-
-
-def prepare_model(model: Backbone, method: Method, recipe: Recipe) -> None:
-    """Set what a recipe and a method ask of a freshly built model.
-
-    Raises
-    ------
-    UsageError
-        If the model cannot do it.
-    """
-    if recipe.drop_path:
-        model.set_drop_path(recipe.drop_path)
-    if method.needs_attention:
-        model.keep_attention()
 
 
 @dataclass(frozen=True)
@@ -273,17 +260,17 @@ class Averages:
 
     def state(self) -> State:
         """Return the tensors of all averages, by name."""
-        return {
-            name: average.module.state_dict()
-            for name, average in (("recipe", self.of_recipe), ("method", self.of_method))
-            if average is not None
-        }
+        return {name: average.module.state_dict() for name, average in self._kept()}
 
-    def load(self, state: Mapping[str, State]) -> None:
+    def load(self, state: Mapping[str, State], device: torch.device) -> None:
         """Load the tensors that `state` returned."""
-        for name, average in (("recipe", self.of_recipe), ("method", self.of_method)):
-            if average is not None:
-                average.module.load_state_dict(state[name])
+        for name, average in self._kept():
+            average.module.load_state_dict(state[name])
+            average.module.to(device)  # loading may replace a buffer
+
+    def _kept(self) -> Iterator[tuple[str, ModelEmaV3]]:
+        named = {"recipe": self.of_recipe, "method": self.of_method}
+        yield from ((name, average) for name, average in named.items() if average is not None)
 
 
 def _part(setup: Setup, name: Part) -> Split:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from mixbench.contract import Backbone, Method, Preparation, Task, Trained
+from mixbench.contract import Backbone, Method, Preparation, Task, Trained, attach
 from mixbench.declare import Recipe
 
 Make = Callable[[], Method]
@@ -17,9 +17,7 @@ def bound(method: Method, task: Task, model: str) -> Backbone:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         built = task.build(model)
-        method.bind(built, task)
-    if method.needs_attention:
-        built.keep_attention()
+        attach(method, built, task)
     return built
 
 

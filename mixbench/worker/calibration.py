@@ -13,11 +13,11 @@ from mixbench.errors import MixbenchError
 from mixbench.storage.spec import Stage
 from mixbench.train.evaluation import batch_size
 from mixbench.train.setup import MEMORY
+from mixbench.vision.models.build import OF_THE_MODEL
 from mixbench.worker.environment import configure_torch
 from mixbench.worker.job import make_task
 
 STEPS, SECONDS = 30, 20.0  # of each network; it stops at the first that is reached
-OF_THE_MODEL = (AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 PIXELS_ON_CPU = 4 * 224**2  # of the images of a step, without a GPU
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from mixbench.contract import Backbone, Method, Task, Trained
+from mixbench.contract import Backbone, Method, Task, Trained, attach
 from mixbench.contract.loading import load_method
 from mixbench.contract.loading import make_task as registered_task
 from mixbench.declare.facts import ParameterValue
@@ -87,12 +87,12 @@ class Job:
             device=self.device,
             workers=-(-self.options.workers // self.distributed.world_size),
             distributed=self.distributed,
-            trained={r: self.trained(r).model for r in inputs if r in self.task.needs},
+            trained={r: self.trained(k).model for r, k in inputs.items() if r in self.task.needs},
             parts=self.parts,
             cuda_graphs=self.options.cuda_graphs,
             log=self.journal.log,
             encode=self.encoding(),
-            teachers=Teachers(self, frozenset(inputs) & method.needs.keys()),
+            teachers=Teachers(self, {r: k for r, k in inputs.items() if r in method.needs}),
         )
 
     def _chosen(self, key: str) -> Stage:
@@ -113,9 +113,8 @@ class Job:
             lambda done, of: self.journal.report(done, of, {}),
         )
 
-    def trained(self, role: str) -> Trained:
+    def trained(self, key: str) -> Trained:
         """Return the model and method of a finished training stage, in evaluation mode."""
-        key = self.stage.inputs[role]
         model, method = revive(self.store.manifest(key).spec.stage, self.device)
         take_weights(key, self.store, (model, method))
         return Trained(model.eval(), method.eval())
@@ -128,26 +127,26 @@ class Teachers(Mapping[str, Backbone]):
     ----------
     job
         Job of the training.
-    roles
-        Roles of the models.
+    keys
+        Keys of the finished trainings by role.
     """
 
-    def __init__(self, job: Job, roles: frozenset[str]) -> None:
-        self._job, self._roles = job, roles
+    def __init__(self, job: Job, keys: Mapping[str, str]) -> None:
+        self._job, self._keys = job, keys
         self._loaded: dict[str, Backbone] = {}
 
     def __getitem__(self, role: str) -> Backbone:
-        if role not in self._roles:
-            raise KeyError(role)
         if role not in self._loaded:
-            self._loaded[role] = self._job.trained(role).model
+            key = self._keys[role]
+            with torch.random.fork_rng([]):  # it may be read in the middle of a step
+                self._loaded[role] = self._job.trained(key).model
         return self._loaded[role]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._roles))
+        return iter(self._keys)
 
     def __len__(self) -> int:
-        return len(self._roles)
+        return len(self._keys)
 
 
 def data_folder(stage: Stage, store: Store) -> Path:
@@ -185,7 +184,7 @@ def revive(stage: Stage, device: torch.device) -> Trained:
     """Return a stage's model and bound method on a device; the weights must still be loaded."""
     task, method = make_task(stage), make_method(stage)
     model = task.build(stage.run.model)
-    method.bind(model, task)
+    attach(method, model, task)
     memory = MEMORY[stage.run.recipe.memory_format]
     return Trained(model.to(device).to(memory_format=memory), method.to(device))
 

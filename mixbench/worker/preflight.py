@@ -6,15 +6,15 @@ They run in another process because they import torch, which the launcher does n
 from collections.abc import Iterable
 from pathlib import Path
 
-from mixbench.contract import Backbone, Evaluation, Method, Task
+from mixbench.contract import Backbone, Evaluation, Method, Split, Task, attach
 from mixbench.errors import BadParameter, DataError, MixbenchError
 from mixbench.storage.spec import STAGES, Stage
 from mixbench.train.criterion import criterion
 from mixbench.train.gradients import check_accumulation
 from mixbench.train.optimizer import parameter_groups
-from mixbench.train.setup import prepare_model
 from mixbench.vision.images.policies import transform_of
 from mixbench.vision.images.splits import read_packed, with_augmentation
+from mixbench.vision.models.build import refused_as, try_size
 from mixbench.worker.job import make_method, make_task
 
 
@@ -31,9 +31,10 @@ def complaint(stage: Stage) -> str:
         check_accumulation(method, run.recipe)
         check_packed(stage, task)
         model = task.build(run.model)
-        method.bind(model, task)
-        if stage.kind == "train":
-            check_recipe(stage, task, model, method)
+        attach(method, model, task)
+        check_test_size(task, model, run.model)
+        if stage.kind in {"prepare", "train"}:
+            check_recipe(stage, task, model, method, held_out)
         if not task.needs.keys() & stage.inputs.keys():  # they are not trained yet
             task.start(model, {})
     except MixbenchError as error:
@@ -41,8 +42,24 @@ def complaint(stage: Stage) -> str:
     return ""
 
 
-def check_recipe(stage: Stage, task: Task, model: Backbone, method: Method) -> None:
-    """Check that a training can do what its recipe asks for, and what its method needs.
+def check_test_size(task: Task, model: Backbone, name: str) -> None:
+    """Check that a model takes the images of validation and test, which may be larger.
+
+    Raises
+    ------
+    UsageError
+        If it does not.
+    """
+    if task.test_size != task.image_size:
+        height, width = task.test_size
+        with refused_as(f"{name} does not take test images of {height} x {width} pixels"):
+            try_size(model, getattr(task, "channels", 3), task.test_size)
+
+
+def check_recipe(
+    stage: Stage, task: Task, model: Backbone, method: Method, held_out: Split | None
+) -> None:
+    """Check that a training can do what its recipe asks for.
 
     Raises
     ------
@@ -51,10 +68,11 @@ def check_recipe(stage: Stage, task: Task, model: Backbone, method: Method) -> N
     """
     recipe, folder = stage.run.recipe, stage.paths.data
     criterion(task, recipe)
-    prepare_model(model, method, recipe)
+    if recipe.drop_path:
+        model.set_drop_path(recipe.drop_path)
     parameter_groups(model, method, recipe)
     if folder and (recipe.auto_augment or recipe.random_erasing):
-        split = task.load("train", Path(folder), stage.run.seed)
+        split = held_out or task.load("train", Path(folder), stage.run.seed)
         with_augmentation(split, recipe.auto_augment, recipe.random_erasing)
     elif recipe.auto_augment:
         transform_of(recipe.auto_augment, task.image_size)
@@ -74,10 +92,11 @@ def check_packed(stage: Stage, task: Task) -> None:
     if stage.kind in {"prepare", "train"} and recipe.packed:
         if folder is None:
             raise DataError(f"packed must be 0 for generated data (got {recipe.packed}).")
-        if recipe.packed < max(task.image_size):
+        side = max(*task.image_size, *task.test_size)
+        if recipe.packed < side:
             raise BadParameter(
-                f"packed must be at least the side of the model's images, {max(task.image_size)} "
-                f"(got {recipe.packed})."
+                f"packed must be at least the side of the model's images, {side} (got "
+                f"{recipe.packed})."
             )
         split = task.load("train", Path(folder), stage.run.seed)
         read_packed(split, Path(folder), recipe.packed, stage.paths.data_states["train"])

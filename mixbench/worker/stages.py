@@ -91,7 +91,7 @@ def prepare(job: Job) -> Work | None:
                 seed=setup.seed,
                 folder=setup.folder,
                 device=setup.device,
-                trained={role: job.trained(role) for role in roles},
+                trained={role: job.trained(job.stage.inputs[role]) for role in roles},
                 scratch=scratch,
                 results=job.built if job.distributed.is_main else Path(elsewhere),
                 report=job.journal.report,

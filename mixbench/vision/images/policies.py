@@ -85,8 +85,8 @@ def transform_of(policy: str, size: tuple[int, int]) -> Callable[..., Any]:
 
 
 def _posterize(image: Image.Image, bits: int, **_: object) -> Image.Image:
-    """Keep this number of bits of each pixel. Pillow refuses 0 bits, which timm may draw."""
-    if bits == 0:
+    """Keep this number of bits of each pixel. Pillow refuses less than 1, which timm may draw."""
+    if bits <= 0:
         return Image.new(image.mode, image.size)
     return ImageOps.posterize(image, bits) if bits < 8 else image  # all bits of a pixel
 
@@ -122,7 +122,9 @@ def _seeded(devices: list[torch.device]) -> Iterator[Callable[[float], None]]:
         number = int(draw * SEEDS)
         random.seed(number)
         np.random.seed(number)  # noqa: NPY002  # what timm draws from
-        torch.manual_seed(number)
+        torch.default_generator.manual_seed(number)  # not those of GPUs, as torch.manual_seed
+        for device in devices:
+            torch.cuda.default_generators[device.index or 0].manual_seed(number)
 
     with _one_at_a_time, torch.random.fork_rng(devices):
         python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002

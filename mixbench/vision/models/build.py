@@ -1,6 +1,7 @@
 """Construction of backbones by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
 
@@ -20,6 +21,8 @@ def _of_timm(name: str, channels: int, classes: int) -> Backbone:
 
 
 Sized = TypeVar("Sized", bound=Backbone)
+# What a network may raise for images that it does not take.
+OF_THE_MODEL = (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 SMALL_SIDE = 64  # maximum side of small images, in pixels
 # Networks for images of 32 or 64 pixels; each takes the number of channels and of classes.
 SMALL: dict[str, Callable[..., Backbone]] = {
@@ -32,11 +35,28 @@ SMALL: dict[str, Callable[..., Backbone]] = {
 SMALL_PATCHES = {
     "vit_small": "vit_small_patch16_224",
     "vit_tiny": "vit_tiny_patch16_224",
-    "test_vit": "test_vit",
-    "convnext_tiny": "convnext_tiny",
-    "convnext_atto": "convnext_atto",
-    "test_convnext": "test_convnext",
+    "small_test_vit": "test_vit",
+    "small_convnext_tiny": "convnext_tiny",
+    "small_convnext_atto": "convnext_atto",
+    "small_test_convnext": "test_convnext",
 }
+
+
+@contextmanager
+def refused_as(sentence: str) -> Iterator[None]:
+    """Raise the errors of a network as a `UsageError` that begins with a sentence."""
+    try:
+        yield
+    except OF_THE_MODEL as error:
+        raise UsageError(f"{sentence}: {error}") from error
+
+
+def try_size(model: Backbone, channels: int, size: tuple[int, int]) -> None:
+    """Let a model predict a blank image of this size, in pixels."""
+    training = model.training
+    with torch.no_grad():
+        model.eval()(torch.zeros(1, channels, *size))
+    model.train(training)
 
 
 def build(
@@ -69,7 +89,7 @@ def build(
     """
     if small is None:
         small = max(size) <= SMALL_SIDE
-    if name in SMALL_PATCHES and (small or name not in timm_models()):
+    if name in SMALL_PATCHES:
         from mixbench.vision.models.timm_models import small_patches
 
         return sized(small_patches(SMALL_PATCHES[name], channels, classes, size), channels, size)

@@ -1,7 +1,9 @@
 """Any timm model as a backbone, which returns its logits and its last feature map."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
+from math import prod
 from typing import Any, Self, TypeAlias, cast
 
 import timm
@@ -13,11 +15,17 @@ from torch import Tensor, nn
 from mixbench.contract import Backbone, Output
 from mixbench.errors import UsageError
 from mixbench.vision.images.splits import Normalization
+from mixbench.vision.models.build import refused_as, try_size
 from mixbench.vision.models.weights import State, adopt
 
 EMBEDDINGS = ("patch_embed", "stem", "conv_stem", "conv1")  # timm's names, the first that exists
 MAPS = 4  # usually with strides of 4, 8, 16 and 32
+RELATIVE = 1000  # difference to the largest that is not rounding
 Net: TypeAlias = Any  # a module of timm, whose submodules have no static types
+
+
+class _Stop(Exception):  # no error
+    """Ends a forward pass whose first part is all that is asked for."""
 
 
 class TimmNet(Backbone):
@@ -44,6 +52,7 @@ class TimmNet(Backbone):
 
     normalization: Tensor | None
 
+    _shape: tuple[int, tuple[int, int]]  # channels and size of the images for which it is measured
     _grid: tuple[int, ...] = (1, 1)  # of the embedded patches
     _in_tokens = False  # whether they are (B, N, C)
     _channels_first = True
@@ -108,6 +117,8 @@ class TimmNet(Backbone):
         self._keeps_attention = True
         attention.fused_attn = False  # a fused kernel does not return its weights
         attention.attn_drop.register_forward_hook(_keep)
+        with refused_as(f"{self.name} has no attention maps: choose a ViT of timm"):
+            try_size(self, *self._shape)
 
     def _attention_map(self) -> Tensor:
         """Return the kept attention, (B, h, w), and forget it."""
@@ -154,44 +165,59 @@ class TimmNet(Backbone):
         UsageError
             If the model does not accept images of this size, or has no single feature map.
         """
+        self._shape = channels, size
         blank = torch.zeros(1, channels, *size)
         self.eval()
-        try:
-            with torch.no_grad():
-                last = self.net.forward_features(blank)
-                if not isinstance(last, Tensor):
-                    raise UsageError(
-                        f"{self.name} has no single feature map: choose another model."
-                    )
-                self.direct = last.dim() == 4 and last.shape[1] == self.net.num_features
-                self(blank)
-                if self.embedding:
-                    self._measure_embedding(blank)
-        except (
-            AssertionError,
-            AttributeError,
-            IndexError,
-            RuntimeError,
-            TypeError,
-            ValueError,
-        ) as error:
-            raise UsageError(
-                f"{self.name} does not take images of {size[0]} x {size[1]} pixels: {error}"
-            ) from error
+        with (
+            refused_as(f"{self.name} does not take images of {size[0]} x {size[1]} pixels"),
+            torch.no_grad(),
+        ):
+            last = self.net.forward_features(blank)
+            if not isinstance(last, Tensor):
+                raise UsageError(f"{self.name} has no single feature map: choose another model.")
+            self.direct = last.dim() == 4 and last.shape[1] == self.net.num_features
+            self(blank)
+        if self.embedding and not self._measure_embedding():
+            self.embedding = ""
         return self.train()
 
-    def _measure_embedding(self, blank: Tensor) -> None:
-        """Detect the layout of the embedded patches with one blank image."""
-        seen: list[Tensor] = []
-        place = self.get_submodule(self.embedding)
-        handle = place.register_forward_hook(lambda _module, _inputs, out: seen.append(out))
-        self.net.forward_features(blank)
+    def _measure_embedding(self) -> bool:
+        """Detect the layout of the embedded patches; return whether it could be detected."""
+        embedded = self._embedded_patches()
+        if not isinstance(embedded, Tensor):
+            return False
+        if embedded.dim() == 3:  # (B, N, C)
+            self._in_tokens = True
+            self._grid = getattr(self.get_submodule(self.embedding), "grid_size", None) or (0, 0)
+            return prod(self._grid) == embedded.shape[1]
+        if embedded.dim() != 4:
+            return False
+        # The two images differ in a corner: the maps do so in all channels, but not in all places.
+        changed = embedded.diff(dim=0)[0].abs()
+        changed = changed > changed.max() / RELATIVE
+        first, _, last = (float(changed.movedim(axis, 0).flatten(1).any(1).float().mean())
+                          for axis in range(3))  # fmt: skip
+        self._channels_first = first > last
+        self._grid = tuple(embedded.shape[2:] if first > last else embedded.shape[1:3])
+        return first != last
+
+    def _embedded_patches(self) -> object:
+        """Return what the embedding returns for two images that differ in a corner."""
+        rng = torch.Generator().manual_seed(0)  # not the global one, from which weights are drawn
+        channels, (height, width) = self._shape
+        images = torch.rand(1, channels, height, width, generator=rng).repeat(2, 1, 1, 1)
+        images[1, :, : height // 8 or 1, : width // 8 or 1] += 1
+        seen: list[object] = []
+
+        def stop(_module: nn.Module, _inputs: object, out: object) -> None:
+            seen.append(out)
+            raise _Stop
+
+        handle = self.get_submodule(self.embedding).register_forward_hook(stop)
+        with torch.no_grad(), suppress(_Stop):
+            self.net.forward_features(images)
         handle.remove()
-        (embedded,) = seen
-        self._in_tokens = embedded.dim() == 3  # (B, N, C)
-        self._grid = tuple(getattr(place, "grid_size", embedded.shape[2:]))
-        width = getattr(self.net, "embed_dim", embedded.shape[1])
-        self._channels_first = embedded.shape[1] == width
+        return seen[0] if seen else None
 
     def forward(self, x: Tensor) -> Output:
         """Return the logits, (B, classes), and the last feature map."""
@@ -273,12 +299,8 @@ def timm_net(name: str, classes: int, channels: int, size: tuple[int, int]) -> T
     fixed = config is not None and config.fixed_input_size
     options: dict[str, Any] = {"img_size": size} if fixed else {}
     create = partial(timm.create_model, name, num_classes=classes, in_chans=channels, **options)
-    try:
+    with refused_as(f"timm cannot create {name} for images of {size[0]} x {size[1]} pixels"):
         net = TimmNet(create, name)
-    except (AssertionError, RuntimeError, ValueError, TypeError) as error:
-        raise UsageError(
-            f"timm cannot create {name} for images of {size[0]} x {size[1]} pixels: {error}"
-        ) from error
     return net.measured(channels, size)
 
 

@@ -41,7 +41,7 @@ class CorruptionFolders(Corrupted):
             paths += listing.paths
             classes.append(listing.classes)
         targets = torch.cat([torch.cat(classes)[:, None], conditions(len(classes[0]))], 1)
-        fit = partial(square, side=self.image_size[0])
+        fit = partial(square, side=self.test_size[0])
         return StreamedSplit(paths, targets, None, self.normalization, fit=fit)
 
     def synthesize(self, folder: Path, amount: Synthetic) -> None:
