@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 
 Purpose = Literal[
+    "per_class",
     "split",
     "init",
     "head",

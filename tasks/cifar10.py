@@ -9,6 +9,7 @@ Recipe   paper: the recipe of Cascante-Bonilla et al., BMVC 2021, arXiv:2106.090
 Expect   protocol paper, resnet32: 92.6 % top-1 without mixing (the paper)
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
@@ -22,6 +23,7 @@ from mixbench.declare import (
     TOP1,
     Archive,
     Count,
+    CountOrZero,
     Data,
     Fraction,
     Metric,
@@ -32,10 +34,11 @@ from mixbench.declare import (
 from mixbench.errors import DataError
 from mixbench.streams import generator
 from mixbench.vision.images.augment import CropFlip
+from mixbench.vision.images.folders import check_same_classes, class_folders, list_images
 from mixbench.vision.images.pickled import read_pickle, write_pickle
 from mixbench.vision.images.scenes import looks, one_thing, paint, shuffled_classes
-from mixbench.vision.images.splits import Normalization, ResidentSplit
-from mixbench.vision.tasks.classification import Classification, check_classes, held_out
+from mixbench.vision.images.splits import Normalization, ResidentSplit, read_all
+from mixbench.vision.tasks.classification import Classification, check_classes
 
 SIDE = 32
 
@@ -61,6 +64,9 @@ class Cifar10(Classification):
         Number of classes; the first ones in the order of the data set are used.
     holdout
         Fraction of the official training images that is held out for validation.
+    per_class
+        Number of training images of each class that are used, drawn by the seed; 0 uses all. The
+        images that are held out are among them.
     """
 
     version = 1
@@ -98,12 +104,14 @@ class Cifar10(Classification):
         num_test=10000,
     )
     synthetic = Synthetic(train=400, test=100, protocols=("quick",))
+    by_protocol = {"few": {"per_class": 100}}
     metrics: tuple[Metric, ...] = TOP1
     models: ClassVar[tuple[str, ...]] = SMALL_NETS
     takes_timm = True
     protocols = {
         "paper": Recipe(model="resnet32", epochs=400),
         "quick": Recipe(model="resnet8", epochs=10),
+        "few": Recipe(model="resnet8", epochs=200, tail=3),
     }
     references = (
         *table_row(
@@ -163,9 +171,11 @@ class Cifar10(Classification):
         normalization=Normalization((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     )
 
-    def __init__(self, classes: Count = 10, holdout: Fraction = 0.1) -> None:
+    def __init__(
+        self, classes: Count = 10, holdout: Fraction = 0.1, per_class: CountOrZero = 0
+    ) -> None:
         super().__init__(classes, (SIDE, SIDE), self._layout.normalization)
-        self.holdout = holdout
+        self.holdout, self.per_class = holdout, per_class
 
     def load(self, part: Part, folder: Path, seed: int) -> Split:
         """Read the test images, or the training or validation images of the training batches."""
@@ -176,7 +186,7 @@ class Cifar10(Classification):
         if part != "test":
             kept = torch.nonzero(chosen).flatten()
             chosen = torch.zeros_like(chosen)
-            chosen[kept[held_out(part, classes[kept], self.holdout, seed)]] = True
+            chosen[kept[self.in_part(part, classes[kept], seed)]] = True
         images, classes = images[chosen], classes[chosen]
         index = ClassIndex(classes, self.num_classes)
         return ResidentSplit(images, classes, index, self.normalization, CropFlip(4, flip=0.5))
@@ -223,6 +233,28 @@ class Cifar10(Classification):
             images.append(torch.from_numpy(rows).view(-1, 3, SIDE, SIDE))
         return torch.cat(images), torch.cat(classes)
 
+    def convert(self, source: Path, folder: Path) -> None:
+        """Write the Python version from image files in ``train/CLASS`` and ``test/CLASS``.
+
+        Raises
+        ------
+        DataError
+            If the folders do not have the classes of the data set, or an image is not 32x32.
+        """
+        layout, names = self._layout, class_folders(source / "train")
+        check_same_classes(source / "train", source / "test")
+        if len(names) != self.num_classes:
+            raise DataError(
+                f"{source / 'train'} must have {self.num_classes} class folders (got {len(names)})."
+            )
+        inside = folder / layout.folder
+        inside.mkdir()
+        write_pickle(inside / layout.meta, {layout.names_key: names})
+        for part, batches in (("train", layout.train), ("test", layout.test)):
+            listing = list_images(source / part, names)
+            rows = read_all(listing.paths, self.image_size).flatten(1)
+            self._write(inside, batches, rows, listing.classes)
+
     def synthesize(self, folder: Path, amount: Synthetic) -> None:
         """Write synthetic images of one object each in the same pickled format."""
         layout, kinds = self._layout, looks(self.num_classes)
@@ -235,9 +267,11 @@ class Cifar10(Classification):
             classes = shuffled_classes(self.num_classes, per_class, rng)
             painted = paint(one_thing(classes, rng), kinds, self.image_size, rng)
             rows = torch.cat([scene.images for scene in painted]).flatten(1)
-            chunks = zip(
-                rows.tensor_split(len(names)), classes.tensor_split(len(names)), strict=True
-            )
-            for name, (data, labels) in zip(names, chunks, strict=True):
-                content = {"data": data.numpy(), layout.labels_key: labels.tolist()}
-                write_pickle(inside / name, content)
+            self._write(inside, names, rows, classes)
+
+    def _write(self, folder: Path, batches: Sequence[str], rows: Tensor, classes: Tensor) -> None:
+        """Write images, (N, 3072) uint8, and their classes, (N,), in the given batches."""
+        parts = (rows.tensor_split(len(batches)), classes.tensor_split(len(batches)))
+        for name, data, labels in zip(batches, *parts, strict=True):
+            content = {"data": data.numpy(), self._layout.labels_key: labels.tolist()}
+            write_pickle(folder / name, content)

@@ -21,6 +21,7 @@ from mixbench.declare import (
     TOP1_AND_TOP5,
     Archive,
     Count,
+    CountOrZero,
     Data,
     Fraction,
     Recipe,
@@ -130,5 +131,7 @@ class Cifar100(Cifar10):
         normalization=Normalization((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
     )
 
-    def __init__(self, classes: Count = 100, holdout: Fraction = 0.1) -> None:
-        super().__init__(classes, holdout)
+    def __init__(
+        self, classes: Count = 100, holdout: Fraction = 0.1, per_class: CountOrZero = 0
+    ) -> None:
+        super().__init__(classes, holdout, per_class)

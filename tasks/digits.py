@@ -31,7 +31,7 @@ from mixbench.vision.images.augment import CropFlip
 from mixbench.vision.images.splits import Normalization, ResidentSplit
 from mixbench.vision.models.build import sized
 from mixbench.vision.models.residual import ResidualNet
-from mixbench.vision.tasks.classification import Classification, held_out
+from mixbench.vision.tasks.classification import Classification
 
 FILE = "digits.csv.gz"
 SIDE, CLASSES, NUM_TRAIN, WHITE = 8, 10, 1200, 16
@@ -79,7 +79,7 @@ class Digits(Classification):
         chosen = torch.arange(len(classes)) >= NUM_TRAIN
         if part != "test":
             chosen = torch.zeros(len(classes), dtype=torch.bool)
-            chosen[:NUM_TRAIN] = held_out(part, classes[:NUM_TRAIN], self.holdout, seed)
+            chosen[:NUM_TRAIN] = self.in_part(part, classes[:NUM_TRAIN], seed)
         images, classes = images[chosen], classes[chosen]
         index = ClassIndex(classes, CLASSES)
         return ResidentSplit(

@@ -50,7 +50,7 @@ from mixbench.vision.images.augment import ResizedCropFlip, central
 from mixbench.vision.images.folders import check_same_classes, class_folders, list_images
 from mixbench.vision.images.scenes import looks, one_thing, write_images
 from mixbench.vision.images.splits import StreamedSplit
-from mixbench.vision.tasks.classification import Classification, held_out
+from mixbench.vision.tasks.classification import Classification
 
 CLASS_ARCHIVE = re.compile(r"n\d{8}\.tar")
 DEVKIT = "ILSVRC2012_devkit_t12"
@@ -73,6 +73,9 @@ class Imagenet(Classification):
         Interpolation of resized images: ``bilinear`` or ``bicubic``, with antialiasing.
     holdout
         Fraction of the official training images that is held out for validation.
+    per_class
+        Number of training images of each class that are used, drawn by the seed; 0 uses all. The
+        images that are held out are among them.
     jitter
         Strength of colour jitter in training: brightness, contrast and saturation are each scaled
         by a factor in 1 ± `jitter`.
@@ -157,9 +160,10 @@ class Imagenet(Classification):
         test_side: CountOrZero = 0,
         crop_pct: PositiveFraction = 0.875,
         interpolation: Literal["bilinear", "bicubic"] = "bilinear",
+        per_class: CountOrZero = 0,
     ) -> None:
         super().__init__(classes, (side, side))
-        self.holdout = holdout
+        self.holdout, self.per_class = holdout, per_class
         self._augment = ResizedCropFlip(
             side, jitter=jitter, lighting=lighting, interpolation=interpolation
         )
@@ -176,7 +180,7 @@ class Imagenet(Classification):
         root = folder / ("val" if part == "test" else "train")
         listing = list_images(root, self.names_of(class_folders(root), root))
         if part != "test":
-            listing = listing.only(held_out(part, listing.classes, self.holdout, seed))
+            listing = listing.only(self.in_part(part, listing.classes, seed))
         index = ClassIndex(listing.classes, self.num_classes)
         return StreamedSplit(
             *(listing.paths, listing.classes, index, self.normalization, self._augment),

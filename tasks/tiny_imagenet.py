@@ -30,6 +30,7 @@ from mixbench.declare import (
     TOP1_AND_TOP5,
     Archive,
     Count,
+    CountOrZero,
     Data,
     Fraction,
     Recipe,
@@ -43,7 +44,7 @@ from mixbench.vision.images.folders import Listing, list_images
 from mixbench.vision.images.lists import check_unique, read_lines, write_lines
 from mixbench.vision.images.scenes import looks, one_thing, shuffled_classes, write_images
 from mixbench.vision.images.splits import Normalization, ResidentSplit, read_all
-from mixbench.vision.tasks.classification import Classification, held_out
+from mixbench.vision.tasks.classification import Classification
 
 SIDE = 64
 ROOT = "tiny-imagenet-200"
@@ -60,6 +61,9 @@ class TinyImagenet(Classification):
         Number of classes; the first ones, sorted by WordNet id, are used.
     holdout
         Fraction of the official training images that is held out for validation.
+    per_class
+        Number of training images of each class that are used, drawn by the seed; 0 uses all. The
+        images that are held out are among them.
     """
 
     version = 1
@@ -93,6 +97,7 @@ class TinyImagenet(Classification):
     )
     synthetic = Synthetic(train=120, test=30, protocols=QUICK_PROTOCOLS)
     by_protocol = {
+        "few": {"classes": 20, "per_class": 100},
         "quick": {"classes": 10},
         "quick_rsb_a3": {"classes": 10},
         "quick_deit": {"classes": 10},
@@ -104,6 +109,7 @@ class TinyImagenet(Classification):
     protocols = {
         "paper": Recipe(model="resnet50", epochs=400),
         "quick": Recipe(model="resnet8", epochs=10),
+        "few": Recipe(model="resnet8", epochs=200, tail=3),
         **SMALL_FIELD_PROTOCOLS,
     }
     references = table_row(
@@ -114,9 +120,11 @@ class TinyImagenet(Classification):
         },
     )  # fmt: skip
 
-    def __init__(self, classes: Count = 200, holdout: Fraction = 0.1) -> None:
+    def __init__(
+        self, classes: Count = 200, holdout: Fraction = 0.1, per_class: CountOrZero = 0
+    ) -> None:
         super().__init__(classes, (SIDE, SIDE), PIXELS)
-        self.holdout = holdout
+        self.holdout, self.per_class = holdout, per_class
 
     def load(self, part: Part, folder: Path, seed: int) -> Split:
         """Read the test images (official validation), or the training or validation images."""
@@ -133,7 +141,7 @@ class TinyImagenet(Classification):
         if part == "test":
             return annotated(root / "val", names)
         listing = list_images(root / "train", names, "images")
-        return listing.only(held_out(part, listing.classes, self.holdout, seed))
+        return listing.only(self.in_part(part, listing.classes, seed))
 
     def check_data(self, folder: Path) -> None:
         """Check that all splits can be listed; `load` would also decode their images."""

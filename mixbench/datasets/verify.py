@@ -5,8 +5,8 @@ from pathlib import Path
 
 from mixbench.datasets.archives import Finding
 from mixbench.datasets.digests import content_digest
-from mixbench.datasets.locate import MARK, MARKS, digest_cache
-from mixbench.datasets.survey import tree
+from mixbench.datasets.locate import CONVERSIONS, CONVERTED, MARK, MARKS, digest_cache
+from mixbench.datasets.survey import content_digest_of, folder_state, tree
 from mixbench.declare import Data
 from mixbench.errors import DataError
 
@@ -20,7 +20,7 @@ def compare(data: Data, folder: Path) -> Iterator[Finding]:
         Declaration of the data set.
     folder
         Folder of the data. Official files are compared with the published digests and counts,
-        generated files with those that were recorded when the files were written.
+        generated and converted files with those that were recorded when the files were written.
     """
     files: Mapping[str, str] = data.files
     file_counts: Mapping[str, tuple[int, str]] = {
@@ -29,10 +29,17 @@ def compare(data: Data, folder: Path) -> Iterator[Finding]:
     if (folder / MARK).exists():
         mark = MARKS.read(folder / MARK)
         files, file_counts = mark.files, mark.file_counts
+    elif (folder / CONVERTED).exists():
+        files = CONVERSIONS.read(folder / CONVERTED).files
     for name, digest in files.items():
         yield _file(name, folder / name, digest)
     for name, (number, digest) in file_counts.items():
         yield _tree(name, folder / name, number, digest, data)
+    for name, digest in data.content_digests.items() if files is data.files else ():
+        if (folder / name).is_dir():
+            found = content_digest_of(folder / name, folder_state(folder / name))
+            text = "contents as published" if found == digest else "contents differ"
+            yield Finding(name, ok=found == digest, text=text)
 
 
 def _file(name: str, path: Path, digest: str) -> Finding:

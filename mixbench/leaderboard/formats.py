@@ -56,7 +56,7 @@ def display(board: Leaderboard) -> pd.DataFrame:
     columns["seeds"] = [f"{n}{mark}" for n, mark in zip(rows["n"], marks, strict=True)]
     columns |= {name: _formatted(rows[name], "{:.3g}") for name in board.secondary}
     columns["best - last"] = _formatted(rows["best_gap"], "{:+.2f}")
-    for heading, name, form in COSTS:
+    for heading, name, form in (("train accuracy (%)", "train_accuracy", "{:.1f}"), *COSTS):
         if not rows[name].isna().all():
             columns[heading] = _formatted(rows[name], form)
     columns["images"] = [_thousands(value) for value in rows["images"]]

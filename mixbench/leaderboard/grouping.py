@@ -145,5 +145,6 @@ def changes(record: Record) -> list[str]:
 def group_name(record: Record) -> str:
     """Return the name of a record's comparison group, usable as a file name."""
     task = record.task.name
-    parts = [task, record.model, record.protocol, *origin(record), *changes(record)]
+    own = [record.data.name] if record.data.origin == "own" else []
+    parts = [task, record.model, record.protocol, *origin(record), *own, *changes(record)]
     return ".".join(parts).replace("/", "_")  # parameters may be paths

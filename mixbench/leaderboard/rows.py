@@ -28,6 +28,7 @@ def runs_of(records: Iterable[Record]) -> pd.DataFrame:
             "value": record.primary.value,
             **last,
             "best_gap": next(at_best, nan) - record.primary.value,
+            "train_accuracy": record.train_accuracy,
             **_costs(record.cost),
         })
     return pd.DataFrame(rows)

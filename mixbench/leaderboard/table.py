@@ -78,7 +78,8 @@ class Leaderboard:
         undecided; empty without a p-value), other_seeds (whether its seeds differ from those of the
         baseline), published and off (published results with the marks of their sources, and
         the difference of the measured mean to them), the secondary metrics, best_gap (primary
-        metric at the best validation epoch minus that after the last epoch), the costs, tuned_to
+        metric at the best validation epoch minus that after the last epoch), train_accuracy, the
+        costs, tuned_to
         (the tuned recipe values) and verified (the verification tier).
     notes
         Notes to print below the table.
@@ -160,7 +161,7 @@ def _leaderboard(group: Sequence[Record], tiers: Tiers, rule: Rule) -> Leaderboa
         task=first.task.name,
         model=first.model,
         comparable=first.data.origin in PUBLISHED and first.protocol == "paper",
-        title=f"{first.task.name} v{first.task.version}, {first.model}, protocol {first.protocol}",
+        title=f"{_titled(first)} v{first.task.version}, {first.model}, protocol {first.protocol}",
         facts=tuple(_facts(good, trivial_baselines)),
         data_set=data_set_of(first),
         comparisons=tuple(found),
@@ -173,11 +174,18 @@ def _leaderboard(group: Sequence[Record], tiers: Tiers, rule: Rule) -> Leaderboa
     )
 
 
+def _titled(record: Record) -> str:
+    """Return the name of a task, with that of the user's own data."""
+    own = f" {record.data.name}" if record.data.origin == "own" else ""
+    return f"{record.task.name}{own}"
+
+
 def _facts(good: Sequence[Record], trivial_baselines: Mapping[str, float]) -> Iterator[str]:
     """Yield the properties that all rows share, and the hardware that trained them."""
     first = good[0]
     data, primary = first.data, first.primary
-    yield ", ".join([" ".join([*origin(first), "data:", data.name]), data.version, *changes(first)])
+    named = " ".join([*origin(first), "data:", data.name])
+    yield ", ".join(filter(None, [named, data.version, *changes(first)]))
     yield f"{primary.name} in {primary.unit}, last epoch, {primary.n} test items"
     if first.normalization:
         mean, std = (", ".join(f"{v:g}" for v in values) for values in first.normalization)
@@ -209,17 +217,19 @@ def _own_mixing(good: Sequence[Record]) -> Iterator[str]:
 
 def _trained_on(record: Record) -> Iterator[str]:
     """Yield how much of the official training images the models were trained on, if known."""
-    held_out = record.held_out
+    held_out, unit = record.held_out, record.base_task or record.task
     trained = any(stage.kind == "train" for stage in record.stages)
     if held_out is None and trained:  # records before November 2026
-        unit = record.base_task or record.task
         with suppress(MixbenchError):  # the task of a plugin that is not installed
             held_out = declared_holdout(find("task", unit.name), unit.parameters)
+    images = "" if record.data.origin == "own" else "official "
+    images = f"the {images}training images"
+    if per_class := unit.parameters.get("per_class"):
+        images = f"{per_class} training images of each class, which the seed draws"
     if held_out == 0:
-        yield "trained on all official training images"
+        yield f"trained on all of {images}"
     elif held_out is not None:
-        share = f"{100 * (1 - held_out):.3g} %"
-        yield f"trained on {share} of the official training images; the others are for validation"
+        yield f"trained on {100 * (1 - held_out):.3g} % of {images}; the others are for validation"
 
 
 def _budget(record: Record) -> Iterator[str]:
@@ -253,6 +263,8 @@ DATA_NOTES: Mapping[Origin, str] = {
     "official": "",
     "counted": "Files are as many as published, and published digests match; other contents are "
     "not verified.",
+    "re-encoded": "The images are a re-encoded copy, which is lossy: compare these results only "
+    "with each other.",
     "modified": "The data differs from the published data: the results say nothing about the real "
     "task.",
     "own": "The data is the user's own: nothing is published to compare it with.",
@@ -310,7 +322,8 @@ def data_set_of(record: Record) -> str:
             card = find("task", card.declared.evaluates)
     except MixbenchError:  # the task of a plugin that is not installed
         return record.data.name
-    return card.declared.data.shares_folder_with or card.declared.data.name
+    data = card.declared.data
+    return data.shares_folder_with or (data.name if data.url else record.data.name)
 
 
 def _trivial_baseline_notes(

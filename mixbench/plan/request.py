@@ -2,9 +2,19 @@
 
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import get_args
 
-from mixbench.datasets.locate import HOLDOUT, SYNTHETIC, DataSource, absent, locate, published
+from mixbench.datasets.locate import (
+    HOLDOUT,
+    SYNTHETIC,
+    DataSource,
+    absent,
+    data_of,
+    locate,
+    published,
+)
+from mixbench.datasets.own import own_layout
 from mixbench.declare import BASELINE, Need, Recipe
 from mixbench.declare.facts import Parameters, ParameterValue
 from mixbench.errors import BadParameter, DataError, DataMissing, UnknownName, UsageError
@@ -30,6 +40,7 @@ from mixbench.registry.parameters import (
 from mixbench.registry.timm_names import timm_models
 from mixbench.registry.units import find
 
+OWN_TASK = "folder"  # task that reads images of the user's own
 EVERY_RECIPE = "recipe"  # in settings, in place of a task: the recipes of all tasks
 
 
@@ -92,7 +103,8 @@ def cells_of(request: Request) -> list[Cell]:
         have no effect on a task.
     """
     methods = [find("method", name) for name in dict.fromkeys(request.methods)]
-    tasks = [find("task", name) for name in dict.fromkeys(request.tasks)]
+    asked = [_asked(name, request) for name in dict.fromkeys(request.tasks)]
+    tasks = [card for card, _ in asked]
     known = {card.name for card in [*methods, *tasks]}
     known |= {n.task for card in tasks for n in card.declared.needs.values() if n.task}
     known |= {card.declared.evaluates for card in tasks if card.declared.evaluates}
@@ -105,7 +117,7 @@ def cells_of(request: Request) -> list[Cell]:
                 f"--set {setting.unit}.{setting.parameter}: {setting.unit!r} is not part of "
                 f"this run. Methods and tasks of this run: {', '.join(sorted(known))}."
             )
-    frames = [_frame(card, request) for card in tasks]
+    frames = [_frame(card, own) for card, own in asked]
     pairs = [
         (frame, _method(card, frame.protocol, request.settings))
         for frame in frames
@@ -118,6 +130,13 @@ def cells_of(request: Request) -> list[Cell]:
     return [
         frame.cell(method, seed) for seed in dict.fromkeys(request.seeds) for frame, method in pairs
     ]
+
+
+def _asked(name: str, request: Request) -> tuple[TaskCard, Request]:
+    """Return the card of a task; a folder stands for the task `folder` with this data."""
+    if Path(name).expanduser().is_dir() and not name.isidentifier():
+        return find("task", OWN_TASK), replace(request, data=name)
+    return find("task", name), request
 
 
 def _check_that_it_mixes(method: Unit[MethodCard], task: Unit[TaskCard]) -> None:
@@ -269,6 +288,8 @@ def _frame(card: TaskCard, request: Request) -> Frame:
     model = _model(card, request.model or given.get("model") or protocols[protocol].model)
     _check_net(card, protocol, model)
     official, base = official_recipe(card, protocol, model), base_values(card, protocol)
+    if not data_of(card, base).url and request.data not in {None, SYNTHETIC}:
+        base |= own_layout(Path(str(request.data)))._asdict()
     parameters, recipe = task_settings(card, base, official, given)
     data = _located(card, request, protocol, parameters)
     files = _published(card, request, parameters, model)
@@ -284,7 +305,7 @@ def _located(card: TaskCard, request: Request, protocol: str, parameters: Parame
     try:
         return locate(card, request.data, protocol, parameters)
     except DataMissing:
-        if not request.without_data:
+        if not request.without_data or not data_of(card, parameters).url:
             raise
         return absent(card, parameters)
 

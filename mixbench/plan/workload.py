@@ -32,8 +32,8 @@ class Workload:
     predicted
         Number of images in validation and test.
     known
-        Whether the numbers of images are known; they are not for data of the user's own, for
-        generated data, and for a part of the classes.
+        Whether the numbers of images are known; they are not for data of the user's own and for
+        generated data. Some of the classes count as if all had as many images.
     """
 
     example: Stage
@@ -53,7 +53,9 @@ def workloads(plan: Plan) -> dict[tuple[str, str], Workload]:
             key = stage.identity.task.name, stage.run.model
             groups.setdefault(key, []).append(stage)
     cells = [(cell.task.card.name, cell.model) for cell in plan.cells]
-    other = {str(c.data.folder) for c in plan.cells if c.data.origin not in PUBLISHED}
+    other = {
+        str(c.data.folder) for c in plan.cells if c.data.origin not in {*PUBLISHED, "re-encoded"}
+    }
     return {
         key: _of_group([(stage, _items(stage, other)) for stage in group], cells.count(key))
         for key, group in groups.items()
@@ -108,16 +110,20 @@ def _items(stage: Stage, other: Set[str]) -> Items | None:
     """Return how much data a stage reads; None if it is not the whole official data, or unknown."""
     card, data = _task_of(stage), data_read(stage)
     parameters = stage.identity.task.parameters
-    whole = parameters.get("classes") == card.defaults.get("classes")
+    classes, of = (int(str(p.get("classes", 0))) for p in (parameters, card.defaults))
+    share = declared_holdout(card, parameters)
+    read = data.num_test if stage.kind == "evaluate" else data.num_train
     official = "data" not in stage.inputs and stage.paths.data not in other
-    share, read = declared_holdout(card, parameters), data.num_train
-    if stage.kind == "evaluate":
-        read = data.num_test
-    if not (whole and official and read) or share is None:
+    per_class = int(str(parameters.get("per_class", 0)))
+    countable = bool(classes) == bool(of) and (classes or not per_class)
+    if not (official and read and countable) or share is None:
         return None
-    held_out = round(data.num_train * share)
-    train = card.declared.items_per_image * (data.num_train - held_out)
-    return Items(train, data.num_validation or held_out, data.num_test)
+    part = classes / of if of else 1.0  # as if all classes had as many images
+    train = round(data.num_train * part)
+    train = min(train, per_class * classes) if per_class else train
+    held_out = round(train * share)
+    train = card.declared.items_per_image * (train - held_out)
+    return Items(train, data.num_validation or held_out, round(data.num_test * part))
 
 
 def _trained(stage: Stage, items: Items) -> int:

@@ -89,9 +89,10 @@ class DataRecord(StrictModel):
         Version of the data set, as the task declares it.
     origin
         ``official`` if the contents of all files match the published ones; ``counted`` if published
-        digests and numbers of files match, but not every file has a published digest; ``modified``
-        if something does not match; ``own`` if nothing is published to compare with; ``synthetic``
-        if the data was generated.
+        digests and numbers of files match, but not every file has a published digest;
+        ``re-encoded`` if the files were converted from a lossy copy of the data set, and are as
+        converted; ``modified`` if something does not match; ``own`` if nothing is published to
+        compare with; ``synthetic`` if the data was generated.
     digest
         Digest of all files that were read; for generated data, the key of the stage that made it.
     contents
@@ -101,7 +102,7 @@ class DataRecord(StrictModel):
 
     name: str
     version: str
-    origin: Literal["official", "counted", "modified", "own", "synthetic"]
+    origin: Literal["official", "counted", "re-encoded", "modified", "own", "synthetic"]
     digest: Digest
     contents: ContentsRecord | None = None
 
@@ -370,6 +371,10 @@ class Record(StrictModel):
     held_out
         Fraction of the official training images that the model was not trained on, for validation;
         null if no stage trained it.
+    train_accuracy
+        Accuracy in percent on at most 2,000 training images after the last epoch, neither mixed nor
+        augmented; null without a training, if the images do not have one class each, and in records
+        from before 2026-12.
     references
         Published results to compare with.
     cost
@@ -407,6 +412,7 @@ class Record(StrictModel):
     metrics: list[MetricRecord]
     normalization: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     held_out: float | None = Field(default=None, ge=0, lt=1)
+    train_accuracy: float | None = Field(default=None, ge=0, le=100)
     references: list[ReferenceRecord]
     cost: Cost | None
     hardware: Hardware | None

@@ -158,6 +158,7 @@ def _record(settled: SettledCell, command: Sequence[str]) -> Record:
         metrics=list(_metrics(content)),
         normalization=content.normalization,
         held_out=content.held_out,
+        train_accuracy=train.training.train_accuracy if train.training else None,
         references=list(_references(cell)),
         cost=_cost(manifests, ran),
         hardware=train.hardware,
@@ -219,7 +220,7 @@ def _data(cell: Cell, chain: Sequence[str]) -> DataRecord:
     content = cell.data.digest or chain[0]
     contents = ContentsRecord(**asdict(cell.data.contents)) if str(cell.data.contents) else None
     return DataRecord(
-        name=data.name,
+        name=data.name if data.url or not cell.data.folder else cell.data.folder.name,
         version=data.version,
         origin=cell.data.origin,
         digest=content,

@@ -106,12 +106,16 @@ class TrainingResult:
         Number of optimizer steps of the whole training.
     tuning
         Result of the grid search; None if the training was not tuned.
+    train_accuracy
+        Accuracy in percent on at most 2,000 training images after the last epoch, neither mixed nor
+        augmented; None if the images do not have one class each.
     """
 
     best: int
     tail: tuple[int, ...]
     steps: int
     tuning: TuningResult | None = None
+    train_accuracy: float | None = None
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ TUNED = "tuned"  # role of the tuning whose chosen recipe a training takes
 StageKind = Literal["data", "prepare", "train", "tune", "evaluate"]
 DISTRIBUTED_KINDS = ("prepare", "train")  # stages that all processes of a cell compute together
 Role = Literal["task", "method", "base_task"]
-Origin = Literal["official", "counted", "modified", "own", "synthetic"]
+Origin = Literal["official", "counted", "re-encoded", "modified", "own", "synthetic"]
 PUBLISHED: frozenset[Origin] = frozenset({"official", "counted"})  # as the publisher describes it
 
 

@@ -19,11 +19,13 @@ from torch import Tensor
 from mixbench.contract import Mixing, ReadAhead, Step
 from mixbench.errors import Diverged
 from mixbench.streams import generator, stream_seed
-from mixbench.train.evaluation import predict
+from mixbench.train.evaluation import batch_size, predict
 from mixbench.train.loading import Request, batches
 from mixbench.train.mixing import mixing_of
 from mixbench.train.schedule import learning_rate
 from mixbench.train.setup import Counters, Run, Setup, State, begin, load_weights, weights
+
+FITTED = 2000  # training images whose accuracy is measured after the training
 
 
 class Announced(NamedTuple):
@@ -182,6 +184,8 @@ def _end_epoch(run: Run, epoch: int, journal: Journal) -> None:
     _tick(run, "train_s")
     setup = run.setup
     row = {"epoch": epoch, "loss": float(run.losses.mean()), **_validate(run)}
+    if epoch == setup.recipe.epochs:
+        row |= _fit(run)
     wrong = [name for name, value in row.items() if not math.isfinite(value)]
     if wrong:
         raise Diverged(f"{wrong[0]} is {row[wrong[0]]} at the end of epoch {epoch}.")
@@ -205,6 +209,29 @@ def _validate(run: Run) -> dict[str, float]:
     predictions = predict(setup.task, *run.ranked, run.validation, setup.workers, setup.distributed)
     scores = setup.task.score(predictions, run.validation.targets)
     return {f"validation_{name}": score.value for name, score in scores.items()}
+
+
+def _fit(run: Run) -> dict[str, float]:
+    """Return the accuracy in percent on training images, as they are, if they have classes.
+
+    It tells whether the model fits the images on which it was trained. At most `FITTED` images are
+    read, which are the same for all methods.
+    """
+    if run.train.by_class is None:
+        return {}
+    order = torch.randperm(len(run.train), generator=generator(run.setup.seed, "evaluate"))
+    model, method = run.ranked
+    modes, right = (model.training, method.training), 0
+    model.eval()
+    method.eval()
+    with torch.no_grad():
+        for index in order[:FITTED].split(batch_size(run.setup.task)):
+            images = run.train.read(index, None).to(run.setup.device)
+            classes = run.train.by_class.classes[index].to(run.setup.device)
+            right += int((method.predict(model(images)).argmax(1) == classes).sum())
+    model.train(modes[0])
+    method.train(modes[1])
+    return {"train_accuracy": 100 * right / min(len(order), FITTED)}
 
 
 def _is_best(run: Run) -> bool:

@@ -136,7 +136,8 @@ def train_stage(job: Job) -> Work | None:
     )
     tuned = job.stage.inputs.get(TUNED)
     tuning = training_result(tuned, job.store).tuning if tuned else None
-    return Work(cost, TrainingResult(run.best, kept, run.num_steps, tuning=tuning))
+    fit = run.curve[-1].get("train_accuracy")
+    return Work(cost, TrainingResult(run.best, kept, run.num_steps, tuning, fit))
 
 
 def evaluate(job: Job) -> Work:

@@ -49,7 +49,7 @@ from mixbench.vision.metrics import top1
 from mixbench.vision.models.build import sized
 from mixbench.vision.models.large_map import LARGE_MAP
 from mixbench.vision.models.weights import start_from
-from mixbench.vision.tasks.classification import Classification, held_out
+from mixbench.vision.tasks.classification import Classification
 
 from .files import (
     ROOT,
@@ -214,7 +214,7 @@ class CubWsol(Classification):
             return self._measured(located(birds.only(~birds.train), images), images)
         birds = birds.only(birds.train)
         if not self.cubv2:
-            birds = birds.only(held_out(part, birds.classes, self.holdout, seed))
+            birds = birds.only(self.in_part(part, birds.classes, seed))
         if part == "validation":
             return self._measured(located(birds, images), images)
         return self._split(birds.names, images, birds.classes, birds.classes)

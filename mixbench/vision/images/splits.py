@@ -369,6 +369,41 @@ def held_out_share(number: int, share: float, rng: torch.Generator) -> Tensor:
     return held
 
 
+def stratified_draw(classes: Tensor, number: int, rng: torch.Generator) -> Tensor:
+    """Return a mask of randomly drawn items, the same number of every class.
+
+    Parameters
+    ----------
+    classes : (N,) int64
+        Class index of each item.
+    number
+        Number of items of each class to draw.
+    rng
+        Random generator of the draw.
+
+    Returns
+    -------
+    drawn : (N,) bool
+        True for the items that are drawn.
+
+    Raises
+    ------
+    DataError
+        If a class has fewer items.
+    """
+    drawn = torch.zeros(len(classes), dtype=torch.bool)
+    for name in classes.unique():
+        members = torch.nonzero(classes == name).flatten()
+        if len(members) < number:
+            raise DataError(
+                f"per_class must be at most the number of training images of each class: class "
+                f"{int(name)} has {len(members)} (got {number})."
+            )
+        order = torch.randperm(len(members), generator=rng)
+        drawn[members[order[:number]]] = True
+    return drawn
+
+
 def stratified_holdout(classes: Tensor, share: float, rng: torch.Generator) -> Tensor:
     """Return a mask of held-out items, a randomly drawn fraction of every class.
 

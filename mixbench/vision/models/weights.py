@@ -24,6 +24,7 @@ def start_from(
     weights: str,
     trained: Mapping[str, nn.Module],
     given: Normalization = IMAGENET_NORMALIZATION,
+    renamed: Callable[[State, nn.Module], State] = lambda state, _model: state,
 ) -> None:
     """Load initial weights into a model, except its classifier's.
 
@@ -39,6 +40,8 @@ def start_from(
     given
         Normalisation of the images that the model gets. A timm model converts them to that with
         which its weights were trained.
+    renamed
+        Function that gives the tensors of a file the names of the model.
 
     Raises
     ------
@@ -54,6 +57,7 @@ def start_from(
         _take(model, state, "of the finished pre-training")
     else:
         state, where = _named(model, weights)
+        state = renamed(state, getattr(model, "net", model))  # a TimmNet wraps the timm model
         _take(model, state, where)
     _normalize(model, weights, state, given)
 
@@ -203,6 +207,18 @@ def read_weights(path: Path) -> State:
     if not tensors:
         raise DataError(f"The weights {path} must be a dict of named tensors (got none).")
     return tensors
+
+
+def in_order(state: State, module: nn.Module) -> State:
+    """Return tensors with a module's names, if they are its tensors in order, under other names.
+
+    They are returned as they are if their number differs, or the shape of one that is not the
+    classifier's, the last two.
+    """
+    own = module.state_dict()
+    shapes, wanted = ([t.shape for t in one.values()][:-2] for one in (state, own))
+    fits = len(state) == len(own) and shapes == wanted
+    return dict(zip(own, state.values(), strict=True)) if fits else state
 
 
 def of_the_model(state: State) -> State:

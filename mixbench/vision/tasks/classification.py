@@ -11,7 +11,12 @@ from mixbench.contract import Backbone, Part, Predictions, Score, Task
 from mixbench.errors import DataError
 from mixbench.streams import generator
 from mixbench.vision.images.lists import first_names
-from mixbench.vision.images.splits import IMAGENET_NORMALIZATION, Normalization, stratified_holdout
+from mixbench.vision.images.splits import (
+    IMAGENET_NORMALIZATION,
+    Normalization,
+    stratified_draw,
+    stratified_holdout,
+)
 from mixbench.vision.metrics import calibration_error, cross_entropy, top1, top5
 from mixbench.vision.models.build import build
 
@@ -34,9 +39,20 @@ class Classification(Task):
         Height and width of the model's input.
     pixels
         Mean and standard deviation of each channel, which normalise the images.
+
+    Attributes
+    ----------
+    holdout
+        Fraction of the training images of each class that is held out for validation; tasks make it
+        a parameter.
+    per_class
+        Number of training images of each class that are used, before some are held out; 0 uses
+        all. Tasks make it a parameter.
     """
 
     channels = 3
+    holdout: float
+    per_class: int = 0
 
     def __init__(
         self, classes: int, size: tuple[int, int], pixels: Normalization = IMAGENET_NORMALIZATION
@@ -62,27 +78,28 @@ class Classification(Task):
         outputs = predictions["outputs"]
         return {metric.name: SCORES[metric.name](outputs, targets) for metric in self.metrics}
 
+    def in_part(self, part: Part, classes: Tensor, seed: int) -> Tensor:
+        """Return a mask of the official training images that are in a split, (N,) bool.
+
+        Parameters
+        ----------
+        part
+            The training or the validation split.
+        classes : (N,) int64
+            Class index of each official training image.
+        seed
+            Seed of the random draws, which are the same for all methods.
+        """
+        used = torch.ones(len(classes), dtype=torch.bool)
+        if self.per_class:
+            used = stratified_draw(classes, self.per_class, generator(seed, "per_class"))
+        held = stratified_holdout(classes[used], self.holdout, generator(seed, "split"))
+        used[used.clone()] = held if part == "validation" else ~held
+        return used
+
     def names_of(self, found: Sequence[str], where: Path) -> list[str]:
         """Return the names of the task's classes, which are the first of the data's classes."""
         return first_names(found, self.num_classes, self.data.name, where)
-
-
-def held_out(part: Part, classes: Tensor, share: float, seed: int) -> Tensor:
-    """Return a mask of the official training images in a split, (N,) bool.
-
-    Parameters
-    ----------
-    part
-        The training or the validation split.
-    classes : (N,) int64
-        Class index of each official training image.
-    share
-        Fraction of each class that is held out for validation.
-    seed
-        Seed of the random draw.
-    """
-    held = stratified_holdout(classes, share, generator(seed, "split"))
-    return held if part == "validation" else ~held
 
 
 def check_classes(classes: Tensor, number: int, where: Path) -> None:

@@ -21,6 +21,7 @@ from mixbench.declare import (
     Count,
     CountOrZero,
     Fraction,
+    Metric,
     Synthetic,
     Weights,
 )
@@ -31,8 +32,8 @@ from mixbench.vision.images.folders import Listing
 from mixbench.vision.images.lists import check_unique, read_lines, write_lines
 from mixbench.vision.images.scenes import looks, one_thing, write_images
 from mixbench.vision.images.splits import StreamedSplit
-from mixbench.vision.models.weights import start_from
-from mixbench.vision.tasks.classification import Classification, held_out
+from mixbench.vision.models.weights import in_order, start_from
+from mixbench.vision.tasks.classification import Classification
 
 AREA = (0.5, 1.0)  # range of a training crop's area, as a fraction of the image
 SIZE = (72, 96)  # of generated images: height and width
@@ -57,6 +58,9 @@ class Transfer(Classification):
     mix_in
         Stage in which the method mixes: ``pretrain`` (pre-training), ``finetune`` (fine-tuning) or
         ``both``.
+    per_class
+        Number of training images of each class that are used, drawn by the seed; 0 uses all. The
+        images that are held out are among them.
 
     Attributes
     ----------
@@ -69,8 +73,8 @@ class Transfer(Classification):
     synthetic = Synthetic(train=60, test=30, protocols=("quick",))
     needs = PRETRAINED_ON_IMAGENET
     by_protocol = {"quick": {"classes": 10, "side": 48}}
-    metrics = TOP1_AND_TOP5
-    models = SMALL_NETS
+    metrics: tuple[Metric, ...] = TOP1_AND_TOP5
+    models: ClassVar[tuple[str, ...]] = SMALL_NETS
     takes_timm = True
     protocols = FINE_TUNING
 
@@ -81,9 +85,10 @@ class Transfer(Classification):
         holdout: Fraction = 0.1,
         weights: Weights = "pretrained",
         mix_in: Literal["pretrain", "finetune", "both"] = "pretrain",
+        per_class: CountOrZero = 0,
     ) -> None:
         super().__init__(classes or self.all_classes, (side, side))
-        self.holdout = holdout
+        self.holdout, self.per_class = holdout, per_class
         self.weights = weights
         self.mix_in = mix_in
         self._augment = ResizedCropFlip(side, area=AREA)
@@ -91,13 +96,13 @@ class Transfer(Classification):
 
     def start(self, model: Backbone, trained: Mapping[str, Backbone]) -> None:
         """Load the initial weights that the parameter `weights` names."""
-        start_from(model, self.weights, trained, self.normalization)
+        start_from(model, self.weights, trained, self.normalization, in_order)
 
     def load(self, part: Part, folder: Path, seed: int) -> Split:
         """Return the official test images, or the training or validation split of the others."""
         listing = self.listing(folder, test=part == "test")
         if part != "test":
-            listing = listing.only(held_out(part, listing.classes, self.holdout, seed))
+            listing = listing.only(self.in_part(part, listing.classes, seed))
         index = ClassIndex(listing.classes, self.num_classes)
         return StreamedSplit(
             *(listing.paths, listing.classes, index, self.normalization, self._augment),
@@ -107,6 +112,30 @@ class Transfer(Classification):
     def listing(self, folder: Path, *, test: bool) -> Listing:
         """Return the official test or training images that belong to the task's classes."""
         raise NotImplementedError
+
+    def write_class_folders(self, folder: Path, counts: Mapping[str, int], seed: int) -> None:
+        """Write generated images of one object each, for a layout with one folder per class.
+
+        Parameters
+        ----------
+        folder
+            Folder to write into.
+        counts
+            Number of images of each class, by the subfolder with the class folders.
+        seed
+            Seed of the generator.
+        """
+        kinds = looks(self.num_classes)
+        names = [kind.name.replace(" ", "_") for kind in kinds]
+        order = torch.tensor(sorted(range(len(names)), key=names.__getitem__))
+        for number, (part, count) in enumerate(counts.items()):
+            rng = generator(seed, "synthetic", number)
+            classes = order.repeat_interleave(count)
+            for name in names:
+                (folder / part / name).mkdir(parents=True)
+            places = [folder / part / names[c] for c in classes.tolist()]
+            paths = [place / f"{i:06}.jpg" for i, place in enumerate(places)]
+            write_images(paths, one_thing(classes, rng, RADIUS), kinds, SIZE, rng)
 
 
 class ListedTransfer(Transfer):
