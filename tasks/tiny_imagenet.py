@@ -33,6 +33,7 @@ from mixbench.declare import (
     CountOrZero,
     Data,
     Fraction,
+    Metric,
     Recipe,
     Synthetic,
     table_row,
@@ -103,7 +104,7 @@ class TinyImagenet(Classification):
         "quick_deit": {"classes": 10},
         "quick_convnext": {"classes": 10},
     }
-    metrics = TOP1_AND_TOP5
+    metrics: tuple[Metric, ...] = TOP1_AND_TOP5
     models = (*SMALL_NETS, *SMALL_PATCH_NETS)
     takes_timm = True
     protocols = {

@@ -46,6 +46,15 @@ CORRUPTED = (
     Metric("top1", "%", higher_is_better=True),
     *TOP1[1:],
 )
+MAX_BOX_ACC = (
+    Metric("max_box_acc_v2", "%", higher_is_better=True, primary=True),
+    Metric("max_box_acc_30", "%", higher_is_better=True),
+    Metric("max_box_acc_50", "%", higher_is_better=True),
+    Metric("max_box_acc_70", "%", higher_is_better=True),
+    Metric("top1", "%", higher_is_better=True),
+    Metric("top1_loc", "%", higher_is_better=True),
+    Metric("centre_baseline", "%", higher_is_better=True, trivial_baseline=True),
+)
 MEAN_AVERAGE_PRECISION = (
     Metric("map", "%", higher_is_better=True, primary=True),
     Metric("map_voc07", "%", higher_is_better=True),

@@ -16,22 +16,25 @@ Expect   protocol paper, resnet50: 63.0 % MaxBoxAccV2 without mixing; reproducti
          differ by 4 points. Centred squares, which do not depend on the image, get 57.0 %
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from mixbench.contract import Backbone, ClassIndex, Output, Part, Predictions, Score, Split
+from mixbench.contract import Backbone, ClassIndex, Part, Split
+from mixbench.contract import Output as Output
+from mixbench.contract import Predictions as Predictions
+from mixbench.contract import Score as Score
 from mixbench.datasets.archives import Finding
 from mixbench.declare import (
     CUB,
+    MAX_BOX_ACC,
     Archive,
     Count,
     Folder,
     Fraction,
-    Metric,
     Recipe,
     Synthetic,
     Weights,
@@ -43,9 +46,11 @@ from mixbench.declare import (
 from mixbench.vision.images.augment import CROP_PCT, WindowFlip, resize
 from mixbench.vision.images.splits import StreamedSplit
 from mixbench.vision.localization.box_accuracy import resized
-from mixbench.vision.localization.cam import check_maps, class_maps
-from mixbench.vision.localization.scoring import localization_scores
-from mixbench.vision.metrics import top1
+from mixbench.vision.localization.cam import check_maps
+from mixbench.vision.localization.cam import class_maps as class_maps
+from mixbench.vision.localization.scoring import localization_scores as localization_scores
+from mixbench.vision.localization.task import Localization, classes_of
+from mixbench.vision.metrics import top1 as top1
 from mixbench.vision.models.build import sized
 from mixbench.vision.models.large_map import LARGE_MAP
 from mixbench.vision.models.weights import start_from
@@ -63,7 +68,7 @@ from .files import (
 from .synthetic import write_birds
 
 
-class CubWsol(Classification):
+class CubWsol(Localization, Classification):
     """Classify birds and locate them by the class activation maps of the classifier.
 
     Parameters
@@ -108,15 +113,7 @@ class CubWsol(Classification):
     }
     synthetic = Synthetic(train=90, test=30, protocols=("quick",))
     by_protocol = {"quick": {"classes": 6, "side": 48, "holdout": 0.15, "weights": "random"}}
-    metrics = (
-        Metric("max_box_acc_v2", "%", higher_is_better=True, primary=True),
-        Metric("max_box_acc_30", "%", higher_is_better=True),
-        Metric("max_box_acc_50", "%", higher_is_better=True),
-        Metric("max_box_acc_70", "%", higher_is_better=True),
-        Metric("top1", "%", higher_is_better=True),
-        Metric("top1_loc", "%", higher_is_better=True),
-        Metric("centre_baseline", "%", higher_is_better=True, trivial_baseline=True),
-    )
+    metrics = MAX_BOX_ACC
     models = ("resnet8", "resnet50", "vgg16", "inception_v3")
     takes_timm = True
     protocols = {
@@ -263,28 +260,3 @@ class CubWsol(Classification):
     def loss(self, out: Tensor, targets: Tensor) -> Tensor:
         """Return the cross-entropy of every image, (B,)."""
         return super().loss(out, classes_of(targets))
-
-    def predict(
-        self,
-        model: Backbone,
-        read: Callable[[Output], Tensor],
-        images: Tensor,
-        targets: Tensor,
-    ) -> dict[str, Tensor]:
-        """Return the logits and the class activation maps of the true classes, (B, h, w)."""
-        output = model(images)
-        maps = class_maps(model, output.features, classes_of(targets))
-        return {"outputs": read(output), "maps": maps}
-
-    def score(self, predictions: Predictions, targets: Tensor) -> dict[str, Score]:
-        """Return the classification accuracy, the box accuracies and the joint accuracy."""
-        classes, truths = targets[:, 0], targets[:, 1:].unflatten(1, (-1, 4))
-        right = predictions["outputs"].argmax(1) == classes
-        scores = localization_scores(predictions["maps"], truths.numpy(), right)
-        scores["top1"] = top1(predictions["outputs"], classes)
-        return {metric.name: scores[metric.name] for metric in self.metrics}
-
-
-def classes_of(targets: Tensor) -> Tensor:
-    """Return the classes of targets with or without boxes, (B,)."""
-    return targets if targets.dim() == 1 else targets[:, 0]

@@ -81,6 +81,12 @@ class ImageSplit:
     def __len__(self) -> int:
         return len(self.targets)
 
+    def with_targets(self, targets: Tensor) -> Self:
+        """Return the same images with other targets."""
+        other = copy(self)
+        other.targets = targets
+        return other
+
     def to(self, device: torch.device) -> Self:
         """Return the same split with its batches on a device; leave this one unchanged."""
         moved = copy(self)
