@@ -111,6 +111,8 @@ class GuidedPatchMix(RandomPatchMix):
     }
     by_protocol = {
         "quick": {"population": 60, "generations": 40, "image_pairs": 16},
+        "few": {"population": 200, "generations": 100, "image_pairs": 32},
+        "finetune": {"population": 60, "generations": 40, "image_pairs": 16},
         "toy": {"population": 8, "generations": 2, "image_pairs": 4},
     }
 

@@ -39,10 +39,13 @@ def test_methods_use_the_contract_the_kernels_and_the_search() -> None:
 
 
 def test_the_core_knows_no_unit_by_name() -> None:
-    """Exceptions: "none" is also a common word, `declare.shared` holds data sets with the name of a
-    task, and the migration of records has the new name of a renamed method."""
+    """Exceptions: "none" and "folder" are also common words, `declare.shared` has
+    data sets with the name of a task, and the migration of records a renamed method."""
     exempt = {ROOT / "mixbench" / name for name in ("declare/shared.py", "records/migration.py")}
-    names = {p.stem for d in ("methods", "tasks") for p in (ROOT / d).glob("[!_]*.py")} - {"none"}
+    names = {p.stem for d in ("methods", "tasks") for p in (ROOT / d).glob("[!_]*.py")} - {
+        "none",
+        "folder",
+    }
 
     found = {
         (str(path.relative_to(ROOT)), node.value)

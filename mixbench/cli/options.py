@@ -12,6 +12,7 @@ from click.decorators import FC
 from mixbench.errors import UnknownName, UsageError
 
 if TYPE_CHECKING:
+    from mixbench.leaderboard.ranks import Rule
     from mixbench.plan.cells import Cell
     from mixbench.plan.request import Request
     from mixbench.storage.store import Store
@@ -146,6 +147,14 @@ def _of_suite(suite: str, options: CellOptions, *, without_data: bool) -> "list[
         return chosen
     seeds = _seeds(options["seeds"], options["seed_list"])
     return [cell for cell in chosen if cell.seed in seeds]
+
+
+def rule_of(suite: str | None) -> "Rule":
+    """Return the comparisons that a suite declares; by default, each method with the baseline."""
+    from mixbench.leaderboard.ranks import Rule
+    from mixbench.leaderboard.suite import folder_of, read_suite
+
+    return Rule() if suite is None else read_suite(folder_of(suite)).rule
 
 
 def make_request(options: CellOptions) -> "Request":

@@ -2,12 +2,20 @@
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 import click
 
-from mixbench.cli.options import CellOptions, as_json, asked_cells, cell_options, store_option
+from mixbench.cli.options import (
+    CellOptions,
+    as_json,
+    asked_cells,
+    cell_options,
+    rule_of,
+    store_option,
+)
 
 if TYPE_CHECKING:
     from mixbench.plan.graph import Plan
@@ -37,7 +45,45 @@ def plan(
     code = show_plan(plan, Store(store_path), as_json=as_json)
     if not as_json:
         _show_work(plan, calibrate=calibrate)
+        for line in _power_lines(plan, Store(store_path), options["suite"]):
+            click.echo(line)
     return code
+
+
+def _power_lines(plan: "Plan", store: "Store", suite: str | None) -> Iterator[str]:
+    """Yield the effect that each table will be able to show, if the store has runs of `none`."""
+    from mixbench.declare import BASELINE
+    from mixbench.leaderboard.ranks import expected_effect
+    from mixbench.leaderboard.statistics import LEAST_SEEDS
+    from mixbench.records.schema import Record, parse
+    from mixbench.records.writer import record_path
+
+    tables: dict[tuple[str, str, str], list[int]] = {}
+    for number, cell in enumerate(plan.cells):
+        tables.setdefault((cell.task.label, cell.model, cell.protocol), []).append(number)
+    for (task, model, protocol), numbers in tables.items():
+        cells = [plan.cells[number] for number in numbers]
+        seeds, pilot = len({cell.seed for cell in cells}), dict[int, Record]()
+        labels = list(dict.fromkeys(cell.method.label for cell in cells))
+        for number in numbers:
+            path = record_path(store, plan, number)
+            if plan.cells[number].method.label == BASELINE and path.exists():
+                record = parse(path.read_text(encoding="utf-8"), str(path))
+                pilot |= {record.seed: record} if record.status == "ok" else {}
+        rule = rule_of(suite)
+        pairs = len(rule.pairs(labels))
+        if seeds < LEAST_SEEDS or not pairs:
+            continue
+        least = expected_effect(pilot, seeds, rule.alpha / pairs)
+        text = f"run {LEAST_SEEDS} seeds of {BASELINE} first to see it"
+        if least is not None:
+            unit = next(iter(pilot.values())).primary.unit
+            told = "points" if unit == "%" else unit
+            text = f"about {least:.2g} {told}, from {len(pilot)} seeds of {BASELINE} in the store"
+        yield (
+            f"minimum detectable effect of {task}, {model}, {protocol} with {seeds} seeds and "
+            f"{counted('comparison', pairs)}: {text}"
+        )
 
 
 def _show_work(plan: "Plan", *, calibrate: bool) -> None:

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Unpack
 import click
 
 from mixbench.cli.engine_options import EngineOptions, engine_options, runs_of
-from mixbench.cli.options import CellOptions, as_json, asked_cells, cell_options, store_option
+from mixbench.cli.options import (
+    CellOptions,
+    as_json,
+    asked_cells,
+    cell_options,
+    rule_of,
+    store_option,
+)
 from mixbench.cli.plan import counted, data_lines, show_plan
 from mixbench.errors import DataError, UsageError, naming_full_disk
 
@@ -84,15 +91,7 @@ def run(
             _forget(plan, store)
         if detach:
             return _detach(store, how)
-        return _run(plan, store, runs, _rule(options["suite"]), as_json=as_json)
-
-
-def _rule(suite: str | None) -> "Rule":
-    """Return the comparisons that a suite declares; by default, each method with the baseline."""
-    from mixbench.leaderboard.ranks import Rule
-    from mixbench.leaderboard.suite import folder_of, read_suite
-
-    return Rule() if suite is None else read_suite(folder_of(suite)).rule
+        return _run(plan, store, runs, rule_of(options["suite"]), as_json=as_json)
 
 
 def _detach(store: "Store", how: "Run") -> int:

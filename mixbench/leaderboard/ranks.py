@@ -12,6 +12,7 @@ from mixbench.declare import BASELINE
 from mixbench.leaderboard.statistics import (
     LEAST_SEEDS,
     Comparison,
+    Variance,
     compare_items,
     compare_means,
     detectable,
@@ -192,6 +193,34 @@ def power_note(found: Sequence[Verdict], rule: Rule, unit: str) -> str:
         f"(standard error of a difference: {error:.2g}{of}), for methods that vary as these do. "
         "A smaller difference that is not significant is undecided, not absent."
     )
+
+
+def expected_effect(pilot: Runs, seeds: int, alpha: float) -> float | None:
+    """Return the minimum detectable effect that runs of the baseline let expect, or None.
+
+    Two methods are taken to differ as the baseline does between seeds: each run is compared with
+    that of the next seed. Methods with images of their own that they find hard vary more.
+
+    Parameters
+    ----------
+    pilot
+        Runs of the baseline, at least `LEAST_SEEDS`.
+    seeds
+        Number of seeds that are planned.
+    alpha
+        Significance level of one comparison.
+    """
+    known = sorted(pilot)
+    if len(known) < LEAST_SEEDS:
+        return None
+    following = dict(zip(known, (*known[1:], known[0]), strict=True))
+    found = compared(pilot, {seed: pilot[after] for seed, after in following.items()})
+    if found is None or found.variance is None:
+        return None
+    share = len(known) / seeds
+    of_seeds, items, noise = found.variance
+    planned = Variance(max(of_seeds, noise) * share, items, noise * share)
+    return detectable(planned, seeds, alpha)
 
 
 def seeds_note(runs: Mapping[str, Runs], found: Sequence[Verdict]) -> str:

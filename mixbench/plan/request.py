@@ -38,9 +38,8 @@ from mixbench.registry.parameters import (
     task_settings,
 )
 from mixbench.registry.timm_names import timm_models
-from mixbench.registry.units import find
+from mixbench.registry.units import available, find
 
-OWN_TASK = "folder"  # task that reads images of the user's own
 EVERY_RECIPE = "recipe"  # in settings, in place of a task: the recipes of all tasks
 
 
@@ -133,10 +132,16 @@ def cells_of(request: Request) -> list[Cell]:
 
 
 def _asked(name: str, request: Request) -> tuple[TaskCard, Request]:
-    """Return the card of a task; a folder stands for the task `folder` with this data."""
+    """Return the card of a task; a folder stands for the user's own data."""
     if Path(name).expanduser().is_dir() and not name.isidentifier():
-        return find("task", OWN_TASK), replace(request, data=name)
+        return _own_task(), replace(request, data=name)
     return find("task", name), request
+
+
+def _own_task() -> TaskCard:
+    """Return the card of the task that reads images of the user's own, which no page publishes."""
+    cards = (find("task", name) for name in available("task"))
+    return next(card for card in cards if not card.declared.data.url)
 
 
 def _check_that_it_mixes(method: Unit[MethodCard], task: Unit[TaskCard]) -> None:
