@@ -140,7 +140,7 @@ def _check_shares(plan: "Plan", runs: "Sequence[Run]") -> None:
 
 def _check_duplicates(plan: "Plan", store: "Store", *, allow: bool) -> None:
     """Check that the user's own data has no image for both training and testing."""
-    from mixbench.datasets.digests import cached_digests, equal_files
+    from mixbench.datasets.digests import cached_digests, equal_files, repeated_files
     from mixbench.datasets.locate import data_of, digest_cache
     from mixbench.datasets.survey import images_of
 
@@ -156,6 +156,10 @@ def _check_duplicates(plan: "Plan", store: "Store", *, allow: bool) -> None:
         train, test = (images_of(data, cell.data.folder, part) for part in ("train", "test"))
         with cached_digests(digest_cache()) as digest:
             equal = equal_files(train, test, digest)
+            if not (train or test):  # test images will be drawn
+                equal = repeated_files(
+                    images_of(data, cell.data.folder, "test", shared=True), digest
+                )
         if equal:
             number = counted("image", len(equal))
             text = f"{cell.data.folder} has {number} for both training and testing, such as "

@@ -97,6 +97,15 @@ def equal_files(first: list[Path], second: list[Path], digest: Digest) -> list[t
     return sorted(found)
 
 
+def repeated_files(paths: list[Path], digest: Digest) -> list[tuple[Path, Path]]:
+    """Return pairs of files of a list with the same content; only equal sizes are read."""
+    sizes = _by(paths, lambda path: path.stat().st_size)
+    groups = [
+        same for some in sizes.values() if len(some) > 1 for same in _by(some, digest).values()
+    ]
+    return sorted((same[0], other) for same in groups for other in same[1:])
+
+
 def _by(paths: list[Path], key: Callable[[Path], Hashable]) -> dict[Hashable, list[Path]]:
     groups: dict[Hashable, list[Path]] = {}
     for path in paths:
