@@ -123,7 +123,32 @@ def to_markdown(boards: Sequence[Leaderboard]) -> str:
         align = ["left" if name == "method" else "right" for name in texts.columns]
         table = texts.to_markdown(index=False, disable_numparse=True, colalign=align)
         parts.append("\n\n".join([f"### {board.title}", facts, table, *board.notes]))
+        if board.probabilities:
+            parts.append("\n\n".join(_probabilities(board)))
     return "\n\n".join(parts) + "\n"
+
+
+def _probabilities(board: Leaderboard) -> Iterator[str]:
+    """Yield the table of the metrics of probabilities, with a heading and a note."""
+    metrics = {metric: None for metric, *_ in board.probabilities}
+    yield f"#### {' and '.join(metrics)} of {board.title}"
+    texts = pd.DataFrame(
+        {
+            "metric": one.metric,
+            "method": one.first,
+            "vs": one.second,
+            "difference (95% CI)": difference_text(*one.comparison[:3]),
+            "p (Holm)": p_text(one.corrected),
+        }
+        for one in board.probabilities
+    ).map(_in_markdown)
+    align = ("left", "left", "left", "right", "right")
+    yield texts.to_markdown(index=False, disable_numparse=True, colalign=align)
+    yield (
+        "Lower is better. Mean differences of runs with the same seed, with 95% confidence "
+        "intervals over seeds; unlike the table above, they do not contain the variation over "
+        f"test images. p is corrected for the {len(board.probabilities)} comparisons of this table."
+    )
 
 
 def _in_markdown(text: str) -> str:

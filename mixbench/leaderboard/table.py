@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -27,7 +28,9 @@ from mixbench.leaderboard.grouping import (
 from mixbench.leaderboard.numbers import difference_text, p_text
 from mixbench.leaderboard.ranks import (
     Rule,
+    Runs,
     Verdict,
+    compared_by_seed,
     power_note,
     rank_ranges,
     runs_by_method,
@@ -36,7 +39,7 @@ from mixbench.leaderboard.ranks import (
 )
 from mixbench.leaderboard.references import published, source_notes, sources_of
 from mixbench.leaderboard.rows import is_shown, ranked_rows, runs_of
-from mixbench.leaderboard.statistics import LEVEL
+from mixbench.leaderboard.statistics import LEVEL, Comparison, holm
 from mixbench.records.schema import Record
 from mixbench.registry.units import find
 from mixbench.storage.spec import PUBLISHED, Origin
@@ -45,6 +48,31 @@ Tiers = Mapping[str, str]  # the verification tier of each record, by digest
 SELF_REPORTED = "self-reported"
 DEFAULT_RULE = Rule()  # each method is compared with the baseline
 TIERS = (SELF_REPORTED, "metrics recomputed", "rerun")  # in ascending order
+
+
+OF_PROBABILITIES = ("cross_entropy", "calibration_error")
+
+
+class PairedMetric(NamedTuple):
+    """A declared comparison on another metric than the primary, paired by seed.
+
+    Attributes
+    ----------
+    metric
+        Name of the metric.
+    first, second
+        Labels of the methods.
+    comparison
+        Difference of the first to the second.
+    corrected
+        P-value, corrected over all comparisons on such metrics (Holm); None if there is none.
+    """
+
+    metric: str
+    first: str
+    second: str
+    comparison: Comparison
+    corrected: float | None
 
 
 @dataclass(frozen=True)
@@ -70,6 +98,9 @@ class Leaderboard:
         Name of the data set whose images are tested, without attacks and corruptions.
     comparisons
         The declared comparisons.
+    probabilities
+        The same comparisons on the cross-entropy and the calibration error, with at least three
+        seeds.
     rows
         One row per method, best first. Columns: method, first_rank and last_rank (the ranks that
         the comparisons allow; NaN if they allow no verdict), n (number of seeds), mean, std
@@ -101,6 +132,7 @@ class Leaderboard:
     facts: tuple[str, ...]
     data_set: str
     comparisons: tuple[Verdict, ...]
+    probabilities: tuple[PairedMetric, ...]
     rows: pd.DataFrame
     notes: tuple[str, ...]
     metric: str
@@ -165,6 +197,7 @@ def _leaderboard(group: Sequence[Record], tiers: Tiers, rule: Rule) -> Leaderboa
         facts=tuple(_facts(good, trivial_baselines)),
         data_set=data_set_of(first),
         comparisons=tuple(found),
+        probabilities=_of_probabilities(runs, found),
         rows=rows,
         notes=tuple(filter(None, notes)),
         metric=primary.name,
@@ -197,6 +230,24 @@ def _facts(good: Sequence[Record], trivial_baselines: Mapping[str, float]) -> It
         yield f"{name} {value:.2f} (trivial baseline that does not use the images)"
     if machines := {r.hardware.gpu or r.hardware.cpu for r in good if r.hardware}:
         yield f"trained on {', '.join(sorted(machines))}"
+
+
+def _of_probabilities(
+    runs: Mapping[str, Runs], found: Sequence[Verdict]
+) -> tuple[PairedMetric, ...]:
+    """Return the declared comparisons on the metrics of probabilities, paired by seed."""
+    pairs = [
+        (name, verdict, comparison)
+        for name in OF_PROBABILITIES
+        for verdict in found
+        if (comparison := compared_by_seed(runs[verdict.first], runs[verdict.second], name))
+    ]
+    corrected = holm([comparison.p for *_, comparison in pairs])
+    return tuple(
+        PairedMetric(name, verdict.first, verdict.second, comparison, p)
+        for (name, verdict, comparison), p in zip(pairs, corrected, strict=True)
+        if comparison.p is not None
+    )
 
 
 def _tier(records: Iterable[Record], tiers: Tiers) -> str:
