@@ -105,7 +105,14 @@ class Clothing(Transfer):
     models = ("tf_efficientnet_lite0", *SMALL_NETS)
     protocols = {
         **FINE_TUNED_PHOTOS,
-        "few": Recipe(model="resnet8", epochs=30, batch_size=50, lr=0.02, tail=3),
+        "few": Recipe(
+            model="resnet8",
+            epochs=30,
+            batch_size=50,
+            lr=0.02,
+            memory_format="channels_last",
+            tail=3,
+        ),
     }
 
     def __init__(  # those of its base class

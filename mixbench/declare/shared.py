@@ -90,7 +90,13 @@ LITE0 = {
 }
 FINE_TUNED_PHOTOS = {
     "finetune": Recipe(
-        model="tf_efficientnet_lite0", epochs=10, batch_size=50, lr=0.01, weight_decay=1e-4, tail=3
+        model="tf_efficientnet_lite0",
+        epochs=6,
+        batch_size=50,
+        lr=0.01,
+        weight_decay=1e-4,
+        memory_format="channels_last",
+        tail=3,
     ),
     "quick": Recipe(model="resnet8", epochs=8, batch_size=50, lr=0.05, tail=3),
 }
