@@ -1,5 +1,6 @@
 """``mixbench submit``: copy the store's records of a suite into the suite's folder."""
 
+import math
 from pathlib import Path
 
 import click
@@ -13,8 +14,12 @@ FIGURES_DPI = 90  # small enough to be committed
 @click.command()
 @click.argument("name")
 @click.option("--predictions", is_flag=True, help="Also copy the predictions of the models.")
+@click.option(
+    "--predictions-of", "number", type=click.IntRange(0), metavar="N",
+    help="Copy the predictions of the first N seeds only, as those of 10,000 images are large.",
+)  # fmt: skip
 @store_option
-def submit(name: str, *, predictions: bool, store_path: Path) -> int:
+def submit(name: str, *, predictions: bool, number: int | None, store_path: Path) -> int:
     """Copy the store's records of a suite, with learning curves and figures, to its folder.
 
     The folder is then ready for a pull request.
@@ -26,7 +31,8 @@ def submit(name: str, *, predictions: bool, store_path: Path) -> int:
 
     folder = folder_of(name)
     store = existing_store(store_path)
-    found = submission.submit(folder, store, predictions=predictions)
+    copied = math.inf if predictions and number is None else number or 0
+    found = submission.submit(folder, store, predictions=copied)
     drawn = draw_cells(store, found.records, folder / FIGURES, dpi=FIGURES_DPI)
     for path in (*found.written, *drawn):
         click.echo(path)

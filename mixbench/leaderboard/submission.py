@@ -33,7 +33,7 @@ class Submitted(NamedTuple):
     records: list[Record]
 
 
-def submit(folder: Path, store: Store, *, predictions: bool) -> Submitted:
+def submit(folder: Path, store: Store, *, predictions: float) -> Submitted:
     """Copy the store's records and learning curves of a suite's cells into the suite's folder.
 
     Existing files are not overwritten.
@@ -45,7 +45,8 @@ def submit(folder: Path, store: Store, *, predictions: bool) -> Submitted:
     store
         Store with the records.
     predictions
-        Whether to copy the models' predictions too, so that others can recompute the metrics.
+        Number of seeds, from the first, of which the models' predictions are copied too, so that
+        others can recompute the metrics.
 
     Raises
     ------
@@ -67,7 +68,7 @@ def submit(folder: Path, store: Store, *, predictions: bool) -> Submitted:
         if not target.exists():
             write_bytes(target, record.written.encode())
             written.append(target)
-        wanted = {"curve", "predictions"} if predictions else {"curve"}
+        wanted = {"curve", "predictions"} if cell.seed < predictions else {"curve"}
         written += _copied(folder, store, (a for a in record.artifacts if a.role in wanted))
     if not found:
         raise UsageError(
