@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.figure import Figure
 from pydantic import JsonValue
 
+from mixbench.figures.patchmix.confusion import confusion
 from mixbench.figures.patchmix.search import combinations, evolution, mutations
 from mixbench.search.result import SearchResult, to_json
 from mixbench.search.space import Space
@@ -56,6 +58,15 @@ def test_combinations_show_every_mask_at_its_pair(result: Any) -> None:
     assert picture[1:3, 4:6].tolist() == [[1, 0], [0, 0]]
     assert picture[4:6, 7:9].tolist() == [[0, 1], [0, 1]]
     assert np.isfinite(picture).sum() == 8
+
+
+def test_confusion_is_the_probability_of_the_other_class() -> None:
+    outputs = torch.log(torch.tensor([[0.7, 0.2, 0.1], [0.5, 0.3, 0.2], [0.1, 0.1, 0.8]]))
+
+    found = confusion(outputs, torch.tensor([0, 0, 2]))
+
+    assert found[0, 1] == found[1, 0] == pytest.approx(12.5)  # no image of class 1
+    assert found[0, 2] == pytest.approx((15 + 10) / 2)
 
 
 def test_mutations_are_the_searchs_own(result: Any) -> None:

@@ -77,6 +77,7 @@ def test_lower_may_be_better(make_record: MakeRecord) -> None:
         {"protocol": "paper"},
         {"recipe": {"epochs": 4, "batch_size": 100, "lr": 0.1}},
         {"data": {"name": "toy", "version": "1", "origin": "synthetic", "digest": "1" * 64}},
+        {"data": {"name": "toy", "version": "1", "origin": "re-encoded", "digest": "0" * 64}},
     ],
     ids=str,
 )
@@ -193,6 +194,35 @@ def test_markdown_is_a_table_people_read(records: list[Record]) -> None:
     assert lines[0] == "### toy v1, net, protocol quick"
     assert any("| mixup  " in line and "92.03 ± 0.90" in line for line in lines)
     assert any("+1.0 [-0.1, +2.2]" in line for line in lines)
+
+
+def test_probabilities_have_a_table_of_their_own(make_record: MakeRecord) -> None:
+    def with_loss(record: Record, value: float) -> Record:
+        metric = record.primary.model_copy(update={
+            "name": "cross_entropy", "value": value, "primary": False, "higher_is_better": False,
+        })  # fmt: skip
+        return record.model_copy(update={"metrics": [*record.metrics, metric]})
+
+    losses = {"none": (0.5, 0.6, 0.55), "mixup": (0.8, 0.95, 0.84)}
+    every = [
+        with_loss(make_record(method, seed, 90.0 + seed), value)
+        for method, values in losses.items()
+        for seed, value in enumerate(values)
+    ]
+
+    (board,) = leaderboards(every)
+    text = to_markdown([board])
+    (few,) = leaderboards([record for record in every if record.seed < 2])
+
+    (row,) = board.probabilities
+    assert row[:3] == ("cross_entropy", "mixup", "none")
+    assert row.comparison.difference == pytest.approx(0.8633 - 0.55, abs=1e-3)
+    assert row.corrected == pytest.approx(
+        stats.ttest_rel(losses["mixup"], losses["none"]).pvalue, rel=0.01
+    )
+    assert "#### cross_entropy of toy v1" in text
+    assert "| cross_entropy | mixup    | none |" in text
+    assert few.probabilities == ()
 
 
 def test_a_pipe_in_a_name_cannot_break_the_table(make_record: MakeRecord) -> None:

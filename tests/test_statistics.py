@@ -21,6 +21,7 @@ from mixbench.leaderboard.ranks import (
     Rule,
     Verdict,
     compared,
+    expected_effect,
     rank_ranges,
     verdicts,
 )
@@ -243,6 +244,25 @@ def test_what_is_detectable_is_found_in_four_of_five_cases() -> None:
         found = ttest_1samp(differences, 0, axis=1).pvalue < alpha
 
         assert float(found.mean()) == pytest.approx(0.8, abs=0.015)
+
+
+def test_runs_of_the_baseline_tell_what_will_be_detectable(make_record: MakeRecord) -> None:
+    """Two equal methods vary as the baseline does between its seeds."""
+    rng, expected, found = np.random.default_rng(0), [], []
+    for _ in range(30):
+        baseline, other = runs(rng, 5, 500, 0.2)
+        pilot = {}
+        for seed, items in enumerate(baseline[:3]):
+            record = make_record("none", seed, float(items.mean()))
+            metric = record.metrics[0].model_copy(update={"n": 500, "items": pack(items)})
+            pilot[seed] = record.model_copy(update={"metrics": [metric, record.metrics[1]]})
+        expected.append(expected_effect(pilot, 5, ALPHA / 4))
+        variance = compare_items(baseline, other).variance
+        assert variance is not None
+        found.append(detectable(pooled([variance]), 5, ALPHA / 4))
+
+    assert np.mean([value or 0 for value in expected]) == pytest.approx(np.mean(found), rel=0.25)
+    assert expected_effect({0: pilot[0], 1: pilot[1]}, 5, ALPHA) is None
 
 
 def test_holm_steps_down_and_leaves_out_what_is_absent() -> None:

@@ -13,6 +13,7 @@ from mixbench.figures.captions import captions
 from mixbench.figures.detections import detections
 from mixbench.figures.localization import accuracy_curves, located_of, overlays
 from mixbench.figures.mixes import example_mixes
+from mixbench.figures.patchmix.confusion import confusion_of_pairs
 from mixbench.figures.patchmix.search import combinations, evolution, mutations
 from mixbench.figures.predictions import predictions_of
 from mixbench.figures.robustness import (
@@ -34,6 +35,8 @@ def draw_cells(
 ) -> Iterator[Path]:
     """Draw every method on every task once, at its lowest seed, and the methods side by side.
 
+    The table of the confusion of found class pairs has all seeds.
+
     Parameters
     ----------
     store
@@ -50,8 +53,15 @@ def draw_cells(
     path
         Path of each file, after it is written.
     """
-    for search_config, methods in first_runs(records).items():
-        folder = (out or store.root / "figures") / search_config
+    records = list(records)
+    groups: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        groups[group_name(record)].append(record)
+    for group, methods in first_runs(records).items():
+        folder = (out or store.root / "figures") / group
+        confused = confusion_of_pairs(store, groups[group])
+        if len(confused):
+            yield _write(confused, folder / "confusion_of_pairs.csv", dpi)
         for method, record in methods.items():
             for name, figure in _pictures(store, record):
                 yield _write(figure, folder / method.replace("/", "_") / f"{name}.png", dpi)
