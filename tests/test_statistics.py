@@ -249,9 +249,9 @@ def test_what_is_detectable_is_found_in_four_of_five_cases() -> None:
 def test_runs_of_the_baseline_tell_what_will_be_detectable(make_record: MakeRecord) -> None:
     """Two equal methods vary as the baseline does between its seeds."""
     rng, expected, found = np.random.default_rng(0), [], []
+    pilot: dict[int, Record] = {}
     for _ in range(30):
         baseline, other = runs(rng, 5, 500, 0.2)
-        pilot = {}
         for seed, items in enumerate(baseline[:3]):
             record = make_record("none", seed, float(items.mean()))
             metric = record.metrics[0].model_copy(update={"n": 500, "items": pack(items)})
