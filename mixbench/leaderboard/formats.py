@@ -132,7 +132,15 @@ def _probabilities(board: Leaderboard) -> Iterator[str]:
     """Yield the table of the metrics of probabilities, with a heading and a note."""
     metrics = {metric: None for metric, *_ in board.probabilities}
     yield f"#### {' and '.join(metrics)} of {board.title}"
-    texts = pd.DataFrame(
+    texts = display_probabilities(board).map(_in_markdown)
+    align = ("left", "left", "left", "right", "right")
+    yield texts.to_markdown(index=False, disable_numparse=True, colalign=align)
+    yield probabilities_note(board)
+
+
+def display_probabilities(board: Leaderboard) -> pd.DataFrame:
+    """Return the comparisons on the metrics of probabilities as formatted text."""
+    return pd.DataFrame(
         {
             "metric": one.metric,
             "method": one.first,
@@ -141,10 +149,12 @@ def _probabilities(board: Leaderboard) -> Iterator[str]:
             "p (Holm)": p_text(one.corrected),
         }
         for one in board.probabilities
-    ).map(_in_markdown)
-    align = ("left", "left", "left", "right", "right")
-    yield texts.to_markdown(index=False, disable_numparse=True, colalign=align)
-    yield (
+    )
+
+
+def probabilities_note(board: Leaderboard) -> str:
+    """Return how the comparisons on the metrics of probabilities are made."""
+    return (
         "Lower is better. Mean differences of runs with the same seed, with 95% confidence "
         "intervals over seeds; unlike the table above, they do not contain the variation over "
         f"test images. p is corrected for the {len(board.probabilities)} comparisons of this table."

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from mixbench.leaderboard.build import (
     read_answers,
     rule_text,
 )
-from mixbench.leaderboard.formats import display
+from mixbench.leaderboard.formats import display, display_probabilities, probabilities_note
 from mixbench.leaderboard.grouping import (
     comparison_groups,
     group_name,
@@ -54,6 +54,10 @@ class Board:
         The leaderboard.
     texts
         Formatted table of the leaderboard.
+    probabilities
+        Formatted rows of the table of cross-entropy and calibration error.
+    probabilities_note
+        Note below that table.
     charts
         Title and SVG of each chart.
     pictures
@@ -65,6 +69,8 @@ class Board:
 
     board: Leaderboard
     texts: pd.DataFrame
+    probabilities: Sequence[Mapping[Hashable, str]]
+    probabilities_note: str
     charts: list[tuple[str, Markup]]
     pictures: list[tuple[str, list[str]]]
     records: list[Record]
@@ -137,6 +143,8 @@ class Site:
         return Board(
             board=board,
             texts=display(board),
+            probabilities=display_probabilities(board).to_dict("records"),
+            probabilities_note=probabilities_note(board),
             charts=[(title, Markup(svg)) for title, svg in drawn.items() if svg],  # trusted
             pictures=self._pictures(name, group_name(representative(records))),
             records=[self.answered[name].as_recorded.get(record.digest, record)
