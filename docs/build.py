@@ -50,9 +50,9 @@ def built(page: str) -> str:
 
 
 def digits_table() -> Iterator[str]:
-    """Yield the leaderboard of the suite `digits` without its columns of costs."""
+    """Yield the first table of the suite `digits`, without its columns of costs."""
     page = (ROOT / "leaderboards/digits/README.md").read_text(encoding="utf-8")
-    board = re.search(r"^\| +# \|.*?(?=^Generated)", page, re.DOTALL | re.MULTILINE)
+    board = re.search(r"^\| +# \|.*?(?=^####|^Generated)", page, re.DOTALL | re.MULTILINE)
     assert board is not None
     for line in board[0].rstrip().splitlines():
         columns = line.split("|")
