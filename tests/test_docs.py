@@ -44,6 +44,8 @@ NEEDS = {
     "--init timm": "the network",
     "convnext_tiny.pth": "a file of weights",
     "data verify": "the data",
+    "data convert": "the data",
+    "./photos": "the data",
     "data pack": "the data",
     "-t imagenet --accumulate": "the data",
     "-t cifar10 --seeds": "the data",
@@ -98,7 +100,10 @@ def test_the_program_knows_the_command(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "Downloads").mkdir()
+    for folder in ("Downloads", "copy", "cifar10_jpeg", "photos/cat", "photos/dog"):
+        (tmp_path / folder).mkdir(parents=True)
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name / "0.jpg").touch()
     group: click.Command = main
     context = click.Context(main)
     words = command.words
@@ -111,7 +116,10 @@ def test_the_program_knows_the_command(
     kinds: tuple[tuple[Kind, str], ...] = ("method", "methods"), ("task", "tasks")
     for kind, key in kinds:
         for name in names(parsed.get(key) or ()):
-            if not name.endswith(".py") and name not in {"ricap", "my_task"}:
+            if not (name.endswith(".py") or Path(name).is_dir()) and name not in {
+                "ricap",
+                "my_task",
+            }:
                 find(kind, name)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -193,6 +194,20 @@ def test_published_validation_and_test_images_are_the_test(tmp_path: Path) -> No
     assert {path.parts[-3] for path in test.files} == {"validation", "test"}
     assert {path.parts[-3] for path in train.files} == {"train"}
     assert test.read(torch.arange(2), None).shape == (2, 3, 32, 32)
+
+
+def test_an_archive_is_unpacked_without_its_top_folder(tmp_path: Path) -> None:
+    top = tree(tmp_path / "clothing-dataset-small-1196151", ("train", "validation", "test"), 1)
+    with tarfile.open(tmp_path / "archive.tar.gz", "w:gz") as tar:
+        tar.add(top, top.name)
+    (tmp_path / "data").mkdir()
+    card = find("task", "clothing")
+
+    make_task(card, card.defaults).unpack(tmp_path / "archive.tar.gz", tmp_path / "data")
+
+    assert [path.name for path in sorted((tmp_path / "data").iterdir())] == [
+        *("test", "train", "validation"),
+    ]
 
 
 def test_contents_decide_whether_photographs_are_official(tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ def generation_is_deterministic(subject: TaskSubject) -> str:
 def splits_are_disjoint(subject: TaskSubject) -> str:
     """No image is in two splits.
 
-    Else: split the official training images into training and validation with `held_out`.
+    Else: split the official training images into training and validation, as `in_part` does.
     """
     if not subject.trains:
         return "has only a test split"
