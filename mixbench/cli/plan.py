@@ -79,7 +79,8 @@ def _power_lines(plan: "Plan", store: "Store", suite: str | None) -> Iterator[st
         if least is not None:
             unit = next(iter(pilot.values())).primary.unit
             told = "points" if unit == "%" else unit
-            text = f"about {least:.2g} {told}, from {len(pilot)} seeds of {BASELINE} in the store"
+            known = f"{len(pilot)} seeds of {BASELINE} in the store"
+            text = f"about {least:.2g} {told} or less, from {known}"
         yield (
             f"minimum detectable effect of {task}, {model}, {protocol} with {seeds} seeds and "
             f"{counted('comparison', pairs)}: {text}"

@@ -213,7 +213,8 @@ def expected_effect(pilot: Runs, seeds: int, alpha: float) -> float | None:
     """Return the minimum detectable effect that runs of the baseline let expect, or None.
 
     Two methods are taken to differ as the baseline does between seeds: each run is compared with
-    that of the next seed. Methods with images of their own that they find hard vary more.
+    that of the next seed. Runs of one seed share what it draws, so that they usually differ less;
+    but methods that find different images hard differ more.
 
     Parameters
     ----------
