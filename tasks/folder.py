@@ -26,11 +26,13 @@ from mixbench.declare import (
     Synthetic,
     Weights,
 )
+from mixbench.errors import DataError
 from mixbench.streams import generator
 from mixbench.vision.images.folders import Listing, class_folders, list_images
 from mixbench.vision.images.splits import stratified_holdout
 from mixbench.vision.tasks.transfer import Transfer
 
+LEAST = 5
 TEST_SHARE = 0.2  # of every class, if there is no folder of test images
 
 
@@ -68,6 +70,7 @@ class Folder(Transfer):
         version="",
         licence="yours",
         url="",
+        own=True,
         file_counts={"train": 0, "test": 0},
         parts={"train": "train", "test": "test"},
     )
@@ -78,10 +81,13 @@ class Folder(Transfer):
             version="",
             licence="yours",
             url="",
+            own=True,
             file_counts={"train": 0, "val": 0},
             parts={"train": "train", "val": "test"},
         ),
-        "split": Data(name="folder", version="", licence="yours", url="", file_counts={".": 0}),
+        "split": Data(
+            name="folder", version="", licence="yours", url="", own=True, file_counts={".": 0}
+        ),
     }
     published = LITE0
     synthetic = Synthetic(train=60, test=30, protocols=("quick",))
@@ -109,6 +115,12 @@ class Folder(Transfer):
         if self.variant in TESTS:
             return list_images(folder / (self.variant if test else "train"), names)
         listing = list_images(folder, names)
+        fewest = int(listing.classes.bincount().min())
+        if fewest < LEAST:
+            raise DataError(
+                f"{folder} must have at least {LEAST} images of each class, a fifth of which are "
+                f"drawn for the test (got {fewest})."
+            )
         drawn = stratified_holdout(listing.classes, TEST_SHARE, generator(0, "split"))
         return listing.only(drawn if test else ~drawn)
 

@@ -1,25 +1,33 @@
 """Photographs: folders of the user's own, the task clothing, copies of CIFAR, and few images."""
 
 import json
+import re
 import shutil
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from mixbench.contract.loading import make_task
-from mixbench.datasets.locate import locate, origin_of
+from mixbench.datasets.locate import CONVERSIONS, CONVERTED, ConvertedMark, locate, origin_of
 from mixbench.datasets.own import OwnLayout, own_layout
 from mixbench.datasets.survey import content_digest_of, folder_state
 from mixbench.declare import Synthetic
-from mixbench.errors import DataError
+from mixbench.errors import DataError, MixbenchError
+from mixbench.plan.graph import plan
 from mixbench.plan.request import Request, cells_of
 from mixbench.records.schema import parse
+from mixbench.records.writer import origin_of_cell
+from mixbench.registry.parameters import read_settings
 from mixbench.registry.units import find
+from mixbench.storage.files import sha256
+from mixbench.storage.spec import UnitIdentity
 from mixbench.vision.models.build import build
 from mixbench.vision.models.weights import in_order
 from tests.support import Run
@@ -123,7 +131,7 @@ def test_a_folder_is_a_task(mixbench: Run, tmp_path: Path) -> None:
     assert by_name.returncode == again.returncode == 0, by_name.stderr
     counted = "2 folders, 24 + 24 images, 2 files skipped (.txt, images in val/)"
     assert f"folder: own, {counted}" in by_name.stderr
-    assert "folder photos v1, resnet8" in by_name.stdout
+    assert re.search(r"folder photos-[0-9a-f]{8} v1, resnet8", by_name.stdout)
     assert "own data: photos" in by_name.stdout
     assert "0 to run" in again.stderr
     (path,) = (tmp_path / "store" / "records").glob("folder/*/*.json")
@@ -170,6 +178,43 @@ def test_a_folder_must_be_given(mixbench: Run) -> None:
 
     assert done.returncode != 0
     assert "The task folder reads images of your own: give their folder with" in done.stderr
+
+
+def test_own_images_are_identified_by_content(tmp_path: Path) -> None:
+    roots = [tree(tmp_path / name / "photos", ("train", "test"), 2) for name in ("a", "b")]
+    for root in roots:
+        for path in root.rglob("*.png"):
+            Image.open(path).save(path.with_suffix(".bmp"))  # all have one size
+            path.unlink()
+
+    cells = cells_of(Request(["none"], [str(root) for root in roots], [0]))
+
+    assert cells[0].data.parts != cells[1].data.parts
+    assert cells[0].data.digest != cells[1].data.digest
+
+
+@pytest.mark.parametrize(
+    ("tasks", "changes", "said"),
+    [
+        (["./photos"], {"data": "synthetic"}, "--data must be left out with the folder ./photos"),
+        (["photos"], {}, "For the images in this folder, write ./photos."),
+        (["folder"], {"data": "./photos", "settings": read_settings(["folder.variant=split"])},
+         "variant must be left out: photos has the layout test (got split)"),
+        (["folder"], {"data": "./photos", "init": "pretrained"},
+         "which has no protocol finetune: choose one of both with --protocol"),
+        (["~nobody/photos"], {}, "~nobody/photos cannot be read"),
+    ],
+)  # fmt: skip
+def test_contradictions_about_a_folder_are_one_sentence(
+    tasks: list[str], changes: Any, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree(tmp_path / "photos", number=1)
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(MixbenchError) as refused:
+        plan(cells_of(Request(["none"], tasks, [0], **changes)), without_data=True)
+
+    assert said in str(refused.value)
 
 
 # --- clothing
@@ -264,19 +309,71 @@ def test_few_images_are_drawn_for_each_class_and_seed(tmp_path: Path) -> None:
         more.load("train", tmp_path, 0)
 
 
+def copied(root: Path, train: int = 6, test: int = 2) -> Path:
+    for part, number in (("train", train), ("test", test)):
+        for name in range(10):
+            for i in range(number):
+                photograph(root / part / str(name) / f"{i}.png", i, (32, 32))
+    return root
+
+
+@pytest.fixture
+def small_cifar10(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The task cifar10, as if the data set had 60 training and 20 test images."""
+    card = find("task", "cifar10")
+    task = make_task(card, card.defaults)
+    monkeypatch.setattr(task, "data", replace(task.data, num_train=60, num_test=20))
+    return task
+
+
+def test_a_copy_is_converted(small_cifar10: Any, tmp_path: Path) -> None:
+    copy = copied(tmp_path / "copy")
+    (tmp_path / "made").mkdir()
+
+    small_cifar10.convert(copy, tmp_path / "made")
+
+    test = small_cifar10.load("test", tmp_path / "made", 0)
+    first = torch.from_numpy(np.array(Image.open(copy / "test" / "0" / "0.png")))
+    shown = test.unnormalized().read(torch.tensor([0]), None)[0]
+    assert torch.equal((255 * shown).round().byte().permute(1, 2, 0), first)
+    assert test.by_class.counts.tolist() == [2] * 10
+    assert small_cifar10.class_names(tmp_path / "made") == [str(i) for i in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda copy: (copy / "test/3/1.png").unlink(), "must have 20 test images (got 19)"),
+        (lambda copy: shutil.rmtree(copy / "test/3"), "must have the same class folders"),
+        (lambda copy: shutil.copyfile(copy / "train/0/0.png", copy / "test/0/0.png"), "same image"),
+        (lambda copy: photograph(copy / "train/0/0.png", 0, (33, 32)), "must be 32 x 32 pixels"),
+    ],
+)
+def test_copies_of_something_else_are_refused(
+    spoil: Callable[[Path], object], said: str, small_cifar10: Any, tmp_path: Path
+) -> None:
+    spoil(copied(tmp_path / "copy"))
+    (tmp_path / "made").mkdir()
+
+    with pytest.raises(DataError) as refused:
+        small_cifar10.convert(tmp_path / "copy", tmp_path / "made")
+
+    assert said in str(refused.value)
+
+
 @pytest.mark.full
 def test_a_re_encoded_copy_is_labelled_everywhere(mixbench: Run, tmp_path: Path) -> None:
-    copy, made = tmp_path / "copy", tmp_path / "cifar10"
-    for part, number in (("train", 20), ("test", 4)):
-        for name in [f"class{i}" for i in range(10)]:
-            for i in range(number):
-                photograph(copy / part / name / f"{i}.png", i, (32, 32))
+    card, made = find("task", "cifar10"), tmp_path / "cifar10"
+    made.mkdir()
+    make_task(card, card.defaults).synthesize(made, Synthetic(train=20, test=4))
+    files = {name: sha256(made / name) for name in card.declared.data.files}
+    identity = UnitIdentity("cifar10", 1, {})
+    CONVERSIONS.write(made / CONVERTED, ConvertedMark(identity, "", files))
     run = (
         "run", "-m", "none", "-t", "cifar10", "--data", str(made), "--protocol", "quick",
         "--set", "cifar10.epochs=1", "--set", "cifar10.batch_size=20", "--model", "resnet8",
     )  # fmt: skip
 
-    converted = mixbench("data", "convert", "cifar10", "--from", str(copy), "--to", str(made))
     verified = mixbench("data", "verify", "cifar10", "--data", str(made))
     done = mixbench(*run)
     (made / "cifar-10-batches-py" / "test_batch").write_bytes(
@@ -284,13 +381,21 @@ def test_a_re_encoded_copy_is_labelled_everywhere(mixbench: Run, tmp_path: Path)
     )
     changed = mixbench(*run)
 
-    assert converted.returncode == verified.returncode == done.returncode == 0, done.stderr
+    assert verified.returncode == done.returncode == 0, done.stderr
     assert "re-encoded data: cifar10" in done.stdout
     assert "The images are a re-encoded copy, which is lossy" in done.stdout
-    assert "re-encoded" not in changed.stdout.partition("modified data")[2]
     assert "modified data: cifar10" in changed.stdout
     records = (tmp_path / "store" / "records").glob("cifar10/*/*.json")
     assert {json.loads(path.read_text())["data"]["origin"] for path in records} == {"modified"}
+
+
+def test_images_of_a_copy_label_the_evaluations_of_its_models() -> None:
+    cell = cells_of(Request(["none"], ["cifar10_fgsm"], [0], protocol="quick"))[0]
+    assert cell.base is not None
+    lossy = replace(cell.base, data=replace(cell.base.data, origin="re-encoded"))
+    official = replace(cell.data, origin="official")
+
+    assert origin_of_cell(replace(cell, base=lossy, data=official)) == "re-encoded"
 
 
 def test_only_some_tasks_can_be_converted(mixbench: Run, tmp_path: Path) -> None:

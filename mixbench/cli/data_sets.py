@@ -27,7 +27,7 @@ def data_set(name: str) -> "DataSet":
     if name.endswith(".py"):
         return data_sets_of(find("task", name))[0]
     known = data_sets_by_name()
-    tasks = set(available("task"))
+    tasks = {task for task in available("task") if not find("task", task).declared.data.own}
     if name not in known and name not in tasks:
         raise UnknownName("data set", name, {*known, *tasks})
     return data_sets_of(find("task", name))[0] if name in tasks else known[name][0]

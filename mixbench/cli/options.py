@@ -51,7 +51,10 @@ def cell_options(command: FC) -> FC:
     """Add the options that select cells."""
     options = (
         click.option("-m", "--method", "methods", multiple=True, help="Methods: names, ./file.py."),
-        click.option("-t", "--task", "tasks", multiple=True, help="Tasks: names, ./file.py."),
+        click.option(
+            "-t", "--task", "tasks", multiple=True,
+            help="Tasks: names, ./file.py, or a folder of your own images.",
+        ),  # fmt: skip
         click.option(
             "--suite", metavar="NAME",
             help="A leaderboard suite; -m, -t and --seeds select a part of it.",

@@ -2,7 +2,8 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -16,10 +17,12 @@ from mixbench.cli.options import (
     rule_of,
     store_option,
 )
+from mixbench.errors import Damaged
 
 if TYPE_CHECKING:
     from mixbench.plan.graph import Plan
     from mixbench.plan.workload import Workload
+    from mixbench.records.schema import Record
     from mixbench.storage.store import Store
 
 
@@ -55,36 +58,48 @@ def _power_lines(plan: "Plan", store: "Store", suite: str | None) -> Iterator[st
     from mixbench.declare import BASELINE
     from mixbench.leaderboard.ranks import expected_effect
     from mixbench.leaderboard.statistics import LEAST_SEEDS
-    from mixbench.records.schema import Record, parse
-    from mixbench.records.writer import record_path
 
-    tables: dict[tuple[str, str, str], list[int]] = {}
+    tables: dict[str, list[int]] = {}
     for number, cell in enumerate(plan.cells):
-        tables.setdefault((cell.task.label, cell.model, cell.protocol), []).append(number)
-    for (task, model, protocol), numbers in tables.items():
+        key = [cell.task.label, cell.model, cell.recipe.values(), cell.data.digest]
+        tables.setdefault(json.dumps(key, default=str), []).append(number)
+    rule = rule_of(suite)
+    for numbers in tables.values():
         cells = [plan.cells[number] for number in numbers]
-        seeds, pilot = len({cell.seed for cell in cells}), dict[int, Record]()
-        labels = list(dict.fromkeys(cell.method.label for cell in cells))
-        for number in numbers:
-            path = record_path(store, plan, number)
-            if plan.cells[number].method.label == BASELINE and path.exists():
-                record = parse(path.read_text(encoding="utf-8"), str(path))
-                pilot |= {record.seed: record} if record.status == "ok" else {}
-        rule = rule_of(suite)
-        pairs = len(rule.pairs(labels))
+        seeds, first = len({cell.seed for cell in cells}), cells[0]
+        pairs = len(rule.pairs(list(dict.fromkeys(cell.method.label for cell in cells))))
         if seeds < LEAST_SEEDS or not pairs:
             continue
-        least = expected_effect(pilot, seeds, rule.alpha / pairs)
+        pilot = dict(_finished(plan, store, numbers, BASELINE))
         text = f"run {LEAST_SEEDS} seeds of {BASELINE} first to see it"
-        if least is not None:
+        if len(pilot) >= LEAST_SEEDS:
+            least = expected_effect(pilot, seeds, rule.alpha / pairs)
             unit = next(iter(pilot.values())).primary.unit
             told = "points" if unit == "%" else unit
-            known = f"{len(pilot)} seeds of {BASELINE} in the store"
-            text = f"about {least:.2g} {told} or less, from {known}"
+            text = "unknown, because nothing varies" if least is None else f"{least:.2g} {told}"
+            text += f" ({len(pilot)} seeds of {BASELINE} in the store; without what methods find"
+            text += " differently hard)"
         yield (
-            f"minimum detectable effect of {task}, {model}, {protocol} with {seeds} seeds and "
-            f"{counted('comparison', pairs)}: {text}"
+            f"minimum detectable effect of {first.task.label}, {first.model}, {first.protocol} "
+            f"with {seeds} seeds and {counted('comparison', pairs)}: {text}"
         )
+
+
+def _finished(
+    plan: "Plan", store: "Store", numbers: Sequence[int], method: str
+) -> "Iterator[tuple[int, Record]]":
+    """Yield the seeds and records of a method's cells that the current code has finished."""
+    from mixbench.records.schema import parse
+    from mixbench.records.writer import record_path
+
+    for number in numbers:
+        path, key = record_path(store, plan, number), plan.chains[number][-1][:8]
+        if plan.cells[number].method.label != method or not path.exists():
+            continue
+        with suppress(Damaged):
+            record = parse(path.read_text(encoding="utf-8", errors="replace"), str(path))
+            if record.status == "ok" and record.cell.endswith(f"/{key}"):
+                yield record.seed, record
 
 
 def _show_work(plan: "Plan", *, calibrate: bool) -> None:

@@ -47,6 +47,7 @@ def preview(
     from mixbench.figures.preview import drawn
     from mixbench.figures.preview import preview as rows_of
     from mixbench.figures.terminal import in_text
+    from mixbench.plan.request import own_or_named
     from mixbench.registry.units import find
 
     if images is not None and (task or data):
@@ -60,7 +61,7 @@ def preview(
             shown = pictures_in(images) if images else bundled()
             rows = rows_of(cards, shown, Path(), "", seed)
         else:
-            card = find("task", task)
+            card, data = own_or_named(task, data)
             of_task, folder = _images(card, data, Path(scratch))
             model = card.declared.protocols["quick"].model
             rows = rows_of(cards, of_task, folder, model, seed)
@@ -77,13 +78,17 @@ def _images(card: "TaskCard", data: str | None, scratch: Path) -> "tuple[Task, P
 
     from mixbench.contract.loading import make_task
     from mixbench.datasets.locate import SYNTHETIC, locate
+    from mixbench.datasets.own import own_layout
     from mixbench.plan.request import base_values
 
     protocol = "quick"
     if protocol not in card.declared.protocols or card.declared.evaluates:
         raise UsageError(f"The task {card.name} has no training images; choose another --task.")
-    shown = make_task(card, base_values(card, protocol))
-    place = locate(card, data, protocol, base_values(card, protocol))
+    values = base_values(card, protocol)
+    if card.declared.data.own and data not in {None, SYNTHETIC}:
+        values |= own_layout(Path(str(data)).expanduser())._asdict()
+    shown = make_task(card, values)
+    place = locate(card, data, protocol, values)
     if place.origin != SYNTHETIC and place.folder is not None:
         return shown, place.folder
     few = replace(shown.synthetic, train=20, test=1)  # enough to hold out one image per class

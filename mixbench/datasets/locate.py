@@ -190,7 +190,7 @@ def data_sets_by_name() -> dict[str, list[DataSet]]:
     known: dict[str, list[DataSet]] = {}
     for name in paths("task"):
         for one in data_sets_of(find("task", name)):
-            if one.task.name == name and one.data.url:  # not the user's own
+            if one.task.name == name and not one.data.own:
                 known.setdefault(one.data.name, []).append(one)
     return known
 
@@ -265,7 +265,7 @@ def _installed(task: TaskCard, data: Data) -> Path:
     if all((place / name).exists() for name in (*data.files, *data.file_counts)):
         return place
     ways = [f"--protocol {protocol}" for protocol in task.declared.synthetic.protocols]
-    if not data.url:
+    if data.own:
         raise DataMissing(
             f"The task {task.name} reads images of your own: give their folder with --data PATH, "
             f"or use generated images with {' or '.join((*ways, f'--data {SYNTHETIC}'))}."

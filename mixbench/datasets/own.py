@@ -36,9 +36,11 @@ def own_layout(folder: Path) -> OwnLayout:
         If it has fewer than two classes, a class without images or with folders inside, or a test
         folder with other classes.
     """
-    folder = folder.expanduser()
     if not folder.is_dir():
         raise DataError(f"{folder} must be a folder of images in one folder per class (not found).")
+    name = folder.resolve().name
+    if not name.isprintable() or not name:
+        raise DataError(f"The folder {name!r} must have a name of printable characters: rename it.")
     inside = subfolders(folder)
     test = next((name for name in TESTS if name in inside), "")
     if TRAIN in inside and not test:

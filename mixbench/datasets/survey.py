@@ -1,9 +1,9 @@
 """Survey of a data folder: what each part of the data reads, and the digests that identify it.
 
 A single file is identified by its content, a folder by the paths and sizes of its files, because a
-survey runs before every run and a folder may hold a million images. Modification times are part of
-the `state` of a part, which guards against a change between planning and publication, and never of
-a digest.
+survey runs before every run and a folder may hold a million images; the user's own images, about
+which nothing is published, are identified by content. Modification times are part of the `state` of
+a part, which guards against a change between planning and publication, and never of a digest.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from mixbench.datasets.archives import digest_of
-from mixbench.datasets.digests import content_digest
+from mixbench.datasets.digests import Digest, cached_digests, content_digest
 from mixbench.datasets.listing import IMAGE_SUFFIXES, ListedFile, files_in, is_image, subfolders
 from mixbench.declare import Data
 from mixbench.errors import DataError
@@ -113,9 +113,10 @@ def survey(data: Data, folder: Path, cache: Path) -> Survey:
     found = _Reading(data, folder)
     for name, official in data.files.items():
         found.add_file(name, official, cache)
-    for name in data.file_counts:
-        found.add_tree(name)
-    if not data.url and "." not in data.file_counts:  # nobody has said what else belongs to it
+    with cached_digests(cache) as digest:
+        for name in data.file_counts:
+            found.add_tree(name, digest if data.own else None)
+    if data.own and "." not in data.file_counts:  # nobody has said what else belongs to it
         found.skip_rest()
     return found.survey()
 
@@ -179,7 +180,12 @@ def images_of(data: Data, folder: Path, part: DataPart, *, shared: bool = False)
 
 
 def is_read(file: ListedFile, data: Data) -> bool:
-    """Return whether a file of a folder is read: an image, or one of the declared suffixes."""
+    """Return whether a file of a folder is read: an image, or one of the declared suffixes.
+
+    Images of the user's own are read in class folders only.
+    """
+    if data.own and "/" not in file.name:
+        return False
     return file.suffix in IMAGE_SUFFIXES or file.suffix in data.suffixes
 
 
@@ -248,15 +254,19 @@ class _Reading:
             self._read[part][name] = digest
             self._states[part].update(_line(name, found.st_size, found.st_mtime_ns))
 
-    def add_tree(self, tree: str) -> None:
-        """List the files of a folder."""
+    def add_tree(self, tree: str, content: Digest | None) -> None:
+        """List the files of a folder; with `content`, their digests identify them, not their sizes.
+
+        Sizes alone do not tell the user's own images apart: many formats are not compressed.
+        """
         readers, number = parts_of(self._data, tree), 0
         whole, own = hashlib.sha256(), {part: hashlib.sha256() for part in readers}
         for file in files_in(self._folder / tree):
             if not is_read(file, self._data):
                 self._skipped[file.suffix or "without suffix"] += 1
                 continue
-            line, number = _line(file.name, file.size), number + 1
+            said = content(self._folder / tree / file.name) if content else ""
+            line, number = _line(file.name + said, file.size), number + 1
             whole.update(line)
             owners = _owners(file, readers, self._listed)
             for part in owners:

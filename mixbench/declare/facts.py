@@ -376,6 +376,8 @@ class Data:
         Official number of test images; 0 if unknown.
     num_validation
         Official number of validation images; 0 if they are held out of the training items.
+    own
+        Whether the images are the user's own, in class folders of any number: nothing is published.
     """
 
     name: str
@@ -397,6 +399,7 @@ class Data:
     num_train: CountOrZero = 0
     num_test: CountOrZero = 0
     num_validation: CountOrZero = 0
+    own: bool = False
 
 
 @dataclass(frozen=True)

@@ -116,6 +116,13 @@ def origin(record: Record) -> list[str]:
     return [] if record.data.origin in PUBLISHED else [record.data.origin]
 
 
+def own_data(record: Record) -> list[str]:
+    """Return the name of the user's own data, with digits of its contents; empty for other data."""
+    if record.data.origin != "own":
+        return []
+    return [f"{record.data.name}-{record.data.digest[:8]}"]
+
+
 STATED = ("epochs", "batch_size", "lr")  # of every changed recipe
 UNSTATED = frozenset({"model", "threads", "tail"})  # the model is part of every name
 
@@ -144,7 +151,6 @@ def changes(record: Record) -> list[str]:
 
 def group_name(record: Record) -> str:
     """Return the name of a record's comparison group, usable as a file name."""
-    task = record.task.name
-    own = [record.data.name] if record.data.origin == "own" else []
-    parts = [task, record.model, record.protocol, *origin(record), *own, *changes(record)]
+    parts = [record.task.name, record.model, record.protocol]
+    parts += [*origin(record), *own_data(record), *changes(record)]
     return ".".join(parts).replace("/", "_")  # parameters may be paths

@@ -214,7 +214,7 @@ def expected_effect(pilot: Runs, seeds: int, alpha: float) -> float | None:
 
     Two methods are taken to differ as the baseline does between seeds: each run is compared with
     that of the next seed. Runs of one seed share what it draws, so that they usually differ less;
-    but methods that find different images hard differ more.
+    but methods find different images hard, which runs of one method cannot tell.
 
     Parameters
     ----------
@@ -232,9 +232,10 @@ def expected_effect(pilot: Runs, seeds: int, alpha: float) -> float | None:
     found = compared(pilot, {seed: pilot[after] for seed, after in following.items()})
     if found is None or found.variance is None:
         return None
-    share = len(known) / seeds
-    of_seeds, items, noise = found.variance
-    planned = Variance(max(of_seeds, noise) * share, items, noise * share)
+    # The differences in a circle sum to 0, so that one of them is not free.
+    share = (len(known) - 1) / seeds
+    of_seeds, _, noise = found.variance
+    planned = Variance(max(of_seeds, noise) * share, 0.0, noise * share)
     return detectable(planned, seeds, alpha)
 
 

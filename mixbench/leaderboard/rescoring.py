@@ -20,7 +20,7 @@ from mixbench.storage.store import Store
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mixbench.contract import Score
+    from mixbench.contract import Score, Task
 
 
 def predictions_of(record: Record) -> Artifact | None:
@@ -66,8 +66,13 @@ def true_targets(record: Record) -> "Tensor | None":
         return None
     if place.digest != record.data.digest or place.folder is None:
         return None
-    task = make_task(card, record.task.parameters)
-    return task.load("test", place.folder, record.seed).targets
+    return _task(record).load("test", place.folder, record.seed).targets
+
+
+def _task(record: Record) -> "Task":
+    """Return the task of a record, with the parameters of its base task if it is an evaluation."""
+    base = record.base_task.parameters if record.base_task else None
+    return make_task(find("task", record.task.name), record.task.parameters, base)
 
 
 def scored(record: Record, predictions: "dict[str, Tensor]") -> list[MetricRecord]:
@@ -80,7 +85,7 @@ def scored(record: Record, predictions: "dict[str, Tensor]") -> list[MetricRecor
     predictions
         Outputs for the test items by name, and their targets under ``targets``.
     """
-    task = make_task(find("task", record.task.name), record.task.parameters)
+    task = _task(record)
     outputs = {name: value for name, value in predictions.items() if name != "targets"}
     scores = task.score(outputs, predictions["targets"])
     return list(_metrics(record, scores, len(predictions["targets"])))

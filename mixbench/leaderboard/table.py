@@ -24,6 +24,7 @@ from mixbench.leaderboard.grouping import (
     group_name,
     method_label,
     origin,
+    own_data,
 )
 from mixbench.leaderboard.numbers import difference_text, p_text
 from mixbench.leaderboard.ranks import (
@@ -209,8 +210,7 @@ def _leaderboard(group: Sequence[Record], tiers: Tiers, rule: Rule) -> Leaderboa
 
 def _titled(record: Record) -> str:
     """Return the name of a task, with that of the user's own data."""
-    own = f" {record.data.name}" if record.data.origin == "own" else ""
-    return f"{record.task.name}{own}"
+    return " ".join([record.task.name, *own_data(record)])
 
 
 def _facts(good: Sequence[Record], trivial_baselines: Mapping[str, float]) -> Iterator[str]:
@@ -273,7 +273,7 @@ def _trained_on(record: Record) -> Iterator[str]:
     if held_out is None and trained:  # records before November 2026
         with suppress(MixbenchError):  # the task of a plugin that is not installed
             held_out = declared_holdout(find("task", unit.name), unit.parameters)
-    images = "" if record.data.origin == "own" else "official "
+    images = "official " if record.data.origin in PUBLISHED else ""
     images = f"the {images}training images"
     if per_class := unit.parameters.get("per_class"):
         images = f"{per_class} training images of each class, which the seed draws"
@@ -374,7 +374,7 @@ def data_set_of(record: Record) -> str:
     except MixbenchError:  # the task of a plugin that is not installed
         return record.data.name
     data = card.declared.data
-    return data.shares_folder_with or (data.name if data.url else record.data.name)
+    return data.shares_folder_with or (record.data.name if data.own else data.name)
 
 
 def _trivial_baseline_notes(

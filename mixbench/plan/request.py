@@ -1,6 +1,7 @@
 """Turns the user's request into cells, and checks every name in it."""
 
 from collections.abc import Container, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import get_args
@@ -10,7 +11,6 @@ from mixbench.datasets.locate import (
     SYNTHETIC,
     DataSource,
     absent,
-    data_of,
     locate,
     published,
 )
@@ -38,7 +38,7 @@ from mixbench.registry.parameters import (
     task_settings,
 )
 from mixbench.registry.timm_names import timm_models
-from mixbench.registry.units import available, find
+from mixbench.registry.units import find, paths
 
 EVERY_RECIPE = "recipe"  # in settings, in place of a task: the recipes of all tasks
 
@@ -102,7 +102,8 @@ def cells_of(request: Request) -> list[Cell]:
         have no effect on a task.
     """
     methods = [find("method", name) for name in dict.fromkeys(request.methods)]
-    asked = [_asked(name, request) for name in dict.fromkeys(request.tasks)]
+    named = [own_or_named(name, request.data) for name in dict.fromkeys(request.tasks)]
+    asked = [(card, replace(request, data=data)) for card, data in named]
     tasks = [card for card, _ in asked]
     known = {card.name for card in [*methods, *tasks]}
     known |= {n.task for card in tasks for n in card.declared.needs.values() if n.task}
@@ -131,17 +132,44 @@ def cells_of(request: Request) -> list[Cell]:
     ]
 
 
-def _asked(name: str, request: Request) -> tuple[TaskCard, Request]:
-    """Return the card of a task; a folder stands for the user's own data."""
-    if Path(name).expanduser().is_dir() and not name.isidentifier():
-        return _own_task(), replace(request, data=name)
-    return find("task", name), request
+def own_or_named(name: str, data: str | None) -> tuple[TaskCard, str | None]:
+    """Return the card of a task and its data; a folder stands for the user's own images in it.
+
+    Raises
+    ------
+    UsageError
+        If data is given twice, or a folder without a slash in front.
+    """
+    if not _is_folder(name):
+        return find("task", name), data
+    if name.isidentifier():
+        try:
+            return find("task", name), data
+        except UnknownName as error:
+            raise UsageError(f"{error} For the images in this folder, write ./{name}.") from error
+    if data is not None:
+        raise UsageError(f"--data must be left out with the folder {name} (got {data}).")
+    cards = (find("task", name) for name in paths("task"))
+    own = next(card for card in cards if card.declared.data.own)
+    return own, name
 
 
-def _own_task() -> TaskCard:
-    """Return the card of the task that reads images of the user's own, which no page publishes."""
-    cards = (find("task", name) for name in available("task"))
-    return next(card for card in cards if not card.declared.data.url)
+def _is_folder(name: str) -> bool:
+    """Return whether a folder has this path."""
+    with suppress(RuntimeError, OSError):  # no such user; too long for a name
+        return Path(name).expanduser().is_dir()
+    return False
+
+
+def _layout(folder: Path, given: Mapping[str, str]) -> dict[str, ParameterValue]:
+    """Return the parameters of a task that the layout of the user's own images decides."""
+    found = own_layout(folder)._asdict()
+    if given.get("variant", found["variant"]) != found["variant"]:
+        raise UsageError(
+            f"variant must be left out: {folder} has the layout {found['variant']} (got "
+            f"{given['variant']})."
+        )
+    return found
 
 
 def _check_that_it_mixes(method: Unit[MethodCard], task: Unit[TaskCard]) -> None:
@@ -293,8 +321,8 @@ def _frame(card: TaskCard, request: Request) -> Frame:
     model = _model(card, request.model or given.get("model") or protocols[protocol].model)
     _check_net(card, protocol, model)
     official, base = official_recipe(card, protocol, model), base_values(card, protocol)
-    if not data_of(card, base).url and request.data not in {None, SYNTHETIC}:
-        base |= own_layout(Path(str(request.data)))._asdict()
+    if card.declared.data.own and request.data not in {None, SYNTHETIC}:
+        base |= _layout(Path(str(request.data)).expanduser(), given)
     parameters, recipe = task_settings(card, base, official, given)
     data = _located(card, request, protocol, parameters)
     files = _published(card, request, parameters, model)
@@ -310,7 +338,7 @@ def _located(card: TaskCard, request: Request, protocol: str, parameters: Parame
     try:
         return locate(card, request.data, protocol, parameters)
     except DataMissing:
-        if not request.without_data or not data_of(card, parameters).url:
+        if not request.without_data or card.declared.data.own:
             raise
         return absent(card, parameters)
 
@@ -426,8 +454,14 @@ def _needed(
     key = need.task, need.data, cell.model, cell.protocol, tuple(cell.settings)
     request = Request([], [need.task], [], *key[2:4], need.data or None, cell.settings)
     request = replace(request, without_data=without_data)
+    card = find("task", need.task)
+    if cell.protocol not in card.declared.protocols:
+        raise UsageError(
+            f"{cell.task.card.name} starts from a model of {need.task}, which has no protocol "
+            f"{cell.protocol}: choose one of both with --protocol, or other weights with --init."
+        )
     try:
-        frame = frames[key] if key in frames else _frame(find("task", need.task), request)
+        frame = frames[key] if key in frames else _frame(card, request)
     except DataError as error:
         raise DataError(
             f"{cell.task.card.name} starts from a model of {need.task}, unless --init names "

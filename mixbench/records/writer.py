@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from mixbench.datasets.locate import data_of
 from mixbench.declare import Metric
@@ -36,7 +36,7 @@ from mixbench.registry.cards import Card
 from mixbench.registry.fingerprint import digest
 from mixbench.storage.files import now, write_bytes
 from mixbench.storage.manifest import Manifest, StageCost
-from mixbench.storage.spec import PUBLISHED, Stage
+from mixbench.storage.spec import PUBLISHED, Origin, Stage
 from mixbench.storage.store import Store
 
 ROLES: Mapping[str, ArtifactRole] = {
@@ -220,12 +220,18 @@ def _data(cell: Cell, chain: Sequence[str]) -> DataRecord:
     content = cell.data.digest or chain[0]
     contents = ContentsRecord(**asdict(cell.data.contents)) if str(cell.data.contents) else None
     return DataRecord(
-        name=data.name if data.url or not cell.data.folder else cell.data.folder.name,
+        name=cell.data.folder.name if data.own and cell.data.folder else data.name,
         version=data.version,
-        origin=cell.data.origin,
+        origin=origin_of_cell(cell),
         digest=content,
         contents=contents,
     )
+
+
+def origin_of_cell(cell: Cell) -> Origin:
+    """Return where a cell's data is from; for an evaluation, the worse of its and its models'."""
+    origins = [one.data.origin for one in (cell, cell.trained_by) if one is not None]
+    return max(origins, key=get_args(Origin).index)
 
 
 def _stage(key: str, manifest: Manifest, own: bool, ran: bool) -> StageRecord:  # noqa: FBT001  # two facts of one stage

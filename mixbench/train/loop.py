@@ -211,26 +211,25 @@ def _validate(run: Run) -> dict[str, float]:
     return {f"validation_{name}": score.value for name, score in scores.items()}
 
 
+@torch.no_grad()
 def _fit(run: Run) -> dict[str, float]:
     """Return the accuracy in percent on training images, as they are, if they have classes.
 
     It tells whether the model fits the images on which it was trained. At most `FITTED` images are
-    read, which are the same for all methods.
+    read, which are the same for all methods. Nothing is trained after it.
     """
     if run.train.by_class is None:
         return {}
     order = torch.randperm(len(run.train), generator=generator(run.setup.seed, "evaluate"))
-    model, method = run.ranked
-    modes, right = (model.training, method.training), 0
+    device, (model, method), right = run.setup.device, run.ranked, 0
     model.eval()
     method.eval()
-    with torch.no_grad():
-        for index in order[:FITTED].split(batch_size(run.setup.task)):
-            images = run.train.read(index, None).to(run.setup.device)
-            classes = run.train.by_class.classes[index].to(run.setup.device)
-            right += int((method.predict(model(images)).argmax(1) == classes).sum())
-    model.train(modes[0])
-    method.train(modes[1])
+    for index in order[:FITTED].split(batch_size(run.setup.task)):
+        outputs = method.predict(model(run.train.read(index, None).to(device)))
+        if outputs.shape[1:] != (run.setup.task.num_classes,):  # they are not of classes
+            return {}
+        classes = run.train.by_class.classes[index].to(device)
+        right += int((outputs.argmax(1) == classes).sum())
     return {"train_accuracy": 100 * right / min(len(order), FITTED)}
 
 

@@ -24,9 +24,6 @@ import torch
 from torch import Tensor
 
 from mixbench.contract import Backbone, ClassIndex, Part, Split
-from mixbench.contract import Output as Output
-from mixbench.contract import Predictions as Predictions
-from mixbench.contract import Score as Score
 from mixbench.datasets.archives import Finding
 from mixbench.declare import (
     CUB,
@@ -47,10 +44,7 @@ from mixbench.vision.images.augment import CROP_PCT, WindowFlip, resize
 from mixbench.vision.images.splits import StreamedSplit
 from mixbench.vision.localization.box_accuracy import resized
 from mixbench.vision.localization.cam import check_maps
-from mixbench.vision.localization.cam import class_maps as class_maps
-from mixbench.vision.localization.scoring import localization_scores as localization_scores
 from mixbench.vision.localization.task import Localization, classes_of
-from mixbench.vision.metrics import top1 as top1
 from mixbench.vision.models.build import sized
 from mixbench.vision.models.large_map import LARGE_MAP
 from mixbench.vision.models.weights import start_from

@@ -212,10 +212,12 @@ def read_weights(path: Path) -> State:
 def in_order(state: State, module: nn.Module) -> State:
     """Return tensors with a module's names, if they are its tensors in order, under other names.
 
-    They are returned as they are if their number differs, or the shape of one that is not the
-    classifier's, the last two.
+    They are returned as they are if a name is the module's, if their number differs, or the shape
+    of one that is not the classifier's, the last two.
     """
     own = module.state_dict()
+    if state.keys() & own.keys():
+        return state
     shapes, wanted = ([t.shape for t in one.values()][:-2] for one in (state, own))
     fits = len(state) == len(own) and shapes == wanted
     return dict(zip(own, state.values(), strict=True)) if fits else state
