@@ -54,7 +54,7 @@ def cell_options(command: FC) -> FC:
         click.option(
             "-t", "--task", "tasks", multiple=True,
             help="Tasks: names, ./file.py, or a folder of your own images.",
-        ),  # fmt: skip
+        ),
         click.option(
             "--suite", metavar="NAME",
             help="A leaderboard suite; -m, -t and --seeds select a part of it.",

@@ -155,14 +155,12 @@ def _check_duplicates(plan: "Plan", store: "Store", *, allow: bool) -> None:
         data = data_of(cell.task.card, cell.task.parameters)
         train, test = (images_of(data, cell.data.folder, part) for part in ("train", "test"))
         with cached_digests(digest_cache()) as digest:
-            equal = equal_files(train, test, digest)
+            equal, where = equal_files(train, test, digest), "for both training and testing"
             if not (train or test):  # test images will be drawn
-                equal = repeated_files(
-                    images_of(data, cell.data.folder, "test", shared=True), digest
-                )
+                every = images_of(data, cell.data.folder, "test", shared=True)
+                equal, where = repeated_files(every, digest), "twice, of which some are for testing"
         if equal:
-            number = counted("image", len(equal))
-            text = f"{cell.data.folder} has {number} for both training and testing, such as "
+            text = f"{cell.data.folder} has {counted('image', len(equal))} {where}, such as "
             text += f"{equal[0][0]} and {equal[0][1]}"
             if not allow:
                 raise DataError(f"{text}: remove one of each pair, or pass --allow-duplicates.")
