@@ -92,9 +92,9 @@ def _finished(
     from mixbench.records.schema import parse
     from mixbench.records.writer import record_path
 
-    for number in numbers:
+    for number in (one for one in numbers if plan.cells[one].method.label == method):
         path, key = record_path(store, plan, number), plan.chains[number][-1][:8]
-        if plan.cells[number].method.label != method or not path.exists():
+        if not path.exists():
             continue
         with suppress(Damaged):
             record = parse(path.read_text(encoding="utf-8", errors="replace"), str(path))
