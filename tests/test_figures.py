@@ -1,7 +1,7 @@
 """Pictures say what the search's result says."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,15 @@ import torch
 from matplotlib.figure import Figure
 from pydantic import JsonValue
 
+from mixbench.figures.gains import drawn, gains
 from mixbench.figures.patchmix.confusion import confusion
 from mixbench.figures.patchmix.search import combinations, evolution, mutations
+from mixbench.records.schema import Record
 from mixbench.search.result import SearchResult, to_json
 from mixbench.search.space import Space
+
+MakeRecord = Callable[..., Record]
+TASK = {"name": "toy", "version": 1, "changed": [], "source": "builtin", "code": "0" * 32}
 
 NAMES = ("cat", "dog", "ship")
 SPACE = Space(3, 2, 2)
@@ -67,6 +72,30 @@ def test_confusion_is_the_probability_of_the_other_class() -> None:
 
     assert found[0, 1] == found[1, 0] == pytest.approx(12.5)  # no image of class 1
     assert found[0, 2] == pytest.approx((15 + 10) / 2)
+
+
+def test_gains_are_drawn_over_the_number_of_images(make_record: MakeRecord) -> None:
+    records = [
+        make_record(
+            method, seed, value + seed / 10, task={**TASK, "parameters": {"per_class": number}}
+        )
+        for number, gain in ((50, 4.0), (100, 1.0))
+        for method, value in (("none", 50.0), ("mixup", 50.0 + gain))
+        for seed in range(3)
+    ]
+
+    ((name, table),) = gains(records)
+    figure = drawn(table)
+
+    assert name == "toy"
+    assert table[["method", "per_class", "difference"]].values.tolist() == [
+        ["mixup", 50, 4.0],
+        ["mixup", 100, 1.0],
+    ]
+    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["50", "100"]
+    assert (
+        list(gains(record for record in records if record.task.parameters["per_class"] == 50)) == []
+    )
 
 
 def test_mutations_are_the_searchs_own(result: Any) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 
 from mixbench.figures.captions import captions
 from mixbench.figures.detections import detections
+from mixbench.figures.gains import drawn as gains_drawn
+from mixbench.figures.gains import gains
 from mixbench.figures.localization import accuracy_curves, located_of, overlays
 from mixbench.figures.mixes import example_mixes
 from mixbench.figures.patchmix.confusion import confusion_of_pairs
@@ -53,20 +55,31 @@ def draw_cells(
     path
         Path of each file, after it is written.
     """
-    records = list(records)
-    groups: dict[str, list[Record]] = defaultdict(list)
-    for record in records:
-        groups[group_name(record)].append(record)
+    records, root = list(records), out or store.root / "figures"
+    for name, drawn in _of_all_seeds(store, records):
+        yield _write(drawn, root / f"{name}.png", dpi)
     for group, methods in first_runs(records).items():
-        folder = (out or store.root / "figures") / group
-        confused = confusion_of_pairs(store, groups[group])
-        if len(confused):
-            yield _write(confused, folder / "confusion_of_pairs.csv", dpi)
+        folder = root / group
         for method, record in methods.items():
             for name, figure in _pictures(store, record):
                 yield _write(figure, folder / method.replace("/", "_") / f"{name}.png", dpi)
         for name, drawn in _side_by_side(store, methods):
             yield _write(drawn, folder / f"{name}.png", dpi)
+
+
+def _of_all_seeds(
+    store: Store, records: Sequence[Record]
+) -> Iterator[tuple[str, Figure | pd.DataFrame]]:
+    """Yield what is drawn from the runs of all seeds, with names that may contain a folder."""
+    for name, table in gains(records):
+        yield from ((f"{name}.gains", table), (f"{name}.gains", gains_drawn(table)))
+    groups: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        groups[group_name(record)].append(record)
+    for group, members in groups.items():
+        confused = confusion_of_pairs(store, members)
+        if len(confused):
+            yield f"{group}/confusion_of_pairs", confused
 
 
 def first_runs(records: Iterable[Record]) -> dict[str, dict[str, Record]]:

@@ -1,0 +1,71 @@
+"""When mixing helps: the gain over the baseline against the number of training images."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from mixbench.declare import BASELINE
+from mixbench.figures.predictions import INK, QUIET
+from mixbench.leaderboard.grouping import comparison_groups
+from mixbench.leaderboard.table import leaderboards
+from mixbench.records.schema import Record
+
+PER_CLASS = "per_class"
+
+
+def gains(records: Iterable[Record]) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield the gains over the baseline of each task that was trained on several numbers of images.
+
+    The table has one row for each method and number of images per class, with the difference to
+    the baseline and its confidence interval; it comes with the name of the task.
+    """
+    families: dict[str, list[list[Record]]] = defaultdict(list)
+    for group in comparison_groups(records):
+        families[_without_number(group[0])].append(group)
+    for groups in families.values():
+        tables = [_table(group) for group in groups if PER_CLASS in group[0].task.parameters]
+        if len(tables) > 1:
+            whole = pd.concat(tables).sort_values(["method", PER_CLASS])
+            yield groups[0][0].task.name, whole.reset_index(drop=True)
+
+
+def _without_number(record: Record) -> str:
+    """Return what identifies a comparison group, but for the number of images per class."""
+    parameters = {n: v for n, v in record.task.parameters.items() if n != PER_CLASS}
+    parts = [record.task.name, record.task.version, parameters, record.model, record.recipe]
+    return json.dumps([*parts, record.data.digest], sort_keys=True)
+
+
+def _table(group: list[Record]) -> pd.DataFrame:
+    (board,) = leaderboards(group)
+    rows = board.rows[board.rows["method"] != BASELINE]
+    shown = rows[["method", "difference", "low", "high", "n"]].dropna(subset=["difference"])
+    return shown.assign(**{PER_CLASS: group[0].task.parameters[PER_CLASS], "unit": board.unit})
+
+
+def drawn(table: pd.DataFrame) -> Figure:
+    """Return the gains as curves over the number of images per class, with 95 % intervals."""
+    figure = Figure(figsize=(6.4, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.axhline(0, color=QUIET, lw=1)
+    methods = list(dict.fromkeys(table["method"]))
+    for place, method in enumerate(methods):
+        rows = table[table["method"] == method]
+        at = rows[PER_CLASS] * 1.02 ** (place - (len(methods) - 1) / 2)  # beside each other
+        errors = [rows["difference"] - rows["low"], rows["high"] - rows["difference"]]
+        axes.errorbar(at, rows["difference"], yerr=errors, fmt="o-", lw=1.5, ms=4, label=method)
+    numbers = sorted(table[PER_CLASS].unique())
+    axes.set_xscale("log")
+    axes.set_xticks(numbers, [str(number) for number in numbers])
+    axes.minorticks_off()
+    axes.set(
+        xlabel="training images of each class",
+        ylabel=f"difference to {BASELINE} ({table['unit'].iloc[0]}), 95% CI",
+    )
+    axes.legend(frameon=False, fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(colors=INK)
+    return figure
