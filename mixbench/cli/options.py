@@ -108,7 +108,8 @@ def asked_cells(options: CellOptions, *, without_data: bool = False) -> "list[Ce
         If the options name neither a suite nor both a method and a task, or if they change a
         setting that the suite fixes.
     """
-    from mixbench.plan.request import cells_of, unsuited
+    from mixbench.plan.checks import unsuited
+    from mixbench.plan.request import cells_of
 
     if options["suite"] is None:
         cells = cells_of(replace(make_request(options), without_data=without_data))

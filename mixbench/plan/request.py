@@ -1,10 +1,9 @@
 """Turns the user's request into cells, and checks every name in it."""
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import get_args
 
 from mixbench.datasets.locate import (
     HOLDOUT,
@@ -17,19 +16,24 @@ from mixbench.datasets.locate import (
 from mixbench.datasets.own import own_layout
 from mixbench.declare import BASELINE, Need, Recipe
 from mixbench.declare.facts import Parameters, ParameterValue
-from mixbench.errors import BadParameter, DataError, DataMissing, UnknownName, UsageError
+from mixbench.errors import DataError, DataMissing, UnknownName, UsageError
 from mixbench.plan.cells import (
     PRETRAINED,
     PUBLISHED,
-    TIMM,
     Cell,
     Unit,
     official_recipe,
     weights_of,
 )
+from mixbench.plan.checks import (
+    check_held_out,
+    check_method,
+    check_net,
+    check_recipe,
+    check_that_it_mixes,
+)
 from mixbench.plan.tuning import Grid, candidates, grid_of
 from mixbench.registry.cards import Card, MethodCard, TaskCard
-from mixbench.registry.net_kinds import net_kind
 from mixbench.registry.parameters import (
     Setting,
     given_to,
@@ -124,9 +128,9 @@ def cells_of(request: Request) -> list[Cell]:
         for card in methods
     ]
     for frame, method in pairs:
-        _check_that_it_mixes(method, frame.task)
-        _check_held_out(method, frame.base or frame)
-        _check_method(method, frame.recipe)
+        check_that_it_mixes(method, frame.task)
+        _check_held_out(method, frame)
+        check_method(method, frame.recipe)
     return [
         frame.cell(method, seed) for seed in dict.fromkeys(request.seeds) for frame, method in pairs
     ]
@@ -161,6 +165,11 @@ def _is_folder(name: str) -> bool:
     return False
 
 
+def _check_held_out(method: Unit[MethodCard], frame: Frame) -> None:
+    trained = frame.base or frame
+    check_held_out(method, trained.task, trained.recipe, trained.grid)
+
+
 def _layout(folder: Path, given: Mapping[str, str]) -> dict[str, ParameterValue]:
     """Return the parameters of a task that the layout of the user's own images decides."""
     found = own_layout(folder)._asdict()
@@ -170,126 +179,6 @@ def _layout(folder: Path, given: Mapping[str, str]) -> dict[str, ParameterValue]
             f"{given['variant']})."
         )
     return found
-
-
-def _check_that_it_mixes(method: Unit[MethodCard], task: Unit[TaskCard]) -> None:
-    """Raise an error if the method would mix in no training, and so equal the baseline."""
-    evaluates = bool(task.card.declared.evaluates)
-    plainly = evaluates or task.parameters.get("mix_in") == "pretrain"
-    if method.card.name == BASELINE or not plainly:
-        return
-    for name in weights_of(task.card):
-        value = str(task.parameters[name])
-        if value in {"random", "timm", PUBLISHED} or value.startswith(TIMM):
-            if evaluates:
-                raise UsageError(
-                    f"{method.card.name} would have no effect: {task.card.name} evaluates {value} "
-                    f"weights. Use --init {PRETRAINED} or --init FILE with weights trained with it."
-                )
-            where = next(p.type for p in task.card.parameters if p.name == "mix_in")
-            too = f", or --set {task.card.name}.mix_in=finetune"
-            raise UsageError(
-                f"{method.card.name} would have no effect: {task.card.name} starts from {value} "
-                f"weights and fine-tunes without mixing. Use --init pretrained, --init FILE with "
-                f"weights pre-trained with it{too if 'finetune' in get_args(where) else ''}."
-            )
-
-
-def _check_held_out(method: Unit[MethodCard], frame: Frame) -> None:
-    """Raise an error if images must be held out and are not, or are to be added and are not out."""
-    task, recipe = frame.task, frame.recipe
-    name, holdout = task.card.name, task.parameters.get(HOLDOUT)
-    if recipe.final_on == "all" and holdout is None:
-        raise UsageError(f"final_on must be train for {name}, which has no parameter {HOLDOUT}.")
-    if holdout == 0 and (frame.grid or "prepare" in method.card.defines):
-        user = "--tune" if frame.grid else method.card.name
-        raise UsageError(
-            f"{HOLDOUT} must be above 0: {user} searches on held-out images (got 0). With --set "
-            f"{name}.final_on=all, the final training uses all training images."
-        )
-
-
-def _check_method(method: Unit[MethodCard], recipe: Recipe) -> None:
-    """Raise an error if a method cannot do what a recipe asks for."""
-    name, declared = method.card.name, method.card.declared
-    if recipe.mix_mode == "elem" and not declared.per_element:
-        raise UsageError(
-            f"mix_mode must be batch or half for {name}, which mixes a batch with one λ or mask "
-            "(got elem)."
-        )
-    if recipe.ema_decay and declared.ema_decay:
-        raise UsageError(
-            f"ema_decay must be 0 for {name}, which keeps an average of the weights of its own "
-            f"(got {recipe.ema_decay})."
-        )
-
-
-def _check_recipe(card: TaskCard, protocol: str, recipe: Recipe, given: Container[str]) -> None:
-    """Raise an error if fields of a recipe contradict each other."""
-    faults = {
-        f"nesterov must be left out: the optimizer {recipe.optimizer} does not know it": (
-            recipe.optimizer != "sgd" and recipe.nesterov and "nesterov" in given
-        ),
-        f"momentum must be below 1 for the optimizer {recipe.optimizer} (got {recipe.momentum})": (
-            recipe.optimizer != "sgd" and recipe.momentum >= 1
-        ),
-        f"aug_repeats must be at most batch_size, {recipe.batch_size} (got {recipe.aug_repeats})": (
-            recipe.aug_repeats > recipe.batch_size
-        ),
-        f"warmup_epochs must be less than epochs, {recipe.epochs} (got {recipe.warmup_epochs})": (
-            recipe.warmup_epochs >= recipe.epochs
-        ),
-        f"warmup_lr must be 0 without warmup_epochs (got {recipe.warmup_lr})": (
-            recipe.warmup_lr and not recipe.warmup_epochs
-        ),
-        f"min_lr must be 0 with milestones, which set the rate (got {recipe.min_lr})": (
-            recipe.min_lr and recipe.milestones
-        ),
-        f"min_lr must be at most lr, {recipe.lr} (got {recipe.min_lr})": recipe.min_lr > recipe.lr,
-        f"bce_target_thresh must be 0 without bce_loss (got {recipe.bce_target_thresh})": (
-            recipe.bce_target_thresh and not recipe.bce_loss
-        ),
-        f"mix_off_epoch must be at most epochs, {recipe.epochs} (got {recipe.mix_off_epoch})": (
-            recipe.mix_off_epoch > recipe.epochs
-        ),
-    }
-    for wrong, found in faults.items():
-        if found:
-            raise BadParameter(f"The recipe {protocol} of {card.name}: {wrong}.")
-
-
-def _check_net(card: TaskCard, protocol: str, model: str) -> None:
-    """Raise an error if a protocol is for another kind of network than a model."""
-    own = net_kind(card.declared.protocols[protocol].model)
-    if own not in {"convolutional", net_kind(model)}:
-        raise UsageError(
-            f"--protocol {protocol} is the recipe of a {own}, and {model} is a {net_kind(model)} "
-            f"network. Use --protocol {_protocol_for(card, protocol, model)}, or another model."
-        )
-
-
-def unsuited(cell: Cell) -> str:
-    """Return a warning if a protocol for convolutional networks trains another kind; or nothing."""
-    card = cell.base.task.card if cell.base else cell.task.card
-    asked = net_kind(cell.model)
-    own = net_kind(card.declared.protocols[cell.protocol].model)
-    if own == asked or cell.trained_by is None:
-        return ""
-    better = _protocol_for(card, cell.protocol, cell.model)
-    known = net_kind(card.declared.protocols[better].model) == asked
-    return (
-        f"{cell.model} is a {asked}, and --protocol {cell.protocol} of {card.name} is a recipe for "
-        f"{own} networks" + (f": use --protocol {better}." if known else ".")
-    )
-
-
-def _protocol_for(card: TaskCard, protocol: str, model: str) -> str:
-    """Return the first protocol for a model's kind of network, as quick as the given one."""
-    protocols, quick = card.declared.protocols, protocol.startswith("quick")
-    for name, recipe in protocols.items():
-        if net_kind(recipe.model) == net_kind(model) and name.startswith("quick") == quick:
-            return name
-    return next(iter(protocols))
 
 
 def _method(card: MethodCard, protocol: str, settings: Sequence[Setting]) -> Unit[MethodCard]:
@@ -319,7 +208,7 @@ def _frame(card: TaskCard, request: Request) -> Frame:
     every = {s.parameter: s.text for s in request.settings if s.unit == EVERY_RECIPE}
     given = every | _init(card, request.init) | given_to(card, request.settings)
     model = _model(card, request.model or given.get("model") or protocols[protocol].model)
-    _check_net(card, protocol, model)
+    check_net(card, protocol, model)
     official, base = official_recipe(card, protocol, model), base_values(card, protocol)
     if card.declared.data.own and request.data not in {None, SYNTHETIC}:
         base |= _layout(Path(str(request.data)).expanduser(), given)
@@ -328,7 +217,7 @@ def _frame(card: TaskCard, request: Request) -> Frame:
     files = _published(card, request, parameters, model)
     grid = {} if request.tune is None else grid_of(card.name, recipe, request.tune)
     for candidate in candidates(recipe, grid).values() if grid else [recipe]:
-        _check_recipe(card, protocol, candidate, {*given, *grid})
+        check_recipe(card, protocol, candidate, {*given, *grid})
     unit = Unit(card, parameters, base, files)
     return Frame(unit, model, protocol, recipe, data, request.settings, grid)
 
@@ -449,7 +338,7 @@ def _needed(
         shared = {name: unit.parameters[name] for name in need.share}
         method = Unit(base.card, {**base.parameters, **shared}, base.base)
     if not need.task:
-        _check_method(method, cell.recipe)
+        check_method(method, cell.recipe)
         return on_held_in(replace(cell, method=method, grid={}, base=None))
     key = need.task, need.data, cell.model, cell.protocol, tuple(cell.settings)
     request = Request([], [need.task], [], *key[2:4], need.data or None, cell.settings)
@@ -468,6 +357,6 @@ def _needed(
             f"other weights. {error}"
         ) from error
     frames[key] = frame
-    _check_held_out(method, frame.base or frame)
-    _check_method(method, frame.recipe)
+    _check_held_out(method, frame)
+    check_method(method, frame.recipe)
     return frame.cell(method, cell.seed)
