@@ -91,7 +91,7 @@ LITE0 = {
 FINE_TUNED_PHOTOS = {
     "finetune": Recipe(
         model="tf_efficientnet_lite0",
-        epochs=6,
+        epochs=10,
         batch_size=50,
         lr=0.01,
         weight_decay=1e-4,
