@@ -87,7 +87,7 @@ def test_gains_are_drawn_over_the_number_of_images(make_record: MakeRecord) -> N
     ((name, table),) = gains(records)
     figure = drawn(table)
 
-    assert name == "toy"
+    assert name == "toy.net.quick"
     assert table[["method", "per_class", "difference"]].values.tolist() == [
         ["mixup", 50, 4.0],
         ["mixup", 100, 1.0],

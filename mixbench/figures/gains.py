@@ -1,6 +1,5 @@
 """When mixing helps: the gain over the baseline against the number of training images."""
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
@@ -9,7 +8,7 @@ from matplotlib.figure import Figure
 
 from mixbench.declare import BASELINE
 from mixbench.figures.predictions import INK, QUIET
-from mixbench.leaderboard.grouping import comparison_groups
+from mixbench.leaderboard.grouping import comparison_groups, group_key, group_name
 from mixbench.leaderboard.table import leaderboards
 from mixbench.records.schema import Record
 
@@ -20,23 +19,25 @@ def gains(records: Iterable[Record]) -> Iterator[tuple[str, pd.DataFrame]]:
     """Yield the gains over the baseline of each task that was trained on several numbers of images.
 
     The table has one row for each method and number of images per class, with the difference to
-    the baseline and its confidence interval; it comes with the name of the task.
+    the baseline and its confidence interval; it comes with the name of the comparison groups, but
+    for that number. Groups that use all images are left out, because their number is not known.
     """
     families: dict[str, list[list[Record]]] = defaultdict(list)
     for group in comparison_groups(records):
-        families[_without_number(group[0])].append(group)
+        if group[0].task.parameters.get(PER_CLASS):
+            families[group_key(_without_number(group[0]))].append(group)
     for groups in families.values():
-        tables = [_table(group) for group in groups if PER_CLASS in group[0].task.parameters]
-        if len(tables) > 1:
-            whole = pd.concat(tables).sort_values(["method", PER_CLASS])
-            yield groups[0][0].task.name, whole.reset_index(drop=True)
+        if len(groups) > 1:
+            whole = pd.concat(map(_table, groups)).sort_values(["method", PER_CLASS])
+            yield group_name(_without_number(groups[0][0])), whole.reset_index(drop=True)
 
 
-def _without_number(record: Record) -> str:
-    """Return what identifies a comparison group, but for the number of images per class."""
+def _without_number(record: Record) -> Record:
+    """Return a record without the number of images per class."""
+    changed = [name for name in record.task.changed if name != PER_CLASS]
     parameters = {n: v for n, v in record.task.parameters.items() if n != PER_CLASS}
-    parts = [record.task.name, record.task.version, parameters, record.model, record.recipe]
-    return json.dumps([*parts, record.data.digest], sort_keys=True)
+    task = record.task.model_copy(update={"parameters": parameters, "changed": changed})
+    return record.model_copy(update={"task": task})
 
 
 def _table(group: list[Record]) -> pd.DataFrame:
