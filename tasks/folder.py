@@ -32,7 +32,7 @@ from mixbench.vision.images.folders import Listing, class_folders, list_images
 from mixbench.vision.images.splits import stratified_holdout
 from mixbench.vision.tasks.transfer import Transfer
 
-LEAST = 5
+LEAST = 5  # images of a class, of which a fifth is one
 TEST_SHARE = 0.2  # of every class, if there is no folder of test images
 
 

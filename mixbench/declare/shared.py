@@ -70,14 +70,8 @@ SMALL_NETS = (
     *("preact_resnet56", "preact_resnet164"),
 )
 SMALL_PATCH_NETS = (
-    *(
-        "vit_small",
-        "vit_tiny",
-        "small_test_vit",
-        "small_convnext_tiny",
-        "small_convnext_atto",
-        "small_test_convnext",
-    ),
+    *("vit_small", "vit_tiny", "small_test_vit"),
+    *("small_convnext_tiny", "small_convnext_atto", "small_test_convnext"),
 )
 
 # ImageNet weights of EfficientNet-Lite0, converted from TensorFlow; mean and std are 0.5.
