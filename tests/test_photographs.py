@@ -17,7 +17,7 @@ from PIL import Image
 from mixbench.contract.loading import make_task
 from mixbench.datasets.locate import CONVERSIONS, CONVERTED, ConvertedMark, locate, origin_of
 from mixbench.datasets.own import OwnLayout, own_layout
-from mixbench.datasets.survey import content_digest_of, folder_state
+from mixbench.datasets.survey import contents_digest
 from mixbench.declare import Synthetic
 from mixbench.errors import DataError, MixbenchError
 from mixbench.plan.graph import plan
@@ -263,9 +263,9 @@ def test_contents_decide_whether_photographs_are_official(tmp_path: Path) -> Non
     trees = {name: (number, "") for name, number in data.file_counts.items()}
 
     assert origin_of(data, {}, trees) == "counted"
-    before = content_digest_of(tmp_path / "train", folder_state(tmp_path / "train"))
+    before = contents_digest(tmp_path / "train")
     photograph(tmp_path / "train" / "cat" / "0.png", 200)
-    assert before != content_digest_of(tmp_path / "train", folder_state(tmp_path / "train"))
+    assert before != contents_digest(tmp_path / "train")
     assert locate(find("task", "clothing"), str(tmp_path)).origin == "modified"
 
 

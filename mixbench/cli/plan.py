@@ -55,6 +55,8 @@ def plan(
 
 def _power_lines(plan: "Plan", store: "Store", suite: str | None) -> Iterator[str]:
     """Yield the effect that each table will be able to show, if the store has runs of `none`."""
+    if len({cell.seed for cell in plan.cells}) == 1:  # spares the import of numpy
+        return
     from mixbench.declare import BASELINE
     from mixbench.leaderboard.ranks import expected_effect
     from mixbench.leaderboard.statistics import LEAST_SEEDS
@@ -77,8 +79,8 @@ def _power_lines(plan: "Plan", store: "Store", suite: str | None) -> Iterator[st
             unit = next(iter(pilot.values())).primary.unit
             told = "points" if unit == "%" else unit
             text = "unknown, because nothing varies" if least is None else f"{least:.2g} {told}"
-            text += f" ({len(pilot)} seeds of {BASELINE} in the store; without what methods find"
-            text += " differently hard)"
+            text += f" ({len(pilot)} seeds of {BASELINE} in the store; leaves out that methods "
+            text += "differ in which images they find hard)"
         yield (
             f"minimum detectable effect of {first.task.label}, {first.model}, {first.protocol} "
             f"with {seeds} seeds and {counted('comparison', pairs)}: {text}"
@@ -89,16 +91,12 @@ def _finished(
     plan: "Plan", store: "Store", numbers: Sequence[int], method: str
 ) -> "Iterator[tuple[int, Record]]":
     """Yield the seeds and records of a method's cells that the current code has finished."""
-    from mixbench.records.schema import parse
-    from mixbench.records.writer import record_path
+    from mixbench.records.writer import current_record
 
     for number in (one for one in numbers if plan.cells[one].method.label == method):
-        path, key = record_path(store, plan, number), plan.chains[number][-1][:8]
-        if not path.exists():
-            continue
         with suppress(Damaged):
-            record = parse(path.read_text(encoding="utf-8", errors="replace"), str(path))
-            if record.status == "ok" and record.cell.endswith(f"/{key}"):
+            record = current_record(store, plan, number)
+            if record is not None and record.status == "ok":
                 yield record.seed, record
 
 

@@ -78,15 +78,12 @@ def _images(card: "TaskCard", data: str | None, scratch: Path) -> "tuple[Task, P
 
     from mixbench.contract.loading import make_task
     from mixbench.datasets.locate import SYNTHETIC, locate
-    from mixbench.datasets.own import own_layout
-    from mixbench.plan.request import base_values
+    from mixbench.plan.request import base_values, layout_values
 
     protocol = "quick"
     if protocol not in card.declared.protocols or card.declared.evaluates:
         raise UsageError(f"The task {card.name} has no training images; choose another --task.")
-    values = base_values(card, protocol)
-    if card.declared.data.own and data not in {None, SYNTHETIC}:
-        values |= own_layout(Path(str(data)).expanduser())._asdict()
+    values = base_values(card, protocol) | layout_values(card, data)
     shown = make_task(card, values)
     place = locate(card, data, protocol, values)
     if place.origin != SYNTHETIC and place.folder is not None:

@@ -14,7 +14,7 @@ from mixbench.datasets.digests import content_digest as cached_digest
 from mixbench.datasets.survey import (
     Contents,
     DataPart,
-    content_digest_of,
+    contents_digest,
     folder_digest,
     folder_state,
     survey,
@@ -283,7 +283,7 @@ def _source(data: Data, folder: Path) -> DataSource:
     origin: Origin = origin_of(data, found.digests, found.trees)
     if origin == "counted" and data.content_digests:
         same = all(
-            content_digest_of(folder / name, folder_state(folder / name)) == digest
+            contents_digest(folder / name) == digest
             for name, digest in data.content_digests.items()
         )
         whole = data.content_digests.keys() == data.file_counts.keys() and all(data.files.values())
@@ -313,7 +313,7 @@ def origin_of(
 
 def data_state(data: Data, folder: Path, part: DataPart) -> str:
     """Return the current state of the files that a part reads, as in `DataSource.states`."""
-    return survey(data, folder, digest_cache()).states[part]
+    return survey(data, folder, digest_cache(), contents=False).states[part]
 
 
 def path_state(path: Path) -> str:

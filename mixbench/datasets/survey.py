@@ -9,6 +9,7 @@ a part, which guards against a change between planning and publication, and neve
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -93,7 +94,7 @@ class Survey:
         return _combined({**self.digests, **{name: d for name, (_, d) in self.trees.items()}})
 
 
-def survey(data: Data, folder: Path, cache: Path) -> Survey:
+def survey(data: Data, folder: Path, cache: Path, *, contents: bool = True) -> Survey:
     """Return the survey of a data folder.
 
     Parameters
@@ -104,6 +105,8 @@ def survey(data: Data, folder: Path, cache: Path) -> Survey:
         Folder of its files.
     cache
         File of the cached content digests.
+    contents
+        Whether the user's own images are read to identify them; their `states` do not need it.
 
     Raises
     ------
@@ -113,9 +116,9 @@ def survey(data: Data, folder: Path, cache: Path) -> Survey:
     found = _Reading(data, folder)
     for name, official in data.files.items():
         found.add_file(name, official, cache)
-    with cached_digests(cache) as digest:
+    with cached_digests(cache) if data.own and contents else nullcontext() as digest:
         for name in data.file_counts:
-            found.add_tree(name, digest if data.own else None)
+            found.add_tree(name, digest)
     if data.own and "." not in data.file_counts:  # nobody has said what else belongs to it
         found.skip_rest()
     return found.survey()
@@ -131,12 +134,13 @@ def tree(folder: Path, data: Data) -> tuple[int, str]:
     return number, digest.hexdigest()
 
 
-@lru_cache
-def content_digest_of(folder: Path, _state: str) -> str:
-    """Return a digest of the contents of a folder's files, as in `Data.content_digests`.
+def contents_digest(folder: Path) -> str:
+    """Return a digest of the contents of a folder's files, as in `Data.content_digests`."""
+    return _contents_digest(folder, folder_state(folder))
 
-    The folder's `folder_state` tells whether a digest that is known is still right.
-    """
+
+@lru_cache
+def _contents_digest(folder: Path, _state: str) -> str:
     names = sorted(file.name for file in files_in(folder))
     lines = (f"{digest_of(folder / name, '')}  {name}\n" for name in names)
     return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -6,7 +6,7 @@ from pathlib import Path
 from mixbench.datasets.archives import Finding
 from mixbench.datasets.digests import content_digest
 from mixbench.datasets.locate import CONVERSIONS, CONVERTED, MARK, MARKS, digest_cache
-from mixbench.datasets.survey import content_digest_of, folder_state, tree
+from mixbench.datasets.survey import contents_digest, tree
 from mixbench.declare import Data
 from mixbench.errors import DataError
 
@@ -37,7 +37,7 @@ def compare(data: Data, folder: Path) -> Iterator[Finding]:
         yield _tree(name, folder / name, number, digest, data)
     for name, digest in data.content_digests.items() if files is data.files else ():
         if (folder / name).is_dir():
-            found = content_digest_of(folder / name, folder_state(folder / name))
+            found = contents_digest(folder / name)
             text = "contents as published" if found == digest else "contents differ"
             yield Finding(name, ok=found == digest, text=text)
 

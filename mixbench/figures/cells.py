@@ -25,7 +25,12 @@ from mixbench.figures.robustness import (
     under_attacks,
     under_corruptions,
 )
-from mixbench.leaderboard.grouping import group_name, method_label
+from mixbench.leaderboard.grouping import (
+    comparison_groups,
+    group_name,
+    method_label,
+    representative,
+)
 from mixbench.records.schema import Record
 from mixbench.storage.store import Store
 
@@ -73,13 +78,10 @@ def _of_all_seeds(
     """Yield what is drawn from the runs of all seeds, with names that may contain a folder."""
     for name, table in gains(records):
         yield from ((f"{name}.gains", table), (f"{name}.gains", gains_drawn(table)))
-    groups: dict[str, list[Record]] = defaultdict(list)
-    for record in records:
-        groups[group_name(record)].append(record)
-    for group, members in groups.items():
-        confused = confusion_of_pairs(store, members)
+    for group in comparison_groups(records):
+        confused = confusion_of_pairs(store, group)
         if len(confused):
-            yield f"{group}/confusion_of_pairs", confused
+            yield f"{group_name(representative(group))}/confusion_of_pairs", confused
 
 
 def first_runs(records: Iterable[Record]) -> dict[str, dict[str, Record]]:

@@ -127,15 +127,14 @@ def compared(first: Runs, second: Runs) -> Comparison | None:
 def compared_by_seed(first: Runs, second: Runs, metric: str) -> Comparison | None:
     """Compare two methods by a metric, paired by seed; return None if they do not have it."""
     seeds = sorted(first.keys() & second.keys())
-    values = [[last_value(runs[seed], metric) for seed in seeds] for runs in (first, second)]
-    if not seeds or any(value is None for row in values for value in row):
+    at = metric, "last"
+    values = [
+        [one.value for seed in seeds for one in runs[seed].metrics if (one.name, one.at) == at]
+        for runs in (first, second)
+    ]
+    if not seeds or any(len(row) < len(seeds) for row in values):
         return None
-    return compare_means(*([float(value or 0) for value in row] for row in values))
-
-
-def last_value(record: Record, metric: str) -> float | None:
-    """Return the value of a metric after the last epoch; None if the record has none."""
-    return next((m.value for m in record.metrics if m.name == metric and m.at == "last"), None)
+    return compare_means(*values)
 
 
 def verdicts(runs: Mapping[str, Runs], rule: Rule, *, higher_is_better: bool) -> list[Verdict]:

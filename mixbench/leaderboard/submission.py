@@ -9,8 +9,8 @@ from mixbench.errors import UsageError
 from mixbench.leaderboard.build import RECORDS, artifact_path
 from mixbench.leaderboard.suite import suite_cells
 from mixbench.plan.graph import plan
-from mixbench.records.schema import Artifact, Record, parse
-from mixbench.records.writer import record_path
+from mixbench.records.schema import Artifact, Record
+from mixbench.records.writer import current_record, record_path
 from mixbench.storage.files import write_bytes
 from mixbench.storage.store import Store
 
@@ -58,8 +58,8 @@ def submit(folder: Path, store: Store, *, predictions: float) -> Submitted:
     missing, found = [], []
     for number, (cell, chain) in enumerate(zip(planned.cells, planned.chains, strict=True)):
         source, key = record_path(store, planned, number), chain[-1][:8]
-        record = parse(source.read_text(encoding="utf-8"), str(source)) if source.exists() else None
-        if record is None or not record.cell.endswith(f"/{key}"):
+        record = current_record(store, planned, number)
+        if record is None:
             missing.append(cell.label)
             continue
         found.append(record)

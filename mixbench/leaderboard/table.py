@@ -111,8 +111,7 @@ class Leaderboard:
         baseline), published and off (published results with the marks of their sources, and
         the difference of the measured mean to them), the secondary metrics, best_gap (primary
         metric at the best validation epoch minus that after the last epoch), train_accuracy, the
-        costs, tuned_to
-        (the tuned recipe values) and verified (the verification tier).
+        costs, tuned_to (the tuned recipe values) and verified (the verification tier).
     notes
         Notes to print below the table.
     metric

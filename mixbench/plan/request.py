@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from mixbench.datasets.locate import (
     HOLDOUT,
@@ -170,8 +171,28 @@ def _check_held_out(method: Unit[MethodCard], frame: Frame) -> None:
     check_held_out(method, trained.task, trained.recipe, trained.grid)
 
 
-def _layout(folder: Path, given: Mapping[str, str]) -> dict[str, ParameterValue]:
-    """Return the parameters of a task that the layout of the user's own images decides."""
+def layout_values(
+    card: TaskCard, data: str | None, given: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, ParameterValue]:
+    """Return the parameters that the layout of the user's own images decides; none for other data.
+
+    Parameters
+    ----------
+    card
+        Card of the task.
+    data
+        Value of ``--data``.
+    given
+        Parameters that the user sets.
+
+    Raises
+    ------
+    UsageError
+        If the user sets another layout.
+    """
+    if not card.declared.data.own or data is None or data == SYNTHETIC:
+        return {}
+    folder = Path(data).expanduser()
     found = own_layout(folder)._asdict()
     if given.get("variant", found["variant"]) != found["variant"]:
         raise UsageError(
@@ -210,8 +231,7 @@ def _frame(card: TaskCard, request: Request) -> Frame:
     model = _model(card, request.model or given.get("model") or protocols[protocol].model)
     check_net(card, protocol, model)
     official, base = official_recipe(card, protocol, model), base_values(card, protocol)
-    if card.declared.data.own and request.data not in {None, SYNTHETIC}:
-        base |= _layout(Path(str(request.data)).expanduser(), given)
+    base |= layout_values(card, request.data, given)
     parameters, recipe = task_settings(card, base, official, given)
     data = _located(card, request, protocol, parameters)
     files = _published(card, request, parameters, model)

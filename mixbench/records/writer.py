@@ -61,6 +61,21 @@ def record_path(store: Store, plan: Plan, number: int) -> Path:
     return store.records / cell.task.card.name / cell.method.card.name / name
 
 
+def current_record(store: Store, plan: Plan, number: int) -> Record | None:
+    """Return the record of a cell of a plan; None if the current code has not written one.
+
+    Raises
+    ------
+    Damaged
+        If the file is not a valid record.
+    """
+    path = record_path(store, plan, number)
+    if not path.exists():
+        return None
+    record = parse(path.read_text(encoding="utf-8", errors="replace"), str(path))
+    return record if record.cell.endswith(f"/{plan.chains[number][-1][:8]}") else None
+
+
 def _asked(stage: Stage) -> list[object]:
     """Return what the user asks of a stage: units, parameters, recipe, seed, and paths of files."""
     identity, paths = stage.identity, stage.paths

@@ -46,14 +46,13 @@ def confusion_of_pairs(store: Store, records: Iterable[Record]) -> pd.DataFrame:
 def _of_search(store: Store, record: Record, plain: Record) -> Iterator[dict[str, float]]:
     """Yield the numbers of a cell's search, if it has one and the predictions are of classes."""
     path = next((a.path for a in record.artifacts if a.role == "search"), None)
-    outputs = predictions_of(store, plain).get("outputs")
-    if path is None or outputs is None:
+    if path is None:
         return
     result = json.loads((store.root / path).read_text(encoding="utf-8"))
-    classes = result["classes"]
-    if outputs.shape[1:] != (len(classes),):
+    classes, predicted = result["classes"], predictions_of(store, plain)
+    outputs, targets = predicted.get("outputs"), predicted["targets"]
+    if outputs is None or outputs.shape[1:] != (len(classes),):
         return
-    targets = predictions_of(store, plain)["targets"]
     confused = confusion(outputs, targets if targets.dim() == 1 else targets[:, 0])
     pairs = [tuple(classes.index(pair[name]) for name in ("first", "second"))
              for pair in result["pairs"]]  # fmt: skip

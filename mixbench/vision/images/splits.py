@@ -4,7 +4,7 @@ Both kinds of split return the same batches.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from pathlib import Path
@@ -375,6 +375,12 @@ def held_out_share(number: int, share: float, rng: torch.Generator) -> Tensor:
     return held
 
 
+def _by_class(classes: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Yield each class that occurs, in ascending order, with the indices of its items."""
+    index = ClassIndex(classes, int(classes.max()) + 1 if len(classes) else 0)
+    yield from ((name, index.members(name)) for name in index.counts.nonzero().flatten().tolist())
+
+
 def stratified_draw(classes: Tensor, number: int, rng: torch.Generator) -> Tensor:
     """Return a mask of randomly drawn items, the same number of every class.
 
@@ -398,12 +404,11 @@ def stratified_draw(classes: Tensor, number: int, rng: torch.Generator) -> Tenso
         If a class has fewer items.
     """
     drawn = torch.zeros(len(classes), dtype=torch.bool)
-    for name in classes.unique():
-        members = torch.nonzero(classes == name).flatten()
+    for name, members in _by_class(classes):
         if len(members) < number:
             raise DataError(
                 f"per_class must be at most the number of training images of each class: class "
-                f"{int(name)} has {len(members)} (got {number})."
+                f"{name} has {len(members)} (got {number})."
             )
         order = torch.randperm(len(members), generator=rng)
         drawn[members[order[:number]]] = True
@@ -435,13 +440,12 @@ def stratified_holdout(classes: Tensor, share: float, rng: torch.Generator) -> T
     held = torch.zeros(len(classes), dtype=torch.bool)
     if share == 0:
         return held
-    for name in classes.unique():
-        members = torch.nonzero(classes == name).flatten()
+    for name, members in _by_class(classes):
         number = round(share * len(members))
         if not 0 < number < len(members):
             raise DataError(
                 f"The held-out fraction must leave images of every class in the training and the "
-                f"validation split: class {int(name)} has {len(members)} images, of which "
+                f"validation split: class {name} has {len(members)} images, of which "
                 f"{number} would be held out (got {share}). Change the task's parameter holdout."
             )
         order = torch.randperm(len(members), generator=rng)
