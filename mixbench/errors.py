@@ -30,6 +30,13 @@ def printable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
+def one_line(text: str, longest: int = 1000) -> str:
+    """Return a text as one line of printable characters, cut to a length."""
+    line = " ".join(printable(text).split())
+    line = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in line)
+    return line if len(line) <= longest else f"{line[: longest - 3]}..."
+
+
 class MixbenchError(Exception):
     """Base class of all errors that mixbench raises deliberately."""
 

@@ -175,7 +175,7 @@ def test_without_a_baseline_no_difference_is_claimed(make_record: MakeRecord) ->
     board = only([make_record("mixup")])
 
     assert board.rows["difference"].isna().all()
-    assert "No run of `none`" in board.notes[0]
+    assert "No run of none" in board.notes[0]
 
 
 def test_generated_data_is_labelled(make_record: MakeRecord) -> None:
@@ -284,8 +284,8 @@ def test_published_numbers_stand_beside_with_their_sources(records: list[Record]
 
 
 TRAINED = StageRecord(
-    kind="train", key="0" * 64, own=True, state="ran", started="", ended="", wall_s=1.0, steps=1,
-    resumed_at_steps=[],
+    kind="train", key="0" * 64, own=True, state="ran", started="2026-01-01T00:00:00Z",
+    ended="2026-01-01T00:01:00Z", wall_s=1.0, steps=1, resumed_at_steps=[],
 )  # fmt: skip
 
 

@@ -34,6 +34,6 @@ def compare(
         from mixbench.leaderboard.build import read_answers
         from mixbench.leaderboard.suite import folder_of
 
-        records = [*read_answers(folder_of(suite)).records.values()]
+        records = [*read_answers(folder_of(suite)).compared]
     found = compare_methods(recorded(records, (), names(tasks)), first, second)
     click.echo(to_json(found) if as_json else "\n".join(to_lines(found)))

@@ -89,22 +89,25 @@ def report(**options: Unpack[ReportOptions]) -> None:
 
 def _of_suite(name: str, options: ReportOptions) -> "pd.DataFrame":
     """Return a suite's table or costs from the records of the store and the suite's folder."""
+    from mixbench.leaderboard.admission import Asked
     from mixbench.leaderboard.build import read_answers
     from mixbench.leaderboard.costs import costs
     from mixbench.leaderboard.grouping import without_rescored
     from mixbench.leaderboard.layout import laid_out
     from mixbench.leaderboard.store_report import read_records
-    from mixbench.leaderboard.suite import folder_of
+    from mixbench.leaderboard.suite import cells_asked, folder_of
     from mixbench.storage.store import Store
 
-    answered = read_answers(folder_of(name))
+    folder = folder_of(name)
+    answered = read_answers(folder)
     quick = options["protocol"] == QUICK
     suite = answered.suite.quickly() if quick else answered.suite
+    asked = Asked(tuple(cells_asked(folder, suite)))
     found = [*answered.records.values()]
     if options["store_path"].is_dir():
         found += read_records(Store(options["store_path"]))
     once = {record.cell: record for record in without_rescored(found)}
-    records = suite.compared([r for r in once.values() if not suite.objection(r)])
+    records = suite.compared([asked.as_declared(r) for r in once.values() if asked.cell_of(r)])
     if quick:
         click.echo("Small models on generated data: a pipeline test, no benchmark.", err=True)
     return (

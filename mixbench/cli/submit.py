@@ -26,7 +26,7 @@ def submit(name: str, *, predictions: bool, number: int | None, store_path: Path
     """
     from mixbench.figures.cells import draw_cells
     from mixbench.leaderboard import submission, verification
-    from mixbench.leaderboard.build import FIGURES
+    from mixbench.leaderboard.evidence import FIGURES
     from mixbench.leaderboard.suite import folder_of
 
     folder = folder_of(name)
@@ -39,6 +39,8 @@ def submit(name: str, *, predictions: bool, number: int | None, store_path: Path
     if found.missing:
         click.echo(f"{len(found.missing)} cells have no record yet: {found.missing[0]}, ...")
     checked = verification.verify(folder)
+    for note in checked.notes:
+        click.echo(f"note: {note}")
     for finding in checked.findings:
         click.echo(str(finding), err=True)
     click.echo(

@@ -25,15 +25,18 @@ def verify(names: tuple[str, ...], *, base: str | None, against: Path | None, ch
     from mixbench.leaderboard.store_report import read_records
 
     reruns = [] if against is None else read_records(existing_store(against))
-    findings = []
+    findings, notes = [], []
     for folder in chosen_suites(names):
         checked = verification.verify(folder, base=base, reruns=reruns)
         findings += checked.findings
+        notes += checked.notes
         counts = Counter(checked.tiers.values())
         said = ", ".join(f"{count} {tier}" for tier, count in sorted(counts.items()))
         click.echo(f"{folder.name}: {len(checked.tiers)} records{f' ({said})' if said else ''}")
         if not check and not checked.findings:
             verification.note_tiers(folder, checked.tiers)
+    for note in notes:
+        click.echo(f"note: {note}")
     for finding in findings:
         click.echo(f"error: {finding}", err=True)
     return REFUSED if findings else 0

@@ -58,6 +58,8 @@ class Metric:
         input. It characterises the task, not a method.
     detail
         Whether the metric appears only in records and is left out of tables.
+    highest
+        Largest possible value; None for 100 with percentages, and for no limit with other units.
     """
 
     name: str
@@ -66,6 +68,14 @@ class Metric:
     primary: bool = False
     trivial_baseline: bool = False
     detail: bool = False
+    highest: float | None = None
+
+    @property
+    def highest_value(self) -> float:
+        """The largest possible value."""
+        if self.highest is not None:
+            return self.highest
+        return 100.0 if self.unit == "%" else float("inf")
 
 
 @dataclass(frozen=True)

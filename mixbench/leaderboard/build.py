@@ -1,7 +1,6 @@
 """Generate the pages and tables of a suite from its records; the output is deterministic."""
 
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,112 +9,129 @@ import pandas as pd
 
 from mixbench.declare import BASELINE
 from mixbench.errors import Damaged
-from mixbench.leaderboard.formats import to_csv, to_json, to_latex, to_markdown
+from mixbench.leaderboard.admission import BUILTIN, older_code
+from mixbench.leaderboard.evidence import RECORDS, Evidence, read_evidence, tier_of
+from mixbench.leaderboard.formats import in_markdown, to_csv, to_json, to_latex, to_markdown
 from mixbench.leaderboard.overall import overall
 from mixbench.leaderboard.overall import to_markdown as overall_markdown
+from mixbench.leaderboard.ranks import Rule
 from mixbench.leaderboard.rows import Row
-from mixbench.leaderboard.suite import FILE, Published, Suite, read_suite
-from mixbench.leaderboard.table import SELF_REPORTED, Leaderboard, Tiers, leaderboards
-from mixbench.records.schema import Artifact, Record, parse
+from mixbench.leaderboard.suite import FILE, Published, Suite
+from mixbench.leaderboard.table import TIERS, Leaderboard, Submitted, leaderboards
+from mixbench.records.schema import Record
 from mixbench.storage.files import write_bytes
 
-RECORDS, TIERS_FILE, ARTIFACTS, FIGURES = "records", "verified.json", "artifacts", "figures"
+UNASKED = "Rows that the suite does not ask for"
+APART = (
+    "Nobody has run these rows again: they are in no comparison and have no rank. They enter the "
+    "tables above when `mixbench verify --against` confirms a method that mixbench has."
+)
 
 
 @dataclass(frozen=True)
 class Answered:
-    """A suite with its records and their verification tiers.
+    """The answers of a suite: its records, prepared for comparison.
 
     Attributes
     ----------
-    name
-        Name of the suite.
-    suite
-        Content of suite.toml.
-    records
-        Records of the suite, by the path of their file.
-    tiers
-        Verification tier of each verified record, by digest.
+    evidence
+        The suite's folder, without findings.
     """
 
-    name: str
-    suite: Suite
-    records: dict[Path, Record]
-    tiers: Tiers
+    evidence: Evidence
+
+    @property
+    def name(self) -> str:
+        """Name of the suite."""
+        return self.evidence.name
+
+    @property
+    def suite(self) -> Suite:
+        """Content of suite.toml."""
+        return self.evidence.suite
+
+    @property
+    def records(self) -> Mapping[Path, Record]:
+        """All records, by the path of their file."""
+        return self.evidence.records
 
     @cached_property
     def compared(self) -> Sequence[Record]:
-        """The records, prepared for comparison by `Suite.compared`."""
-        return self.suite.compared([*self.records.values()])
+        """The records of the suite's rows, as declared and prepared by `Suite.compared`.
+
+        Rows that the suite does not ask for are among them once they have been rerun.
+        """
+        return self._prepared(path for path in self.records if path not in self._apart)
+
+    @cached_property
+    def beside(self) -> Sequence[Record]:
+        """The records of rows that the suite does not ask for and nobody has rerun."""
+        return self._prepared(self._apart)
+
+    @cached_property
+    def _apart(self) -> list[Path]:
+        tiers, records = self.evidence.tiers, self.records
+        return [path for path in sorted(self.evidence.unasked)
+                if tier_of(tiers, records[path]) != TIERS[-1]
+                or records[path].method.source != BUILTIN]  # fmt: skip
 
     @cached_property
     def boards(self) -> list[Leaderboard]:
-        """The leaderboards of the records; computed once."""
-        tiers = {digest: self.tiers.get(record.digest, SELF_REPORTED)
-                 for digest, record in self.as_recorded.items()}  # fmt: skip
-        return leaderboards(self.compared, tiers, self.suite.rule)
+        """The leaderboards of the suite's rows; computed once."""
+        return leaderboards(self.compared, self._submitted, self.suite.rule)
 
     @cached_property
-    def as_recorded(self) -> dict[str, Record]:
-        """The original records, by the digests of the records prepared for comparison."""
-        pairs = zip(self.compared, self.records.values(), strict=True)
-        return {compared.digest: record for compared, record in pairs}
+    def boards_beside(self) -> list[Leaderboard]:
+        """The leaderboards of rows that the suite does not ask for, without any comparison."""
+        return leaderboards(self.beside, self._submitted, Rule(pairings=()))
+
+    @cached_property
+    def as_submitted(self) -> dict[str, Record]:
+        """The records as they were submitted, by the digests of those prepared for comparison."""
+        apart = set(self._apart)
+        paths = [*(path for path in self.records if path not in apart), *self._apart]
+        prepared = [*self.compared, *self.beside]
+        return {one.digest: self.records[path] for one, path in zip(prepared, paths, strict=True)}
+
+    def _prepared(self, paths: Iterable[Path]) -> Sequence[Record]:
+        declared = (self.evidence.asked.as_declared(self.records[path]) for path in paths)
+        return self.suite.compared([*declared])
+
+    @cached_property
+    def _submitted(self) -> Submitted:
+        """What is known of the records, by the digests of those prepared for comparison."""
+        originals = self.as_submitted.items()
+        tiers = {digest: tier_of(self.evidence.tiers, one) for digest, one in originals}
+        return Submitted(tiers, frozenset(digest for digest, one in originals if older_code(one)))
 
 
 def read_answers(folder: Path) -> Answered:
-    """Read the suite of a folder, its records and their verification tiers.
+    """Read the suite of a folder with its records.
 
     Raises
     ------
     UsageError
         If suite.toml is not valid.
     Damaged
-        If a record or verified.json is not valid.
+        If a file in the folder is not valid, or a record not what its suite and task declare.
     """
-    suite = read_suite(folder)
-    records = {
-        path: parse(path.read_text(encoding="utf-8", errors="replace"), str(path))
-        for path in record_files(folder)
-    }
-    return Answered(folder.resolve().name, suite, records, read_tiers(folder))
-
-
-def record_files(folder: Path) -> list[Path]:
-    """Return the paths of a suite's records, sorted."""
-    return sorted((folder / RECORDS).rglob("*.json"))
-
-
-def read_tiers(folder: Path) -> dict[str, str]:
-    """Read the verification tiers of a suite's records, by the records' digests.
-
-    Raises
-    ------
-    Damaged
-        If verified.json is not valid.
-    """
-    path = folder / TIERS_FILE
-    if not path.exists():
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return {str(digest): str(tier) for digest, tier in found.items()}
-    except (ValueError, AttributeError) as error:
-        raise Damaged(f"{path} must be a JSON object of tiers by digest ({error}).") from error
-
-
-def artifact_path(folder: Path, artifact: Artifact) -> Path:
-    """Return the path in a suite's folder for an artifact of a record; it need not exist."""
-    return folder / ARTIFACTS / f"{artifact.sha256[:16]}{Path(artifact.path).suffix}"
+    evidence = read_evidence(folder)
+    if evidence.findings:
+        first, *others = evidence.findings
+        more = f" (and {len(others)} more findings)" if others else ""
+        raise Damaged(f"{first}{more}: see `mixbench verify {folder.name}`.")
+    return Answered(evidence)
 
 
 def files_of(answered: Answered) -> dict[str, str]:
     """Return the content of a suite's generated files, by file name."""
     boards = answered.boards
+    every = [*boards, *answered.boards_beside]
     return {
         "README.md": _readme(answered, boards),
-        "leaderboard.csv": to_csv(boards),
-        "leaderboard.json": to_json(boards),
-        "leaderboard.tex": to_latex(boards),
+        "leaderboard.csv": to_csv(every),
+        "leaderboard.json": to_json(every),
+        "leaderboard.tex": to_latex(every),
     }
 
 
@@ -145,15 +161,18 @@ def _readme(answered: Answered, boards: list[Leaderboard]) -> str:
         f"    mixbench run --suite {answered.name}        # reproduce the results\n"
         f"    mixbench leaderboard build {answered.name}  # write this page from {RECORDS}/",
         rule_text(suite),
-        *answers(boards),
+        *(f"**{in_markdown(title)}**: {in_markdown(said)}." for title, said in answers(boards)),
         *([suite.remark] if suite.remark else []),
     ]
     if boards:
         parts += [to_markdown(boards).rstrip()]
     if (found := overall(boards)) is not None:
         parts += [overall_markdown(found)]
+    if answered.boards_beside:
+        parts += [f"## {UNASKED}", APART, to_markdown(answered.boards_beside).rstrip()]
     if table := published_table(suite, boards):
-        texts = pd.DataFrame(table).to_markdown(index=False, disable_numparse=True)
+        escaped = pd.DataFrame(table).map(in_markdown)
+        texts = escaped.to_markdown(index=False, disable_numparse=True)
         parts += ["## Published results", str(texts)]
     parts += [f"Generated from {number} records and [{FILE}]({FILE}). Do not edit this file."]
     return "\n\n".join(parts) + "\n"
@@ -176,8 +195,8 @@ def rule_text(suite: Suite) -> str:
 WORDS = {"better": "better than", "worse": "worse than", "undecided": "undecided against"}
 
 
-def answers(boards: Iterable[Leaderboard]) -> Iterator[str]:
-    """Yield a sentence for each leaderboard that lists better, worse and undecided methods."""
+def answers(boards: Iterable[Leaderboard]) -> Iterator[tuple[str, str]]:
+    """Yield the title of each leaderboard, and which methods are better, worse and undecided."""
     for board in boards:
         found: dict[str, list[str]] = {"better": [], "worse": [], "undecided": []}
         for row in board.rows.to_dict("records"):
@@ -191,7 +210,7 @@ def answers(boards: Iterable[Leaderboard]) -> Iterator[str]:
         ]
         said = "; ".join(texts)
         if said:
-            yield f"**{board.title}**: {said}."
+            yield board.title, said
 
 
 def published_table(suite: Suite, boards: Iterable[Leaderboard]) -> list[dict[str, str]]:

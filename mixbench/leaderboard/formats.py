@@ -118,11 +118,12 @@ def to_markdown(boards: Sequence[Leaderboard]) -> str:
     """Return leaderboards as Markdown, with headings, tables and notes."""
     parts = []
     for board in boards:
-        facts = "\n".join(f"- {fact}" for fact in board.facts if fact)
-        texts = display(board).map(_in_markdown)
+        facts = "\n".join(f"- {in_markdown(fact)}" for fact in board.facts if fact)
+        texts = display(board).map(in_markdown)
         align = ["left" if name == "method" else "right" for name in texts.columns]
         table = texts.to_markdown(index=False, disable_numparse=True, colalign=align)
-        parts.append("\n\n".join([f"### {board.title}", facts, table, *board.notes]))
+        notes = map(in_markdown, board.notes)
+        parts.append("\n\n".join([f"### {in_markdown(board.title)}", facts, table, *notes]))
         if board.probabilities:
             parts.append("\n\n".join(_probabilities(board)))
     return "\n\n".join(parts) + "\n"
@@ -131,8 +132,8 @@ def to_markdown(boards: Sequence[Leaderboard]) -> str:
 def _probabilities(board: Leaderboard) -> Iterator[str]:
     """Yield the table of the metrics of probabilities, with a heading and a note."""
     metrics = {metric: None for metric, *_ in board.probabilities}
-    yield f"#### {' and '.join(metrics)} of {board.title}"
-    texts = display_probabilities(board).map(_in_markdown)
+    yield f"#### {' and '.join(metrics)} of {in_markdown(board.title)}"
+    texts = display_probabilities(board).map(in_markdown)
     align = ("left", "left", "left", "right", "right")
     yield texts.to_markdown(index=False, disable_numparse=True, colalign=align)
     yield probabilities_note(board)
@@ -161,11 +162,11 @@ def probabilities_note(board: Leaderboard) -> str:
     )
 
 
-def _in_markdown(text: str) -> str:
-    """Escape the characters of a text that Markdown would interpret."""
-    for sign in "\\|<>*`":
+def in_markdown(text: str) -> str:
+    """Escape what Markdown would interpret in a text: tables, HTML, emphasis, code and links."""
+    for sign in ("\\", "|", "<", ">", "*", "`"):
         text = text.replace(sign, f"\\{sign}")
-    return text
+    return text.replace("](", "]\\(").replace("://", "\\://").replace("www.", "www\\.")
 
 
 def to_latex(boards: Sequence[Leaderboard]) -> str:
@@ -206,11 +207,22 @@ def _escaped(text: str) -> str:
 
 
 def to_csv(boards: Sequence[Leaderboard]) -> str:
-    """Return all rows as CSV with full precision; missing values are empty."""
+    """Return all rows as CSV with full precision; missing values are empty.
+
+    A text that a spreadsheet would calculate has an apostrophe in front.
+    """
     frames = [board.rows.assign(leaderboard=board.name) for board in boards]
     if not frames:
         return ""
-    return str(pd.concat(frames).to_csv(index=False, lineterminator="\n"))
+    rows = pd.concat(frames)
+    texts = rows.select_dtypes(exclude="number").map(_no_formula)
+    return str(rows.assign(**texts).to_csv(index=False, lineterminator="\n"))
+
+
+def _no_formula(value: object) -> object:
+    text = value if isinstance(value, str) else ""
+    signed = text[:1] in {"+", "-"} and not text[1:2].isdigit()
+    return f"'{text}" if signed or text[:1] in {"=", "@"} else value
 
 
 def to_json(boards: Sequence[Leaderboard]) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from mixbench.declare import BASELINE
+from mixbench.leaderboard.formats import in_markdown
 from mixbench.leaderboard.ranks import ALPHA
 from mixbench.leaderboard.statistics import holm
 from mixbench.leaderboard.table import Leaderboard
@@ -121,7 +122,7 @@ def to_markdown(found: Overall) -> str:
     """Return the comparison over leaderboards as Markdown."""
     rows = found.rows
     table = pd.DataFrame({
-        "method": rows["method"],
+        "method": rows["method"].map(in_markdown),
         "mean rank": [f"{value:.2f}" for value in rows["mean_rank"]],
         f"better than {BASELINE}": rows["better"].astype(str),
         "undecided": rows["undecided"].astype(str),

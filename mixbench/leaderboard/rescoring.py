@@ -1,26 +1,27 @@
 """Recompute metrics from stored predictions with the current code."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mixbench.contract.loading import make_task
-from mixbench.datasets.locate import locate
-from mixbench.errors import Damaged, DataError
+from mixbench.datasets.locate import DataSource, locate
+from mixbench.errors import Damaged, DataError, one_line, printable
+from mixbench.records.declared import declaration
 from mixbench.records.items import pack
 from mixbench.records.schema import Artifact, MetricRecord, Record, to_json
-from mixbench.records.writer import declaration
 from mixbench.registry.fingerprint import digest
 from mixbench.registry.units import find
 from mixbench.storage.files import now, write_bytes
-from mixbench.storage.spec import PUBLISHED
 from mixbench.storage.store import Store
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from mixbench.contract import Score, Task
+
+TARGETS = "targets"  # name of the targets in a predictions file
 
 
 def predictions_of(record: Record) -> Artifact | None:
@@ -41,32 +42,60 @@ def read_predictions(record: Record, path: Path) -> "dict[str, Tensor]":
     Raises
     ------
     Damaged
-        If the SHA-256 digest of the file differs from that in the record.
+        If the SHA-256 digest of the file differs from that in the record, or if it is no
+        safetensors file with predictions and targets.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load
 
     artifact = predictions_of(record)
     content = path.read_bytes()
     if artifact is None or hashlib.sha256(content).hexdigest() != artifact.sha256:
         raise Damaged(f"{path} is not the predictions file that the record {record.cell} names.")
-    return load(content)
-
-
-def true_targets(record: Record) -> "Tensor | None":
-    """Return the targets of the test items from the local data; None if they are not available.
-
-    Targets of generated data are not available, because only the store of the run holds the data.
-    """
-    if record.data.origin not in PUBLISHED:
-        return None
-    card = find("task", record.task.name)
     try:
-        place = locate(card, None, record.protocol, record.task.parameters)
+        found = load(content)
+    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        raise Damaged(f"{path} is not a safetensors file ({error}).") from error
+    if TARGETS not in found or len(found) < 2:
+        raise Damaged(f"{path} must hold predictions and {TARGETS} (got {', '.join(found)}).")
+    return found
+
+
+def located(record: Record) -> DataSource | None:
+    """Return the data that a record was tested on, if it is on this machine in its usual folder."""
+    try:
+        return locate(find("task", record.task.name), None, record.protocol, record.task.parameters)
     except DataError:
         return None
-    if place.digest != record.data.digest or place.folder is None:
-        return None
-    return _task(record).load("test", place.folder, record.seed).targets
+
+
+def recomputed(record: Record, path: Path, source: DataSource) -> list[MetricRecord]:
+    """Compute a record's metrics after the last epoch again, from submitted predictions.
+
+    Parameters
+    ----------
+    record
+        Record of a built-in task.
+    path
+        Path of the predictions file.
+    source
+        The data that the record was tested on.
+
+    Raises
+    ------
+    Damaged
+        If the file does not hold predictions for the true targets.
+    """
+    predictions, task = read_predictions(record, path), _task(record)
+    assert source.folder is not None
+    targets = task.load("test", source.folder, record.seed).targets
+    if not predictions[TARGETS].equal(targets):
+        raise Damaged("the targets in the predictions file differ from those of the data")
+    classes = [*map(printable, task.class_names(source.folder))]
+    try:
+        return scored(record, predictions, classes)
+    except Exception as error:  # tensors of a stranger, in which anything can be wrong
+        raise Damaged(f"the predictions cannot be scored ({one_line(str(error))})") from error
 
 
 def _task(record: Record) -> "Task":
@@ -75,8 +104,10 @@ def _task(record: Record) -> "Task":
     return make_task(find("task", record.task.name), record.task.parameters, base)
 
 
-def scored(record: Record, predictions: "dict[str, Tensor]") -> list[MetricRecord]:
-    """Recompute a record's metrics after the last epoch.
+def scored(
+    record: Record, predictions: "dict[str, Tensor]", classes: Sequence[str] = ()
+) -> list[MetricRecord]:
+    """Compute a record's metrics after the last epoch again.
 
     Parameters
     ----------
@@ -84,23 +115,27 @@ def scored(record: Record, predictions: "dict[str, Tensor]") -> list[MetricRecor
         Record whose task defines the metrics.
     predictions
         Outputs for the test items by name, and their targets under ``targets``.
+    classes
+        Names of the classes; by default those of the record.
     """
     task = _task(record)
-    outputs = {name: value for name, value in predictions.items() if name != "targets"}
-    scores = task.score(outputs, predictions["targets"])
-    return list(_metrics(record, scores, len(predictions["targets"])))
+    outputs = {name: value for name, value in predictions.items() if name != TARGETS}
+    scores = task.score(outputs, predictions[TARGETS])
+    return list(_metrics(record, scores, len(predictions[TARGETS]), classes))
 
 
-def _metrics(record: Record, scores: "dict[str, Score]", number: int) -> Iterator[MetricRecord]:
+def _metrics(
+    record: Record, scores: "dict[str, Score]", number: int, classes: Sequence[str]
+) -> Iterator[MetricRecord]:
     card = find("task", record.task.name)
     earlier = {metric.name: metric for metric in record.metrics if metric.at == "last"}
     declared = {metric.name: metric for metric in card.declared.metrics}
     for name, score in scores.items():
         known, metric = earlier.get(name), declared.get(name) or earlier[name]
-        classes = list(known.by_class) if known and known.by_class else None
         by_class = None
-        if score.by_class is not None and classes:
-            by_class = dict(zip(classes, score.by_class, strict=True))
+        if score.by_class is not None and known and known.by_class:
+            names = classes or list(known.by_class)
+            by_class = dict(zip(names, score.by_class, strict=True))
         yield MetricRecord(
             **declaration(metric),
             value=score.value,

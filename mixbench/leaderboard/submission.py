@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mixbench.errors import UsageError
-from mixbench.leaderboard.build import RECORDS, artifact_path
+from mixbench.leaderboard.evidence import RECORDS, artifact_path
 from mixbench.leaderboard.suite import suite_cells
 from mixbench.plan.graph import plan
 from mixbench.records.schema import Artifact, Record

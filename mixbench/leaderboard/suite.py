@@ -22,7 +22,7 @@
 ``leaderboards/NAME/suite.toml`` defines a suite. Its records are in ``leaderboards/NAME/records/``.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -30,11 +30,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from mixbench.declare import BASELINE
-from mixbench.declare.facts import EXECUTION, USUAL
 from mixbench.errors import UnknownName, UsageError
-from mixbench.leaderboard.grouping import at_equal_images, method_label
+from mixbench.leaderboard.grouping import at_equal_images
 from mixbench.leaderboard.ranks import ALPHA, Pairing, Rule
-from mixbench.plan.cells import Cell, official_recipe
+from mixbench.plan.cells import Cell
 from mixbench.plan.request import Request, cells_of
 from mixbench.records.schema import Record
 from mixbench.registry.parameters import read_settings
@@ -44,6 +43,7 @@ from mixbench.storage.toml import read_toml
 
 FOLDER, FILE = Path("leaderboards"), "suite.toml"
 Value = str | int | float | bool
+MOST_SEEDS = 1000
 
 
 class Better(StrictModel):
@@ -148,7 +148,7 @@ class Quick(StrictModel):
         Parameters to set in addition to the `settings` of each ``[[ask]]``.
     """
 
-    seeds: Annotated[int, Field(ge=1)] = 1
+    seeds: Annotated[int, Field(ge=1, le=MOST_SEEDS)] = 1
     settings: dict[str, Value] = Field(default_factory=dict)
 
 
@@ -182,7 +182,7 @@ class Ask(StrictModel):
     data: str | None = None
     init: str | None = None
     settings: dict[str, Value] = Field(default_factory=dict)
-    seeds: Annotated[int, Field(ge=1)] | None = None
+    seeds: Annotated[int, Field(ge=1, le=MOST_SEEDS)] | None = None
 
     def requests(self, seeds: int) -> Iterator[Request]:
         """Yield one request for each model."""
@@ -244,7 +244,7 @@ class Suite(StrictModel):
     question: Annotated[str, Field(min_length=1)]
     where: str = ""
     remark: str = ""
-    seeds: Annotated[int, Field(ge=1)] = 3
+    seeds: Annotated[int, Field(ge=1, le=MOST_SEEDS)] = 3
     better: Better = Better()
     compare: Annotated[tuple[Compare, ...], Field(min_length=1)] = (Compare(),)
     equal: Literal["recipe", "images"] = "recipe"
@@ -316,23 +316,6 @@ class Suite(StrictModel):
             for number in self.published
         ]
 
-    def objection(self, record: Record) -> str:
-        """Return why a record does not belong to the suite; empty if it does."""
-        asks = self.whole_asks()
-        for field, value, fits in (
-            ("task", record.task.name, lambda ask: record.task.name in ask.tasks),
-            ("method", record.method.name, lambda ask: record.method.name in ask.methods),
-            ("model", record.model, lambda ask: not ask.models or record.model in ask.models),
-            ("protocol", record.protocol, lambda ask: _same_protocol(ask, record)),
-            ("parameters", method_label(record), lambda ask: _same_parameters(ask, record)),
-            ("recipe", _execution(record), lambda ask: _same_execution(ask, record)),
-            ("seed", record.seed, lambda ask: record.seed < (ask.seeds or self.seeds)),
-        ):
-            asks = tuple(filter(fits, asks))
-            if not asks:
-                return f"{field}: no [[ask]] of the suite includes {value!r} for this cell"
-        return ""
-
 
 def _about(ask: Ask, settings: Mapping[str, Value]) -> dict[str, Value]:
     """Return the settings of the methods, tasks and base tasks of an ``[[ask]]`` entry."""
@@ -341,46 +324,6 @@ def _about(ask: Ask, settings: Mapping[str, Value]) -> dict[str, Value]:
         units |= {need.task for need in card.declared.needs.values()}
         units |= {card.declared.evaluates} if card.declared.evaluates else set()
     return {name: v for name, v in settings.items() if name.partition(".")[0] in units}
-
-
-def _same_parameters(ask: Ask, record: Record) -> bool:
-    """Return whether a record changes the same parameters of method and task as the suite.
-
-    The recipe is not a parameter of the task; the comparison of protocols covers it.
-    """
-    given = [name.partition(".")[::2] for name in ask.settings]
-    return all(
-        {name for owner, name in given if owner == unit.name and name in unit.parameters}
-        == {*unit.changed}
-        for unit in (record.method, record.task)
-    )
-
-
-def _same_protocol(ask: Ask, record: Record) -> bool:
-    """Return whether a record has the protocol of the suite; a changed recipe is ``custom``."""
-    if any(name.partition(".")[0] == record.task.name for name in ask.settings):
-        return record.protocol in {"custom", ask.protocol}
-    return ask.protocol in {None, record.protocol}
-
-
-def _execution(record: Record) -> dict[str, object]:
-    """Return how a record's protocol was computed."""
-    return {name: record.recipe.get(name, USUAL[name]) for name in sorted(EXECUTION)}
-
-
-def _same_execution(ask: Ask, record: Record) -> bool:
-    """Return whether a record's protocol was computed as the suite asks."""
-    card = find("task", record.task.name)
-    card = find("task", card.declared.evaluates) if card.declared.evaluates else card
-    protocol = ask.protocol or next(iter(card.declared.protocols))
-    if protocol not in card.declared.protocols:
-        return False
-    official = official_recipe(card, protocol, record.model)
-    asked = {
-        name: ask.settings.get(f"{card.name}.{name}", ask.settings.get(f"recipe.{name}", usual))
-        for name, usual in ((name, getattr(official, name)) for name in EXECUTION)
-    }
-    return asked == _execution(record)
 
 
 def suites() -> dict[str, Path]:
@@ -456,8 +399,23 @@ def suite_cells(folder: Path, *, quick: bool = False, without_data: bool = False
         message names the file.
     """
     suite = read_suite(folder).quickly() if quick else read_suite(folder)
+    requests = (replace(one, without_data=without_data) for one in suite.requests())
+    return _cells(folder, requests)
+
+
+def cells_asked(folder: Path, suite: Suite) -> list[Cell]:
+    """Return the cells of the suite of a folder without looking for their data.
+
+    Raises
+    ------
+    UsageError
+        As for `suite_cells`.
+    """
+    return _cells(folder, (replace(one, unlocated=True) for one in suite.requests()))
+
+
+def _cells(folder: Path, requests: Iterable[Request]) -> list[Cell]:
     try:
-        requests = [replace(one, without_data=without_data) for one in suite.requests()]
         return [cell for request in requests for cell in cells_of(request)]
     except UsageError as error:
         raise UsageError(f"The suite {folder / FILE}: {error}") from error

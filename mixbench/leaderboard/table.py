@@ -10,7 +10,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import NamedTuple
 
 import pandas as pd
@@ -45,10 +44,14 @@ from mixbench.records.schema import Record
 from mixbench.registry.units import find
 from mixbench.storage.spec import PUBLISHED, Origin
 
-Tiers = Mapping[str, str]  # the verification tier of each record, by digest
 SELF_REPORTED = "self-reported"
 DEFAULT_RULE = Rule()  # each method is compared with the baseline
-TIERS = (SELF_REPORTED, "metrics recomputed", "rerun")  # in ascending order
+# Verification tiers, in ascending order; docs/trust.md says what each of them proves.
+TIERS = (SELF_REPORTED, "consistent with submitted predictions", "rerun")
+AS_REPORTED = (
+    "As reported, because nothing submitted can prove it: the training accuracy, best - last, "
+    "times, memory, energy, images and hardware."
+)
 
 
 OF_PROBABILITIES = ("cross_entropy", "calibration_error")
@@ -74,6 +77,22 @@ class PairedMetric(NamedTuple):
     second: str
     comparison: Comparison
     corrected: float | None
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """What is known about records that somebody submitted.
+
+    Attributes
+    ----------
+    tiers
+        Verification tier of each record, by digest; missing records are self-reported.
+    older
+        Digests of the records of an older code of the same version.
+    """
+
+    tiers: Mapping[str, str]
+    older: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -143,7 +162,7 @@ class Leaderboard:
 
 def leaderboards(
     records: Iterable[Record],
-    tiers: Tiers = MappingProxyType({}),
+    submitted: Submitted | None = None,
     rule: Rule = DEFAULT_RULE,
 ) -> list[Leaderboard]:
     """Return one leaderboard for each comparison group of the records, sorted by name.
@@ -152,15 +171,15 @@ def leaderboards(
     ----------
     records
         Records of any tasks, models and protocols.
-    tiers
-        Verification tier of each record, by digest; missing records are self-reported.
+    submitted
+        What is known about submitted records; None for records of one's own.
     rule
         Which methods are compared, and when one is better or worse than another.
     """
-    return [_leaderboard(group, tiers, rule) for group in comparison_groups(records)]
+    return [_leaderboard(group, submitted, rule) for group in comparison_groups(records)]
 
 
-def _leaderboard(group: Sequence[Record], tiers: Tiers, rule: Rule) -> Leaderboard:
+def _leaderboard(group: Sequence[Record], submitted: Submitted | None, rule: Rule) -> Leaderboard:
     """Return the leaderboard of a comparison group; one record or more must have status ``ok``."""
     good = [record for record in group if record.status == "ok"]
     first, primary = good[0], good[0].primary
@@ -179,7 +198,7 @@ def _leaderboard(group: Sequence[Record], tiers: Tiers, rule: Rule) -> Leaderboa
             rows[column] = rows["method"].map(told).fillna("")
     if first.tuning:
         rows["tuned_to"] = rows["method"].map(_chosen(good))
-    rows["verified"] = [_tier(runs[method].values(), tiers) for method in rows["method"]]
+    rows["verified"] = [_tier(runs[method].values(), submitted) for method in rows["method"]]
     trivial_baselines = {
         m.name: m.value for m in first.metrics if m.at == "last" and m.trivial_baseline
     }
@@ -188,6 +207,7 @@ def _leaderboard(group: Sequence[Record], tiers: Tiers, rule: Rule) -> Leaderboa
         notes.append(f"Declared comparisons without a row: {', '.join(absent)}.")
     notes += [power_note(found, rule, primary.unit)]
     notes += [*_trivial_baseline_notes(first, rows, trivial_baselines), *source_notes(sources)]
+    notes += [AS_REPORTED] if submitted else []
     return Leaderboard(
         name=group_name(first),
         task=first.task.name,
@@ -249,12 +269,13 @@ def _of_probabilities(
     )
 
 
-def _tier(records: Iterable[Record], tiers: Tiers) -> str:
-    """Return the verification tier of a row: the lowest tier of its records."""
-    if not tiers:  # computing digests is slow
+def _tier(records: Iterable[Record], submitted: Submitted | None) -> str:
+    """Return the lowest verification tier of a row's records, and whether their code is older."""
+    if submitted is None:  # computing digests is slow
         return SELF_REPORTED
-    found = [tiers.get(record.digest, SELF_REPORTED) for record in records]
-    return min(found, key=TIERS.index)
+    digests = [record.digest for record in records]
+    tier = min((submitted.tiers.get(d, SELF_REPORTED) for d in digests), key=TIERS.index)
+    return f"{tier}, older code" if submitted.older.intersection(digests) else tier
 
 
 def _own_mixing(good: Sequence[Record]) -> Iterator[str]:
@@ -329,7 +350,7 @@ def _notes(group: Sequence[Record], rows: pd.DataFrame, found: Sequence[Verdict]
     if note := DATA_NOTES[group[0].data.origin]:
         yield note
     if BASELINE not in set(rows["method"]):
-        yield f"No run of `{BASELINE}`, so there are no differences to it: add `-m {BASELINE}`."
+        yield f"No run of {BASELINE}, so there are no differences to it: add -m {BASELINE}."
         return
     if any(verdict.word and verdict.second == BASELINE for verdict in found):
         yield _how_compared(found)

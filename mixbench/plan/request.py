@@ -62,6 +62,7 @@ class Request:
     init: str | None = None
     tune: Mapping[str, Sequence[str]] | None = None  # values by name; if empty, the default grid
     without_data: bool = False  # whether data and published weights may be missing
+    unlocated: bool = False  # whether not to look for data and published weights at all
 
 
 @dataclass(frozen=True)
@@ -244,6 +245,8 @@ def _frame(card: TaskCard, request: Request) -> Frame:
 
 def _located(card: TaskCard, request: Request, protocol: str, parameters: Parameters) -> DataSource:
     """Return the data of a task, or a stand-in if it may be missing."""
+    if request.unlocated and not card.declared.data.own:
+        return absent(card, parameters)
     try:
         return locate(card, request.data, protocol, parameters)
     except DataMissing:
@@ -257,6 +260,8 @@ def _published(
 ) -> dict[str, str]:
     """Return the files of published weights that a task starts from, by parameter."""
     asked = [name for name in weights_of(card) if parameters[name] == PUBLISHED]
+    if request.unlocated:
+        return {}
     try:
         return {name: published(card, name, model) for name in asked}
     except DataMissing:

@@ -17,6 +17,8 @@ from mixbench.storage.strict_model import StrictModel
 
 Floats = NDArray[np.float64]
 MAX_LEVELS = 256
+MAX_ITEMS = 1 << 24  # of a test split; more would be a compressed text that grows without bound
+MAX_TEXT = 1 << 24
 
 
 class Items(StrictModel):
@@ -32,7 +34,7 @@ class Items(StrictModel):
     """
 
     levels: Annotated[list[float], Field(min_length=1, max_length=MAX_LEVELS)]
-    which: str
+    which: Annotated[str, Field(max_length=MAX_TEXT)]
 
     @property
     def scores(self) -> Floats:
@@ -41,10 +43,13 @@ class Items(StrictModel):
         Raises
         ------
         ValueError
-            If `which` cannot be decoded, or has an index outside `levels`.
+            If `which` cannot be decoded, has over 2^24 items, or an index outside `levels`.
         """
         try:
-            packed = zlib.decompress(base64.b64decode(self.which, validate=True))
+            inflate = zlib.decompressobj()
+            packed = inflate.decompress(base64.b64decode(self.which, validate=True), MAX_ITEMS)
+            if not inflate.eof or inflate.unused_data:
+                raise ValueError(f"they do not end after {len(packed)} items")
         except (ValueError, zlib.error) as error:
             raise ValueError(f"the scores of the items cannot be decoded ({error})") from error
         which = np.frombuffer(packed, np.uint8)

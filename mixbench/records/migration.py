@@ -22,6 +22,10 @@ METHODS: Final[Mapping[str, str]] = {"gridmix": "patchmix_local_loss"}
 RECIPE: Final[Mapping[str, str]] = {"fast_lr": "head_lr_mult"}
 METRIC: Final[Mapping[str, str]] = {"floor": "trivial_baseline"}
 REFERENCE: Final[Mapping[str, str]] = {"deviation": "std"}
+# Names of verification tiers until November 2026.
+TIER_NAMES: Final[Mapping[str, str]] = {
+    "metrics recomputed": "consistent with submitted predictions"
+}
 
 
 def migrated(text: str, name: str) -> str:
@@ -44,7 +48,7 @@ def migrated(text: str, name: str) -> str:
     try:
         content = json.loads(text)
         return json.dumps(_second(content), ensure_ascii=False)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Damaged(f"{name} is not a valid record: {error!r}.") from error
 
 

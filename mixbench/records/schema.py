@@ -4,23 +4,58 @@ Unknown and missing fields raise an error. A value that could not be measured is
 """
 
 import json
-from typing import Annotated, Literal, Self
+from collections import Counter
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints, ValidationError, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
 
-from mixbench.declare.facts import Parameters, ParameterValue
 from mixbench.errors import Damaged
 from mixbench.records.items import Items
 from mixbench.records.migration import digest_of, migrated
 from mixbench.storage.manifest import Hardware, Software
-from mixbench.storage.strict_model import StrictModel
+from mixbench.storage.strict_model import (
+    LONGEST,
+    Line,
+    Measured,
+    Number,
+    StrictModel,
+    Time,
+    Whole,
+)
 
 SCHEMA = "mixbench/record@2"
+MOST = 10_000  # entries of a list
+
+
+def _bounded(value: object) -> object:
+    """Refuse a parameter value that no command line could give."""
+    values = value if isinstance(value, list | tuple) else (value,)
+    if len(values) > MOST:
+        raise ValueError(f"must have at most {MOST} values")
+    for one in values:
+        if isinstance(one, str):
+            if not (one.isprintable() and len(one) <= LONGEST):
+                raise ValueError("must be one line of printable characters")
+        elif not (isinstance(one, int | float) and abs(one) < 2**53):
+            raise ValueError("must be a text, a number below 2^53, or a list of these")
+    return value
+
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32,64}$")]
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_]*$")]
-NonNegative = Annotated[float, Field(ge=0)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_]*$", max_length=100)]
+ModelName = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=150)
+]
+Distribution = Annotated[  # name and version of a package
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]* [0-9A-Za-z.+!_-]+$", max_length=150),
+]
+StorePath = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_/.-]*\.(json|safetensors)$", max_length=300),
+]
+Value = Annotated[Any, AfterValidator(_bounded)]
+Values = Annotated[dict[Name, Value], Field(max_length=MOST)]
 
 
 class UnitRecord(StrictModel):
@@ -47,11 +82,19 @@ class UnitRecord(StrictModel):
 
     name: Name
     version: int = Field(ge=1)
-    parameters: Parameters
-    changed: list[str]
+    parameters: Values
+    changed: Annotated[list[Name], Field(max_length=MOST)]
     source: Literal["builtin", "file", "package"]
     code: Digest
-    distribution: str | None = None
+    distribution: Distribution | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if unknown := [name for name in self.changed if name not in self.parameters]:
+            raise ValueError(f"changed must name parameters (got {', '.join(unknown)})")
+        if (self.source == "package") != (self.distribution is not None):
+            raise ValueError("a method or task of a package, and no other, has a distribution")
+        return self
 
 
 class ContentsRecord(StrictModel):
@@ -71,11 +114,11 @@ class ContentsRecord(StrictModel):
         Number of files that nothing reads, by suffix.
     """
 
-    train: int = Field(ge=0)
-    test: int = Field(ge=0)
-    shared: int = Field(ge=0)
-    folders: int = Field(ge=0)
-    skipped: dict[str, int]
+    train: Whole
+    test: Whole
+    shared: Whole
+    folders: Whole
+    skipped: Annotated[dict[Line, Whole], Field(max_length=MOST)]
 
 
 class DataRecord(StrictModel):
@@ -100,8 +143,8 @@ class DataRecord(StrictModel):
         folders, and in records from before 2026-12.
     """
 
-    name: str
-    version: str
+    name: Line
+    version: Line
     origin: Literal["official", "counted", "re-encoded", "modified", "own", "synthetic"]
     digest: Digest
     contents: ContentsRecord | None = None
@@ -141,11 +184,11 @@ class StageRecord(StrictModel):
     key: Digest
     own: bool
     state: Literal["ran", "reused"]
-    started: str
-    ended: str
-    wall_s: NonNegative
-    steps: int | None
-    resumed_at_steps: list[int]
+    started: Time
+    ended: Time
+    wall_s: Measured
+    steps: Whole | None
+    resumed_at_steps: Annotated[list[Whole], Field(max_length=MOST)]
     adopted_from: Digest | None = None
 
 
@@ -184,16 +227,16 @@ class MetricRecord(StrictModel):
     """
 
     name: Name
-    value: Finite
-    unit: str
+    value: Number
+    unit: Line
     higher_is_better: bool
     primary: bool
     trivial_baseline: bool = False
     detail: bool = False
     at: Literal["last", "best_validation", "median_tail"]
-    n: int = Field(ge=1)
-    stderr: NonNegative | None
-    by_class: dict[str, Finite | None] | None = None
+    n: Annotated[Whole, Field(ge=1)]
+    stderr: Measured | None
+    by_class: dict[Line, Number | None] | None = None
     items: Items | None = None
 
 
@@ -214,11 +257,11 @@ class Tuning(StrictModel):
         Primary metric of the best combination on the validation split, after the last epoch.
     """
 
-    grid: dict[str, list[ParameterValue]]
-    trainings: int = Field(ge=2)
-    diverged: int = Field(ge=0)
-    chosen: Parameters
-    value: Finite
+    grid: dict[Name, list[Value]]
+    trainings: Annotated[Whole, Field(ge=2)]
+    diverged: Whole
+    chosen: Values
+    value: Number
 
 
 class ReferenceRecord(StrictModel):
@@ -243,12 +286,12 @@ class ReferenceRecord(StrictModel):
     """
 
     metric: Name
-    value: Finite
-    std: NonNegative | None
-    num_seeds: int | None
-    citation: str
-    where: str
-    remark: str = ""
+    value: Number
+    std: Measured | None
+    num_seeds: Whole | None
+    citation: Line
+    where: Line
+    remark: Line = ""
 
 
 class Cost(StrictModel):
@@ -286,18 +329,18 @@ class Cost(StrictModel):
         Energy of the GPUs over all stages that used one, in kWh; null if one was not measured.
     """
 
-    wall_s_marginal: NonNegative
-    wall_s_total: NonNegative
-    train_s: NonNegative
-    eval_s: NonNegative
-    gpu_hours_marginal: NonNegative
-    gpu_hours_total: NonNegative
-    images: int = Field(ge=0)
-    parameters: int = Field(ge=0)
-    extra_parameters: int = Field(ge=0)
-    peak_host_gib: NonNegative
-    peak_gpu_gib: NonNegative | None
-    energy_kwh: NonNegative | None
+    wall_s_marginal: Measured
+    wall_s_total: Measured
+    train_s: Measured
+    eval_s: Measured
+    gpu_hours_marginal: Measured
+    gpu_hours_total: Measured
+    images: Whole
+    parameters: Whole
+    extra_parameters: Whole
+    peak_host_gib: Measured
+    peak_gpu_gib: Measured | None
+    energy_kwh: Measured | None
 
 
 ArtifactRole = Literal["weights", "curve", "predictions", "metrics", "buffers", "search"]
@@ -319,9 +362,9 @@ class Artifact(StrictModel):
     """
 
     role: ArtifactRole
-    path: str
+    path: StorePath
     sha256: Digest
-    bytes: int = Field(ge=0)
+    bytes: Whole
 
 
 class Record(StrictModel):
@@ -394,31 +437,31 @@ class Record(StrictModel):
     """
 
     schema_: Literal["mixbench/record@2"] = Field(alias="schema")
-    cell: str = Field(min_length=1)
-    created: str
+    cell: Annotated[Line, Field(min_length=1)]
+    created: Time
     status: Literal["ok", "failed", "diverged", "skipped"]
-    reason: str | None
-    log: str | None
+    reason: Line | None
+    log: Line | None
     method: UnitRecord
     task: UnitRecord
     base_task: UnitRecord | None = None
-    model: str
-    protocol: str
-    recipe: Parameters
+    model: ModelName
+    protocol: Name
+    recipe: Values
     tuning: Tuning | None = None
-    seed: int = Field(ge=0)
+    seed: Whole
     data: DataRecord
-    stages: list[StageRecord]
-    metrics: list[MetricRecord]
-    normalization: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    stages: Annotated[list[StageRecord], Field(max_length=MOST)]
+    metrics: Annotated[list[MetricRecord], Field(max_length=MOST)]
+    normalization: tuple[tuple[Number, ...], tuple[Number, ...]] | None = None
     held_out: float | None = Field(default=None, ge=0, lt=1)
     train_accuracy: float | None = Field(default=None, ge=0, le=100)
-    references: list[ReferenceRecord]
+    references: Annotated[list[ReferenceRecord], Field(max_length=MOST)]
     cost: Cost | None
     hardware: Hardware | None
     software: Software | None
-    artifacts: list[Artifact]
-    command: list[str]
+    artifacts: Annotated[list[Artifact], Field(max_length=MOST)]
+    command: Annotated[list[Line], Field(max_length=MOST)]
     rescored: Digest | None = None
 
     @model_validator(mode="after")
@@ -428,6 +471,11 @@ class Record(StrictModel):
             raise ValueError("an 'ok' record needs a cost and exactly one primary metric at 'last'")
         if self.status != "ok" and not self.reason:
             raise ValueError("a record whose status is not 'ok' needs a reason")
+        if self.status != "ok" and self.metrics:
+            raise ValueError("a record whose status is not 'ok' has no metrics")
+        places = Counter((metric.name, metric.at) for metric in self.metrics)
+        if twice := next((place for place, number in places.items() if number > 1), None):
+            raise ValueError(f"{' at '.join(twice)} is there twice")
         return self
 
     @property

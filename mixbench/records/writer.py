@@ -8,13 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from mixbench.datasets.locate import data_of
-from mixbench.declare import Metric
-from mixbench.errors import Damaged
-from mixbench.plan.cells import Cell, Unit
+from mixbench.errors import Damaged, one_line
+from mixbench.plan.cells import Cell
 from mixbench.plan.graph import Plan
 from mixbench.plan.status import BROKEN, Outcome
 from mixbench.plan.tuning import candidates
+from mixbench.records.declared import Declared, data_named, declaration, references
 from mixbench.records.schema import (
     SCHEMA,
     Artifact,
@@ -24,19 +23,15 @@ from mixbench.records.schema import (
     DataRecord,
     MetricRecord,
     Record,
-    ReferenceRecord,
     StageRecord,
     Tuning,
-    UnitRecord,
     parse,
     to_json,
 )
 from mixbench.records.stage_metrics import METRICS, ScoreFacts, StageMetrics
-from mixbench.registry.cards import Card
-from mixbench.registry.fingerprint import digest
 from mixbench.storage.files import now, write_bytes
 from mixbench.storage.manifest import Manifest, StageCost
-from mixbench.storage.spec import PUBLISHED, Origin, Stage
+from mixbench.storage.spec import Origin, Stage
 from mixbench.storage.store import Store
 
 ROLES: Mapping[str, ArtifactRole] = {
@@ -138,6 +133,7 @@ def write_record(settled: SettledCell, command: Sequence[str]) -> Record:
 
 def _record(settled: SettledCell, command: Sequence[str]) -> Record:
     cell, chain, plan, store = settled.cell, settled.chain, settled.plan, settled.store
+    declared = Declared.of(cell)
     facts: dict[str, Any] = {
         "schema": SCHEMA,
         "cell": _name(settled),
@@ -145,15 +141,15 @@ def _record(settled: SettledCell, command: Sequence[str]) -> Record:
         "status": "ok",
         "reason": None,
         "log": None,
-        "method": _unit(cell.method),
-        "task": _unit(cell.task),
-        "base_task": _unit(cell.base.task) if cell.base is not None else None,
-        "model": cell.model,
-        "protocol": "custom" if cell.custom else cell.protocol,
-        "recipe": plan.stages[chain[-1]].run.recipe.values(),
-        "seed": cell.seed,
+        "method": declared.method,
+        "task": declared.task,
+        "base_task": declared.base_task,
+        "model": declared.model,
+        "protocol": declared.protocol,
+        "recipe": declared.recipe,
+        "seed": declared.seed,
         "data": _data(cell, chain),
-        "command": list(command),
+        "command": [one_line(word) for word in command],
     }
     if settled.outcomes[chain[-1]].status in BROKEN:
         return Record(**facts | _failure(settled))
@@ -174,7 +170,7 @@ def _record(settled: SettledCell, command: Sequence[str]) -> Record:
         normalization=content.normalization,
         held_out=content.held_out,
         train_accuracy=train.training.train_accuracy if train.training else None,
-        references=list(_references(cell)),
+        references=references(cell, cell.data.origin),
         cost=_cost(manifests, ran),
         hardware=train.hardware,
         software=train.software,
@@ -194,8 +190,8 @@ def _failure(settled: SettledCell) -> dict[str, Any]:
     cause = min(broken, key=lambda key: order.index(broken[key].status))
     return {
         "status": broken[cause].status,
-        "reason": broken[cause].reason,
-        "log": _log(settled.store, cause),
+        "reason": one_line(broken[cause].reason),
+        "log": one_line(log) if (log := _log(settled.store, cause)) else None,
         **dict.fromkeys(("stages", "metrics", "references", "artifacts"), ()),
         **dict.fromkeys(("cost", "hardware", "software")),
     }
@@ -217,26 +213,14 @@ def _tuning(cell: Cell, manifest: Manifest) -> Tuning:
     )
 
 
-def _unit(unit: Unit[Card]) -> UnitRecord:
-    return UnitRecord(
-        name=unit.card.name,
-        version=unit.card.version,
-        parameters=dict(unit.parameters),
-        changed=unit.changed,
-        source=unit.card.source,
-        code=digest(unit.card.path),
-        distribution=unit.card.distribution,
-    )
-
-
 def _data(cell: Cell, chain: Sequence[str]) -> DataRecord:
-    data = data_of(cell.task.card, cell.task.parameters)
+    name, version = data_named(cell)
     # Generated data has no published digest: the key of its stage identifies the content.
     content = cell.data.digest or chain[0]
     contents = ContentsRecord(**asdict(cell.data.contents)) if str(cell.data.contents) else None
     return DataRecord(
-        name=cell.data.folder.name if data.own and cell.data.folder else data.name,
-        version=data.version,
+        name=one_line(name),
+        version=version,
         origin=origin_of_cell(cell),
         digest=content,
         contents=contents,
@@ -280,34 +264,10 @@ def _metrics(content: StageMetrics) -> Iterator[MetricRecord]:
             )
 
 
-def declaration(metric: Metric | MetricRecord) -> dict[str, Any]:
-    """Return the fields of a metric record that the task's declaration determines."""
-    names = ("name", "unit", "higher_is_better", "primary", "trivial_baseline", "detail")
-    return {name: getattr(metric, name) for name in names}
-
-
 def _by_class(score: ScoreFacts, content: StageMetrics) -> dict[str, float | None] | None:
     if score.by_class is None:
         return None
     return dict(zip(content.classes, score.by_class, strict=True))
-
-
-def _references(cell: Cell) -> Iterator[ReferenceRecord]:
-    """Yield the published results for the cell, if it uses their recipe on the official data."""
-    references = cell.task.card.declared.references
-    wanted = (cell.method.card.name, cell.model, cell.protocol)
-    for ref in references:
-        published = (ref.method, ref.model, ref.protocol) == wanted
-        if published and not (cell.custom or cell.grid) and cell.data.origin in PUBLISHED:
-            yield ReferenceRecord(
-                metric=ref.metric,
-                value=ref.value,
-                std=ref.std,
-                num_seeds=ref.num_seeds,
-                citation=ref.citation,
-                where=ref.where,
-                remark=ref.remark,
-            )
 
 
 def _cost(manifests: Mapping[str, Manifest], ran: frozenset[str]) -> Cost:

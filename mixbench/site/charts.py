@@ -23,6 +23,7 @@ PAGE = {
 }  # fmt: skip
 STYLE: Any = {
     "svg.fonttype": "none", "svg.hashsalt": "mixbench", "font.size": 10,
+    "text.parse_math": False,
     "text.color": INK, "axes.labelcolor": QUIET, "axes.edgecolor": LINE, "xtick.color": QUIET,
     "ytick.color": QUIET, "axes.spines.top": False, "axes.spines.right": False,
     "grid.color": LINE, "axes.axisbelow": True, "legend.frameon": False,
@@ -88,7 +89,7 @@ def learning(curves: Curves, metric: str, unit: str) -> str:
     there = {
         method: runs
         for method, runs in curves.items()
-        if runs and all(column in point for run in runs for point in run)
+        if runs and all(point.get(column) is not None for run in runs for point in run)
     }
     if not there:
         return ""

@@ -14,14 +14,15 @@ from pydantic import JsonValue
 import mixbench
 from mixbench.declare import BASELINE
 from mixbench.leaderboard.build import (
-    FIGURES,
+    APART,
+    UNASKED,
     Answered,
     answers,
-    artifact_path,
     published_table,
     read_answers,
     rule_text,
 )
+from mixbench.leaderboard.evidence import FIGURES, artifact_path, tier_of
 from mixbench.leaderboard.formats import display, display_probabilities, probabilities_note
 from mixbench.leaderboard.grouping import (
     comparison_groups,
@@ -31,7 +32,7 @@ from mixbench.leaderboard.grouping import (
 )
 from mixbench.leaderboard.overall import overall
 from mixbench.leaderboard.suite import Suite
-from mixbench.leaderboard.table import SELF_REPORTED, Leaderboard
+from mixbench.leaderboard.table import Leaderboard
 from mixbench.records.schema import Record
 from mixbench.registry.cards import Card
 from mixbench.registry.modules import Kind
@@ -89,6 +90,7 @@ class Site:
         self.folders = {folder.resolve().name: folder for folder in folders}
         self.answered = {name: read_answers(folder) for name, folder in self.folders.items()}
         self.boards = {name: self._boards(name) for name in self.folders}
+        self.boards_beside = {name: self._boards_beside(name) for name in self.folders}
         self._pages = Environment(
             loader=PackageLoader("mixbench.site"),
             autoescape=select_autoescape(default=True, default_for_string=True),
@@ -110,8 +112,10 @@ class Site:
         for name in STATIC:
             yield _written(out / name, (Path(__file__).parent / "static" / name).read_text())
         for name, folder in self.folders.items():
-            if (folder / FIGURES).is_dir():
-                shutil.copytree(folder / FIGURES, out / FIGURES / name, dirs_exist_ok=True)
+            for figure in self.answered[name].evidence.figures:
+                path = out / FIGURES / name / figure.relative_to(folder / FIGURES)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(figure, path, follow_symlinks=False)
         yield self._page(
             out,
             "index.html",
@@ -132,6 +136,13 @@ class Site:
         groups = comparison_groups(answered.compared)
         return [self._board(name, *both) for both in zip(answered.boards, groups, strict=True)]
 
+    def _boards_beside(self, name: str) -> list[Board]:
+        """Return the leaderboards of rows that the suite does not ask for."""
+        answered = self.answered[name]
+        groups = comparison_groups(answered.beside)
+        both = zip(answered.boards_beside, groups, strict=True)
+        return [self._board(name, board, records) for board, records in both]
+
     def _board(self, name: str, board: Leaderboard, records: list[Record]) -> Board:
         drawn = {
             f"Difference to {BASELINE}": charts.differences(board),
@@ -147,7 +158,7 @@ class Site:
             probabilities_note=probabilities_note(board),
             charts=[(title, Markup(svg)) for title, svg in drawn.items() if svg],  # trusted
             pictures=self._pictures(name, group_name(representative(records))),
-            records=[self.answered[name].as_recorded.get(record.digest, record)
+            records=[self.answered[name].as_submitted.get(record.digest, record)
                      for record in sorted(records, key=lambda r: (method_label(r), r.seed))],
         )  # fmt: skip
 
@@ -170,12 +181,12 @@ class Site:
             found.setdefault(method, []).append(f"{FIGURES}/{name}/{path.relative_to(folder)}")
         return sorted(found.items())
 
-    def _summary(self, name: str) -> dict[str, str | int | Suite | list[Markup]]:
+    def _summary(self, name: str) -> dict[str, str | int | Suite | list[tuple[str, str]]]:
         answered = self.answered[name]
         return {
             "name": name,
             "suite": answered.suite,
-            "answers": [_marked(text) for text in answers(answered.boards)],
+            "answers": [*answers(answered.boards)],
             "records": len(answered.records),
         }
 
@@ -187,6 +198,7 @@ class Site:
             overall=found, diagram=diagram, **self._summary(name),
             rule=rule_text(answered.suite).replace("*", ""),
             published=published_table(answered.suite, answered.boards),
+            boards_beside=self.boards_beside[name], unasked=UNASKED, apart=APART,
         )  # fmt: skip
 
     def _unit(self, out: Path, kind: Kind, card: Card) -> Path:
@@ -210,7 +222,7 @@ class Site:
         )  # fmt: skip
 
     def _record(self, out: Path, suite: str, path: Path, record: Record) -> Iterator[Path]:
-        tier = self.answered[suite].tiers.get(record.digest, SELF_REPORTED)
+        tier = tier_of(self.answered[suite].evidence.tiers, record)
         place = f"records/{record.digest[:16]}"
         yield _written(out / f"{place}.json", record.written)
         content: JsonValue = json.loads(record.written)
@@ -225,12 +237,6 @@ class Site:
         top = "../" * place.count("/")
         text = self._pages.get_template(template or place).render(top=top, **context)
         return _written(out / place, text)
-
-
-def _marked(text: str) -> Markup:
-    """Return a sentence of results with its title in HTML bold instead of Markdown bold."""
-    _, title, said = text.split("**", 2)
-    return Markup("<strong>{}</strong>{}").format(title, said)
 
 
 def _written(path: Path, text: str) -> Path:

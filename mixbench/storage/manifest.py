@@ -2,15 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated
-
-from annotated_types import Ge
 
 from mixbench.storage.files import Typed
 from mixbench.storage.spec import StageSpec
-from mixbench.storage.strict_model import StrictModel
-
-NonNegative = Annotated[float, Ge(0)]
+from mixbench.storage.strict_model import Line, Measured, StrictModel, Whole
 
 
 class Hardware(StrictModel):
@@ -32,12 +27,12 @@ class Hardware(StrictModel):
         Memory of one GPU, in GiB; null if no GPU was used.
     """
 
-    cpu: str
-    cpu_cores: int
-    ram_gib: NonNegative
-    gpu: str | None
-    gpus: Annotated[int, Ge(0)] | None = None
-    gpu_gib: NonNegative | None
+    cpu: Line
+    cpu_cores: Whole
+    ram_gib: Measured
+    gpu: Line | None
+    gpus: Whole | None = None
+    gpu_gib: Measured | None
 
 
 class Software(StrictModel):
@@ -59,12 +54,12 @@ class Software(StrictModel):
         Versions of the numerical libraries, by package name.
     """
 
-    python: str
-    os: str
-    mixbench: str
-    commit: str | None
+    python: Line
+    os: Line
+    mixbench: Line
+    commit: Line | None
     dirty: bool | None
-    packages: dict[str, str]
+    packages: dict[Line, Line]
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,38 @@
-"""The pydantic base model of all settings, suites and records."""
+"""The pydantic base model of all settings, suites and records, and the types that bound them.
 
-from pydantic import BaseModel, ConfigDict
+Suites and records come from strangers. What they hold is written into pages and tables, so every
+text is one printable line of bounded length, and every number is small enough to calculate with.
+"""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+LONGEST = 2000  # characters of a line
+TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
 class StrictModel(BaseModel):
     """A frozen model that forbids undeclared fields and infinite or NaN numbers."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("must be one line of printable characters")
+    return text
+
+
+def _time(text: str) -> str:
+    if datetime.strptime(text, TIME).replace(tzinfo=UTC).strftime(TIME) != text:
+        raise ValueError("must be a time in UTC such as 2026-11-30T12:00:00Z")
+    return text
+
+
+Line = Annotated[str, Field(max_length=LONGEST), AfterValidator(_printable)]
+Time = Annotated[str, Field(max_length=20), AfterValidator(_time)]
+Whole = Annotated[int, Field(ge=0, lt=2**53)]  # larger integers are no exact floating-point numbers
+Number = Annotated[float, Field(ge=-1e15, le=1e15)]
+Measured = Annotated[float, Field(ge=0, le=1e15)]

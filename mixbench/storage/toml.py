@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from mixbench.errors import UsageError
+from mixbench.errors import UsageError, one_line
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -30,11 +30,10 @@ def read_toml(path: Path, model: type[Model], what: str) -> Model:
     """
     try:
         return model.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageError(f"The {what} {path} cannot be read: {error}.") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise UsageError(
-            f"The {what} {path}: {where}: {first['msg']} (got {first['input']!r})."
-        ) from error
+        got = one_line(repr(first["input"]), 200)
+        raise UsageError(f"The {what} {path}: {where}: {first['msg']} (got {got}).") from error

@@ -15,6 +15,7 @@ import torch
 
 import mixbench
 from mixbench.declare import Recipe
+from mixbench.errors import one_line
 from mixbench.storage.manifest import Hardware, Software
 
 PACKAGES = ("numpy", "pandas", "safetensors", "scikit-learn", "torch", "torchvision", "timm")
@@ -46,10 +47,10 @@ def hardware(device: torch.device, gpus: int) -> Hardware:
     """Return the machine's CPU, memory and GPU model, with the number of GPUs used."""
     gpu = torch.cuda.get_device_properties(device) if device.type == "cuda" else None
     return Hardware(
-        cpu=_cpu(),
+        cpu=one_line(_cpu()),
         cpu_cores=os.cpu_count() or 1,
         ram_gib=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        gpu=gpu.name if gpu else None,
+        gpu=one_line(gpu.name) if gpu else None,
         gpus=gpus,
         gpu_gib=round(gpu.total_memory / 2**30, 1) if gpu else None,
     )
@@ -65,8 +66,8 @@ def software() -> Software:
             continue
     status = _git("status", "--porcelain")
     return Software(
-        python=platform.python_version(),
-        os=platform.platform(),
+        python=one_line(platform.python_version()),
+        os=one_line(platform.platform()),
         mixbench=mixbench.__version__,
         commit=_git("rev-parse", "HEAD"),
         dirty=None if status is None else bool(status),

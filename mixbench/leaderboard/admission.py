@@ -1,0 +1,350 @@
+"""Compare records with what their suite, task and method declare.
+
+A suite's cells are planned anew, and every field that follows from them must be in the record. What
+a run found is compared with the declarations of its metrics. Nothing here needs predictions.
+"""
+
+import json
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mixbench.datasets.locate import data_of
+from mixbench.declare import Metric
+from mixbench.errors import MixbenchError, UnknownName, one_line
+from mixbench.leaderboard.grouping import method_label
+from mixbench.plan.cells import Cell
+from mixbench.records.declared import Declared, data_named, declaration, references
+from mixbench.records.schema import MetricRecord, Record, UnitRecord
+from mixbench.registry.cards import Card
+from mixbench.registry.fingerprint import digest
+from mixbench.registry.modules import Kind
+from mixbench.registry.units import find
+from mixbench.storage.spec import PUBLISHED
+from mixbench.storage.strict_model import TIME
+
+CLOSE = 1e-5  # relative tolerance of means that are computed again
+CLOCKS_DIFFER = timedelta(days=1)
+BUILTIN = "builtin"
+
+
+class Wrong(NamedTuple):
+    """What is wrong with a field of a record."""
+
+    field: str
+    what: str
+
+
+class Question(NamedTuple):
+    """What a cell asks, without its method: the rows of a table answer the same question."""
+
+    task: str
+    base_task: str
+    model: str
+    protocol: str
+    recipe: str
+    tuned: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The cells that a suite asks for.
+
+    Attributes
+    ----------
+    cells
+        The cells, planned with the installed methods and tasks.
+    """
+
+    cells: tuple[Cell, ...]
+
+    @cached_property
+    def _answers(self) -> dict[tuple[Question, str], tuple[Cell, Declared]]:
+        every = ((cell, Declared.of(cell)) for cell in self.cells)
+        return {(_question(one), _unit(one.method)): (cell, one) for cell, one in every}
+
+    @cached_property
+    def _questions(self) -> dict[Question, Cell]:
+        """A cell of each question; the seed of a method that is not asked for must be asked."""
+        return {question: cell for (question, _), (cell, _) in self._answers.items()}
+
+    def cell_of(self, record: Record) -> Cell | None:
+        """Return the cell that a record answers; None if the suite does not ask for it."""
+        found = self._answers.get((_question(record), _unit(record.method)))
+        return found[0] if found else None
+
+    def beside(self, record: Record) -> Cell | None:
+        """Return a cell that differs from the record only in its method; None if there is none."""
+        return self._questions.get(_question(record))
+
+    def identity(self, record: Record) -> Hashable:
+        """Return what only one record may have: its question, and the label of its row."""
+        return _question(record), method_label(record)
+
+    def objections(self, record: Record) -> Iterator[Wrong]:
+        """Yield why a record belongs neither to the suite's rows nor beside them."""
+        wanted = _question(record)
+        left = [*self._questions]
+        for field in Question._fields:
+            value, known = getattr(wanted, field), [getattr(one, field) for one in left]
+            if value not in known:
+                said = one_line(_apart(value, known[0]), 300)
+                yield Wrong(field, f"no [[ask]] of the suite includes this: {said}")
+                return
+            left = [one for one in left if getattr(one, field) == value]
+
+    def as_declared(self, record: Record) -> Record:
+        """Return a record with all that follows from the declarations of its cell.
+
+        Built-in methods and tasks have versions, which say whether results can be compared; the
+        digest of their code is that of the installed one, so that it cannot separate rows.
+        """
+        answer = self._answers.get((_question(record), _unit(record.method)))
+        cell = answer[0] if answer else self.beside(record)
+        if cell is None:
+            return record
+        declared = Declared.of(cell)
+        changes: dict[str, Any] = {"task": declared.task, "base_task": declared.base_task}
+        if answer:
+            changes["method"] = declared.method
+            changes["references"] = references(cell, record.data.origin)
+        elif record.method.source == BUILTIN:
+            changes["method"] = record.method.model_copy(update={"code": _code(record.method)})
+        changes |= {} if answer else {"references": []}
+        return record.model_copy(update=changes)
+
+
+def _question(one: Record | Declared) -> Question:
+    tuned = one.tuning if isinstance(one, Record) else None
+    grid = one.grid if isinstance(one, Declared) else tuned and tuned.grid
+    base = _unit(one.base_task, "task") if one.base_task else "no base task"
+    return Question(
+        task=_unit(one.task, "task"),
+        base_task=base,
+        model=one.model,
+        protocol=one.protocol,
+        recipe=json.dumps(one.recipe, sort_keys=True),
+        tuned=json.dumps(grid, sort_keys=True) if grid else "not tuned",
+        seed=one.seed,
+    )
+
+
+def _apart(value: object, known: object) -> str:
+    """Return how a part of a question differs from one that is asked."""
+    try:
+        found, asked = json.loads(str(value)), json.loads(str(known))
+    except ValueError:
+        return f"{value}, unlike {known}"
+    if not (isinstance(found, dict) and isinstance(asked, dict)):
+        return f"{value}, unlike {known}"
+    names = sorted(found.keys() | asked.keys())
+    other = [name for name in names if found.get(name) != asked.get(name)]
+    return ", ".join(f"{name}={found.get(name)}, unlike {asked.get(name)}" for name in other)
+
+
+def _unit(unit: UnitRecord, kind: Kind = "method") -> str:
+    """Return what identifies a method or task: all but its code, which its version stands for.
+
+    A parameter that is newer than the record has its default, as the code of the record had no
+    other value.
+    """
+    parameters = dict(unit.parameters)
+    if unit.source == BUILTIN and (card := _installed(kind, unit)):
+        parameters = {**card.defaults, **parameters}
+    changed = f", changed: {', '.join(sorted(unit.changed))}" if unit.changed else ""
+    origin = unit.distribution or unit.source
+    return (
+        f"{unit.name} v{unit.version} ({origin}) {json.dumps(parameters, sort_keys=True)}{changed}"
+    )
+
+
+def _installed(kind: Kind, unit: UnitRecord) -> Card | None:
+    """Return the card of a built-in method or task; never reads a file that a record names."""
+    try:
+        return find(kind, unit.name)
+    except MixbenchError:
+        return None
+
+
+def _code(unit: UnitRecord) -> str:
+    card = _installed("method", unit)
+    return digest(card.path) if card else unit.code
+
+
+def older_code(record: Record) -> bool:
+    """Return whether built-in code has changed since, without a new version."""
+    units: tuple[tuple[Kind, UnitRecord], ...] = ("method", record.method), ("task", record.task)
+    cards = ((_installed(kind, unit), unit) for kind, unit in units if unit.source == BUILTIN)
+    return any(card is not None and digest(card.path) != unit.code for card, unit in cards)
+
+
+def objections(asked: Asked, record: Record) -> Iterator[Wrong]:
+    """Yield what is wrong with a record, compared with what is declared.
+
+    Parameters
+    ----------
+    asked
+        Cells of the suite.
+    record
+        Record of one of its cells, or of another method beside them.
+    """
+    outdated = [*_versions(record)]
+    yield from outdated
+    cell = asked.cell_of(record) or asked.beside(record)
+    if cell is None:
+        yield from () if outdated else asked.objections(record)
+        return
+    if asked.cell_of(record) is None:
+        yield from _unasked(record)
+    name, _, key = record.cell.rpartition("/")
+    if name != (expected := _label(cell, record)) or len(key) != 8 or not key.isalnum():
+        yield Wrong("cell", f"must be {expected}/ and eight digits of its key (got {record.cell})")
+    yield from _data(cell, record)
+    yield from _dates(record)
+    if record.status == "ok":
+        yield from _metrics(cell, record)
+
+
+def file_name(asked: Asked, record: Record) -> Path:
+    """Return the path that a record must have in the suite's folder of records."""
+    cell = asked.cell_of(record) or asked.beside(record)
+    protocol = cell.protocol if cell else record.protocol
+    key = record.cell.rpartition("/")[2]
+    name = f"{record.model}.{protocol}.s{record.seed}.{key}.json"
+    return Path(record.task.name, record.method.name, name)
+
+
+def _label(cell: Cell, record: Record) -> str:
+    method = record.method
+    values = ",".join(f"{name}={method.parameters[name]}" for name in method.changed)
+    label = f"{method.name}[{values}]" if values else method.name
+    return f"{cell.task.label}/{label}/{cell.model}/s{cell.seed}"
+
+
+def _versions(record: Record) -> Iterator[Wrong]:
+    """Yield where a record's method or task differs from the installed version."""
+    units: tuple[tuple[Kind, UnitRecord], ...] = ("method", record.method), ("task", record.task)
+    for kind, unit in units:
+        if unit.source != BUILTIN:
+            continue
+        try:
+            card = find(kind, unit.name)
+        except UnknownName as error:
+            yield Wrong(f"{kind}.name", str(error))
+            continue
+        if card.version != unit.version:
+            yield Wrong(
+                f"{kind}.version",
+                f"must be {card.version}, the current version of {unit.name} (got {unit.version}); "
+                "run the cell again",
+            )
+        if unknown := sorted(unit.parameters.keys() - card.defaults.keys()):
+            yield Wrong(f"{kind}.parameters", f"{unit.name} has no parameter {', '.join(unknown)}")
+
+
+def outdated(record: Record) -> bool:
+    """Return whether the method or task of a record has another version now."""
+    return any(field.endswith(".version") for field, _ in _versions(record))
+
+
+def _unasked(record: Record) -> Iterator[Wrong]:
+    """Yield what is wrong with the method of a row that the suite does not ask for."""
+    method = record.method
+    if method.source != BUILTIN:
+        return
+    card = find("method", method.name)
+    values = method.parameters.items()
+    changed = {name for name, value in values if value != card.defaults.get(name)}
+    if changed != {*method.changed}:
+        expected = ", ".join(sorted(changed)) or "empty"
+        yield Wrong("method.changed", f"must be {expected}: these differ from the defaults")
+
+
+def _data(cell: Cell, record: Record) -> Iterator[Wrong]:
+    data = record.data
+    if data.origin != "own" and (data.name, data.version) != (known := data_named(cell)):
+        yield Wrong("data", f"must be {' '.join(known)} (got {data.name} {data.version})")
+
+
+def _dates(record: Record) -> Iterator[Wrong]:
+    latest = (datetime.now(UTC) + CLOCKS_DIFFER).strftime(TIME)
+    times = {"created": record.created}
+    for number, stage in enumerate(record.stages):
+        times |= {f"stages.{number}.started": stage.started, f"stages.{number}.ended": stage.ended}
+    for field, time in times.items():
+        if time > latest:
+            yield Wrong(field, f"is in the future ({time})")
+
+
+def _metrics(cell: Cell, record: Record) -> Iterator[Wrong]:
+    declared = {metric.name: metric for metric in cell.task.card.declared.metrics}
+    last = {metric.name for metric in record.metrics if metric.at == "last"}
+    if missing := sorted(declared.keys() - last):
+        yield Wrong("metrics", f"has no {', '.join(missing)} after the last epoch")
+    number = _test_items(cell, record)
+    for place, metric in enumerate(record.metrics):
+        field = f"metrics.{place}"
+        if metric.name not in declared:
+            yield Wrong(f"{field}.name", f"{record.task.name} has no metric {metric.name}")
+            continue
+        yield from _metric(field, metric, declared[metric.name])
+        if metric.n != number:
+            yield Wrong(f"{field}.n", f"must be {number} test items (got {metric.n})")
+
+
+def _test_items(cell: Cell, record: Record) -> int:
+    """Return the number of test items: that of the published data, else that of the record."""
+    published = data_of(cell.task.card, cell.task.parameters).num_test
+    known = record.data.origin in {*PUBLISHED, "re-encoded"} and published
+    return published if known else record.primary.n
+
+
+def _metric(field: str, metric: MetricRecord, declared: Metric) -> Iterator[Wrong]:
+    for name, value in declaration(declared).items():
+        if (found := getattr(metric, name)) != value:
+            yield Wrong(f"{field}.{name}", f"must be {value} for {metric.name} (got {found})")
+    values = {"value": metric.value}
+    values |= {f"by_class.{k}": v for k, v in (metric.by_class or {}).items() if v is not None}
+    for name, value in values.items():
+        if not 0 <= value <= declared.highest_value:
+            limits = f"between 0 and {declared.highest_value:g}"
+            yield Wrong(f"{field}.{name}", f"{metric.name} must be {limits} (got {value:g})")
+    if metric.items is not None:
+        yield from _items(field, metric, declared)
+
+
+def _items(field: str, metric: MetricRecord, declared: Metric) -> Iterator[Wrong]:
+    """Yield where the scores of the items contradict the metric that is their mean."""
+    if not (metric.primary and metric.at == "last") or metric.items is None:
+        yield Wrong(f"{field}.items", "only the primary metric after the last epoch has items")
+        return
+    try:
+        scores = metric.items.scores
+    except ValueError as error:
+        yield Wrong(f"{field}.items", str(error))
+        return
+    if len(scores) != metric.n:
+        yield Wrong(f"{field}.items", f"has {len(scores)} per-item scores, but n is {metric.n}")
+        return
+    if not (scores >= 0).all() or not (scores <= declared.highest_value).all():
+        yield Wrong(f"{field}.items", f"must be between 0 and {declared.highest_value:g}")
+    expected = {"value": float(scores.mean())}
+    if metric.stderr is not None and len(scores) > 1:
+        expected["stderr"] = float(scores.std(ddof=1) / len(scores) ** 0.5)
+    for name, value in expected.items():
+        if not same_number(getattr(metric, name), value):
+            found = getattr(metric, name)
+            yield Wrong(f"{field}.{name}", f"its items give {value:.6g} (got {found:.6g})")
+
+
+def same_number(one: float | None, other: float | None) -> bool:
+    """Return whether two numbers are equal up to the rounding of a float32."""
+    if one is None or other is None:
+        return one is other
+    return bool(np.isclose(one, other, rtol=CLOSE, atol=CLOSE))

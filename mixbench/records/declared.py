@@ -1,0 +1,92 @@
+"""The parts of a record that follow from what is declared, whatever a run found.
+
+The writer fills them in, and verification compares them: what the program can know, it does not
+take from a record.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from mixbench.datasets.locate import data_of
+from mixbench.declare import Metric
+from mixbench.plan.cells import Cell, Unit
+from mixbench.records.schema import MetricRecord, ReferenceRecord, UnitRecord
+from mixbench.registry.cards import Card
+from mixbench.registry.fingerprint import digest
+from mixbench.storage.spec import PUBLISHED, Origin
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What a cell determines of its record; see `mixbench.records.schema.Record`."""
+
+    label: str
+    method: UnitRecord
+    task: UnitRecord
+    base_task: UnitRecord | None
+    model: str
+    protocol: str
+    recipe: dict[str, Any]
+    grid: dict[str, list[Any]] | None
+    seed: int
+
+    @classmethod
+    def of(cls, cell: Cell) -> "Declared":
+        """Return what a cell determines of its record."""
+        return cls(
+            label=cell.label,
+            method=unit_record(cell.method),
+            task=unit_record(cell.task),
+            base_task=unit_record(cell.base.task) if cell.base is not None else None,
+            model=cell.model,
+            protocol="custom" if cell.custom else cell.protocol,
+            recipe=cell.recipe.values(),
+            grid={name: list(values) for name, values in cell.grid.items()} or None,
+            seed=cell.seed,
+        )
+
+
+def unit_record(unit: Unit[Card]) -> UnitRecord:
+    """Return a method or task of a cell as it is recorded."""
+    return UnitRecord(
+        name=unit.card.name,
+        version=unit.card.version,
+        parameters=dict(unit.parameters),
+        changed=unit.changed,
+        source=unit.card.source,
+        code=digest(unit.card.path),
+        distribution=unit.card.distribution,
+    )
+
+
+def declaration(metric: Metric | MetricRecord) -> dict[str, Any]:
+    """Return the fields of a metric record that the task's declaration determines."""
+    names = ("name", "unit", "higher_is_better", "primary", "trivial_baseline", "detail")
+    return {name: getattr(metric, name) for name in names}
+
+
+def references(cell: Cell, origin: Origin) -> list[ReferenceRecord]:
+    """Return the published results for a cell, if it uses their recipe on the official data."""
+    wanted = (cell.method.card.name, cell.model, cell.protocol)
+    if cell.custom or cell.grid or origin not in PUBLISHED:
+        return []
+    return [
+        ReferenceRecord(
+            metric=ref.metric,
+            value=ref.value,
+            std=ref.std,
+            num_seeds=ref.num_seeds,
+            citation=ref.citation,
+            where=ref.where,
+            remark=ref.remark,
+        )
+        for ref in cell.task.card.declared.references
+        if (ref.method, ref.model, ref.protocol) == wanted
+    ]
+
+
+def data_named(cell: Cell) -> tuple[str, str]:
+    """Return the name and the version of a cell's data as they are recorded."""
+    data = data_of(cell.task.card, cell.task.parameters)
+    own = data.own and cell.data.folder is not None
+    return (cell.data.folder.name if own and cell.data.folder else data.name), data.version
