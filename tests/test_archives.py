@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import pytest
 
+from mixbench.datasets import archives
 from mixbench.datasets.archives import check, download, unpack
 from mixbench.declare import Archive
 from mixbench.errors import DataError
@@ -192,6 +193,37 @@ def test_what_leads_elsewhere_is_refused(make: Callable[[Path], Path], tmp_path:
     assert str(archive) in str(caught.value)
     assert not (tmp_path / "x").exists()
     assert not (tmp_path / "out" / "x").exists()
+
+
+@pytest.mark.parametrize("kind", ["tar.gz", "zip"])
+def test_an_archive_that_would_fill_the_disk_is_refused(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archives, "SMALL", 1 << 20)
+    path, zeros = tmp_path / f"bomb.{kind}", b"\0" * (4 << 20)
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as opened:
+            opened.writestr("zeros", zeros)
+    else:
+        with tarfile.open(path, "w:gz") as tar:
+            info = tarfile.TarInfo("zeros")
+            info.size = len(zeros)
+            tar.addfile(info, io.BytesIO(zeros))
+
+    with pytest.raises(DataError, match="is refused: it has over"):
+        unpack(path, tmp_path / "out")
+
+    assert not (tmp_path / "out/zeros").exists()
+
+
+def test_an_archive_of_too_many_members_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archives, "MOST_MEMBERS", 3)
+    path = tarred(tmp_path / "archive", *(member(f"{n}") for n in range(4)))
+
+    with pytest.raises(DataError, match="it has over 3 members"):
+        unpack(path, tmp_path / "out")
 
 
 @pytest.mark.parametrize("kind", ["tar", "zip"])

@@ -114,7 +114,7 @@ def test_a_published_result_is_taken_and_counts_by_its_content(
 def test_what_cannot_work_is_refused_before_any_training(
     mixbench: Run, tmp_path: Path, settings: list[str], complaint: str
 ) -> None:
-    other = {"classes": ["a", "b"], "grid": 4, "pairs": [
+    other = {"schema": "mixbench/search@1", "classes": ["a", "b"], "grid": 4, "pairs": [
         {"first": "a", "second": "b", "mask": ["0000"] * 4}]}  # fmt: skip
     (tmp_path / "other.json").write_text(json.dumps(other))
 

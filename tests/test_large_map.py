@@ -109,9 +109,14 @@ def test_a_file_that_holds_no_weights_is_refused(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(DataError, match=r"weights.pth cannot be read"):
             start_from(LARGE_MAP["vgg16"](5, large=True), str(path), {})
-    torch.save([1, 2], path)
-    with pytest.raises(DataError, match="must be a dict of named tensors"):
-        start_from(LARGE_MAP["vgg16"](5, large=True), str(path), {})
+    for nothing in ([1, 2], {"state_dict": [1]}, {"state_dict": None}, {"a": 3}, torch.zeros(3)):
+        torch.save(nothing, path)
+        with pytest.raises(DataError, match="must be a dict of named tensors"):
+            start_from(LARGE_MAP["vgg16"](5, large=True), str(path), {})
+    for strange in (torch.zeros(3, dtype=torch.complex64), torch.zeros(3, device="meta")):
+        torch.save({"a": strange}, path)
+        with pytest.raises(DataError, match="must be dense real tensors: a is"):
+            start_from(LARGE_MAP["vgg16"](5, large=True), str(path), {})
 
 
 def test_timms_models_take_all_but_their_classifier(tmp_path: Path) -> None:

@@ -643,12 +643,34 @@ def test_a_result_for_something_else_is_refused(
     assert complaint in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["", "{}", '{"classes": ["a"], "pairs": [{}]}'])
-def test_a_file_that_is_no_result_is_refused(tmp_path: Path, text: str) -> None:
-    (tmp_path / "x.json").write_text(text)
+Change = Callable[[dict[str, Any]], object]
+NO_RESULTS: dict[str, tuple[Change, str]] = {
+    "empty": (lambda _: "", "top level"),
+    "deep": (lambda _: "[" * 100_000, "top level"),
+    "other schema": (lambda c: c | {"schema": "mixbench/search@0"}, "schema"),
+    "large grid": (lambda c: c | {"grid": 9}, "grid"),
+    "equal classes": (lambda c: c | {"classes": ["cat", "cat", "dog"]}, "different names"),
+    "fewer classes": (lambda c: c | {"classes": ["cat", "dog"]}, "is none of the classes"),
+    "no pairs": (lambda c: c | {"pairs": []}, "pairs"),
+    "short mask": (lambda c: c | {"pairs": [c["pairs"][0] | {"mask": ["1111"] * 3}]}, "pairs.0: m"),
+    "no bits": (lambda c: c | {"pairs": [c["pairs"][0] | {"mask": ["2111"] * 4}]}, "pairs.0.mask"),
+    "number": (lambda c: c | {"pairs": [c["pairs"][0] | {"first": 7}]}, "pairs.0.first"),
+    "no list": (lambda c: c | {"pairs": 5}, "pairs"),
+}
 
-    with pytest.raises(UsageError, match=r"x\.json must be the result of a search"):
-        from_file(tmp_path / "x.json", P, C)
+
+@pytest.mark.parametrize("name", NO_RESULTS)
+def test_a_file_that_is_no_result_is_refused(tmp_path: Path, name: str) -> None:
+    change, said = NO_RESULTS[name]
+    path = written(tmp_path, random_pairs(SPACE, 0))
+    content = change(json.loads(path.read_text()))
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+
+    with pytest.raises(UsageError) as caught:
+        from_file(path, P, C, NAMES)
+
+    assert f"{path} must be the result of a search" in str(caught.value)
+    assert said in str(caught.value)
 
 
 def test_image_pairs_are_fixed_and_never_an_image_with_itself(held_out: HeldOut) -> None:

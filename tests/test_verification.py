@@ -17,8 +17,9 @@ from safetensors.torch import load, save
 from mixbench.errors import Damaged, MixbenchError
 from mixbench.leaderboard.build import build, files_of, read_answers
 from mixbench.leaderboard.evidence import PNG, Finding
+from mixbench.leaderboard.history import NOTHING_BEFORE
 from mixbench.leaderboard.rescoring import scored
-from mixbench.leaderboard.verification import NOTHING_BEFORE, note_tiers, verify
+from mixbench.leaderboard.verification import note_tiers, verify
 from mixbench.records.items import Items, pack
 from mixbench.records.schema import Record, to_json
 from mixbench.site.pages import Site
@@ -428,7 +429,7 @@ def test_three_reruns_with_other_bits_confirm_within_their_own_interval(digits: 
 
     assert {agreeing.tiers[record.digest] for record in records} == {"rerun"}
     assert len(contradicting.findings) == 3
-    assert "differs from 3 reruns by +15" in contradicting.findings[0].what
+    assert "differs from its reruns by +15" in contradicting.findings[0].what
     assert verify(digits, reruns=far[:2]).findings == []  # too few to tell
 
 
@@ -448,7 +449,7 @@ def test_no_number_of_a_submission_widens_the_interval(digits: Path) -> None:
 
     found = verify(digits, reruns=[rerun(record) for record in records])
 
-    assert sum("reruns by" in finding.what for finding in found.findings) == 3
+    assert sum("its reruns by" in finding.what for finding in found.findings) == 3
 
 
 # --- Other people's files -------------------------------------------------------------------------
@@ -657,3 +658,33 @@ def test_every_refusal_is_a_sentence(digits: Path) -> None:
 
     assert "\n" not in str(refused.value)
     assert to_json(next(iter(read_answers(FOLDER / "digits").records.values())))
+
+
+@pytest.mark.full
+def test_one_new_record_is_run_again(mixbench: Run, tmp_path: Path) -> None:
+    """With the same bits it is confirmed; a forged one is contradicted by three seeds."""
+    folder = tmp_path / "leaderboards/mine"
+    folder.mkdir(parents=True)
+    (folder / "suite.toml").write_text(
+        'question = "Does it run?"\nseeds = 3\n[[ask]]\nmethods = ["none"]\n'
+        'tasks = ["digits"]\nprotocol = "quick"\nsettings = { "digits.epochs" = 1 }\n'
+    )
+    commit(tmp_path)
+    assert mixbench("verify", "mine", "--rerun").returncode == 2
+    assert "no new record" in mixbench("verify", "mine", "--rerun", "--base", "HEAD").stdout
+    assert mixbench("run", "--suite", "mine", "--seed", "1").returncode == 0
+    assert mixbench("submit", "mine", "--predictions").returncode == 0
+
+    done = mixbench("verify", "mine", "--rerun", "--base", "HEAD", "--check")
+    path = one(folder, "*/none/*s1*")
+    scores = np.where(np.arange(597) < 590, 100.0, 0.0)
+    items = json.loads(pack(scores).model_dump_json())  # type: ignore[union-attr]
+    error = float(scores.std(ddof=1) / 597**0.5)
+    fields = {"value": scores.mean(), "items": items, "stderr": error}
+    changed(path, lambda c: (c["metrics"][PRIMARY].update(fields), c.update(artifacts=[])))
+    shutil.rmtree(folder / "artifacts")
+    forged = mixbench("verify", "mine", "--rerun", "--base", "HEAD", "--check")
+
+    assert (done.returncode, "(1 rerun)" in done.stdout) == (0, True), done.stderr
+    assert "with other bits" in forged.stdout
+    assert (forged.returncode, "from those of its reruns by" in forged.stderr) == (4, True)

@@ -11,6 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -23,6 +24,11 @@ BLOCK = 1 << 20
 MD5_LENGTH = 32
 TIMEOUT_S = 60.0
 CONTINUED, NOTHING_LEFT = 206, 416  # HTTP status codes of a range request
+MOST_MEMBERS = 10_000_000
+SMALL = 1 << 30  # bytes that any archive may unpack to
+RATIO = (
+    100  # most unpacked bytes per byte; annotations in JSON shrink to a tenth, images not at all
+)
 SYMBOLIC_LINK = 0o120000  # the file type in a Unix mode
 DAMAGE = (
     tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError,
@@ -136,19 +142,63 @@ def _fetch(url: str, partial: Path, tell: Tell) -> None:
                 tell(done, of)
 
 
+@dataclass
+class Unpacked:
+    """What has been found in an archive so far, to refuse one that would fill the disk.
+
+    Parameters
+    ----------
+    archive
+        Path of the archive.
+    """
+
+    archive: Path
+    members: int = 0
+    bytes: int = 0
+
+    def add(self, name: str, size: int, *, plain: bool) -> None:
+        """Count a member of the archive before it is unpacked.
+
+        Parameters
+        ----------
+        name
+            Name of the member.
+        size
+            Unpacked size in bytes.
+        plain
+            Whether the member is a regular file or a folder.
+
+        Raises
+        ------
+        DataError
+            If the member is a link or a device, if its path leads outside of the target folder, or
+            if the archive unpacks to far more than archives of images do.
+        """
+        admit(self.archive, name, plain=plain)
+        self.members += 1
+        self.bytes += size
+        most = max(SMALL, RATIO * self.archive.stat().st_size)
+        if self.members > MOST_MEMBERS or self.bytes > most:
+            raise DataError(
+                f"The archive {self.archive} is refused: it has over {MOST_MEMBERS:,} members, or "
+                f"unpacks to over {most / 2**30:.1f} GiB, {RATIO} times its size."
+            )
+
+
 def unpack(archive: Path, folder: Path) -> None:
     """Unpack a tar or zip archive of regular files and folders.
 
     Raises
     ------
     DataError
-        If the archive is damaged, or contains a link or a path outside of `folder`.
+        If the archive is damaged or refused; see `Unpacked.add`.
     """
     if zipfile.is_zipfile(archive):
+        counted = Unpacked(archive)
         with _naming_damage(archive), zipfile.ZipFile(archive) as opened:
             for info in opened.infolist():
                 kind = info.external_attr >> 16 & 0o170000
-                admit(archive, info.filename, plain=kind != SYMBOLIC_LINK)
+                counted.add(info.filename, info.file_size, plain=kind != SYMBOLIC_LINK)
             opened.extractall(folder)
         return
     with opened_tar(archive) as tar:
@@ -183,11 +233,12 @@ def unpack_tar(tar: tarfile.TarFile, archive: Path, folder: Path) -> None:
     Raises
     ------
     DataError
-        If the archive contains a link or a path outside of `folder`.
+        If the archive is refused; see `Unpacked.add`.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    counted = Unpacked(archive)
     for member in tar:
-        admit(archive, member.name, plain=member.isfile() or member.isdir())
+        counted.add(member.name, member.size, plain=member.isfile() or member.isdir())
         tar.extract(member, folder, filter="data")
 
 

@@ -87,6 +87,10 @@ class Asked:
         """Return what only one record may have: its question, and the label of its row."""
         return _question(record), method_label(record)
 
+    def row(self, record: Record) -> Hashable:
+        """Return what the runs of one row have in common: all but the seed."""
+        return _question(record)._replace(seed=0), _unit(record.method), record.data.digest
+
     def objections(self, record: Record) -> Iterator[Wrong]:
         """Yield why a record belongs neither to the suite's rows nor beside them."""
         wanted = _question(record)

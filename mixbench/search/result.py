@@ -4,11 +4,18 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import JsonValue
+from pydantic import (
+    BaseModel,
+    Field,
+    JsonValue,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from mixbench.errors import UsageError
 from mixbench.search.space import Ids, Masks, Space
@@ -83,14 +90,54 @@ def to_json(
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
+class FoundPair(BaseModel):
+    """A pair of classes in a result file, with the rows of its mask: 1 is the first class."""
+
+    first: str
+    second: str
+    mask: list[Annotated[str, StringConstraints(pattern=r"^[01]+$")]]
+
+
+class ResultFile(BaseModel):
+    """The part of a result file that is read again."""
+
+    schema_: Literal["mixbench/search@1"] = Field(alias="schema")
+    classes: Annotated[list[str], Field(min_length=2)]
+    grid: Annotated[int, Field(ge=2, le=5)]
+    pairs: Annotated[list[FoundPair], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        known = {*self.classes}
+        if len(known) < len(self.classes):
+            raise ValueError("classes must have different names")
+        for number, pair in enumerate(self.pairs):
+            if absent := {pair.first, pair.second} - known:
+                raise ValueError(f"pairs.{number}: {absent.pop()!r} is none of the classes")
+            if [len(row) for row in pair.mask] != [self.grid] * self.grid:
+                raise ValueError(f"pairs.{number}: mask must have {self.grid} rows of {self.grid}")
+        return self
+
+    @property
+    def result(self) -> SearchResult:
+        """The pairs and masks."""
+        position = {name: i for i, name in enumerate(self.classes)}
+        number = len(self.classes)
+        ids = [position[p.first] * number + position[p.second] for p in self.pairs]
+        cells = np.array([[*map(int, "".join(p.mask))] for p in self.pairs], dtype=bool)
+        space = Space(number, self.grid, len(ids))
+        return SearchResult(np.array(ids, np.int32), space.pack(cells))
+
+
 def result_of(content: Mapping[str, Any]) -> SearchResult:
-    """Return the pairs and masks in the content of a result file."""
-    names, pairs, grid = list(content["classes"]), content["pairs"], content["grid"]
-    position = {name: i for i, name in enumerate(names)}
-    ids = [position[p["first"]] * len(names) + position[p["second"]] for p in pairs]
-    cells = np.array([[list(map(int, row)) for row in p["mask"]] for p in pairs], dtype=bool)
-    space = Space(len(names), grid, len(ids))
-    return SearchResult(np.array(ids, np.int32), space.pack(cells.reshape(len(ids), grid * grid)))
+    """Return the pairs and masks in the content of a result file.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        If the content is not that of a result file.
+    """
+    return ResultFile.model_validate(content).result
 
 
 def from_file(
@@ -115,22 +162,28 @@ def from_file(
         If the file is not a search result, or is for other classes or another grid.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        found, known = result_of(content), list(content["classes"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} must be the result of a search ({error!r}).") from error
-    if content["grid"] != grid:
+        found = ResultFile.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror}).") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "top level"
         raise UsageError(
-            f"{path} holds masks of {content['grid']} x {content['grid']} cells; grid must be the "
-            f"same (got {grid})."
+            f"{path} must be the result of a search (search.json): {where}: {first['msg']}."
+        ) from error
+    if found.grid != grid:
+        raise UsageError(
+            f"{path} holds masks of {found.grid} x {found.grid} cells; grid must be the same "
+            f"(got {grid})."
         )
+    known = found.classes
     if len(known) != num_classes or (names is not None and known != list(names)):
         raise UsageError(
             f"{path} is for the {len(known)} classes {', '.join(known[:4])}, ...; the task has "
             f"{num_classes}{' others' if len(known) == num_classes else ''}. "
             "Choose the result of a search on the same classes."
         )
-    return found
+    return found.result
 
 
 def _pair(pair: int, names: Sequence[str]) -> dict[str, str]:

@@ -2,10 +2,8 @@
 
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from pickle import UnpicklingError  # noqa: TID251  # torch raises it for invalid files
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -195,18 +193,28 @@ def read_weights(path: Path) -> State:
         if path.suffix == ".safetensors":
             return of_the_model(load_file(path))
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError, SafetensorError) as error:
-        first = str(error).partition("\n")[0]
+    except Exception as error:  # unpickling a damaged or foreign file may raise anything
+        first = str(error).partition("\n")[0] or type(error).__name__
         raise DataError(f"The weights {path} cannot be read: {first}") from error
     state = content.get("state_dict", content) if isinstance(content, dict) else {}
     tensors = {
         n.removeprefix("module."): t  # DataParallel adds this prefix
-        for n, t in state.items()
+        for n, t in (state.items() if isinstance(state, dict) else ())
         if isinstance(n, str) and isinstance(t, Tensor)
     }
     if not tensors:
         raise DataError(f"The weights {path} must be a dict of named tensors (got none).")
+    if strange := [name for name, tensor in tensors.items() if not _plain(tensor)]:
+        raise DataError(
+            f"The weights {path} must be dense real tensors: {strange[0]} is sparse, complex, "
+            "quantized or without data. Save the weights of a plain float model."
+        )
     return tensors
+
+
+def _plain(tensor: Tensor) -> bool:
+    usual = tensor.layout == torch.strided and tensor.device.type == "cpu"
+    return usual and not (tensor.is_quantized or tensor.is_complex())
 
 
 def in_order(state: State, module: nn.Module) -> State:
