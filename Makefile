@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 METHODS := none,cutmix,random_patchmix,guided_patchmix
 
-.PHONY: demo test test-fast slow clusters quick bench leaderboards lowest wheel lint check fix docs schema clean
+.PHONY: demo test test-fast slow clusters quick bench leaderboards submission lowest wheel lint check fix docs schema clean
 
 demo: .venv/ready  # locate generated birds with four methods, draw their maps, build the site
 	$(BIN)/mixbench run -m $(METHODS) -t cub_wsol --protocol quick
@@ -30,11 +30,16 @@ bench: .venv/ready  # every figure of benchmarks/README.md anew
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[bench]"
 	$(BIN)/python -m benchmarks
 
-# BASE is a commit whose records must still be there, as they were.
 leaderboards: .venv/ready  # check the records and the pages made of them, build the site
-	$(BIN)/mixbench verify --check $(if $(BASE),--base $(BASE))
+	$(BIN)/mixbench verify --check
 	$(BIN)/mixbench leaderboard build --check
 	$(BIN)/mixbench site build
+
+# Checks the suites of the checkout in the folder SUBMISSION with the code of this one: a pull
+# request may change the code that would check it. What the commit BASE has must still be there.
+submission: .venv/ready
+	cd $(SUBMISSION) && $(abspath $(BIN))/mixbench verify --check --base $(BASE) --rerun
+	cd $(SUBMISSION) && $(abspath $(BIN))/mixbench leaderboard build --check
 
 lowest:  # run the tests with the lowest versions that pyproject.toml declares
 	$(PYTHON) -m venv build/lowest
@@ -54,6 +59,7 @@ lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/zizmor --offline --quiet .github
 
 check: lint test  # the gate
 

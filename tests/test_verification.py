@@ -674,6 +674,8 @@ def test_one_new_record_is_run_again(mixbench: Run, tmp_path: Path) -> None:
     assert "no new record" in mixbench("verify", "mine", "--rerun", "--base", "HEAD").stdout
     assert mixbench("run", "--suite", "mine", "--seed", "1").returncode == 0
     assert mixbench("submit", "mine", "--predictions").returncode == 0
+    for name in ("mixbench.py", "random.py"):
+        (tmp_path / name).write_text("raise SystemExit('imported from the working folder')")
 
     done = mixbench("verify", "mine", "--rerun", "--base", "HEAD", "--check")
     path = one(folder, "*/none/*s1*")
@@ -687,4 +689,4 @@ def test_one_new_record_is_run_again(mixbench: Run, tmp_path: Path) -> None:
 
     assert (done.returncode, "(1 rerun)" in done.stdout) == (0, True), done.stderr
     assert "with other bits" in forged.stdout
-    assert (forged.returncode, "from those of its reruns by" in forged.stderr) == (4, True)
+    assert (forged.returncode, "its reruns by" in forged.stderr) == (4, True)

@@ -1,5 +1,6 @@
 """``mixbench verify``: check the records of suites."""
 
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -95,7 +96,9 @@ def _run(requests: "Iterable[Request]", store: Path) -> "list[Record]":
     from mixbench.leaderboard.store_report import read_records
     from mixbench.storage.store import Store
 
+    # The working folder is a stranger's: nothing is imported from there.
+    safe = {**os.environ, "PYTHONSAFEPATH": "1"}
     for request in requests:
         command = [sys.executable, "-m", "mixbench", *words(request), "--store", str(store)]
-        subprocess.run(command, check=False, stdout=subprocess.DEVNULL)
+        subprocess.run(command, check=False, stdout=subprocess.DEVNULL, env=safe)
     return read_records(Store(store))
