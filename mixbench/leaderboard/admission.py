@@ -31,6 +31,7 @@ from mixbench.storage.strict_model import TIME
 CLOSE = 1e-5  # relative tolerance of means that are computed again
 CLOCKS_DIFFER = timedelta(days=1)
 BUILTIN = "builtin"
+CLASSES = "classes"  # parameter of tasks: the number of classes, of which some may be left out
 
 
 class Wrong(NamedTuple):
@@ -86,6 +87,10 @@ class Asked:
     def identity(self, record: Record) -> Hashable:
         """Return what only one record may have: its question, and the label of its row."""
         return _question(record), method_label(record)
+
+    def table(self, record: Record) -> Hashable:
+        """Return what the rows of one table have in common: their question and data."""
+        return _question(record)._replace(seed=0), record.data.digest
 
     def row(self, record: Record) -> Hashable:
         """Return what the runs of one row have in common: all but the seed."""
@@ -303,9 +308,15 @@ def _metrics(cell: Cell, record: Record) -> Iterator[Wrong]:
 
 
 def _test_items(cell: Cell, record: Record) -> int:
-    """Return the number of test items: that of the published data, else that of the record."""
+    """Return the published number of test items; that of the record if it is not known.
+
+    Those of some classes of a data set are not published; `Evidence` compares them with the rest of
+    the table.
+    """
     published = data_of(cell.task.card, cell.task.parameters).num_test
-    known = record.data.origin in {*PUBLISHED, "re-encoded"} and published
+    units = [cell.task, *([cell.base.task] if cell.base else [])]
+    whole = all(u.parameters.get(CLASSES) == u.card.defaults.get(CLASSES) for u in units)
+    known = published and whole and record.data.origin in {*PUBLISHED, "re-encoded"}
     return published if known else record.primary.n
 
 

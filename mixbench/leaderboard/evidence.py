@@ -10,7 +10,7 @@ import json
 import stat
 import struct
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -105,24 +105,53 @@ def read_evidence(folder: Path) -> Evidence:
     texts = {path: _text(path, findings) for path in files if path.suffix in {".json", ".csv"}}
     paths = [path for path in files if path.relative_to(folder).parts[0] == RECORDS]
     asked = Asked(tuple(cells_asked(folder, suite)) if paths else ())
+    seen = _Seen(folder, asked)
     records: dict[Path, Record] = {}
-    seen: dict[Hashable, Path] = {}
     for path in paths:
         if (record := _record(path, texts[path], findings)) is None:
             continue
-        wrong = [*objections(asked, record)]
-        expected = folder / RECORDS / file_name(asked, record)
-        if not wrong and path != expected:
-            wrong = [Wrong("path", f"must be {expected}")]
-        if not wrong and (first := seen.setdefault(asked.identity(record), path)) != path:
-            wrong = [Wrong("file", f"is a record of the same cell as {first}")]
-        findings += [Finding(path, field, what) for field, what in wrong]
+        wrong = [*objections(asked, record)] or [*seen.objections(path, record)]
+        findings += [Finding(path, name, what) for name, what in wrong]
         if not wrong:
             records[path] = record
     _check_artifacts(folder, files, texts, records, findings)
     tiers = _tiers(folder / TIERS_FILE, texts, findings)
     figures = tuple(path for path in files if path.relative_to(folder).parts[0] == FIGURES)
     return Evidence(folder, suite, asked, records, figures, tiers, tuple(findings))
+
+
+@dataclass
+class _Seen:
+    """The records that were read before, with which others must agree.
+
+    Attributes
+    ----------
+    folder
+        Folder of the suite.
+    asked
+        Cells of the suite.
+    cells
+        File of the record of each cell.
+    tables
+        Number of test items of each table, and the file of its first record.
+    """
+
+    folder: Path
+    asked: Asked
+    cells: dict[Hashable, Path] = field(default_factory=dict)
+    tables: dict[Hashable, tuple[int, Path]] = field(default_factory=dict)
+
+    def objections(self, path: Path, record: Record) -> Iterator[Wrong]:
+        """Yield what is wrong with the place of a record beside the others."""
+        if path != (expected := self.folder / RECORDS / file_name(self.asked, record)):
+            yield Wrong("path", f"must be {expected}")
+        elif (first := self.cells.setdefault(self.asked.identity(record), path)) != path:
+            yield Wrong("file", f"is a record of the same cell as {first}")
+        elif record.status == "ok":
+            n = record.primary.n
+            known, other = self.tables.setdefault(self.asked.table(record), (n, path))
+            if n != known:
+                yield Wrong("metrics", f"n must be {known}, as in {other} (got {n})")
 
 
 def artifact_path(folder: Path, artifact: Artifact) -> Path:
