@@ -104,12 +104,12 @@ class Clothing(Transfer):
         "quick": {"side": 48, "weights": "random"},
     }
     metrics = TOP1
-    models = ("tf_efficientnet_lite0", *SMALL_NETS)
+    models = ("tf_efficientnet_lite0", *SMALL_NETS, "resnet8_s2")
     protocols = {
         **FINE_TUNED_PHOTOS,
         "few": Recipe(
-            model="resnet8",
-            epochs=30,
+            model="resnet8_s2",
+            epochs=15,
             batch_size=50,
             lr=0.02,
             memory_format="channels_last",

@@ -105,12 +105,12 @@ class TinyImagenet(Classification):
         "quick_convnext": {"classes": 10},
     }
     metrics: tuple[Metric, ...] = TOP1_AND_TOP5
-    models = (*SMALL_NETS, *SMALL_PATCH_NETS)
+    models = (*SMALL_NETS, "resnet8_s2", *SMALL_PATCH_NETS)
     takes_timm = True
     protocols = {
         "paper": Recipe(model="resnet50", epochs=400),
         "quick": Recipe(model="resnet8", epochs=10),
-        "few": Recipe(model="resnet8", epochs=200, memory_format="channels_last", tail=3),
+        "few": Recipe(model="resnet8_s2", epochs=100, memory_format="channels_last", tail=3),
         **SMALL_FIELD_PROTOCOLS,
     }
     references = table_row(

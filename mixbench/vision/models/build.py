@@ -27,6 +27,8 @@ SMALL_SIDE = 64  # maximum side of small images, in pixels
 # Networks for images of 32 or 64 pixels; each takes the number of channels and of classes.
 SMALL: dict[str, Callable[..., Backbone]] = {
     **{f"resnet{depth}": partial(ResidualNet, depth) for depth in (8, 14, 20, 32, 44, 56)},
+    # For images of 64 pixels: four times as fast, and its last map has 8x8 positions too.
+    "resnet8_s2": partial(ResidualNet, 8, strides=(2, 2, 2)),
     **{name: partial(_of_timm, name) for name in ("mobilenet_v2", "resnet50")},
     "preact_resnet56": partial(PreActNet, 56, bottleneck=False),
     "preact_resnet164": partial(PreActNet, 164, bottleneck=True),
