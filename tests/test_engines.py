@@ -48,9 +48,8 @@ def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], N
     def use(text: str) -> None:
         name = f"script_{uuid.uuid4().hex}"
         (tmp_path / f"{name}.py").write_text(text)
-        monkeypatch.setattr(
-            engines, "stage_command", lambda root, key: [sys.executable, "-m", name, str(root), key]
-        )
+        command = [sys.executable, "-P", "-m", name]
+        monkeypatch.setattr(engines, "stage_command", lambda root, key: [*command, str(root), key])
 
     return use
 

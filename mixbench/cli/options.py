@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypedDict
 import click
 from click.decorators import FC
 
+from mixbench.declare.facts import MOST_SEEDS
 from mixbench.errors import UnknownName, UsageError
 
 if TYPE_CHECKING:
@@ -60,7 +61,11 @@ def cell_options(command: FC) -> FC:
             help="A leaderboard suite; -m, -t and --seeds select a part of it.",
         ),
         click.option("--model", help="Backbone to use instead of the protocol's."),
-        click.option("--seeds", type=click.IntRange(1), help="Number of seeds: 0, 1, ..."),
+        click.option(
+            "--seeds",
+            type=click.IntRange(1, MOST_SEEDS),
+            help="Number of seeds: 0, 1, ...",
+        ),
         click.option("--seed", "seed_list", help="Seeds to run, as in 0,1,5."),
         click.option(
             "--set", "settings", multiple=True, metavar="NAME.PARAM=VALUE",

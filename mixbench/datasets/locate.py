@@ -131,7 +131,13 @@ def digest_cache() -> Path:
 
 def _root() -> Path:
     root = os.environ.get(VARIABLE)
-    return Path(root).expanduser() if root else Path.home() / ".cache" / "mixbench"
+    try:
+        return Path(root).expanduser() if root else Path.home() / ".cache" / "mixbench"
+    except RuntimeError as error:
+        raise UsageError(
+            f"The folder of the data is unknown, because this user has no home folder: set "
+            f"{VARIABLE} to the path of a folder (or HOME)."
+        ) from error
 
 
 @dataclass(frozen=True)

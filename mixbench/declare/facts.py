@@ -29,6 +29,7 @@ Weights = Annotated[str, "weights"]
 Parameters = Mapping[str, Any]  # by name; each value has the type that the class declares
 ParameterValue = bool | int | float | str | tuple[bool | int | float | str, ...]
 BASELINE = "none"  # name of the method that does not mix
+MOST_SEEDS = 1000  # of one command or suite
 # Attributes that an evaluation inherits from its base task unless it declares them itself.
 OF_THE_BASE_TASK = (
     *("data", "variants", "synthetic", "models", "takes_timm", "protocols", "by_model"),

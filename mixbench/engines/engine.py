@@ -11,8 +11,11 @@ from typing import Literal, NamedTuple, Protocol
 
 
 def stage_command(root: Path, *keys: str) -> list[str]:
-    """Return the command that runs one stage, or several interleaved, on every engine."""
-    return [sys.executable, "-m", "mixbench.worker", str(root), *keys]
+    """Return the command that runs one stage, or several interleaved, on every engine.
+
+    With -P, nothing is imported from the working folder, which may have a file such as random.py.
+    """
+    return [sys.executable, "-P", "-m", "mixbench.worker", str(root), *keys]
 
 
 class Ended(NamedTuple):

@@ -109,7 +109,8 @@ def _server() -> ForkServerContext | SpawnContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["mixbench.engines.preloaded"])
     try:
-        with _set("OMP_NUM_THREADS", "1"):  # libraries read it when they are imported
+        # Libraries read the first when they are imported; the second is that of `python -P`.
+        with _set("OMP_NUM_THREADS", "1"), _set("PYTHONSAFEPATH", "1"):
             forkserver.ensure_running()
     except OSError:
         return multiprocessing.get_context("spawn")
@@ -120,7 +121,6 @@ def become_new(output: Path) -> None:
     """Give this forked process the signals, paths and streams of a new one; append to `output`."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    sys.path.insert(0, str(Path.cwd()))  # as `python -m` does
     with Path(os.devnull).open("rb") as nothing, output.open("ab") as file:
         os.dup2(nothing.fileno(), 0)
         os.dup2(file.fileno(), 1)

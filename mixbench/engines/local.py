@@ -171,8 +171,8 @@ def _execute(
 def _fork(
     command: Sequence[str], environment: Mapping[str, str], lifeline: Connection, log: Path
 ) -> Process:
-    """Run a stage's command, ``python -m MODULE ...``, in a process that is forked."""
-    _python, _m, module, *arguments = command
+    """Run a stage's command, ``python -P -m MODULE ...``, in a process that is forked."""
+    _python, _safe, _m, module, *arguments = command
     log.touch()  # a full disk is the launcher's error
     return ForkedProcess(module, arguments, environment, lifeline, log)
 

@@ -256,7 +256,7 @@ def submit_launcher(store: Store, settings: SlurmSettings, arguments: Sequence[s
         "job=$SLURM_JOB_ID",
         "for name in ${!SLURM_@}; do [ $name = SLURM_CONF ] || unset $name; done",
         *settings.setup,
-        f"{shlex.join([sys.executable, '-m', 'mixbench', *arguments])} & launcher=$!",
+        f"{shlex.join([sys.executable, '-P', '-m', 'mixbench', *arguments])} & launcher=$!",
         "trap 'kill -TERM $launcher; wait $launcher; scontrol requeue $job; exit' USR1",
         "trap 'kill -TERM $launcher; wait $launcher; exit' TERM",
         "wait $launcher",

@@ -18,7 +18,7 @@ from typing import Annotated, NamedTuple
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from mixbench.errors import Damaged
+from mixbench.errors import Damaged, one_line
 from mixbench.leaderboard.admission import Asked, Wrong, file_name, objections
 from mixbench.leaderboard.suite import FILE, Suite, cells_asked, read_suite
 from mixbench.leaderboard.table import SELF_REPORTED, TIERS
@@ -47,7 +47,7 @@ class Finding(NamedTuple):
     what: str
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.field}: {self.what}"
+        return one_line(f"{self.path}: {self.field}: {self.what}")
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from mixbench.declare import BASELINE
+from mixbench.declare.facts import MOST_SEEDS
 from mixbench.errors import UnknownName, UsageError
 from mixbench.leaderboard.grouping import at_equal_images
 from mixbench.leaderboard.ranks import ALPHA, Pairing, Rule
@@ -43,7 +44,6 @@ from mixbench.storage.toml import read_toml
 
 FOLDER, FILE = Path("leaderboards"), "suite.toml"
 Value = str | int | float | bool
-MOST_SEEDS = 1000
 
 
 class Better(StrictModel):

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
 
-from mixbench.errors import Damaged
+from mixbench.errors import Damaged, one_line
 from mixbench.records.items import Items
 from mixbench.records.migration import digest_of, migrated
 from mixbench.storage.manifest import Hardware, Software
@@ -514,7 +514,8 @@ def parse(text: str, name: str) -> Record:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "top level"
-        raise Damaged(f"{name} is not a valid record: {where}: {first['msg']}.") from error
+        said = one_line(f"{where}: {first['msg']}", 300)
+        raise Damaged(f"{name} is not a valid record: {said}.") from error
 
 
 def schema_text() -> str:

@@ -97,15 +97,11 @@ class Lease:
                 time.sleep(LOOK_S)
 
     def _create(self) -> bool:
-        """Create the lock file atomically; return False if it already exists."""
-        beside = self._path.with_name(f".{self._path.name}.{self._owner}")
-        beside.write_text(self._content(), encoding="utf-8")
+        """Create the lock file; return False if it already exists."""
         try:
-            self._path.hardlink_to(beside)
+            _write_new(self._path, self._content())
         except FileExistsError:
             return False
-        finally:
-            beside.unlink()
         return True
 
     def _move_away(self, dead: Holder) -> None:
@@ -114,7 +110,7 @@ class Lease:
         with suppress(OSError):
             self._path.rename(aside)
             if self._read(aside) != dead:
-                self._path.hardlink_to(aside)
+                _write_new(self._path, aside.read_text(encoding="utf-8"))
             else:
                 _local_file(str(dead.get("owner"))).unlink(missing_ok=True)
         aside.unlink(missing_ok=True)
@@ -141,6 +137,20 @@ class Lease:
         except (OSError, ValueError):
             return {}
         return content if isinstance(content, dict) else {}
+
+
+def _write_new(path: Path, text: str) -> None:
+    """Write a file that must not exist, also where the file system has no hard links.
+
+    Others may see it empty for a moment, which counts as held.
+
+    Raises
+    ------
+    FileExistsError
+        If the file exists.
+    """
+    with path.open("x", encoding="utf-8") as file:
+        file.write(text)
 
 
 def _local_file(owner: str) -> Path:

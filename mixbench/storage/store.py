@@ -23,7 +23,14 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from mixbench.errors import Damaged, DamagedStage, MixbenchError, naming_full_disk
+from mixbench.errors import (
+    Damaged,
+    DamagedStage,
+    MixbenchError,
+    UsageError,
+    naming_full_disk,
+    printable,
+)
 from mixbench.storage.files import flush_to_disk, now, sha256, write_json
 from mixbench.storage.lease import Lease
 from mixbench.storage.manifest import MANIFESTS, FileDigest, Manifest
@@ -52,10 +59,19 @@ class Store:
     ----------
     root
         Folder of the store.
+
+    Raises
+    ------
+    UsageError
+        If the path is not valid UTF-8, because records and logs name paths in the store.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root.expanduser().resolve()
+        if printable(str(self.root)) != str(self.root):
+            raise UsageError(
+                f"The path of a store must be UTF-8: choose another (got {self.root})."
+            )
 
     def folder(self, key: str) -> Path:
         """Return the folder of a finished stage."""

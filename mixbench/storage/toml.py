@@ -34,6 +34,6 @@ def read_toml(path: Path, model: type[Model], what: str) -> Model:
         raise UsageError(f"The {what} {path} cannot be read: {error}.") from error
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
+        where = one_line(".".join(map(str, first["loc"])), 200)
         got = one_line(repr(first["input"]), 200)
         raise UsageError(f"The {what} {path}: {where}: {first['msg']} (got {got}).") from error

@@ -209,7 +209,7 @@ def process_group(
 def _start(rank: int, arguments: Sequence[str], ok_exit_codes: Container[int]) -> None:
     """Start another process; exit with its code if the code is not in `ok_exit_codes`."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "mixbench.worker", *arguments],
+        [sys.executable, "-P", "-m", "mixbench.worker", *arguments],
         env=os.environ | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
     )
 

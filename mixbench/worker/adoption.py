@@ -5,7 +5,6 @@ bit-identical to those of the earlier training after both, its files count for t
 """
 
 import io
-import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
@@ -13,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from mixbench.errors import NotAdopted
-from mixbench.storage.files import read_json
+from mixbench.storage.files import link_or_copy, read_json
 from mixbench.storage.manifest import Manifest
 from mixbench.train.checkpoints import FIRST, LAST, weights_digest
 from mixbench.train.loop import train
@@ -43,7 +42,7 @@ def adopt(job: Job) -> Manifest:
     for name in earlier.files:
         path = job.built / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        os.link(store.checked(key, name), path)
+        link_or_copy(store.checked(key, name), path)
     return earlier
 
 

@@ -4,7 +4,6 @@ Each reads the stage's spec and the files of its inputs, writes the stage's file
 returns the training result and the cost for the manifest.
 """
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -15,7 +14,7 @@ from time import perf_counter
 from typing import NamedTuple
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from mixbench.contract import Evaluation, Preparation, Score, Trained
@@ -23,7 +22,7 @@ from mixbench.errors import Diverged, MixbenchError, printable
 from mixbench.plan.graph import card_of, code_of
 from mixbench.records.items import Items, pack
 from mixbench.records.stage_metrics import METRICS, ScoreFacts, StageMetrics
-from mixbench.storage.files import write_json
+from mixbench.storage.files import link_or_copy, write_bytes, write_json
 from mixbench.storage.manifest import Manifest, StageCost, TrainingResult
 from mixbench.storage.spec import TUNED, Stage, StageKind
 from mixbench.train.checkpoints import FIRST, LAST, DiskPredictionCache
@@ -102,7 +101,7 @@ def prepare(job: Job) -> Work | None:
     if not job.distributed.is_main:
         return None
     buffers = {name: buffer.cpu().contiguous() for name, buffer in setup.method.named_buffers()}
-    save_file(buffers, job.built / "method.safetensors")
+    write_bytes(job.built / "method.safetensors", save(buffers))
     return Work(StageCost(earlier_s + perf_counter() - start))
 
 
@@ -121,11 +120,13 @@ def train_stage(job: Job) -> Work | None:
     (job.built / "weights").mkdir()
     for name in (*(["best"] if run.best else []), *(f"epoch-{epoch}" for epoch in kept)):
         # Hard links: if this attempt fails later, the next one must still find these weights.
-        os.link(job.journal.kept / f"{name}.safetensors", job.built / f"weights/{name}.safetensors")
+        link_or_copy(
+            job.journal.kept / f"{name}.safetensors", job.built / f"weights/{name}.safetensors"
+        )
     for name in (FIRST, LAST):
         if (proof := job.journal.work / name).exists():
             (job.built / name).parent.mkdir(exist_ok=True)
-            os.link(proof, job.built / name)
+            link_or_copy(proof, job.built / name)
     write_json(job.built / "curve.json", run.curve)
     counters = run.counters
     cost = StageCost(
@@ -175,7 +176,8 @@ def evaluate(job: Job) -> Work:
         )  # fmt: skip
         for epoch, predictions in zip(group, found, strict=True):  # the last are saved
             scores[epoch] = job.task.score(predictions, test.targets)
-    save_file({**predictions, "targets": test.targets}, job.built / "predictions.safetensors")
+    tensors = {**predictions, "targets": test.targets}
+    write_bytes(job.built / "predictions.safetensors", save(tensors))
     metrics = StageMetrics(
         n=len(test),
         classes=tuple(map(printable, job.task.class_names(job.data))),

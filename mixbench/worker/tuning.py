@@ -1,10 +1,9 @@
 """Selection of the best candidate of a grid search by its validation result."""
 
-import os
 from dataclasses import replace
 
 from mixbench.errors import Diverged
-from mixbench.storage.files import read_json
+from mixbench.storage.files import link_or_copy, read_json
 from mixbench.storage.manifest import TrainingResult, TuningResult
 from mixbench.worker.job import Job, training_result
 
@@ -32,7 +31,7 @@ def tune(job: Job) -> TrainingResult:
     for name in store.manifest(key).files:
         kept = job.built / name
         kept.parent.mkdir(exist_ok=True)
-        os.link(store.checked(key, name), kept)
+        link_or_copy(store.checked(key, name), kept)
     diverged = tuple(role for role in inputs if role not in finished)
     tuning = TuningResult(metric.name, values[best], best, values, diverged)
     return replace(training_result(key, store), tuning=tuning)
