@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load, save
 
-from mixbench.errors import Damaged, MixbenchError
+from mixbench.errors import Damaged, MixbenchError, UsageError
 from mixbench.leaderboard.build import build, files_of, read_answers
 from mixbench.leaderboard.evidence import PNG, Finding
 from mixbench.leaderboard.history import NOTHING_BEFORE
@@ -77,6 +77,14 @@ class Fields(dict[str, Any]):
             for place in places:
                 target = target[int(place) if place.isdecimal() else place]
             target[last] = value
+
+
+def metric_twice(content: Content) -> None:
+    content["metrics"].append(content["metrics"][0])
+
+
+def artifact_twice(content: Content) -> None:
+    content["artifacts"].append(content["artifacts"][0])
 
 
 def named(change: object) -> str | None:
@@ -155,6 +163,12 @@ def test_the_committed_records_are_computed_again_from_their_predictions(digits:
         (Fields(created="2999-01-01T00:00:00Z"), "created: is in the future"),
         (Fields(stages__0__ended="2999-01-01T00:00:00Z"), "stages.0.ended: is in the future"),
         (Fields(data__name="digitz"), "data: must be digits UCI optdigits"),
+        (Fields(data__origin="own"), "data.origin: must be counted or official or re-encoded"),
+        (Fields(data__origin="synthetic"), "data.origin: must be counted or official or re-enc"),
+        (Fields(rescored="0" * 64), "rescored: must be null"),
+        (Fields(held_out=0.99), "held_out: must be 0.1 (got 0.99)"),
+        (Fields(normalization=[[0.5], [0.5]]), "metrics: normalization must be"),
+        (Fields(method__name="nosuch"), "method.name: No method 'nosuch'"),
         (Fields(data__digest="0" * 64), "data.digest: must be 8afd"),
     ],
     ids=named,
@@ -186,7 +200,11 @@ def test_what_is_declared_is_not_taken_from_a_record(
         Fields(artifacts__0__path="a.\0x"),
         Fields(artifacts__0__path="/etc/passwd.json"),
         Fields(artifacts__0__path="../../x.pickle"),
-        lambda c: c["metrics"].append(c["metrics"][0]),
+        metric_twice,
+        artifact_twice,
+        Fields(artifacts__0__role="curve", artifacts__0__path="a.safetensors"),
+        Fields(tuning={"grid": {}, "trainings": 2, "diverged": 0, "chosen": {}, "value": 1.0}),
+        Fields(normalization=[[1, 2, 3, 4, 5], [1]]),
         Fields(status="failed", reason="because"),
     ],
     ids=named,
@@ -266,6 +284,19 @@ def test_two_records_of_one_cell_are_refused(digits: Path) -> None:
         read_answers(digits)
 
 
+def test_another_order_of_parameters_is_no_other_cell(digits: Path) -> None:
+    suite = digits / "suite.toml"
+    text = suite.read_text().replace('methods = ["none"', 'methods = ["none", "cutmix"', 1)
+    suite.write_text(text)
+    change = Fields(
+        cell="digits/mixup[alpha=0.3,prob=1.0]/resnet8/s0/deadbeef",
+        method__parameters={"alpha": 0.3}, method__changed=["alpha", "alpha"],
+    )  # fmt: skip
+    unasked(digits, change, "mixup")
+
+    assert any(line.startswith("method.changed: must be alpha") for line in findings(digits))
+
+
 def test_a_record_lies_where_its_name_says(digits: Path) -> None:
     path = one(digits)
     path.rename(path.with_name("x.json"))
@@ -278,7 +309,7 @@ def test_a_record_lies_where_its_name_says(digits: Path) -> None:
 PLUGIN = Fields(
     cell="digits/supermix/resnet8/s0/deadbeef",
     method__name="supermix", method__source="package", method__distribution="SuperMix 1.0",
-    method__parameters={}, method__code="1" * 32,
+    method__parameters={}, method__code="1" * 32, artifacts=[],
 )  # fmt: skip
 
 
@@ -366,7 +397,7 @@ def test_predictions_of_another_record_prove_nothing(digits: Path) -> None:
 
     assert found.findings == []
     assert "has the same predictions as" in found.notes[0]
-    assert [*found.tiers.values()].count("self-reported") == 1
+    assert [*found.tiers.values()].count("self-reported") == 2  # nobody knows which came first
 
 
 @pytest.mark.parametrize(
@@ -433,6 +464,17 @@ def test_three_reruns_with_other_bits_confirm_within_their_own_interval(digits: 
     assert verify(digits, reruns=far[:2]).findings == []  # too few to tell
 
 
+def test_a_rerun_judges_every_metric(digits: Path) -> None:
+    records = [*read_answers(digits).records.values()][:3]
+    reruns = [rerun(record, 1) for record in records]
+    for path in (digits / "records/digits/mixup").iterdir():
+        changed(path, lambda c: (c["metrics"][1].update(value=1e-3), c.update(artifacts=[])))
+
+    found = verify(digits, reruns=reruns)
+
+    assert sum("cross_entropy differs from its reruns" in f.what for f in found.findings) == 3
+
+
 def test_no_number_of_a_submission_widens_the_interval(digits: Path) -> None:
     records = [*read_answers(digits).records.values()][:3]
     forged = digits / "records/digits/mixup"
@@ -492,8 +534,8 @@ def test_artifacts_and_figures_of_others_stay_as_they_are(digits: Path) -> None:
     found = findings(digits, base="HEAD")
 
     assert "file: differs from the digest in its record" in found
-    assert found.count("file: was changed since HEAD: restore it") == 2
-    assert found.count("file: was removed since HEAD: restore it") == 1
+    assert found.count("file: was changed since HEAD: restore what was there") == 2
+    assert found.count("file: was removed since HEAD: restore what was there") == 1
 
 
 @pytest.mark.full
@@ -529,6 +571,66 @@ def test_a_first_push_has_nothing_before_it(digits: Path) -> None:
     commit(digits.parent)
 
     assert findings(digits, base=NOTHING_BEFORE) == []
+
+
+@pytest.mark.full
+def test_tiers_of_others_are_not_lowered(digits: Path) -> None:
+    note_tiers(digits, verify(digits).tiers)
+    commit(digits.parent)
+    (digits / "verified.json").write_text("{}")
+
+    found = findings(digits, base="HEAD")
+
+    assert len(found) == 6
+    assert all("must still be 'consistent with submitted predictions'" in line for line in found)
+
+
+@pytest.mark.full
+def test_a_suite_is_not_removed(mixbench: Run, digits: Path) -> None:
+    shutil.copytree(digits, digits.parent / "other")
+    commit(digits.parent.parent)
+    (digits / "suite.toml").unlink()
+
+    done = mixbench("verify", "--base", "HEAD", "--check")
+
+    assert done.returncode == 4
+    assert "leaderboards/digits/suite.toml: suite: was removed since HEAD" in done.stderr
+
+
+@pytest.mark.full
+def test_a_failed_record_may_be_replaced(digits: Path) -> None:
+    path = one(digits)
+    present = path.read_text()
+    failed = Fields(status="failed", reason="x", metrics=[], artifacts=[], cost=None)
+    changed(path, failed)
+    commit(digits.parent)
+    path.unlink()
+    good = path.with_name("resnet8.quick.s0.deadbeef.json")
+    good.write_text(present)
+    changed(good, Fields(cell="digits/mixup/resnet8/s0/deadbeef"))
+
+    assert findings(digits, base="HEAD") == []
+
+
+@pytest.mark.full
+def test_git_runs_nothing_that_a_folder_names(digits: Path, tmp_path: Path) -> None:
+    """A folder with these files is a bare repository, whose settings may name programs."""
+    commit(tmp_path)
+    for name in ("refs/keep", "objects/info/keep"):
+        (digits / name).parent.mkdir(parents=True, exist_ok=True)
+        (digits / name).touch()
+    (digits / "HEAD").write_text("ref: refs/heads/main\n")
+    alternates = digits / "objects/info/alternates"
+    alternates.write_text(str(tmp_path / ".git/objects"))
+    shutil.copyfile(tmp_path / ".git/index", digits / "index")
+    (digits / "config").write_text(
+        f'[core]\nbare = false\nworktree = .\nfsmonitor = "touch {tmp_path}/ran; false"\n'
+    )
+
+    with pytest.raises(MixbenchError):
+        verify(digits, base="HEAD")
+
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.full
@@ -577,6 +679,7 @@ def test_a_record_that_was_only_migrated_counts_as_unchanged(digits: Path) -> No
 # --- Strange files --------------------------------------------------------------------------------
 
 
+PICTURE = next((FOLDER / "digits/figures").rglob("*.png")).read_bytes()
 STRANGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "figures elsewhere": (lambda d: (d / "figures").symlink_to("/etc"), "no link"),
     "link": (lambda d: (d / "records/loop.json").symlink_to("."), "no link"),
@@ -593,6 +696,9 @@ STRANGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "many pixels": (lambda d: written(d, "figures/a.png", PNG + b"\xff" * 40), "pixels"),
     "svg": (lambda d: written(d, "figures/a.svg", b"<svg/>"), "is no file of a suite"),
     "formula": (lambda d: written(d, "figures/a.csv", b'a,"=HYPERLINK(1)"\n'), "has a formula"),
+    "plus": (lambda d: written(d, "figures/a.csv", b"x;+HYPERLINK(1)\n"), "has a formula"),
+    "html behind": (lambda d: written(d, "figures/a.png", PICTURE + b"<html>"), "behind its pic"),
+    "no row": (lambda d: written(d, "figures/b.png", PICTURE), "is a figure of no row"),
     "bell": (lambda d: written(d, "figures/a.csv", b"a\x07\n"), "printable"),
 }
 
@@ -612,6 +718,57 @@ def written(folder: Path, name: str, content: bytes) -> None:
     (folder / name).write_bytes(content)
 
 
+def test_folders_in_folders_end(digits: Path) -> None:
+    deep = digits / "records" / "/".join("a" * 300)
+    deep.mkdir(parents=True)
+
+    assert any("must be a regular file" in line for line in findings(digits))
+
+
+def test_a_suite_is_no_link(digits: Path) -> None:
+    link = digits.parent / "evil"
+    link.symlink_to(digits)
+    with pytest.raises(UsageError, match="not a link"):
+        verify(link)
+    (digits / "suite.toml").rename(digits / "x")
+    (digits / "suite.toml").symlink_to("/dev/zero")
+    with pytest.raises(UsageError, match="not a link"):
+        verify(digits)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("seeds = 5", f"seeds = {'1' * 5000}"),
+        ("seeds = 5", "seeds = 1000000"),
+        ("seeds = 5", "seeds = 5\nsettings = { a = " + "[" * 5000),
+        ('question = "', 'question = "\\n'),
+        ('protocol = "quick"', 'protocol = "quick"\ndata = "/etc"\ntasks = ["folder"]'),
+    ],
+    ids=["many digits", "many seeds", "deep", "two lines", "elsewhere"],
+)
+def test_a_suite_of_a_stranger_is_a_sentence(digits: Path, change: tuple[str, str]) -> None:
+    suite = digits / "suite.toml"
+    assert change[0] in suite.read_text()
+    suite.write_text(suite.read_text().replace(*change))
+
+    with pytest.raises(UsageError):
+        verify(digits)
+
+
+def test_a_curve_of_texts_is_none(digits: Path) -> None:
+    path = one(digits)
+    content = json.loads(path.read_text())
+    place = next(i for i, a in enumerate(content["artifacts"]) if a["role"] == "curve")
+    raw = b'[{"epoch": 1, "validation_top1": "97.0"}]'
+    digest = hashlib.sha256(raw).hexdigest()
+    (digits / f"artifacts/{content['artifacts'][place]['sha256'][:16]}.json").unlink()
+    (digits / f"artifacts/{digest[:16]}.json").write_bytes(raw)
+    changed(path, lambda c: c["artifacts"][place].update(sha256=digest, bytes=len(raw)))
+
+    assert any("is no learning curve" in line for line in findings(digits))
+
+
 def test_a_folder_named_like_a_record_holds_none(digits: Path) -> None:
     (digits / "records/digits/mixup/x.json").mkdir()
 
@@ -622,7 +779,7 @@ def test_a_sparse_file_of_many_gigabytes_is_not_read(digits: Path) -> None:
     with (digits / "records/digits/mixup/x.json").open("wb") as file:
         file.truncate(1 << 40)
 
-    assert any("must be at most 16 MiB" in line for line in findings(digits))
+    assert any("must be at most 4 MiB" in line for line in findings(digits))
 
 
 # --- Text of strangers ----------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -16,8 +17,11 @@ from mixbench.cli.options import existing_store
 from mixbench.errors import UsageError
 
 if TYPE_CHECKING:
+    from mixbench.leaderboard.evidence import Finding
     from mixbench.plan.request import Request
     from mixbench.records.schema import Record
+
+LONGEST_S = 1800  # of one rerun
 
 
 @click.command()
@@ -41,16 +45,18 @@ def verify(
 ) -> int:
     """Check the files of suites: records, their metrics and artifacts, figures and later edits."""
     from mixbench.leaderboard import verification
+    from mixbench.leaderboard.history import missing_suites
     from mixbench.leaderboard.store_report import read_records
 
     if rerun and base is None:
         raise UsageError("--rerun needs --base COMMIT: it draws among the records that are new.")
     reruns = [] if against is None else read_records(existing_store(against))
-    findings, notes = [], []
+    findings = [*missing_suites(base)] if base is not None and not names else []
+    notes = []
     for folder in chosen_suites(names):
-        more = _rerun(folder, base) if rerun and base is not None else []
-        checked = verification.verify(folder, base=base, reruns=[*reruns, *more])
-        findings += checked.findings
+        again, failed = _rerun(folder, base) if rerun and base is not None else ([], [])
+        checked = verification.verify(folder, base=base, reruns=[*reruns, *again])
+        findings += [*checked.findings, *failed]
         notes += checked.notes
         counts = Counter(checked.tiers.values())
         said = ", ".join(f"{count} {tier}" for tier, count in sorted(counts.items()))
@@ -64,13 +70,13 @@ def verify(
     return REFUSED if findings else 0
 
 
-def _rerun(folder: Path, base: str) -> "list[Record]":
-    """Run one of the new records of a suite again; return the records of the reruns.
+def _rerun(folder: Path, base: str) -> "tuple[list[Record], list[Finding]]":
+    """Run one of the new records of a suite again; return the records of the reruns, and findings.
 
     If its result has other bits, as on another kind of CPU, two more seeds are run, because it
     takes three to judge the difference.
     """
-    from mixbench.leaderboard.evidence import read_evidence
+    from mixbench.leaderboard.evidence import Finding, read_evidence
     from mixbench.leaderboard.history import git, history
     from mixbench.leaderboard.reruns import LEAST_RERUNS, drawn, request_of, same_bits
 
@@ -79,26 +85,33 @@ def _rerun(folder: Path, base: str) -> "list[Record]":
     record = drawn(evidence, history(evidence, base).added, commit)
     if record is None:
         click.echo(f"{folder.name}: no new record is cheap to run again")
-        return []
+        return [], []
     click.echo(f"{folder.name}: {record.cell} is run again")
     others = [seed for seed in range(LEAST_RERUNS) if seed != record.seed][: LEAST_RERUNS - 1]
-    with TemporaryDirectory() as store:
-        reruns = _run([request_of(evidence, record, record.seed)], Path(store))
+    with TemporaryDirectory() as place:
+        reruns = _run([request_of(evidence, record, record.seed)], Path(place))
         if not any(same_bits(record, other) for other in reruns):
             click.echo(f"{folder.name}: with other bits, so seeds {others} are run too")
-            reruns = _run([request_of(evidence, record, n) for n in others], Path(store))
-    return reruns
+            reruns = _run([request_of(evidence, record, n) for n in others], Path(place))
+    if any(one.status == "ok" and one.seed == record.seed for one in reruns):
+        return reruns, []
+    return [], [Finding(folder, record.cell, "has no result when it is run again")]
 
 
-def _run(requests: "Iterable[Request]", store: Path) -> "list[Record]":
-    """Run the cells of requests in a store of their own; return all records of the store."""
+def _run(requests: "Iterable[Request]", place: Path) -> "list[Record]":
+    """Run the cells of requests in a folder of their own; return all records of its store."""
     from mixbench.leaderboard.reruns import words
     from mixbench.leaderboard.store_report import read_records
     from mixbench.storage.store import Store
 
-    # The working folder is a stranger's: nothing is imported from there.
+    # The working folder is a stranger's: nothing is imported or configured from there.
     safe = {**os.environ, "PYTHONSAFEPATH": "1"}
+    store = place / "store"
     for request in requests:
         command = [sys.executable, "-m", "mixbench", *words(request), "--store", str(store)]
-        subprocess.run(command, check=False, stdout=subprocess.DEVNULL, env=safe)
+        with suppress(subprocess.TimeoutExpired):
+            subprocess.run(
+                command, check=False, stdout=subprocess.DEVNULL, env=safe, cwd=place,
+                timeout=LONGEST_S,
+            )  # fmt: skip
     return read_records(Store(store))

@@ -5,7 +5,8 @@ a run found is compared with the declarations of its metrics. Nothing here needs
 """
 
 import json
-from collections.abc import Hashable, Iterator
+import re
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -14,11 +15,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mixbench.datasets.locate import data_of
+from mixbench.datasets.locate import SYNTHETIC, data_of, declared_holdout
 from mixbench.declare import Metric
 from mixbench.errors import MixbenchError, UnknownName, one_line
-from mixbench.leaderboard.grouping import method_label
 from mixbench.plan.cells import Cell
+from mixbench.plan.request import base_values
 from mixbench.records.declared import Declared, data_named, declaration, references
 from mixbench.records.schema import MetricRecord, Record, UnitRecord
 from mixbench.registry.cards import Card
@@ -31,6 +32,7 @@ from mixbench.storage.strict_model import TIME
 CLOSE = 1e-5  # relative tolerance of means that are computed again
 CLOCKS_DIFFER = timedelta(days=1)
 BUILTIN = "builtin"
+KEY = re.compile(r"[0-9a-f]{8}")
 CLASSES = "classes"  # parameter of tasks: the number of classes, of which some may be left out
 
 
@@ -85,10 +87,10 @@ class Asked:
         return self._questions.get(_question(record))
 
     def identity(self, record: Record) -> Hashable:
-        """Return what only one record may have: its question, and the label of its row."""
-        return _question(record), method_label(record)
+        """Return what only one record may have: its question and its method."""
+        return _question(record), _unit(record.method, changed=False)
 
-    def table(self, record: Record) -> Hashable:
+    def table(self, record: Record) -> tuple[Hashable, str]:
         """Return what the rows of one table have in common: their question and data."""
         return _question(record)._replace(seed=0), record.data.digest
 
@@ -157,7 +159,7 @@ def _apart(value: object, known: object) -> str:
     return ", ".join(f"{name}={found.get(name)}, unlike {asked.get(name)}" for name in other)
 
 
-def _unit(unit: UnitRecord, kind: Kind = "method") -> str:
+def _unit(unit: UnitRecord, kind: Kind = "method", *, changed: bool = True) -> str:
     """Return what identifies a method or task: all but its code, which its version stands for.
 
     A parameter that is newer than the record has its default, as the code of the record had no
@@ -166,11 +168,10 @@ def _unit(unit: UnitRecord, kind: Kind = "method") -> str:
     parameters = dict(unit.parameters)
     if unit.source == BUILTIN and (card := _installed(kind, unit)):
         parameters = {**card.defaults, **parameters}
-    changed = f", changed: {', '.join(sorted(unit.changed))}" if unit.changed else ""
     origin = unit.distribution or unit.source
-    return (
-        f"{unit.name} v{unit.version} ({origin}) {json.dumps(parameters, sort_keys=True)}{changed}"
-    )
+    names = f", changed: {', '.join(unit.changed)}" if changed and unit.changed else ""
+    values = json.dumps(parameters, sort_keys=True)
+    return f"{unit.name} v{unit.version} ({origin}) {values}{names}"
 
 
 def _installed(kind: Kind, unit: UnitRecord) -> Card | None:
@@ -203,16 +204,18 @@ def objections(asked: Asked, record: Record) -> Iterator[Wrong]:
     record
         Record of one of its cells, or of another method beside them.
     """
-    outdated = [*_versions(record)]
-    yield from outdated
+    changed = [*_versions(record)]
+    yield from changed
     cell = asked.cell_of(record) or asked.beside(record)
     if cell is None:
-        yield from () if outdated else asked.objections(record)
+        yield from () if changed else asked.objections(record)
         return
+    if record.rescored is not None:
+        yield Wrong("rescored", "must be null: a suite has one record of each cell")
     if asked.cell_of(record) is None:
-        yield from _unasked(record)
+        yield from _unasked(cell, record)
     name, _, key = record.cell.rpartition("/")
-    if name != (expected := _label(cell, record)) or len(key) != 8 or not key.isalnum():
+    if name != (expected := _label(cell, record)) or not KEY.fullmatch(key):
         yield Wrong("cell", f"must be {expected}/ and eight digits of its key (got {record.cell})")
     yield from _data(cell, record)
     yield from _dates(record)
@@ -230,6 +233,7 @@ def file_name(asked: Asked, record: Record) -> Path:
 
 
 def _label(cell: Cell, record: Record) -> str:
+    """Return the name of a record's cell without its key."""
     method = record.method
     values = ",".join(f"{name}={method.parameters[name]}" for name in method.changed)
     label = f"{method.name}[{values}]" if values else method.name
@@ -237,24 +241,28 @@ def _label(cell: Cell, record: Record) -> str:
 
 
 def _versions(record: Record) -> Iterator[Wrong]:
-    """Yield where a record's method or task differs from the installed version."""
-    units: tuple[tuple[Kind, UnitRecord], ...] = ("method", record.method), ("task", record.task)
-    for kind, unit in units:
+    """Yield where a built-in method or task differs from the installed version."""
+    units: list[tuple[str, Kind, UnitRecord]] = [
+        ("method", "method", record.method),
+        ("task", "task", record.task),
+        *([("base_task", "task", record.base_task)] if record.base_task else []),  # type: ignore[list-item]
+    ]
+    for field, kind, unit in units:
         if unit.source != BUILTIN:
             continue
         try:
             card = find(kind, unit.name)
         except UnknownName as error:
-            yield Wrong(f"{kind}.name", str(error))
+            yield Wrong(f"{field}.name", str(error))
             continue
         if card.version != unit.version:
             yield Wrong(
-                f"{kind}.version",
+                f"{field}.version",
                 f"must be {card.version}, the current version of {unit.name} (got {unit.version}); "
                 "run the cell again",
             )
         if unknown := sorted(unit.parameters.keys() - card.defaults.keys()):
-            yield Wrong(f"{kind}.parameters", f"{unit.name} has no parameter {', '.join(unknown)}")
+            yield Wrong(f"{field}.parameters", f"{unit.name} has no parameter {', '.join(unknown)}")
 
 
 def outdated(record: Record) -> bool:
@@ -262,23 +270,28 @@ def outdated(record: Record) -> bool:
     return any(field.endswith(".version") for field, _ in _versions(record))
 
 
-def _unasked(record: Record) -> Iterator[Wrong]:
+def _unasked(cell: Cell, record: Record) -> Iterator[Wrong]:
     """Yield what is wrong with the method of a row that the suite does not ask for."""
     method = record.method
-    if method.source != BUILTIN:
+    card = _installed("method", method) if method.source == BUILTIN else None
+    if card is None:
+        if len({*method.changed}) < len(method.changed):
+            yield Wrong("method.changed", "must have different names")
         return
-    card = find("method", method.name)
-    values = method.parameters.items()
-    changed = {name for name, value in values if value != card.defaults.get(name)}
-    if changed != {*method.changed}:
-        expected = ", ".join(sorted(changed)) or "empty"
-        yield Wrong("method.changed", f"must be {expected}: these differ from the defaults")
+    usual = base_values(card, cell.protocol)
+    changed = [n for n in usual if n in method.parameters and method.parameters[n] != usual[n]]
+    if changed != method.changed:
+        expected = ", ".join(changed) or "empty"
+        yield Wrong("method.changed", f"must be {expected}: these differ from the protocol's")
 
 
 def _data(cell: Cell, record: Record) -> Iterator[Wrong]:
-    data = record.data
-    if data.origin != "own" and (data.name, data.version) != (known := data_named(cell)):
+    data, generated = record.data, cell.data.origin == SYNTHETIC
+    if (data.name, data.version) != (known := data_named(cell)):
         yield Wrong("data", f"must be {' '.join(known)} (got {data.name} {data.version})")
+    allowed = (SYNTHETIC,) if generated else (*sorted(PUBLISHED), "re-encoded")
+    if data.origin not in allowed:
+        yield Wrong("data.origin", f"must be {' or '.join(allowed)} (got {data.origin})")
 
 
 def _dates(record: Record) -> Iterator[Wrong]:
@@ -292,7 +305,7 @@ def _dates(record: Record) -> Iterator[Wrong]:
 
 
 def _metrics(cell: Cell, record: Record) -> Iterator[Wrong]:
-    declared = {metric.name: metric for metric in cell.task.card.declared.metrics}
+    declared = {metric.name: metric for metric in _declared_metrics(cell)}
     last = {metric.name for metric in record.metrics if metric.at == "last"}
     if missing := sorted(declared.keys() - last):
         yield Wrong("metrics", f"has no {', '.join(missing)} after the last epoch")
@@ -305,6 +318,31 @@ def _metrics(cell: Cell, record: Record) -> Iterator[Wrong]:
         yield from _metric(field, metric, declared[metric.name])
         if metric.n != number:
             yield Wrong(f"{field}.n", f"must be {number} test items (got {metric.n})")
+    yield from _held_out(cell, record)
+
+
+def _declared_metrics(cell: Cell) -> Sequence[Metric]:
+    """Return the metrics of a task, which its parameters may determine.
+
+    Only built-in tasks are loaded: the file of another may have come with a record.
+    """
+    card = cell.task.card
+    if card.source != BUILTIN or not (cell.task.changed or cell.base):
+        return card.declared.metrics
+    from mixbench.contract.loading import make_task  # imports torch
+
+    base = cell.base.task.parameters if cell.base else None
+    return make_task(card, cell.task.parameters, base).metrics
+
+
+def _held_out(cell: Cell, record: Record) -> Iterator[Wrong]:
+    """Yield how the fraction of held-out images differs, which older records lack."""
+    trained = cell.base or cell
+    share = declared_holdout(trained.task.card, trained.task.parameters)
+    share = 0.0 if trained.recipe.final_on == "all" else share
+    found = record.held_out
+    if found is not None and share is not None and abs(found - share) > CLOSE:
+        yield Wrong("held_out", f"must be {share:g} (got {found:g})")
 
 
 def _test_items(cell: Cell, record: Record) -> int:

@@ -1,7 +1,7 @@
 """Generate the pages and tables of a suite from its records; the output is deterministic."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from mixbench.errors import Damaged
 from mixbench.leaderboard.admission import BUILTIN, older_code
 from mixbench.leaderboard.evidence import RECORDS, Evidence, read_evidence, tier_of
 from mixbench.leaderboard.formats import in_markdown, to_csv, to_json, to_latex, to_markdown
+from mixbench.leaderboard.grouping import method_label
 from mixbench.leaderboard.overall import overall
 from mixbench.leaderboard.overall import to_markdown as overall_markdown
 from mixbench.leaderboard.ranks import Rule
@@ -23,8 +24,8 @@ from mixbench.storage.files import write_bytes
 
 UNASKED = "Rows that the suite does not ask for"
 APART = (
-    "Nobody has run these rows again: they are in no comparison and have no rank. They enter the "
-    "tables above when `mixbench verify --against` confirms a method that mixbench has."
+    "Nobody has run these rows again: they are in no comparison and have no rank. Rows of methods "
+    "that mixbench has enter the tables above when `mixbench verify --against` confirms them."
 )
 
 
@@ -78,7 +79,15 @@ class Answered:
     @cached_property
     def boards(self) -> list[Leaderboard]:
         """The leaderboards of the suite's rows; computed once."""
-        return leaderboards(self.compared, self._submitted, self.suite.rule)
+        return leaderboards(self.compared, self._submitted, self._rule)
+
+    @property
+    def _rule(self) -> Rule:
+        """The suite's rule, whose comparisons are between rows that the suite asks for."""
+        unasked = self.evidence.unasked
+        asked = [self.records[path] for path in sorted(self.records) if path not in unasked]
+        labels = frozenset(map(method_label, self.suite.compared(asked)))
+        return replace(self.suite.rule, among=labels)
 
     @cached_property
     def boards_beside(self) -> list[Leaderboard]:
@@ -156,13 +165,13 @@ def _readme(answered: Answered, boards: list[Leaderboard]) -> str:
     suite, number = answered.suite, len(answered.records)
     parts = [
         f"# {answered.name}",
-        suite.question,
-        *([f"Reproduces {suite.where}."] if suite.where else []),
+        in_markdown(suite.question),
+        *([f"Reproduces {in_markdown(suite.where)}."] if suite.where else []),
         f"    mixbench run --suite {answered.name}        # reproduce the results\n"
         f"    mixbench leaderboard build {answered.name}  # write this page from {RECORDS}/",
         rule_text(suite),
         *(f"**{in_markdown(title)}**: {in_markdown(said)}." for title, said in answers(boards)),
-        *([suite.remark] if suite.remark else []),
+        *([suite.remark.replace("<", "&lt;")] if suite.remark else []),
     ]
     if boards:
         parts += [to_markdown(boards).rstrip()]

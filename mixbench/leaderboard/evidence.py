@@ -6,7 +6,10 @@ suites through `read_evidence`.
 """
 
 import hashlib
+import io
 import json
+import math
+import re
 import stat
 import struct
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
@@ -16,26 +19,47 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Annotated, NamedTuple
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from mixbench.errors import Damaged, one_line
 from mixbench.leaderboard.admission import Asked, Wrong, file_name, objections
+from mixbench.leaderboard.grouping import group_name, method_label
 from mixbench.leaderboard.suite import FILE, Suite, cells_asked, read_suite
 from mixbench.leaderboard.table import SELF_REPORTED, TIERS
 from mixbench.records.migration import TIER_NAMES
 from mixbench.records.schema import Artifact, Record, parse
-from mixbench.storage.strict_model import Line, Number
+from mixbench.storage.spec import PUBLISHED
+from mixbench.storage.strict_model import Line, Number, Whole
 
 RECORDS, TIERS_FILE, ARTIFACTS, FIGURES = "records", "verified.json", "artifacts", "figures"
 GENERATED = ("README.md", "leaderboard.csv", "leaderboard.json", "leaderboard.tex")
 MIB = 1 << 20
-LARGEST = {".json": 16 * MIB, ".safetensors": 512 * MIB, ".png": 16 * MIB, ".csv": 4 * MIB}
+LARGEST = {".safetensors": 512 * MIB, ".png": 16 * MIB, ".csv": MIB, ".json": 4 * MIB}
+LARGEST_CURVE = MIB
 LARGEST_OTHER = 16 * MIB
 MOST_FILES = 100_000
+DEEPEST = 5  # folders below the suite's
 MOST_PIXELS = 50_000_000
-MOST_EPOCHS = 100_000
+MOST_EPOCHS = 10_000
+MOST_OUTPUTS = 10_000  # numbers per test item
+TENSORS = {
+    "F64": 8,
+    "F32": 4,
+    "F16": 2,
+    "BF16": 2,
+    "I64": 8,
+    "I32": 4,
+    "I16": 2,
+    "U8": 1,
+    "BOOL": 1,
+}
+SUITE_FIGURE = re.compile(r"[\w.=,-]+\.gains\.(png|csv)|[\w.=,-]*confusion_of_pairs\.csv")
 Curve = Annotated[list[dict[Line, Number | None]], Field(max_length=MOST_EPOCHS)]
-CURVES: TypeAdapter[list[dict[str, float | None]]] = TypeAdapter(Curve)
+CURVES: TypeAdapter[list[dict[str, float | None]]] = TypeAdapter(
+    Curve, config=ConfigDict(strict=True)
+)
+FORMULA = re.compile(r"[=@]|[+-](?![\d.])")
+PNG_END = b"IEND\xaeB`\x82"
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -102,20 +126,22 @@ def read_evidence(folder: Path) -> Evidence:
     suite = read_suite(folder)
     findings: list[Finding] = []
     files = [*_files(folder, findings)]
-    texts = {path: _text(path, findings) for path in files if path.suffix in {".json", ".csv"}}
     paths = [path for path in files if path.relative_to(folder).parts[0] == RECORDS]
     asked = Asked(tuple(cells_asked(folder, suite)) if paths else ())
     seen = _Seen(folder, asked)
     records: dict[Path, Record] = {}
     for path in paths:
-        if (record := _record(path, texts[path], findings)) is None:
+        if (record := _record(path, findings)) is None:
             continue
         wrong = [*objections(asked, record)] or [*seen.objections(path, record)]
         findings += [Finding(path, name, what) for name, what in wrong]
         if not wrong:
             records[path] = record
-    _check_artifacts(folder, files, texts, records, findings)
-    tiers = _tiers(folder / TIERS_FILE, texts, findings)
+    _check_artifacts(folder, files, records, findings)
+    unasked = [path for path, record in records.items() if asked.cell_of(record) is None]
+    rows = [record for path, record in records.items() if path not in unasked]
+    findings += _strange_figures(folder, files, rows)
+    tiers = _tiers(folder / TIERS_FILE, files, findings)
     figures = tuple(path for path in files if path.relative_to(folder).parts[0] == FIGURES)
     return Evidence(folder, suite, asked, records, figures, tiers, tuple(findings))
 
@@ -133,13 +159,16 @@ class _Seen:
     cells
         File of the record of each cell.
     tables
-        Number of test items of each table, and the file of its first record.
+        What the rows of each table have in common, and the file of its first record.
+    digests
+        Digest of the published data of each question, and the file of its first record.
     """
 
     folder: Path
     asked: Asked
     cells: dict[Hashable, Path] = field(default_factory=dict)
-    tables: dict[Hashable, tuple[int, Path]] = field(default_factory=dict)
+    tables: dict[Hashable, tuple[dict[str, object], Path]] = field(default_factory=dict)
+    digests: dict[Hashable, tuple[str, Path]] = field(default_factory=dict)
 
     def objections(self, path: Path, record: Record) -> Iterator[Wrong]:
         """Yield what is wrong with the place of a record beside the others."""
@@ -148,10 +177,26 @@ class _Seen:
         elif (first := self.cells.setdefault(self.asked.identity(record), path)) != path:
             yield Wrong("file", f"is a record of the same cell as {first}")
         elif record.status == "ok":
-            n = record.primary.n
-            known, other = self.tables.setdefault(self.asked.table(record), (n, path))
-            if n != known:
-                yield Wrong("metrics", f"n must be {known}, as in {other} (got {n})")
+            yield from self._unlike_others(path, record)
+
+    def _unlike_others(self, path: Path, record: Record) -> Iterator[Wrong]:
+        """Yield what differs from the other records of the same table."""
+        if record.data.origin in PUBLISHED:
+            question, _ = self.asked.table(record)
+            digest, other = self.digests.setdefault(question, (record.data.digest, path))
+            if digest != record.data.digest:
+                yield Wrong("data.digest", f"must be {digest}, as in {other}")
+        facts: dict[str, object] = {
+            metric.name: round(metric.value, 4)
+            for metric in record.metrics
+            if metric.trivial_baseline and metric.at == "last"
+        }
+        facts |= {"n": record.primary.n, "normalization": record.normalization}
+        known, other = self.tables.setdefault(self.asked.table(record), (facts, path))
+        for name in facts:
+            if facts[name] != known.get(name):
+                said = f"{name} must be {known.get(name)}, as in {other} (got {facts[name]})"
+                yield Wrong("metrics", said)
 
 
 def artifact_path(folder: Path, artifact: Artifact) -> Path:
@@ -171,11 +216,11 @@ def _files(folder: Path, findings: list[Finding]) -> Iterator[Path]:
             yield path
 
 
-def _entries(folder: Path) -> Iterator[Path]:
+def _entries(folder: Path, depth: int = 0) -> Iterator[Path]:
     """Yield everything in a folder but its real subfolders, without following links; sorted."""
     for path in sorted(folder.iterdir()):
-        if path.is_dir() and not path.is_symlink():
-            yield from _entries(path)
+        if depth < DEEPEST and path.is_dir() and not path.is_symlink():
+            yield from _entries(path, depth + 1)
         else:
             yield path
 
@@ -183,7 +228,8 @@ def _entries(folder: Path) -> Iterator[Path]:
 def _strange(path: Path, inside: Path) -> str:
     """Return why a file cannot be one of a suite's folder, or empty; `inside` is relative to it."""
     found = path.lstat()
-    most = LARGEST.get(path.suffix, LARGEST_OTHER)
+    most = LARGEST.get(path.suffix, LARGEST_OTHER) if inside.parts[1:] else LARGEST_OTHER
+    most = LARGEST_CURVE if (inside.parts[0], path.suffix) == (ARTIFACTS, ".json") else most
     if not stat.S_ISREG(found.st_mode):
         return "must be a regular file, and no link"
     if not str(inside).isprintable():
@@ -209,7 +255,8 @@ def _text(path: Path, findings: list[Finding]) -> str:
         return ""
 
 
-def _record(path: Path, text: str, findings: list[Finding]) -> Record | None:
+def _record(path: Path, findings: list[Finding]) -> Record | None:
+    text = _text(path, findings)
     try:
         record = parse(text, str(path))
     except Damaged as error:
@@ -224,15 +271,14 @@ def _record(path: Path, text: str, findings: list[Finding]) -> Record | None:
 def _check_artifacts(
     folder: Path,
     files: Iterable[Path],
-    texts: Mapping[Path, str],
     records: Mapping[Path, Record],
     findings: list[Finding],
 ) -> None:
     """Note artifacts and figures that are not what they must be."""
     named = {artifact_path(folder, a): a for r in records.values() for a in r.artifacts}
     checks: dict[str, Callable[[Path], str]] = {
-        ".json": lambda path: _no_curve(texts[path]),
-        ".csv": lambda path: _no_table(texts[path]),
+        ".json": lambda path: _no_curve(_text(path, findings)),
+        ".csv": lambda path: _no_table(_text(path, findings)),
         ".png": _no_picture,
         ".safetensors": _no_tensors,
     }
@@ -266,33 +312,76 @@ def _no_table(text: str) -> str:
     lines = text.splitlines()
     if not all(line.isprintable() for line in lines):
         return "must be lines of printable characters"
-    cells = (cell for line in lines for cell in line.split(","))
-    return "has a formula" if any(cell.strip(' "')[:1] in {"=", "@"} for cell in cells) else ""
+    cells = (cell.strip(' "') for line in lines for cell in re.split("[,;]", line))
+    return "has a formula" if any(FORMULA.match(cell) for cell in cells) else ""
 
 
 def _no_picture(path: Path) -> str:
     """Return why a file is no PNG image of a usual size; empty if it is one."""
-    with path.open("rb") as file:
-        head = file.read(24)
-    if not head.startswith(PNG) or len(head) < 24:
+    from PIL import Image
+
+    content = path.read_bytes()
+    if not content.startswith(PNG) or len(content) < 24:
         return "is not a PNG image"
-    width, height = struct.unpack(">II", head[16:24])
-    return "" if 0 < width * height <= MOST_PIXELS else f"has {width} x {height} pixels"
+    width, height = struct.unpack(">II", content[16:24])
+    if not 0 < width * height <= MOST_PIXELS:
+        return f"has {width} x {height} pixels"
+    try:
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            image.verify()
+    except (OSError, SyntaxError, ValueError) as error:
+        return f"is not a PNG image ({error})"
+    return "" if content.endswith(PNG_END) else "has something behind its picture"
 
 
 def _no_tensors(path: Path) -> str:
-    """Return why a file does not begin as safetensors files do; reading it decides the rest."""
+    """Return why a file has no predictions of test items; empty if it has.
+
+    Its head tells their number before they are read into memory.
+    """
     with path.open("rb") as file:
-        head = file.read(8)
-    size = int.from_bytes(head, "little")
-    return "" if len(head) == 8 and size <= path.stat().st_size else "is no safetensors file"
+        size = int.from_bytes(file.read(8), "little")
+        head = file.read(min(size, MIB))
+    try:
+        tensors = json.loads(head)
+        tensors.pop("__metadata__", None)
+        return next(filter(None, map(_no_predictions, tensors.values())), "")
+    except (ValueError, AttributeError, TypeError, LookupError, RecursionError):
+        return "is no safetensors file"
 
 
-def _tiers(path: Path, texts: Mapping[Path, str], findings: list[Finding]) -> dict[str, str]:
+def _no_predictions(tensor: Mapping[str, object]) -> str:
+    """Return why a tensor, described as in a safetensors file, has no values for test items."""
+    shape = TypeAdapter(list[Whole]).validate_python(tensor["shape"])
+    if str(tensor["dtype"]) not in TENSORS:
+        return f"has predictions of type {tensor['dtype']}"
+    if not shape or math.prod(shape[1:]) > MOST_OUTPUTS:
+        return f"has predictions of shape {shape}"
+    return ""
+
+
+def _strange_figures(
+    folder: Path, files: Iterable[Path], records: Iterable[Record]
+) -> Iterator[Finding]:
+    """Yield the figures that belong to no row of the suite."""
+    rows = {(group_name(r), method_label(r).replace("/", "_")) for r in records}
+    groups = {group for group, _ in rows}
+    for path in files:
+        top, *inside = path.relative_to(folder).parts
+        if top != FIGURES:
+            continue
+        whole = len(inside) == 1 and SUITE_FIGURE.fullmatch(inside[0]) is not None
+        of_table = len(inside) == 2 and inside[0] in groups
+        of_row = len(inside) == 3 and (inside[0], inside[1]) in rows
+        if not (whole or of_table or of_row):
+            yield Finding(path, "file", "is a figure of no row of the suite")
+
+
+def _tiers(path: Path, files: Iterable[Path], findings: list[Finding]) -> dict[str, str]:
     """Return the tiers in verified.json above ``self-reported``; note those that do not exist."""
-    if path not in texts:
+    if path not in files:
         return {}
-    found = tiers_in(texts[path])
+    found = tiers_in(_text(path, findings))
     if found is None:
         findings.append(Finding(path, "file", "must be a JSON object of tiers by digest"))
         return {}

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 
@@ -163,10 +164,12 @@ def probabilities_note(board: Leaderboard) -> str:
 
 
 def in_markdown(text: str) -> str:
-    """Escape what Markdown would interpret in a text: tables, HTML, emphasis, code and links."""
-    for sign in ("\\", "|", "<", ">", "*", "`"):
-        text = text.replace(sign, f"\\{sign}")
-    return text.replace("](", "]\\(").replace("://", "\\://").replace("www.", "www\\.")
+    """Escape what Markdown would interpret in a text: tables, HTML, emphasis, code, math, links.
+
+    Underscores inside words and brackets without a link behind them mean nothing.
+    """
+    text = re.sub(r"[\\|<>*`~$@]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
+    return re.sub(r"\](?=[(\[])|:(?=//)|\.(?<=www\.)", r"\\\g<0>", text)
 
 
 def to_latex(boards: Sequence[Leaderboard]) -> str:

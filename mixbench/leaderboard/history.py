@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from mixbench.errors import Damaged, UsageError
+from mixbench.errors import Damaged, UsageError, one_line
 from mixbench.leaderboard.admission import outdated
 from mixbench.leaderboard.evidence import (
     ARTIFACTS,
@@ -19,7 +19,7 @@ from mixbench.leaderboard.evidence import (
     tiers_in,
 )
 from mixbench.leaderboard.grouping import group_name, method_label
-from mixbench.leaderboard.suite import FILE
+from mixbench.leaderboard.suite import FILE, FOLDER, suites
 from mixbench.leaderboard.table import TIERS
 from mixbench.records.migration import digest_of, migrated, migrated_path
 from mixbench.records.schema import Record, parse
@@ -39,7 +39,7 @@ class History:
         with the question that a valid record must answer in its place; None if none may. Only
         records of an outdated version may be replaced.
     files
-        Artifacts and figures that were removed or changed.
+        Artifacts that were removed or changed, and figures that were added too.
     tiers
         Verification tiers in the commit, by the current digests of the records.
     added
@@ -78,13 +78,11 @@ def history(evidence: Evidence, base: str) -> History:
     files: list[Finding] = []
     digests: dict[str, str] = {}
     for name, status in changes.items():
-        top = PurePosixPath(name).parts[0]
-        if status == "A" or top not in {RECORDS, ARTIFACTS, FIGURES}:
-            continue
-        path = folder / name
-        word = f"was {'removed' if status == 'D' else 'changed'} since {base}"
-        if top != RECORDS:
-            files.append(Finding(path, "file", f"{word}: restore it"))
+        path, top = folder / name, PurePosixPath(name).parts[0]
+        word = {"D": "was removed", "A": "was added"}.get(status, "was changed") + f" since {base}"
+        if top == FIGURES or (top == ARTIFACTS and status != "A"):
+            files.append(Finding(path, "file", f"{word}: restore what was there"))
+        if top != RECORDS or status == "A":
             continue
         before = _shown(folder, base, name)
         after, here = _migration(before, path), migrated_path(path)
@@ -92,7 +90,7 @@ def history(evidence: Evidence, base: str) -> History:
             digests[digest_of(before)] = digest_of(after)
             continue
         text = f"{word}: restore it, and submit a correction as a new record"
-        lost.append((Finding(path, "file", text), _outdated(before, path)))
+        lost.append((Finding(path, "file", text), _replaceable(before, path)))
     found = tiers_in(_shown(folder, base, TIERS_FILE) or "{}") or {}
     tiers = {digests.get(old, old): tier for old, tier in found.items() if tier in TIERS}
     new = {folder / name for name, status in changes.items() if status == "A"}
@@ -103,10 +101,9 @@ def history(evidence: Evidence, base: str) -> History:
 
 def _changes(folder: Path, base: str) -> dict[str, str]:
     """Return the status of each file of a folder that differs from a commit, by relative path."""
-    done = git(folder, "diff", "--no-renames", "--name-status", "-z", "--relative", base, "--", ".")
-    if done.returncode:
-        raise UsageError(f"--base {base}: {' '.join(done.stderr.split())}")
-    words = done.stdout.split("\0")[:-1]
+    listed = _listed(folder, base, "diff", "--no-ext-diff", "--no-textconv", "--no-renames",
+                     "--name-status", "-z", "--relative", base, "--", ".")  # fmt: skip
+    words = listed.split("\0")[:-1]
     changes = dict(zip(words[1::2], words[::2], strict=True))
     untracked = git(folder, "ls-files", "-z", "--others", "--exclude-standard", "--", ".")
     return changes | dict.fromkeys(filter(None, untracked.stdout.split("\0")), "A")
@@ -114,45 +111,61 @@ def _changes(folder: Path, base: str) -> dict[str, str]:
 
 def missing(evidence: Evidence, earlier: History) -> Iterator[Finding]:
     """Yield the files of the earlier commit that are missing and that nothing may replace."""
-    good = [r for r in evidence.records.values() if r.status == "ok"]
-    answered = {_question(record) for record in good}
+    good = {path: r for path, r in evidence.records.items() if r.status == "ok"}
+    answered = {_question(record) for record in good.values()}
     yield from (finding for finding, question in earlier.lost if question not in answered)
-    named = {artifact_path(evidence.folder, a) for r in good for a in r.artifacts}
-    added = [evidence.records[path] for path in earlier.added]
+    named = {artifact_path(evidence.folder, a) for r in good.values() for a in r.artifacts}
+    added = [good[path] for path in earlier.added if path in good and path not in evidence.unasked]
     for finding in earlier.files:
         inside = finding.path.relative_to(evidence.folder)
-        if (inside.parts[0] == ARTIFACTS and finding.path in named) or (
-            inside.parts[0] == FIGURES and not _redrawn(inside, added)
-        ):
+        drawn = inside.parts[0] == FIGURES
+        if (drawn and not _redrawn(inside, added)) or (not drawn and finding.path in named):
             yield finding
+    current = {record.digest for record in evidence.records.values()}
+    for digest, tier in earlier.tiers.items():
+        if digest in current and TIERS.index(tier) > TIERS.index(
+            evidence.tiers.get(digest, TIERS[0])
+        ):
+            yield Finding(evidence.folder / TIERS_FILE, digest, f"must still be {tier!r}")
+
+
+def missing_suites(base: str) -> Iterator[Finding]:
+    """Yield the suites in the working folder that a commit has and the working tree has not."""
+    if base == NOTHING_BEFORE:
+        return
+    listed = _listed(Path(), base, "ls-tree", "-r", "-z", "--name-only", base, f"./{FOLDER}")
+    for name in filter(None, listed.split("\0")):
+        path = PurePosixPath(name)
+        if path.name == FILE and len(path.parts) == 3 and path.parent.name not in suites():
+            yield Finding(Path(name), "suite", f"was removed since {base}: restore it")
 
 
 def _redrawn(figure: Path, added: Iterable[Record]) -> bool:
-    """Return whether a new record may have redrawn a figure: of its row, or of its whole table."""
-    rows = {(group_name(record), method_label(record)) for record in added}
+    """Return whether a new record may have drawn a figure: of its row, or of its whole table."""
+    rows = {(group_name(record), method_label(record).replace("/", "_")) for record in added}
     parts = figure.parts[1:]
     if len(parts) == 3:
         return (parts[0], parts[1]) in rows
-    return any(parts[0].startswith(group) or len(parts) == 1 for group, _ in rows)
+    return bool(rows) if len(parts) == 1 else parts[0] in {group for group, _ in rows}
 
 
-def _outdated(before: str, path: Path) -> Question | None:
-    """Return the question of a record whose method or task has a newer version now, else None."""
+def _replaceable(before: str, path: Path) -> Question | None:
+    """Return the question of a record that a valid one may replace, else None.
+
+    Its method or task has a newer version now, or it has no result.
+    """
     try:
         record = parse(migrated(before, str(path)), str(path))
     except Damaged:
         return None
-    return _question(record) if outdated(record) else None
+    return _question(record) if outdated(record) or record.status != "ok" else None
 
 
 def _question(record: Record) -> Question:
-    """Return what a record answers, whatever the versions of its method and task."""
-    units = [unit for unit in (record.task, record.base_task) if unit is not None]
-    changed = [[unit.name, {n: unit.parameters.get(n) for n in unit.changed}] for unit in units]
-    asked: list[object] = [changed, record.model, record.protocol, record.recipe]
-    asked += [method_label(record), record.seed, record.data.digest]
-    asked += [record.tuning and record.tuning.grid]
-    return json.dumps(asked, sort_keys=True)
+    """Return what a record answers, whatever a new version of its method and task changes."""
+    base = record.base_task and record.base_task.name
+    asked = [record.task.name, base, record.protocol, method_label(record), record.seed]
+    return json.dumps(asked)
 
 
 def _migration(before: str, path: Path) -> str:
@@ -163,6 +176,21 @@ def _migration(before: str, path: Path) -> str:
         return ""
 
 
+def _listed(folder: Path, base: str, *arguments: str) -> str:
+    """Return what git lists in a folder.
+
+    Raises
+    ------
+    UsageError
+        If the folder is in no repository, or pretends to be one itself, or the commit is unknown.
+    """
+    for words in (("rev-parse", "--git-dir"), arguments):
+        done = git(folder, *words)
+        if done.returncode:
+            raise UsageError(f"--base {base}: {one_line(done.stderr)}")
+    return done.stdout
+
+
 def _shown(folder: Path, base: str, name: str) -> str:
     """Return the text of a file in a commit; empty if the commit does not have it."""
     done = git(folder, "show", f"{base}:./{name}")
@@ -170,6 +198,10 @@ def _shown(folder: Path, base: str, name: str) -> str:
 
 
 def git(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run git in a folder and return its output."""
-    command = ["git", "-C", str(folder), *arguments]
+    """Run git in a folder and return its output.
+
+    A folder of a stranger may look like a repository of its own, whose settings name programs.
+    """
+    safe = ("-c", "safe.bareRepository=explicit", "-c", "core.fsmonitor=false")
+    command = ["git", *safe, "-C", str(folder), *arguments]
     return subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)

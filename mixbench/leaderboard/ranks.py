@@ -54,14 +54,18 @@ class Rule:
         Family-wise error rate over all comparisons of a table.
     margin
         Smallest difference that counts, in the metric's unit.
+    among
+        Labels of the rows that are compared; None for all.
     """
 
     pairings: tuple[Pairing, ...] = (Pairing(),)
     alpha: float = ALPHA
     margin: float = 0.0
+    among: frozenset[str] | None = None
 
     def pairs(self, labels: Sequence[str]) -> list[tuple[str, str]]:
         """Return the pairs of methods that are compared, each pair once."""
+        labels = [label for label in labels if self.among is None or label in self.among]
         found: dict[frozenset[str], tuple[str, str]] = {}
         for pairing in self.pairings:
             firsts = _chosen(pairing.methods or tuple(labels), labels)

@@ -1,6 +1,7 @@
 """Judge records by independent runs of their cells, and draw the cell of a submission to rerun."""
 
 import hashlib
+import math
 from collections import defaultdict
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 from mixbench.errors import MixbenchError, UsageError
 from mixbench.leaderboard.admission import BUILTIN, Asked
 from mixbench.leaderboard.evidence import Evidence
-from mixbench.leaderboard.ranks import compared
+from mixbench.leaderboard.ranks import compared, compared_by_seed
 from mixbench.leaderboard.rescoring import predictions_of
 from mixbench.plan.cells import Cell, weights_of
 from mixbench.plan.graph import plan
@@ -75,35 +76,52 @@ def same_bits(record: Record, rerun: Record) -> bool:
 def _within_interval(own: Runs, again: Runs) -> Agreement | None:
     """Judge the records of a row by reruns that have other bits; None if there are too few."""
     seeds = sorted(again)
-    shifted = {seed: again[seeds[place - 1]] for place, seed in enumerate(seeds)}
-    between = compared(again, shifted)  # what two seeds differ by, which is no difference at all
-    if len(seeds) < LEAST_RERUNS or not between or between.low is None or between.high is None:
+    if len(seeds) < LEAST_RERUNS:
         return None
-    of_mean = (between.high - between.low) / 2
-    of_one = of_mean * len(seeds) ** 0.5
-    differences = [own[seed].primary.value - again[seed].primary.value for seed in own]
-    mean, largest = sum(differences) / len(own), max(differences, key=abs)
-    wrong = ""
-    if abs(mean) > of_mean * (len(seeds) / len(own)) ** 0.5 or abs(largest) > of_one:
-        wrong = (
-            f"differs from its reruns by {mean:+.4g} in the mean and {largest:+.4g} at most; these "
-            f"differ from each other by {of_mean:.4g} in the mean and {of_one:.4g} at most"
-        )
+    shifted = {seed: again[seeds[place - 1]] for place, seed in enumerate(seeds)}
+    first = next(iter(again.values()))
+    names = [m.name for m in first.metrics if m.at == "last" and not m.trivial_baseline]
+    wrong = filter(None, (_too_far(own, again, shifted, name) for name in names))
+    if said := next(wrong, ""):
+        return Agreement(said)
     usual = max(_of_items(again[seed], shifted[seed]) for seed in seeds)
     other = max(_of_items(own[seed], again[seed]) for seed in own)
     if other > MORE * usual:
-        wrong = wrong or (
+        return Agreement(
             f"has items that differ from those of its reruns by {other:.4g} in the mean; two "
             f"reruns differ by {usual:.4g}"
         )
-    return Agreement(wrong)
+    return Agreement()
+
+
+def _too_far(own: Runs, again: Runs, shifted: Runs, name: str) -> str:
+    """Return how a metric differs from its reruns by more than these differ from each other."""
+    primary = next(iter(again.values())).primary.name == name
+    # What two seeds differ by, which is no difference at all.
+    between = compared(again, shifted) if primary else compared_by_seed(again, shifted, name)
+    if between is None or between.low is None or between.high is None:
+        return ""
+    of_mean = (between.high - between.low) / 2
+    of_one = of_mean * len(again) ** 0.5
+    differences = [_value(own[seed], name) - _value(again[seed], name) for seed in own]
+    mean, largest = sum(differences) / len(own), max(differences, key=abs)
+    if abs(mean) <= of_mean * (len(again) / len(own)) ** 0.5 and abs(largest) <= of_one:
+        return ""
+    return (
+        f"{name} differs from its reruns by {mean:+.4g} in the mean and {largest:+.4g} at most; "
+        f"these differ from each other by {of_mean:.4g} in the mean and {of_one:.4g} at most"
+    )
+
+
+def _value(record: Record, name: str) -> float:
+    return next(m.value for m in record.metrics if (m.name, m.at) == (name, "last"))
 
 
 def _of_items(one: Record, other: Record) -> float:
     """Return by how much the items of two runs differ in the mean, without regard to the sign."""
     first, second = one.primary.items, other.primary.items
     if first is None or second is None:
-        return 0.0
+        return 0.0 if first is second else math.inf
     return float(abs(first.scores - second.scores).mean())
 
 
@@ -113,18 +131,19 @@ def drawn(evidence: Evidence, added: Iterable[Path], commit: str) -> Record | No
     The draw depends on the commit, which the submitter does not choose freely. Only cells of
     built-in methods whose data is on this machine can be drawn.
     """
-    every = sorted(added)
-    start = int(hashlib.sha256(f"{commit} {evidence.name}".encode()).hexdigest(), 16)
-    for place in range(len(every)):
-        record = evidence.records[every[(start + place) % len(every)]]
-        if record.status == "ok" and _is_cheap(evidence, record):
-            return record
-    return None
+    cheap = [path for path in sorted(added) if _is_cheap(evidence, path)]
+    place = int(hashlib.sha256(f"{commit} {evidence.name}".encode()).hexdigest(), 16)
+    return evidence.records[cheap[place % len(cheap)]] if cheap else None
 
 
-def _is_cheap(evidence: Evidence, record: Record) -> bool:
-    """Return whether a record's cell can be run here, and passes few images through its models."""
-    if record.method.source != BUILTIN or record.tuning:
+def _is_cheap(evidence: Evidence, path: Path) -> bool:
+    """Return whether a record's cell can be run here, and passes few images through its models.
+
+    Parameters of a row that the suite does not ask for could make any run expensive.
+    """
+    record = evidence.records[path]
+    free = path in evidence.unasked and record.method.changed
+    if record.status != "ok" or record.method.source != BUILTIN or record.tuning or free:
         return False
     try:
         (cell,) = cells_of(request_of(evidence, record, record.seed))

@@ -88,9 +88,11 @@ def recomputed(record: Record, path: Path, source: DataSource) -> list[MetricRec
     """
     predictions, task = read_predictions(record, path), _task(record)
     assert source.folder is not None
-    targets = task.load("test", source.folder, record.seed).targets
-    if not predictions[TARGETS].equal(targets):
+    targets, found = task.load("test", source.folder, record.seed).targets, predictions[TARGETS]
+    if (found.dtype, found.shape) != (targets.dtype, targets.shape) or not found.equal(targets):
         raise Damaged("the targets in the predictions file differ from those of the data")
+    if strange := [name for name, tensor in predictions.items() if len(tensor) != len(targets)]:
+        raise Damaged(f"{strange[0]} must have {len(targets)} rows, one for each test item")
     classes = [*map(printable, task.class_names(source.folder))]
     try:
         return scored(record, predictions, classes)

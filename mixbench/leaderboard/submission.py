@@ -2,14 +2,15 @@
 
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from mixbench.errors import UsageError
+from mixbench.errors import Damaged, UsageError
 from mixbench.leaderboard.evidence import RECORDS, artifact_path
 from mixbench.leaderboard.suite import suite_cells
 from mixbench.plan.graph import plan
-from mixbench.records.schema import Artifact, Record
+from mixbench.records.schema import Artifact, Record, parse
 from mixbench.records.writer import current_record, record_path
 from mixbench.storage.files import write_bytes
 from mixbench.storage.store import Store
@@ -66,6 +67,7 @@ def submit(folder: Path, store: Store, *, predictions: float) -> Submitted:
         name = f"{cell.model}.{cell.protocol}.s{cell.seed}.{key}.json"
         target = folder / RECORDS / source.parent.relative_to(store.records) / name
         if not target.exists():
+            _remove_failed(target, record)
             write_bytes(target, record.written.encode())
             written.append(target)
         wanted = {"curve", "predictions"} if cell.seed < predictions else {"curve"}
@@ -76,6 +78,16 @@ def submit(folder: Path, store: Store, *, predictions: float) -> Submitted:
             f"`mixbench run --suite {folder.name}`."
         )
     return Submitted(written, missing, found)
+
+
+def _remove_failed(target: Path, record: Record) -> None:
+    """Remove the record of an earlier attempt of the same cell that has no result."""
+    cell = record.cell.rpartition("/")[0]
+    for path in target.parent.glob("*.json"):
+        with suppress(Damaged):
+            other = parse(path.read_text(encoding="utf-8", errors="replace"), str(path))
+            if other.status != "ok" and other.cell.rpartition("/")[0] == cell:
+                path.unlink()
 
 
 def _copied(folder: Path, store: Store, artifacts: Iterable[Artifact]) -> Iterator[Path]:

@@ -22,7 +22,8 @@
 ``leaderboards/NAME/suite.toml`` defines a suite. Its records are in ``leaderboards/NAME/records/``.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -39,11 +40,17 @@ from mixbench.plan.request import Request, cells_of
 from mixbench.records.schema import Record
 from mixbench.registry.parameters import read_settings
 from mixbench.registry.units import find
-from mixbench.storage.strict_model import StrictModel
+from mixbench.storage.strict_model import Line, Number, StrictModel
 from mixbench.storage.toml import read_toml
 
 FOLDER, FILE = Path("leaderboards"), "suite.toml"
-Value = str | int | float | bool
+Value = Line | Annotated[int, Field(gt=-(2**53), lt=2**53)] | Number | bool
+Label = Annotated[
+    str, Field(max_length=300, pattern=r"^[a-z_][a-z0-9_]*(\[[A-Za-z0-9_.,=/+-]*\])?$")
+]
+MOST_CELLS = 20_000
+LARGEST = 1 << 20  # bytes of suite.toml
+PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 class Better(StrictModel):
@@ -74,8 +81,8 @@ class Compare(StrictModel):
         Names or labels of the methods that they are compared with; written as ``with``.
     """
 
-    methods: tuple[str, ...] = ()
-    others: Annotated[tuple[str, ...], Field(alias="with", min_length=1)] = (BASELINE,)
+    methods: tuple[Label, ...] = ()
+    others: Annotated[tuple[Label, ...], Field(alias="with", min_length=1)] = (BASELINE,)
 
 
 class Published(StrictModel):
@@ -241,9 +248,9 @@ class Suite(StrictModel):
         Cells to run; at least one entry.
     """
 
-    question: Annotated[str, Field(min_length=1)]
-    where: str = ""
-    remark: str = ""
+    question: Annotated[Line, Field(min_length=1)]
+    where: Annotated[str, Field(max_length=2000)] = ""
+    remark: Annotated[str, Field(max_length=20_000)] = ""
     seeds: Annotated[int, Field(ge=1, le=MOST_SEEDS)] = 3
     better: Better = Better()
     compare: Annotated[tuple[Compare, ...], Field(min_length=1)] = (Compare(),)
@@ -369,6 +376,7 @@ def read_suite(folder: Path) -> Suite:
     UsageError
         If suite.toml cannot be read or is not valid; the message names the invalid field.
     """
+    _check_place(folder)
     suite = read_toml(folder / FILE, Suite, "suite")
     known = {BASELINE, *(name for ask in suite.ask for name in ask.methods)}
     for name in (name for one in suite.compare for name in (*one.methods, *one.others)):
@@ -378,6 +386,17 @@ def read_suite(folder: Path) -> Suite:
                 f"{', '.join(sorted(known))} (got {name})."
             )
     return suite
+
+
+def _check_place(folder: Path) -> None:
+    """Check that a suite is a folder and a file of its own, and not a link to others."""
+    path = folder / FILE
+    if folder.is_symlink() or path.is_symlink():
+        raise UsageError(f"{path}: a suite must be a folder with a file, not a link.")
+    if not PLAIN_NAME.fullmatch(folder.resolve().name):
+        raise UsageError(f"{path}: the folder of a suite must be named by letters, digits and _.")
+    if path.is_file() and path.stat().st_size > LARGEST:
+        raise UsageError(f"{path} must be at most 1 MiB.")
 
 
 def suite_cells(folder: Path, *, quick: bool = False, without_data: bool = False) -> list[Cell]:
@@ -399,7 +418,7 @@ def suite_cells(folder: Path, *, quick: bool = False, without_data: bool = False
         message names the file.
     """
     suite = read_suite(folder).quickly() if quick else read_suite(folder)
-    requests = (replace(one, without_data=without_data) for one in suite.requests())
+    requests = [replace(one, without_data=without_data) for one in suite.requests()]
     return _cells(folder, requests)
 
 
@@ -411,10 +430,13 @@ def cells_asked(folder: Path, suite: Suite) -> list[Cell]:
     UsageError
         As for `suite_cells`.
     """
-    return _cells(folder, (replace(one, unlocated=True) for one in suite.requests()))
+    return _cells(folder, [replace(one, unlocated=True) for one in suite.requests()])
 
 
-def _cells(folder: Path, requests: Iterable[Request]) -> list[Cell]:
+def _cells(folder: Path, requests: Sequence[Request]) -> list[Cell]:
+    number = sum(len(one.methods) * len(one.tasks) * len(one.seeds) for one in requests)
+    if number > MOST_CELLS:
+        raise UsageError(f"The suite {folder / FILE} has {number:,} cells: at most {MOST_CELLS:,}.")
     try:
         return [cell for request in requests for cell in cells_of(request)]
     except UsageError as error:

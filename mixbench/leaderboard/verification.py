@@ -6,7 +6,8 @@ after the last epoch are computed again from them and the true targets. `rerun`:
 of the same cell gave the same result. docs/trust.md says what each of them proves.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,7 +75,8 @@ def verify(folder: Path, *, base: str | None = None, reruns: Iterable[Record] = 
     earlier = None if base is None else history(evidence, base)
     known = evidence.tiers if earlier is None else earlier.tiers
     good = {path: record for path, record in evidence.records.items() if record.status == "ok"}
-    doubtful = dict(_suspicious(good))
+    new = frozenset(good if earlier is None else earlier.added)
+    doubtful = dict(_suspicious(good, new))
     judged = agreeing(
         evidence.asked, good.values(), [record for record in reruns if record.status == "ok"]
     )
@@ -156,13 +158,20 @@ def _differences(metric: MetricRecord, expected: MetricRecord) -> Iterator[tuple
         yield "items", "are not what the predictions give"
 
 
-def _suspicious(records: Mapping[Path, Record]) -> Iterator[tuple[Path, str]]:
-    """Yield the records whose predictions prove nothing: perfect ones, or those of another."""
-    first: dict[str, Path] = {}
+def _suspicious(records: Mapping[Path, Record], new: Set[Path]) -> Iterator[tuple[Path, str]]:
+    """Yield the records whose predictions prove nothing: perfect ones, or those of another.
+
+    Of equal predictions, those of records that were there before are not in doubt.
+    """
+    owners: dict[str, list[Path]] = defaultdict(list)
     for path, record in records.items():
-        artifact = predictions_of(record)
+        if artifact := predictions_of(record):
+            owners[artifact.sha256].append(path)
         perfect = record.primary.unit == "%" and record.primary.higher_is_better
         if perfect and record.primary.value == PERFECT:
             yield path, "is perfect, which predictions made of the public targets would be too"
-        elif artifact and (other := first.setdefault(artifact.sha256, path)) != path:
-            yield path, f"has the same predictions as {other}"
+    for paths in owners.values():
+        for path in paths if len(paths) > 1 else ():
+            if path in new:
+                other = next(one for one in paths if one != path)
+                yield path, f"has the same predictions as {other}"

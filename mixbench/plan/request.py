@@ -109,6 +109,11 @@ def cells_of(request: Request) -> list[Cell]:
     """
     methods = [find("method", name) for name in dict.fromkeys(request.methods)]
     named = [own_or_named(name, request.data) for name in dict.fromkeys(request.tasks)]
+    if request.unlocated and any(card.declared.data.own for card, _ in named):
+        raise UsageError(
+            "images of the user's own cannot be submitted, because nobody else has them: use "
+            "`mixbench report`."
+        )
     asked = [(card, replace(request, data=data)) for card, data in named]
     tasks = [card for card, _ in asked]
     known = {card.name for card in [*methods, *tasks]}
@@ -245,8 +250,11 @@ def _frame(card: TaskCard, request: Request) -> Frame:
 
 def _located(card: TaskCard, request: Request, protocol: str, parameters: Parameters) -> DataSource:
     """Return the data of a task, or a stand-in if it may be missing."""
-    if request.unlocated and not card.declared.data.own:
-        return absent(card, parameters)
+    if request.unlocated:
+        generated = request.data == SYNTHETIC or (
+            request.data is None and protocol in card.declared.synthetic.protocols
+        )
+        return DataSource(SYNTHETIC, None, "") if generated else absent(card, parameters)
     try:
         return locate(card, request.data, protocol, parameters)
     except DataMissing:

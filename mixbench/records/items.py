@@ -17,7 +17,7 @@ from mixbench.storage.strict_model import StrictModel
 
 Floats = NDArray[np.float64]
 MAX_LEVELS = 256
-MAX_ITEMS = 1 << 24  # of a test split; more would be a compressed text that grows without bound
+MAX_ITEMS = 1 << 20  # of a test split; more would be a compressed text that grows without bound
 MAX_TEXT = 1 << 24
 
 
@@ -43,7 +43,7 @@ class Items(StrictModel):
         Raises
         ------
         ValueError
-            If `which` cannot be decoded, has over 2^24 items, or an index outside `levels`.
+            If `which` cannot be decoded, has over 2^20 items, or an index outside `levels`.
         """
         try:
             inflate = zlib.decompressobj()

@@ -4,6 +4,7 @@ Unknown and missing fields raise an error. A value that could not be measured is
 """
 
 import json
+import math
 from collections import Counter
 from typing import Annotated, Any, Literal, Self
 
@@ -55,6 +56,11 @@ StorePath = Annotated[
     StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_/.-]*\.(json|safetensors)$", max_length=300),
 ]
 Value = Annotated[Any, AfterValidator(_bounded)]
+Channels = Annotated[tuple[Number, ...], Field(min_length=1, max_length=4)]
+ONCE: tuple[Literal["curve", "predictions"], ...] = (
+    "curve",
+    "predictions",
+)  # roles of which a record has one artifact at most
 Values = Annotated[dict[Name, Value], Field(max_length=MOST)]
 
 
@@ -257,11 +263,19 @@ class Tuning(StrictModel):
         Primary metric of the best combination on the validation split, after the last epoch.
     """
 
-    grid: dict[Name, list[Value]]
+    grid: Annotated[dict[Name, Annotated[list[Value], Field(min_length=1)]], Field(min_length=1)]
     trainings: Annotated[Whole, Field(ge=2)]
     diverged: Whole
     chosen: Values
     value: Number
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.chosen.keys() != self.grid.keys():
+            raise ValueError("chosen must have the names of the grid")
+        if self.trainings != math.prod(map(len, self.grid.values())):
+            raise ValueError("trainings must be the number of combinations of the grid")
+        return self
 
 
 class ReferenceRecord(StrictModel):
@@ -366,6 +380,13 @@ class Artifact(StrictModel):
     sha256: Digest
     bytes: Whole
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        suffix = ".json" if self.role in {"curve", "metrics", "search"} else ".safetensors"
+        if not self.path.endswith(suffix):
+            raise ValueError(f"path must end with {suffix} for {self.role}")
+        return self
+
 
 class Record(StrictModel):
     """The result of one cell: one method on one task, with one model and one seed.
@@ -453,7 +474,7 @@ class Record(StrictModel):
     data: DataRecord
     stages: Annotated[list[StageRecord], Field(max_length=MOST)]
     metrics: Annotated[list[MetricRecord], Field(max_length=MOST)]
-    normalization: tuple[tuple[Number, ...], tuple[Number, ...]] | None = None
+    normalization: tuple[Channels, Channels] | None = None
     held_out: float | None = Field(default=None, ge=0, lt=1)
     train_accuracy: float | None = Field(default=None, ge=0, le=100)
     references: Annotated[list[ReferenceRecord], Field(max_length=MOST)]
@@ -476,6 +497,10 @@ class Record(StrictModel):
         places = Counter((metric.name, metric.at) for metric in self.metrics)
         if twice := next((place for place, number in places.items() if number > 1), None):
             raise ValueError(f"{' at '.join(twice)} is there twice")
+        roles = Counter(artifact.role for artifact in self.artifacts)
+        paths = {artifact.path for artifact in self.artifacts}
+        if len(paths) < len(self.artifacts) or any(roles[role] > 1 for role in ONCE):
+            raise ValueError(f"artifacts must be different, with one {' and one '.join(ONCE)}")
         return self
 
     @property

@@ -1,6 +1,7 @@
 """Reading of TOML files, such as settings and suites, into pydantic models."""
 
 import tomllib
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,12 +29,14 @@ def read_toml(path: Path, model: type[Model], what: str) -> Model:
     UsageError
         If the file cannot be read, or a field is unknown or invalid.
     """
+    got = "a large number"
     try:
         return model.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise UsageError(f"The {what} {path} cannot be read: {error}.") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = one_line(".".join(map(str, first["loc"])), 200)
-        got = one_line(repr(first["input"]), 200)
+        with suppress(ValueError):  # the text of an integer of thousands of digits
+            got = one_line(repr(first["input"]), 200)
         raise UsageError(f"The {what} {path}: {where}: {first['msg']} (got {got}).") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"The {what} {path} cannot be read: {error}.") from error
