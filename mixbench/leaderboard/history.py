@@ -184,11 +184,10 @@ def _listed(folder: Path, base: str, *arguments: str) -> str:
     UsageError
         If the folder is in no repository, or pretends to be one itself, or the commit is unknown.
     """
-    for words in (("rev-parse", "--git-dir"), arguments):
-        done = git(folder, *words)
-        if done.returncode:
-            raise UsageError(f"--base {base}: {one_line(done.stderr)}")
-    return done.stdout
+    both = [git(folder, *words) for words in (("rev-parse", "--git-dir"), arguments)]
+    if failed := next((done for done in both if done.returncode), None):
+        raise UsageError(f"--base {base}: {one_line(failed.stderr)}")
+    return both[-1].stdout
 
 
 def _shown(folder: Path, base: str, name: str) -> str:
