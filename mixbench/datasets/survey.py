@@ -134,6 +134,12 @@ def tree(folder: Path, data: Data) -> tuple[int, str]:
     return number, digest.hexdigest()
 
 
+def pinned_digest(data: Data) -> str:
+    """Return the digest of all files of the official data; empty unless all have published ones."""
+    pinned = all(data.files.values()) and not data.file_counts
+    return _combined(data.files) if pinned else ""
+
+
 def contents_digest(folder: Path) -> str:
     """Return a digest of the contents of a folder's files, as in `Data.content_digests`."""
     return _contents_digest(folder, folder_state(folder))

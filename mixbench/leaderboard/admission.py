@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mixbench.datasets.locate import SYNTHETIC, data_of, declared_holdout
+from mixbench.datasets.survey import pinned_digest
 from mixbench.declare import Metric
 from mixbench.errors import MixbenchError, UnknownName, one_line
 from mixbench.plan.cells import Cell
@@ -292,6 +293,9 @@ def _data(cell: Cell, record: Record) -> Iterator[Wrong]:
     allowed = (SYNTHETIC,) if generated else (*sorted(PUBLISHED), "re-encoded")
     if data.origin not in allowed:
         yield Wrong("data.origin", f"must be {' or '.join(allowed)} (got {data.origin})")
+    pinned = pinned_digest(data_of(cell.task.card, cell.task.parameters))
+    if data.origin == "official" and pinned and data.digest != pinned:
+        yield Wrong("data.digest", f"must be {pinned} for official data (got {data.digest})")
 
 
 def _dates(record: Record) -> Iterator[Wrong]:
