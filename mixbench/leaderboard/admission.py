@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -69,19 +69,18 @@ class Asked:
     cells: tuple[Cell, ...]
 
     @cached_property
-    def _answers(self) -> dict[tuple[Question, str], tuple[Cell, Declared]]:
+    def _answers(self) -> dict[tuple[Question, str], Cell]:
         every = ((cell, Declared.of(cell)) for cell in self.cells)
-        return {(_question(one), _unit(one.method)): (cell, one) for cell, one in every}
+        return {(_question(one), _unit(one.method)): cell for cell, one in every}
 
     @cached_property
     def _questions(self) -> dict[Question, Cell]:
         """A cell of each question; the seed of a method that is not asked for must be asked."""
-        return {question: cell for (question, _), (cell, _) in self._answers.items()}
+        return {question: cell for (question, _), cell in self._answers.items()}
 
     def cell_of(self, record: Record) -> Cell | None:
         """Return the cell that a record answers; None if the suite does not ask for it."""
-        found = self._answers.get((_question(record), _unit(record.method)))
-        return found[0] if found else None
+        return self._answers.get((_question(record), _unit(record.method)))
 
     def beside(self, record: Record) -> Cell | None:
         """Return a cell that differs from the record only in its method; None if there is none."""
@@ -117,19 +116,16 @@ class Asked:
         Built-in methods and tasks have versions, which say whether results can be compared; the
         digest of their code is that of the installed one, so that it cannot separate rows.
         """
-        answer = self._answers.get((_question(record), _unit(record.method)))
-        cell = answer[0] if answer else self.beside(record)
+        cell = self.cell_of(record) or self.beside(record)
         if cell is None:
             return record
-        declared = Declared.of(cell)
-        changes: dict[str, Any] = {"task": declared.task, "base_task": declared.base_task}
-        if answer:
-            changes["method"] = declared.method
-            changes["references"] = references(cell, record.data.origin)
-        elif record.method.source == BUILTIN:
-            changes["method"] = record.method.model_copy(update={"code": _code(record.method)})
-        changes |= {} if answer else {"references": []}
-        return record.model_copy(update=changes)
+        declared, method, published = Declared.of(cell), record.method, []
+        if self.cell_of(record):
+            method, published = declared.method, references(cell, record.data.origin)
+        elif method.source == BUILTIN:
+            method = method.model_copy(update={"code": _code(method)})
+        changes = {"task": declared.task, "base_task": declared.base_task, "method": method}
+        return record.model_copy(update={**changes, "references": published})
 
 
 def _question(one: Record | Declared) -> Question:
@@ -234,9 +230,10 @@ def file_name(asked: Asked, record: Record) -> Path:
 
 
 def _label(cell: Cell, record: Record) -> str:
-    """Return the name of a record's cell without its key."""
+    """Return the name of a record's cell without its key; JSON has lists instead of tuples."""
     method = record.method
-    values = ",".join(f"{name}={method.parameters[name]}" for name in method.changed)
+    given = {n: tuple(v) if isinstance(v, list) else v for n, v in method.parameters.items()}
+    values = ",".join(f"{name}={given[name]}" for name in method.changed)
     label = f"{method.name}[{values}]" if values else method.name
     return f"{cell.task.label}/{label}/{cell.model}/s{cell.seed}"
 
