@@ -1,6 +1,7 @@
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import pytest
 
 from mixbench.cli.run import _as_recorded
 from mixbench.errors import Damaged
+from mixbench.plan.request import Request, cells_of
 from mixbench.records import writer as evidence
+from mixbench.records.declared import unit_record
 from mixbench.records.schema import SCHEMA as SCHEMA_NAME
 from mixbench.records.schema import Record, parse, schema_text, to_json
 from mixbench.storage.manifest import StageCost
@@ -173,3 +176,15 @@ def test_a_record_that_only_claims_the_first_schema_is_damaged(make_record: Make
 
     with pytest.raises(Damaged, match=r"old\.json is not a valid record"):
         parse(text, "old.json")
+
+
+def test_what_a_user_may_give_can_be_recorded() -> None:
+    """A finished run is not lost because a path has a strange character, or a value is huge."""
+    (cell,) = cells_of(Request(["mixup"], ["digits"], [0]))
+    values = {**cell.method.parameters, "alpha": 1e30, "file": "a\xa0b\n\x07c\udcff"}
+    unit = replace(cell.method, parameters=values, base=values)
+
+    recorded = unit_record(unit)
+
+    assert recorded.parameters["alpha"] == 1e30
+    assert recorded.parameters["file"] == "a b \\u0007c\\udcff"

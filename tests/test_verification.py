@@ -185,7 +185,7 @@ def test_what_is_declared_is_not_taken_from_a_record(
     "change",
     [
         Fields(created="0001"),
-        Fields(metrics__0__value=1e300),
+        Fields(metrics__0__value=1e301),
         Fields(metrics__0__unit="x\ny"),
         Fields(hardware__cpu="EPYC\n\n## mixbench has moved"),
         Fields(hardware__cpu="\u202eCPYE"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from mixbench.contract.loading import make_task
 from mixbench.datasets.locate import DataSource, locate
-from mixbench.errors import Damaged, DataError, one_line, printable
+from mixbench.errors import Damaged, DataError, one_line
 from mixbench.records.declared import declaration
 from mixbench.records.items import pack
 from mixbench.records.schema import Artifact, MetricRecord, Record, to_json
@@ -93,7 +93,7 @@ def recomputed(record: Record, path: Path, source: DataSource) -> list[MetricRec
         raise Damaged("the targets in the predictions file differ from those of the data")
     if strange := [name for name, tensor in predictions.items() if len(tensor) != len(targets)]:
         raise Damaged(f"{strange[0]} must have {len(targets)} rows, one for each test item")
-    classes = [*map(printable, task.class_names(source.folder))]
+    classes = [*map(one_line, task.class_names(source.folder))]
     try:
         return scored(record, predictions, classes)
     except Exception as error:  # tensors of a stranger, in which anything can be wrong

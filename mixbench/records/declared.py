@@ -9,11 +9,14 @@ from typing import Any
 
 from mixbench.datasets.locate import data_of
 from mixbench.declare import Metric
+from mixbench.declare.facts import ParameterValue
+from mixbench.errors import one_line
 from mixbench.plan.cells import Cell, Unit
 from mixbench.records.schema import MetricRecord, ReferenceRecord, UnitRecord
 from mixbench.registry.cards import Card
 from mixbench.registry.fingerprint import digest
 from mixbench.storage.spec import PUBLISHED, Origin
+from mixbench.storage.strict_model import LONGEST
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Declared:
     def of(cls, cell: Cell) -> "Declared":
         """Return what a cell determines of its record."""
         return cls(
-            label=cell.label,
+            label=one_line(cell.label),
             method=unit_record(cell.method),
             task=unit_record(cell.task),
             base_task=unit_record(cell.base.task) if cell.base is not None else None,
@@ -51,12 +54,17 @@ def unit_record(unit: Unit[Card]) -> UnitRecord:
     return UnitRecord(
         name=unit.card.name,
         version=unit.card.version,
-        parameters=dict(unit.parameters),
+        parameters={n: _line(value) for n, value in unit.parameters.items()},
         changed=unit.changed,
         source=unit.card.source,
         code=digest(unit.card.path),
         distribution=unit.card.distribution,
     )
+
+
+def _line(value: ParameterValue) -> ParameterValue:
+    """Return a value as it can be recorded; paths may have any characters."""
+    return one_line(value, LONGEST) if isinstance(value, str) else value
 
 
 def declaration(metric: Metric | MetricRecord) -> dict[str, Any]:
@@ -88,5 +96,5 @@ def references(cell: Cell, origin: Origin) -> list[ReferenceRecord]:
 def data_named(cell: Cell) -> tuple[str, str]:
     """Return the name and the version of a cell's data as they are recorded."""
     data = data_of(cell.task.card, cell.task.parameters)
-    own = data.own and cell.data.folder is not None
-    return (cell.data.folder.name if own and cell.data.folder else data.name), data.version
+    folder = cell.data.folder if data.own else None
+    return (one_line(folder.name) if folder else data.name), data.version

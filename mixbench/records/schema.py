@@ -26,6 +26,7 @@ from mixbench.storage.strict_model import (
 
 SCHEMA = "mixbench/record@2"
 MOST = 10_000  # entries of a list
+HUGE = 1e300
 
 
 def _bounded(value: object) -> object:
@@ -37,8 +38,8 @@ def _bounded(value: object) -> object:
         if isinstance(one, str):
             if not (one.isprintable() and len(one) <= LONGEST):
                 raise ValueError("must be one line of printable characters")
-        elif not (isinstance(one, int | float) and abs(one) < 2**53):
-            raise ValueError("must be a text, a number below 2^53, or a list of these")
+        elif not (isinstance(one, int | float) and abs(one) < HUGE):
+            raise ValueError(f"must be a text, a number below {HUGE:g}, or a list of these")
     return value
 
 

@@ -180,7 +180,7 @@ def _record(settled: SettledCell, command: Sequence[str]) -> Record:
 
 def _name(settled: SettledCell) -> str:
     """Return the name of a cell with the first digits of the key of its last stage."""
-    return f"{settled.cell.label}/{settled.chain[-1][:8]}"
+    return f"{one_line(settled.cell.label)}/{settled.chain[-1][:8]}"
 
 
 def _failure(settled: SettledCell) -> dict[str, Any]:
@@ -219,7 +219,7 @@ def _data(cell: Cell, chain: Sequence[str]) -> DataRecord:
     content = cell.data.digest or chain[0]
     contents = ContentsRecord(**asdict(cell.data.contents)) if str(cell.data.contents) else None
     return DataRecord(
-        name=one_line(name),
+        name=name,
         version=version,
         origin=origin_of_cell(cell),
         digest=content,
@@ -267,7 +267,7 @@ def _metrics(content: StageMetrics) -> Iterator[MetricRecord]:
 def _by_class(score: ScoreFacts, content: StageMetrics) -> dict[str, float | None] | None:
     if score.by_class is None:
         return None
-    return dict(zip(content.classes, score.by_class, strict=True))
+    return dict(zip(map(one_line, content.classes), score.by_class, strict=True))
 
 
 def _cost(manifests: Mapping[str, Manifest], ran: frozenset[str]) -> Cost:

@@ -1,7 +1,8 @@
 """The pydantic base model of all settings, suites and records, and the types that bound them.
 
 Suites and records come from strangers. What they hold is written into pages and tables, so every
-text is one printable line of bounded length, and every number is small enough to calculate with.
+text is one printable line of bounded length, and every number is finite. Whoever writes them brings
+texts into this form with `mixbench.errors.one_line`, so that no finished run is lost.
 """
 
 from datetime import UTC, datetime
@@ -34,5 +35,5 @@ def _time(text: str) -> str:
 Line = Annotated[str, Field(max_length=LONGEST), AfterValidator(_printable)]
 Time = Annotated[str, Field(max_length=20), AfterValidator(_time)]
 Whole = Annotated[int, Field(ge=0, lt=2**53)]  # larger integers are no exact floating-point numbers
-Number = Annotated[float, Field(ge=-1e15, le=1e15)]
-Measured = Annotated[float, Field(ge=0, le=1e15)]
+Number = Annotated[float, Field(gt=-1e300, lt=1e300)]
+Measured = Annotated[float, Field(ge=0, lt=1e300)]
