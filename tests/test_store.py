@@ -12,7 +12,7 @@ from mixbench.storage.files import write_json
 from mixbench.storage.notes import Progress
 from mixbench.storage.store import Store
 from mixbench.train.checkpoints import DiskJournal
-from tests.support import made_manifest, made_stage
+from tests.support import Run, made_manifest, made_stage
 
 KEY = "0123456789abcdef0123456789abcdef"
 
@@ -194,3 +194,32 @@ def test_a_full_disk_is_a_full_disk_in_every_librarys_words(
 ) -> None:
     with pytest.raises(StoreFull if full else type(error)), naming_full_disk(tmp_path):
         raise error
+
+
+@pytest.mark.full
+def test_what_cannot_be_read_is_named_and_the_rest_is_answered(
+    mixbench: Run, tmp_path: Path
+) -> None:
+    assert mixbench("run", "-m", "none", "-t", "digits", "--set", "digits.epochs=1").returncode == 0
+    store = tmp_path / "store"
+    (path,) = store.glob("records/*/*/*.json")
+    for name, text in (
+        ("cut", path.read_text()[:900]),
+        ("newer", path.read_text().replace("record@2", "record@3")),
+    ):
+        path.with_name(f"{name}.json").write_text(text)
+    path.with_name("folder.json").mkdir()
+    (store / "records/loop").symlink_to("..")
+    (store / "runs/99999999T000000Z-x.json").write_text("{}")
+
+    done = {command: mixbench(*command.split()) for command in ("report", "status", "cache gc")}
+
+    assert [one.returncode for one in done.values()] == [1, 1, 1]
+    assert "none" in done["report"].stdout
+    assert "cut.json is not a valid record" in done["report"].stderr
+    assert "newer.json was written by a newer mixbench (record@3)" in done["report"].stderr
+    assert done["report"].stderr.count("skipped: ") == 2
+    assert "finished" in done["status"].stdout
+    assert "Nothing is removed" in done["cache gc"].stdout
+    assert all("Traceback" not in one.stderr for one in done.values())
+    assert list(store.glob("stages/*/manifest.json"))

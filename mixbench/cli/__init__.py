@@ -24,6 +24,7 @@ from mixbench.cli.report import report
 from mixbench.cli.run import run
 from mixbench.cli.score import score
 from mixbench.cli.site import site
+from mixbench.cli.skipped import exit_code
 from mixbench.cli.status import status
 from mixbench.cli.submit import submit
 from mixbench.cli.verify import verify
@@ -42,6 +43,7 @@ def main() -> None:
     """  # noqa: D301  # click's marker: do not rewrap these lines
 
 
+main.result_callback()(exit_code)
 COMMANDS = (
     *(run, plan, list_units, info, report, figure, compare, score),
     *(leaderboard, site, submit, verify),

@@ -17,9 +17,12 @@ from mixbench.cli.options import (
     make_request,
     store_option,
 )
-from mixbench.errors import naming_full_disk
+from mixbench.cli.skipped import skip
+from mixbench.errors import Damaged, naming_full_disk
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mixbench.storage.spec import Stage
     from mixbench.storage.store import Store
 
@@ -150,13 +153,20 @@ def adopt(*, store_path: Path, **options: Unpack[AdoptOptions]) -> int:
 def gc(*, dry_run: bool, store_path: Path) -> None:
     """Remove all stages except those of records, of active runs and of the newest run.
 
-    Checkpoints of removed stages and corrupt files are removed, too.
+    Checkpoints of removed stages and corrupt files are removed, too. If a record or the plan of a
+    run cannot be read, no stage is removed, because it may be one of theirs.
     """
     from mixbench.leaderboard.store_report import read_records
 
     store = existing_store(store_path)
-    kept = {stage.key for record in read_records(store) for stage in record.stages}
-    kept |= _wanted(store)
+    unread: list[str] = []
+    kept = {s.key for record in read_records(store, skip=unread.append) for s in record.stages}
+    kept |= _wanted(store, unread.append)
+    if unread:
+        for what in unread:
+            skip(what)
+        click.echo("Nothing is removed: move what cannot be read out of the store first.")
+        return
     gone = [store.folder(key) for key in store.finished_keys() if key not in kept]
     gone += [
         path
@@ -168,20 +178,22 @@ def gc(*, dry_run: bool, store_path: Path) -> None:
     for folder in gone:
         size += sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         if not dry_run:
-            shutil.rmtree(folder)
+            remove = shutil.rmtree if folder.is_dir() else Path.unlink
+            remove(folder)
     verb = "would be removed" if dry_run else "removed"
     click.echo(f"{len(gone)} folders {verb}, {size / 2**20:.1f} MiB; {len(kept)} stages are kept")
 
 
-def _wanted(store: "Store") -> set[str]:
+def _wanted(store: "Store", skip: "Callable[[str], None]") -> set[str]:
     """Return the keys of the stages of the newest run and of all active runs."""
     from mixbench.storage.notes import RUNS
 
     paths = store.noted_runs()
     alive = [path for path in paths if store.launcher_lease(path).fresh()]
-    return {
-        stage.key
-        for path in {*alive, *paths[-1:]}
-        for cell in RUNS.read(path).cells
-        for stage in cell.stages
-    }
+    wanted: set[str] = set()
+    for path in {*alive, *paths[-1:]}:
+        try:
+            wanted |= {stage.key for cell in RUNS.read(path).cells for stage in cell.stages}
+        except (Damaged, OSError) as error:
+            skip(str(error))
+    return wanted

@@ -6,6 +6,7 @@ import click
 
 from mixbench.cli.options import as_json, existing_store, names, store_option
 from mixbench.cli.report import recorded
+from mixbench.cli.skipped import skip
 
 
 @click.command()
@@ -29,7 +30,7 @@ def compare(
     from mixbench.leaderboard.store_report import read_records
 
     if suite is None:
-        records = read_records(existing_store(store_path))
+        records = read_records(existing_store(store_path), skip=skip)
     else:
         from mixbench.leaderboard.build import read_answers
         from mixbench.leaderboard.suite import folder_of

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mixbench.cli.options import names, store_option
+from mixbench.cli.skipped import skip
 
 if TYPE_CHECKING:
     from mixbench.records.schema import Record
@@ -54,7 +55,7 @@ def figure(
     store, chosen = Store(store_path), names(methods)
     records: list[Record] = []
     if name not in {"mixes", "boundaries"}:
-        found = read_records(store) if store_path.is_dir() else []
+        found = read_records(store, skip=skip) if store_path.is_dir() else []
         records = recorded([r for r in found if r.status == "ok"], chosen, names(tasks))
     cards = [find("method", unit) for unit in chosen or paths("method")]
     if name == "boundaries" and not chosen:

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from mixbench.errors import UnknownName, UsageError
+from mixbench.cli.skipped import skip
+from mixbench.errors import Damaged, UnknownName, UsageError
 
 if TYPE_CHECKING:
     from mixbench.storage.notes import CellNote, RunNote
@@ -47,14 +48,16 @@ def newest_run(store: "Store") -> "RunNote":
     Raises
     ------
     UsageError
-        If the store contains no run.
+        If the store contains no run that can be read.
     """
     from mixbench.storage.notes import RUNS
 
-    runs = store.noted_runs()
-    if not runs:
-        raise UsageError(f"The store {store.root} contains no run; start one with `mixbench run`.")
-    return RUNS.read(runs[-1])
+    for path in reversed(store.noted_runs()):
+        try:
+            return RUNS.read(path)
+        except (Damaged, OSError) as error:
+            skip(str(error))
+    raise UsageError(f"The store {store.root} contains no run; start one with `mixbench run`.")
 
 
 def chosen_cells(run: "RunNote", parts: Sequence[str]) -> "list[CellNote]":
@@ -84,7 +87,11 @@ def stage_rows(store: "Store", note: "CellNote") -> Iterator[StageRow]:
     """Yield the stages of a cell with their states; stages after a failed one are skipped."""
     broken = ""
     for stage in note.stages:
-        state, detail = _state(store, stage.key)
+        try:
+            state, detail = _state(store, stage.key)
+        except Damaged as error:
+            skip(str(error))
+            state, detail = "waiting", "its files cannot be read"
         if state in {"failed", "diverged"}:
             broken = stage.kind
         elif state == "waiting" and broken:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict, Unpack, get_args
 import click
 
 from mixbench.cli.options import QUICK, as_json, existing_store, names, store_option
+from mixbench.cli.skipped import skip
 from mixbench.errors import UnknownName
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def report(**options: Unpack[ReportOptions]) -> None:
         return
     store = existing_store(options["store_path"])
     wanted = names(options["methods"]), names(options["tasks"])
-    records = recorded(read_records(store, artifacts=options["figures"]), *wanted)
+    records = recorded(read_records(store, artifacts=options["figures"], skip=skip), *wanted)
     if options["figures"]:
         from mixbench.figures.cells import draw_cells
 
@@ -105,7 +106,7 @@ def _of_suite(name: str, options: ReportOptions) -> "pd.DataFrame":
     asked = Asked(tuple(cells_asked(folder, suite)))
     found = [*answered.records.values()]
     if options["store_path"].is_dir():
-        found += read_records(Store(options["store_path"]))
+        found += read_records(Store(options["store_path"]), skip=skip)
     once = {record.cell: record for record in without_rescored(found)}
     records = suite.compared([asked.as_declared(r) for r in once.values() if asked.cell_of(r)])
     if quick:

@@ -20,6 +20,7 @@ from mixbench.cli.options import (
     store_option,
 )
 from mixbench.cli.plan import counted, data_lines, show_plan
+from mixbench.cli.skipped import tell
 from mixbench.errors import DataError, UsageError, naming_full_disk
 
 if TYPE_CHECKING:
@@ -266,7 +267,7 @@ def _conclude(records: list["Record"], store: "Store", rule: "Rule", *, as_json:
     from mixbench.leaderboard.table import leaderboards
 
     boards = leaderboards(records, rule=rule)
-    written = write_reports(store, read_records(store, artifacts=False))
+    written = write_reports(store, read_records(store, artifacts=False, skip=tell))
     if as_json:
         cells = [{"cell": r.cell, "status": r.status, "reason": r.reason} for r in records]
         click.echo(json.dumps({"cells": cells, "leaderboards": json.loads(to_json(boards))}))

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from mixbench.cli.options import existing_store, names, store_option
+from mixbench.cli.skipped import skip
 from mixbench.errors import UsageError
 
 
@@ -24,7 +25,7 @@ def score(*, tasks: tuple[str, ...], store_path: Path) -> None:
     from mixbench.leaderboard.store_report import read_records, write_reports
 
     store = existing_store(store_path)
-    records = read_records(store)
+    records = read_records(store, skip=skip)
     wanted, superseded = names(tasks), {record.rescored for record in records}
     chosen = [
         record
@@ -40,4 +41,4 @@ def score(*, tasks: tuple[str, ...], store_path: Path) -> None:
     for path in written:
         click.echo(path)
     click.echo(f"{len(chosen)} records scored again, {len(written)} differ.")
-    write_reports(store, read_records(store))
+    write_reports(store, read_records(store, skip=lambda _: None))

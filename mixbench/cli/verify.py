@@ -14,6 +14,7 @@ import click
 
 from mixbench.cli.leaderboard import REFUSED, chosen_suites
 from mixbench.cli.options import existing_store
+from mixbench.cli.skipped import skip
 from mixbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def verify(
 
     if rerun and base is None:
         raise UsageError("--rerun needs --base COMMIT: it draws among the records that are new.")
-    reruns = [] if against is None else read_records(existing_store(against))
+    reruns = [] if against is None else read_records(existing_store(against), skip=skip)
     findings = [*missing_suites(base)] if base is not None and not names else []
     notes = []
     for folder in chosen_suites(names):

@@ -5,6 +5,7 @@ Unknown and missing fields raise an error. A value that could not be measured is
 
 import json
 import math
+import re
 from collections import Counter
 from typing import Annotated, Any, Literal, Self
 
@@ -25,6 +26,7 @@ from mixbench.storage.strict_model import (
 )
 
 SCHEMA = "mixbench/record@2"
+NUMBERED = re.compile(r'\s*\{\s*"schema":\s*"mixbench/record@(\d{1,9})')
 MOST = 10_000  # entries of a list
 HUGE = 1e300
 
@@ -535,6 +537,9 @@ def parse(text: str, name: str) -> Record:
     Damaged
         If the text is not a valid record; the message names the first invalid field.
     """
+    if (found := NUMBERED.match(text)) and int(found[1]) > int(SCHEMA.rpartition("@")[2]):
+        newer = f"was written by a newer mixbench (record@{found[1]})"
+        raise Damaged(f"{name} {newer}: update mixbench.")
     try:
         return Record.model_validate_json(migrated(text, name))
     except ValidationError as error:

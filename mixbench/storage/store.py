@@ -320,5 +320,8 @@ class Store:
             shutil.rmtree(folder, ignore_errors=True)
 
     def record_files(self) -> Iterator[Path]:
-        """Yield the path of every record, in sorted order."""
-        yield from sorted(self.records.glob("*/*/*.json"))
+        """Yield the path of every record, in sorted order; folders that are links have none."""
+        for path in sorted(self.records.glob("*/*/*.json")):
+            folders = (path.parent, path.parent.parent)
+            if path.is_file() and not any(folder.is_symlink() for folder in folders):
+                yield path
