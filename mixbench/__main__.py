@@ -31,6 +31,8 @@ def run_command() -> int:
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         code = INTERRUPTED
+    except SystemExit:  # click's answer if the process that reads our output has closed the pipe
+        code = 0
     except Exception as error:  # noqa: BLE001  # whatever ends the program is told
         code = _told(error)
     return code if isinstance(code, int) else 0

@@ -140,3 +140,17 @@ def test_a_million_seeds_are_refused(mixbench: Run) -> None:
 
     assert done.returncode == 2
     assert "1000000 is not in the range" in done.stderr
+
+
+@pytest.mark.full
+def test_a_reader_that_has_ended_is_no_failure(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+
+    done = subprocess.run(
+        [sys.executable, "-m", "mixbench", "list", "methods"],
+        stdout=write, stderr=subprocess.PIPE, cwd=tmp_path, check=False,
+    )  # fmt: skip
+    os.close(write)
+
+    assert (done.returncode, done.stderr) == (0, b"")
