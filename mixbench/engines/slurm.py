@@ -218,8 +218,9 @@ class SlurmEngine:
 
     def _gang(self, command: Sequence[str]) -> str:
         """Return the shell commands that start torchrun on every node of a job."""
-        python, *arguments = command
+        python, _safe, *arguments = command
         return (
+            "export PYTHONSAFEPATH=1\n"  # as -P, also for the processes that torchrun starts
             'first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)\n'
             'head=$(scontrol show node "$first" | sed -n "s/.*NodeAddr=\\([^ ]*\\).*/\\1/p")\n'
             f"exec srun --kill-on-bad-exit=1 {shlex.quote(python)} -m torch.distributed.run "
