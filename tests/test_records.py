@@ -51,7 +51,7 @@ def broken(make_record: MakeRecord, change: Callable[[dict[str, Any]], object]) 
         (lambda r: r.update(colour="red"), "colour: Extra inputs are not permitted"),
         (lambda r: r.pop("seed"), "seed: Field required"),
         (lambda r: r.update(seed=-1), "seed: Input should be greater than or equal to 0"),
-        (lambda r: r.update(schema="mixbench/record@9"), "schema: Input should be"),
+        (lambda r: r.update(schema="mixbench/other@2"), "schema: Input should be"),
         (lambda r: r["metrics"][0].update(value=float("nan")), "value: Input should be a finite"),
         (lambda r: r["metrics"][0].update(at="first"), "metrics.0.at: Input should be"),
         (lambda r: r.update(metrics=[]), "exactly one primary metric at 'last'"),
