@@ -154,7 +154,7 @@ def gc(*, dry_run: bool, store_path: Path) -> None:
     """Remove all stages except those of records, of active runs and of the newest run.
 
     Checkpoints of removed stages and corrupt files are removed, too. If a record or the plan of a
-    run cannot be read, no stage is removed, because it may be one of theirs.
+    run cannot be read, nothing is removed, because its stages are not known.
     """
     from mixbench.leaderboard.store_report import read_records
 

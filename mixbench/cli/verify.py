@@ -18,7 +18,8 @@ from mixbench.cli.skipped import skip
 from mixbench.errors import UsageError
 
 if TYPE_CHECKING:
-    from mixbench.leaderboard.evidence import Finding
+    from mixbench.leaderboard.evidence import Evidence, Finding
+    from mixbench.leaderboard.history import History
     from mixbench.plan.request import Request
     from mixbench.records.schema import Record
 
@@ -46,7 +47,8 @@ def verify(
 ) -> int:
     """Check the files of suites: records, their metrics and artifacts, figures and later edits."""
     from mixbench.leaderboard import verification
-    from mixbench.leaderboard.history import missing_suites
+    from mixbench.leaderboard.evidence import read_evidence
+    from mixbench.leaderboard.history import history, missing_suites
     from mixbench.leaderboard.store_report import read_records
 
     if rerun and base is None:
@@ -55,8 +57,10 @@ def verify(
     findings = [*missing_suites(base)] if base is not None and not names else []
     notes = []
     for folder in chosen_suites(names):
-        again, failed = _rerun(folder, base) if rerun and base is not None else ([], [])
-        checked = verification.verify(folder, base=base, reruns=[*reruns, *again])
+        evidence = read_evidence(folder)
+        earlier = None if base is None else history(evidence, base)
+        again, failed = _rerun(evidence, earlier) if rerun and earlier else ([], [])
+        checked = verification.check(evidence, earlier, [*reruns, *again])
         findings += [*checked.findings, *failed]
         notes += checked.notes
         counts = Counter(checked.tiers.values())
@@ -71,19 +75,19 @@ def verify(
     return REFUSED if findings else 0
 
 
-def _rerun(folder: Path, base: str) -> "tuple[list[Record], list[Finding]]":
+def _rerun(evidence: "Evidence", earlier: "History") -> "tuple[list[Record], list[Finding]]":
     """Run one of the new records of a suite again; return the records of the reruns, and findings.
 
     If its result has other bits, as on another kind of CPU, two more seeds are run, because it
     takes three to judge the difference.
     """
-    from mixbench.leaderboard.evidence import Finding, read_evidence
-    from mixbench.leaderboard.history import git, history
+    from mixbench.leaderboard.evidence import Finding
+    from mixbench.leaderboard.history import git
     from mixbench.leaderboard.reruns import LEAST_RERUNS, drawn, request_of, same_bits
 
-    evidence = read_evidence(folder)
+    folder = evidence.folder
     commit = git(folder, "rev-parse", "HEAD").stdout.strip()
-    record = drawn(evidence, history(evidence, base).added, commit)
+    record = drawn(evidence, earlier.added, commit)
     if record is None:
         click.echo(f"{folder.name}: no new record is cheap to run again")
         return [], []

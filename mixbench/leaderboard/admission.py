@@ -241,11 +241,10 @@ def _label(cell: Cell, record: Record) -> str:
 
 def _versions(record: Record) -> Iterator[Wrong]:
     """Yield where a built-in method or task differs from the installed version."""
-    units: list[tuple[str, Kind, UnitRecord]] = [
-        ("method", "method", record.method),
-        ("task", "task", record.task),
-        *([("base_task", "task", record.base_task)] if record.base_task else []),  # type: ignore[list-item]
-    ]
+    units: list[tuple[str, Kind, UnitRecord]]
+    units = [("method", "method", record.method), ("task", "task", record.task)]
+    if record.base_task:
+        units.append(("base_task", "task", record.base_task))
     for field, kind, unit in units:
         if unit.source != BUILTIN:
             continue

@@ -62,12 +62,17 @@ class Answered:
 
         Rows that the suite does not ask for are among them once they have been rerun.
         """
-        return self._prepared(path for path in self.records if path not in self._apart)
+        return self._prepared(self._ranked)
 
     @cached_property
     def beside(self) -> Sequence[Record]:
         """The records of rows that the suite does not ask for and nobody has rerun."""
         return self._prepared(self._apart)
+
+    @cached_property
+    def _ranked(self) -> list[Path]:
+        apart = frozenset(self._apart)
+        return [path for path in self.records if path not in apart]
 
     @cached_property
     def _apart(self) -> list[Path]:
@@ -85,7 +90,7 @@ class Answered:
     def _rule(self) -> Rule:
         """The suite's rule, whose comparisons are between rows that the suite asks for."""
         unasked = self.evidence.unasked
-        asked = [self.records[path] for path in sorted(self.records) if path not in unasked]
+        asked = [record for path, record in self.records.items() if path not in unasked]
         labels = frozenset(map(method_label, self.suite.compared(asked)))
         return replace(self.suite.rule, among=labels)
 
@@ -97,10 +102,8 @@ class Answered:
     @cached_property
     def as_submitted(self) -> dict[str, Record]:
         """The records as they were submitted, by the digests of those prepared for comparison."""
-        apart = set(self._apart)
-        paths = [*(path for path in self.records if path not in apart), *self._apart]
-        prepared = [*self.compared, *self.beside]
-        return {one.digest: self.records[path] for one, path in zip(prepared, paths, strict=True)}
+        pairs = zip([*self.compared, *self.beside], [*self._ranked, *self._apart], strict=True)
+        return {prepared.digest: self.records[path] for prepared, path in pairs}
 
     def _prepared(self, paths: Iterable[Path]) -> Sequence[Record]:
         declared = (self.evidence.asked.as_declared(self.records[path]) for path in paths)

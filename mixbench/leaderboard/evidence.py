@@ -42,17 +42,7 @@ DEEPEST = 5  # folders below the suite's
 MOST_PIXELS = 50_000_000
 MOST_EPOCHS = 10_000
 MOST_OUTPUTS = 10_000  # numbers per test item
-TENSORS = {
-    "F64": 8,
-    "F32": 4,
-    "F16": 2,
-    "BF16": 2,
-    "I64": 8,
-    "I32": 4,
-    "I16": 2,
-    "U8": 1,
-    "BOOL": 1,
-}
+TENSORS = frozenset({"F64", "F32", "F16", "BF16", "I64", "I32", "I16", "U8", "BOOL"})
 SUITE_FIGURE = re.compile(r"[\w.=,-]+\.gains\.(png|csv)|[\w.=,-]*confusion_of_pairs\.csv")
 Curve = Annotated[list[dict[Line, Number | None]], Field(max_length=MOST_EPOCHS)]
 CURVES: TypeAdapter[list[dict[str, float | None]]] = TypeAdapter(
@@ -138,8 +128,7 @@ def read_evidence(folder: Path) -> Evidence:
         if not wrong:
             records[path] = record
     _check_artifacts(folder, files, records, findings)
-    unasked = [path for path, record in records.items() if asked.cell_of(record) is None]
-    rows = [record for path, record in records.items() if path not in unasked]
+    rows = [record for record in records.values() if asked.cell_of(record)]
     findings += _strange_figures(folder, files, rows)
     tiers = _tiers(folder / TIERS_FILE, files, findings)
     figures = tuple(path for path in files if path.relative_to(folder).parts[0] == FIGURES)

@@ -122,11 +122,10 @@ def missing(evidence: Evidence, earlier: History) -> Iterator[Finding]:
         if (drawn and not _redrawn(inside, added)) or (not drawn and finding.path in named):
             yield finding
     current = {record.digest for record in evidence.records.values()}
-    for digest, tier in earlier.tiers.items():
-        if digest in current and TIERS.index(tier) > TIERS.index(
-            evidence.tiers.get(digest, TIERS[0])
-        ):
-            yield Finding(evidence.folder / TIERS_FILE, digest, f"must still be {tier!r}")
+    for digest in earlier.tiers.keys() & current:
+        before, now = earlier.tiers[digest], evidence.tiers.get(digest, TIERS[0])
+        if TIERS.index(now) < TIERS.index(before):
+            yield Finding(evidence.folder / TIERS_FILE, digest, f"must still be {before!r}")
 
 
 def missing_suites(base: str) -> Iterator[Finding]:
@@ -134,9 +133,10 @@ def missing_suites(base: str) -> Iterator[Finding]:
     if base == NOTHING_BEFORE:
         return
     listed = _listed(Path(), base, "ls-tree", "-r", "-z", "--name-only", base, f"./{FOLDER}")
+    present = suites()
     for name in filter(None, listed.split("\0")):
         path = PurePosixPath(name)
-        if path.name == FILE and len(path.parts) == 3 and path.parent.name not in suites():
+        if path.name == FILE and len(path.parts) == 3 and path.parent.name not in present:
             yield Finding(Path(name), "suite", f"was removed since {base}: restore it")
 
 

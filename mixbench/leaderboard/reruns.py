@@ -4,7 +4,6 @@ import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from mixbench.errors import MixbenchError, UsageError
@@ -26,17 +25,8 @@ CHEAP = 500_000  # images that a rerun may pass through models: some minutes on 
 Runs = dict[int, Record]  # by seed
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """Whether a record agrees with its rerun; `wrong` says by how much it does not."""
-
-    wrong: str = ""
-
-
-def agreeing(
-    asked: Asked, records: Iterable[Record], reruns: Iterable[Record]
-) -> dict[str, Agreement]:
-    """Return which records a rerun confirms or contradicts, by digest.
+def judged(asked: Asked, records: Iterable[Record], reruns: Iterable[Record]) -> dict[str, str]:
+    """Return how records differ from their reruns by digest; empty if they agree.
 
     A record is confirmed by a rerun that gives the same bits. Where the machines differ, it needs
     reruns of at least three seeds of its row: each difference to a rerun, and their mean, must be
@@ -52,12 +42,14 @@ def agreeing(
         other = again[asked.row(record)].get(record.seed)
         if other is not None and not _same_run(record, other):
             rows[asked.row(record)][record.seed] = record
-    found: dict[str, Agreement] = {}
+    found: dict[str, str] = {}
     for row, own in rows.items():
         unequal = {seed: one for seed, one in own.items() if not same_bits(one, again[row][seed])}
-        found |= {one.digest: Agreement() for seed, one in own.items() if seed not in unequal}
-        if unequal and (judged := _within_interval(own, again[row])) is not None:
-            found |= {one.digest: judged for one in unequal.values()}
+        found |= {one.digest: "" for seed, one in own.items() if seed not in unequal}
+        if unequal and len(again[row]) >= LEAST_RERUNS:
+            found |= dict.fromkeys(
+                (one.digest for one in unequal.values()), _disagreement(own, again[row])
+            )
     return found
 
 
@@ -73,25 +65,23 @@ def same_bits(record: Record, rerun: Record) -> bool:
     return equal and record.metrics == rerun.metrics
 
 
-def _within_interval(own: Runs, again: Runs) -> Agreement | None:
-    """Judge the records of a row by reruns that have other bits; None if there are too few."""
+def _disagreement(own: Runs, again: Runs) -> str:
+    """Return how the records of a row differ from reruns with other bits; empty if they agree."""
     seeds = sorted(again)
-    if len(seeds) < LEAST_RERUNS:
-        return None
     shifted = {seed: again[seeds[place - 1]] for place, seed in enumerate(seeds)}
     first = next(iter(again.values()))
     names = [m.name for m in first.metrics if m.at == "last" and not m.trivial_baseline]
     wrong = filter(None, (_too_far(own, again, shifted, name) for name in names))
     if said := next(wrong, ""):
-        return Agreement(said)
+        return said
     usual = max(_of_items(again[seed], shifted[seed]) for seed in seeds)
     other = max(_of_items(own[seed], again[seed]) for seed in own)
-    if other > MORE * usual:
-        return Agreement(
-            f"has items that differ from those of its reruns by {other:.4g} in the mean; two "
-            f"reruns differ by {usual:.4g}"
-        )
-    return Agreement()
+    if other <= MORE * usual:
+        return ""
+    return (
+        f"has items that differ from those of its reruns by {other:.4g} in the mean; two reruns "
+        f"differ by {usual:.4g}"
+    )
 
 
 def _too_far(own: Runs, again: Runs, shifted: Runs, name: str) -> str:

@@ -7,22 +7,23 @@ of the same cell gave the same result. docs/trust.md says what each of them prov
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import NamedTuple
 
 from mixbench.datasets.locate import DataSource
 from mixbench.errors import MixbenchError
-from mixbench.leaderboard.admission import BUILTIN, Wrong, same_number
+from mixbench.leaderboard.admission import BUILTIN, Asked, Wrong, same_number
 from mixbench.leaderboard.evidence import (
     TIERS_FILE,
+    Evidence,
     Finding,
     artifact_path,
     read_evidence,
     tier_of,
 )
-from mixbench.leaderboard.history import history, missing
-from mixbench.leaderboard.reruns import agreeing
+from mixbench.leaderboard.history import History, history, missing
+from mixbench.leaderboard.reruns import judged
 from mixbench.leaderboard.rescoring import located, predictions_of, recomputed
 from mixbench.leaderboard.table import SELF_REPORTED, TIERS
 from mixbench.records.schema import MetricRecord, Record
@@ -71,32 +72,46 @@ def verify(folder: Path, *, base: str | None = None, reruns: Iterable[Record] = 
         If suite.toml is not valid, or the commit is unknown.
     """
     evidence = read_evidence(folder)
-    findings, notes = [*evidence.findings], []
     earlier = None if base is None else history(evidence, base)
+    return check(evidence, earlier, reruns)
+
+
+def check(evidence: Evidence, earlier: History | None, reruns: Iterable[Record]) -> Checked:
+    """Verify the files of a suite that have been read, and compared with an earlier commit.
+
+    Parameters
+    ----------
+    evidence
+        The suite's folder.
+    earlier
+        Its files in the earlier commit; None if they are not to be compared.
+    reruns
+        Records of independent runs of the same cells.
+    """
+    folder, findings = evidence.folder, [*evidence.findings]
     known = evidence.tiers if earlier is None else earlier.tiers
     good = {path: record for path, record in evidence.records.items() if record.status == "ok"}
     new = frozenset(good if earlier is None else earlier.added)
     doubtful = dict(_suspicious(good, new))
-    judged = agreeing(
-        evidence.asked, good.values(), [record for record in reruns if record.status == "ok"]
-    )
+    differing = judged(evidence.asked, good.values(), [r for r in reruns if r.status == "ok"])
+    sources = _sources(evidence.asked, good.values())
     tiers: dict[str, str] = {}
     for path, record in evidence.records.items():
         tier = tier_of(known, record)
         if record.status == "ok":
-            wrong = _recomputed(folder, record)
+            wrong = _recomputed(folder, record, sources[evidence.asked.table(record)])
             findings += [Finding(path, field, what) for field, what in wrong or ()]
             if wrong == [] and path not in doubtful:
                 tier = max(tier, CONSISTENT, key=TIERS.index)
-            agrees = judged.get(record.digest)
-            if agrees is not None and agrees.wrong:
-                findings.append(Finding(path, "metrics", agrees.wrong))
-            elif agrees is not None and not wrong:
+            rerun = differing.get(record.digest)
+            if rerun:
+                findings.append(Finding(path, "metrics", rerun))
+            elif rerun is not None and not wrong:
                 tier = RERUN
         if record.method.source != BUILTIN:
             tier = SELF_REPORTED
         tiers[record.digest] = tier
-    notes += [f"{path}: {why}" for path, why in doubtful.items()]
+    notes = [f"{path}: {why}" for path, why in doubtful.items()]
     if earlier is not None:
         findings += missing(evidence, earlier)
         notes += earlier.notes
@@ -115,16 +130,22 @@ def note_tiers(folder: Path, tiers: Mapping[str, str]) -> None:
         write_json(folder / TIERS_FILE, known)
 
 
-def _recomputed(folder: Path, record: Record) -> list[Wrong] | None:
+def _sources(asked: Asked, records: Iterable[Record]) -> dict[Hashable, DataSource | None]:
+    """Return the data of each table, if it is here; finding it lists a million images."""
+    tables = {asked.table(record): record for record in records}
+    return {table: located(record) for table, record in tables.items()}
+
+
+def _recomputed(folder: Path, record: Record, source: DataSource | None) -> list[Wrong] | None:
     """Return where data and metrics differ from the published data and the stored predictions.
 
     Return None if the published data or the predictions are not available.
     """
-    source, artifact = located(record), predictions_of(record)
     if source is None or not {source.origin, record.data.origin} <= PUBLISHED:
         return None
     if source.digest != record.data.digest:
         return [Wrong("data.digest", f"must be {source.digest} for {record.data.origin} data")]
+    artifact = predictions_of(record)
     path = artifact and artifact_path(folder, artifact)
     return _other_metrics(record, path, source) if path and path.exists() else None
 

@@ -23,6 +23,7 @@ from mixbench.storage.strict_model import (
     StrictModel,
     Time,
     Whole,
+    first_error,
 )
 
 SCHEMA = "mixbench/record@2"
@@ -543,9 +544,7 @@ def parse(text: str, name: str) -> Record:
     try:
         return Record.model_validate_json(migrated(text, name))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "top level"
-        said = one_line(f"{where}: {first['msg']}", 300)
+        said = one_line(first_error(error), 300)
         raise Damaged(f"{name} is not a valid record: {said}.") from error
 
 

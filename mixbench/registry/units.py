@@ -16,7 +16,8 @@ from mixbench.registry.cards import Card, MethodCard, Source, TaskCard, is_task_
 from mixbench.registry.modules import FOLDERS, Kind, module_file
 
 
-def paths(kind: Kind) -> dict[str, Path]:
+@cache
+def paths(kind: Kind) -> Mapping[str, Path]:
     """Return the files of all built-in units, by name and sorted by name."""
     folder = FOLDERS[kind]
     files = {path.stem: path for path in folder.glob("[!_]*.py")}

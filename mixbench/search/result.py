@@ -19,6 +19,7 @@ from pydantic import (
 
 from mixbench.errors import UsageError
 from mixbench.search.space import Ids, Masks, Space
+from mixbench.storage.strict_model import first_error
 
 SCHEMA = "mixbench/search@1"
 
@@ -166,10 +167,8 @@ def from_file(
     except OSError as error:
         raise UsageError(f"{path} cannot be read ({error.strerror}).") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "top level"
         raise UsageError(
-            f"{path} must be the result of a search (search.json): {where}: {first['msg']}."
+            f"{path} must be the result of a search (search.json): {first_error(error)}."
         ) from error
     if found.grid != grid:
         raise UsageError(

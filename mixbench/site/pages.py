@@ -89,8 +89,11 @@ class Site:
     def __init__(self, folders: Iterable[Path]) -> None:
         self.folders = {folder.resolve().name: folder for folder in folders}
         self.answered = {name: read_answers(folder) for name, folder in self.folders.items()}
-        self.boards = {name: self._boards(name) for name in self.folders}
-        self.boards_beside = {name: self._boards_beside(name) for name in self.folders}
+        answers_ = self.answered.items()
+        self.boards = {name: self._boards(name, a.boards, a.compared) for name, a in answers_}
+        self.boards_beside = {
+            name: self._boards(name, a.boards_beside, a.beside) for name, a in answers_
+        }
         self._pages = Environment(
             loader=PackageLoader("mixbench.site"),
             autoescape=select_autoescape(default=True, default_for_string=True),
@@ -131,17 +134,12 @@ class Site:
             for name in paths(kind):
                 yield self._unit(out, kind, find(kind, name))
 
-    def _boards(self, name: str) -> list[Board]:
-        answered = self.answered[name]
-        groups = comparison_groups(answered.compared)
-        return [self._board(name, *both) for both in zip(answered.boards, groups, strict=True)]
-
-    def _boards_beside(self, name: str) -> list[Board]:
-        """Return the leaderboards of rows that the suite does not ask for."""
-        answered = self.answered[name]
-        groups = comparison_groups(answered.beside)
-        both = zip(answered.boards_beside, groups, strict=True)
-        return [self._board(name, board, records) for board, records in both]
+    def _boards(
+        self, name: str, boards: Sequence[Leaderboard], records: Sequence[Record]
+    ) -> list[Board]:
+        """Return leaderboards of a suite with the records that they are made of."""
+        both = zip(boards, comparison_groups(records), strict=True)
+        return [self._board(name, board, group) for board, group in both]
 
     def _board(self, name: str, board: Leaderboard, records: list[Record]) -> Board:
         drawn = {

@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from mixbench.errors import Damaged
+from mixbench.storage.strict_model import first_error
 
 Content = TypeVar("Content")
 
@@ -113,11 +114,8 @@ class Typed(Generic[Content]):
         try:
             return self._adapter.validate_json(text)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the whole"
-            raise Damaged(
-                f"{name} is damaged or of another version: {where}: {first['msg']}."
-            ) from error
+            said = first_error(error, "the whole")
+            raise Damaged(f"{name} is damaged or of another version: {said}.") from error
 
     def text(self, content: Content) -> str:
         """Return a value as JSON text on one line."""
