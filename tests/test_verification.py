@@ -475,6 +475,19 @@ def test_a_rerun_judges_every_metric(digits: Path) -> None:
     assert sum("cross_entropy differs from its reruns" in f.what for f in found.findings) == 3
 
 
+def test_where_reruns_do_not_vary_nothing_may_differ(digits: Path) -> None:
+    records = [*read_answers(digits).records.values()][:3]
+    reruns = []
+    for record in records:
+        content = json.loads(rerun(record, 1).written)
+        content["metrics"][1]["value"] = 0.5
+        reruns.append(Record.model_validate_json(json.dumps(content)))
+
+    found = verify(digits, reruns=reruns)
+
+    assert sum("cross_entropy differs from its reruns" in f.what for f in found.findings) == 3
+
+
 def test_no_number_of_a_submission_widens_the_interval(digits: Path) -> None:
     records = [*read_answers(digits).records.values()][:3]
     forged = digits / "records/digits/mixup"

@@ -89,9 +89,9 @@ def _too_far(own: Runs, again: Runs, shifted: Runs, name: str) -> str:
     primary = next(iter(again.values())).primary.name == name
     # What two seeds differ by, which is no difference at all.
     between = compared(again, shifted) if primary else compared_by_seed(again, shifted, name)
-    if between is None or between.low is None or between.high is None:
-        return ""
-    of_mean = (between.high - between.low) / 2
+    of_mean = 0.0  # if nothing varies between reruns, nothing may differ from them
+    if between is not None and between.low is not None and between.high is not None:
+        of_mean = (between.high - between.low) / 2
     of_one = of_mean * len(again) ** 0.5
     differences = [_value(own[seed], name) - _value(again[seed], name) for seed in own]
     mean, largest = sum(differences) / len(own), max(differences, key=abs)
