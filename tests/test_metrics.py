@@ -10,7 +10,13 @@ from torchmetrics.functional.classification import multiclass_accuracy
 
 from mixbench.contract import Score
 from mixbench.train.evaluation import at_points
-from mixbench.vision.metrics import calibration_error, cross_entropy, top1, top5
+from mixbench.vision.metrics import (
+    ClassPredictions,
+    calibration_error,
+    cross_entropy,
+    top1,
+    top5,
+)
 
 
 @pytest.fixture
@@ -24,20 +30,22 @@ def answers(rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize(("metric", "k"), [(top1, 1), (top5, 5)])
 def test_accuracies_are_torchmetrics(
     answers: tuple[torch.Tensor, torch.Tensor],
-    metric: Callable[[torch.Tensor, torch.Tensor], Score],
+    metric: Callable[[ClassPredictions, torch.Tensor], Score],
     k: int,
 ) -> None:
     logits, targets = answers
 
     theirs = multiclass_accuracy(logits, targets, num_classes=7, top_k=k, average="micro")
 
-    assert metric(logits, targets).value == pytest.approx(100 * float(theirs), abs=1e-4)
+    assert metric(ClassPredictions.of(logits, targets), targets).value == pytest.approx(
+        100 * float(theirs), abs=1e-4
+    )
 
 
 def test_top1_is_scikit_learns(answers: tuple[torch.Tensor, torch.Tensor]) -> None:
     logits, targets = answers
 
-    value, stderr, *_ = top1(logits, targets)
+    value, stderr, *_ = top1(ClassPredictions.of(logits, targets), targets)
 
     accuracy = accuracy_score(targets, logits.argmax(1))
     assert value == pytest.approx(100 * accuracy)
@@ -48,7 +56,8 @@ def test_cross_entropy_is_scikit_learns(answers: tuple[torch.Tensor, torch.Tenso
     logits, targets = answers
 
     expected = log_loss(targets, logits.double().softmax(1).numpy(), labels=range(7))
-    assert cross_entropy(logits, targets).value == pytest.approx(expected)
+    found = ClassPredictions.of(logits, targets)
+    assert cross_entropy(found, targets).value == pytest.approx(expected)
 
 
 def test_calibration_error_is_the_sum_over_bins(
@@ -64,14 +73,16 @@ def test_calibration_error_is_the_sum_over_bins(
             gap = abs(correct[inside].mean() - confidence[inside].mean())
             expected += inside.mean() * gap
 
-    assert calibration_error(logits, targets).value == pytest.approx(100 * expected)
+    found = ClassPredictions.of(logits, targets)
+    assert calibration_error(found, targets).value == pytest.approx(100 * expected)
 
 
 def test_a_perfect_forecast_has_no_calibration_error() -> None:
     logits = torch.full((4, 3), -1e4)
     logits[torch.arange(4), torch.tensor([0, 1, 2, 0])] = 1e4
 
-    assert calibration_error(logits, torch.tensor([0, 1, 2, 0])).value == pytest.approx(0)
+    found = ClassPredictions.of(logits, torch.tensor([0, 1, 2, 0]))
+    assert calibration_error(found, torch.tensor([0, 1, 2, 0])).value == pytest.approx(0)
 
 
 def test_points_are_taken_where_they_say() -> None:

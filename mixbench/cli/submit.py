@@ -13,10 +13,10 @@ FIGURES_DPI = 90  # small enough to be committed
 
 @click.command()
 @click.argument("name")
-@click.option("--predictions", is_flag=True, help="Also copy the predictions of the models.")
+@click.option("--predictions", is_flag=True, help="Also copy all predictions of the models.")
 @click.option(
     "--predictions-of", "number", type=click.IntRange(0), metavar="N",
-    help="Copy the predictions of the first N seeds only, as those of 10,000 images are large.",
+    help="Copy all predictions of the first N seeds only, and compact ones of the others.",
 )  # fmt: skip
 @store_option
 def submit(name: str, *, predictions: bool, number: int | None, store_path: Path) -> int:

@@ -340,5 +340,15 @@ class Task:
         return {"outputs": read(model(images))}
 
     def score(self, predictions: Predictions, targets: Tensor) -> dict[str, Score]:
-        """Return every metric that the task declares, from the predictions of a whole split."""
+        """Return every metric that the task declares, from the predictions of a whole split.
+
+        It must accept what `compact` returns as well.
+        """
         raise NotImplementedError
+
+    def compact(self, predictions: Predictions, targets: Tensor) -> Predictions:
+        """Return less data from which `score` computes the same metrics; by default, nothing.
+
+        It is what a suite keeps of the predictions of most seeds.
+        """
+        return {}

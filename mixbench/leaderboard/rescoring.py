@@ -24,13 +24,14 @@ if TYPE_CHECKING:
 TARGETS = "targets"  # name of the targets in a predictions file
 
 
-def predictions_of(record: Record) -> Artifact | None:
+def predictions_of(record: Record, *, compact: bool = False) -> Artifact | None:
     """Return the artifact with a record's test predictions; None if there is none."""
-    return next((a for a in record.artifacts if a.role == "predictions"), None)
+    role = "compact_predictions" if compact else "predictions"
+    return next((a for a in record.artifacts if a.role == role), None)
 
 
 def read_predictions(record: Record, path: Path) -> "dict[str, Tensor]":
-    """Read a record's predictions and the targets stored with them, after checking the file.
+    """Read a record's predictions, with the targets if they are stored, after checking the file.
 
     Parameters
     ----------
@@ -43,21 +44,21 @@ def read_predictions(record: Record, path: Path) -> "dict[str, Tensor]":
     ------
     Damaged
         If the SHA-256 digest of the file differs from that in the record, or if it is no
-        safetensors file with predictions and targets.
+        safetensors file with predictions.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    artifact = predictions_of(record)
     content = path.read_bytes()
-    if artifact is None or hashlib.sha256(content).hexdigest() != artifact.sha256:
+    named = [predictions_of(record), predictions_of(record, compact=True)]
+    if hashlib.sha256(content).hexdigest() not in {a.sha256 for a in named if a}:
         raise Damaged(f"{path} is not the predictions file that the record {record.cell} names.")
     try:
         found = load(content)
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise Damaged(f"{path} is not a safetensors file ({error}).") from error
-    if TARGETS not in found or len(found) < 2:
-        raise Damaged(f"{path} must hold predictions and {TARGETS} (got {', '.join(found)}).")
+    if not found.keys() - {TARGETS}:
+        raise Damaged(f"{path} must hold predictions (got {', '.join(found)}).")
     return found
 
 
@@ -88,7 +89,8 @@ def recomputed(record: Record, path: Path, source: DataSource) -> list[MetricRec
     """
     predictions, task = read_predictions(record, path), _task(record)
     assert source.folder is not None
-    targets, found = task.load("test", source.folder, record.seed).targets, predictions[TARGETS]
+    targets = task.load("test", source.folder, record.seed).targets
+    found = predictions.setdefault(TARGETS, targets)
     if (found.dtype, found.shape) != (targets.dtype, targets.shape) or not found.equal(targets):
         raise Damaged("the targets in the predictions file differ from those of the data")
     if strange := [name for name, tensor in predictions.items() if len(tensor) != len(targets)]:

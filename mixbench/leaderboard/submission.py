@@ -46,8 +46,9 @@ def submit(folder: Path, store: Store, *, predictions: float) -> Submitted:
     store
         Store with the records.
     predictions
-        Number of seeds, from the first, of which the models' predictions are copied too, so that
-        others can recompute the metrics.
+        Number of seeds, from the first, of which all predictions of the models are copied. Of the
+        other seeds, compact predictions are copied if the task has them. From both, others can
+        recompute the metrics.
 
     Raises
     ------
@@ -70,7 +71,7 @@ def submit(folder: Path, store: Store, *, predictions: float) -> Submitted:
             _remove_failed(target, record)
             write_bytes(target, record.written.encode())
             written.append(target)
-        wanted = {"curve", "predictions"} if cell.seed < predictions else {"curve"}
+        wanted = {"curve", "predictions" if cell.seed < predictions else "compact_predictions"}
         written += _copied(folder, store, (a for a in record.artifacts if a.role in wanted))
     if not found:
         raise UsageError(

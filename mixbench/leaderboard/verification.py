@@ -145,9 +145,9 @@ def _recomputed(folder: Path, record: Record, source: DataSource | None) -> list
         return None
     if source.digest != record.data.digest:
         return [Wrong("data.digest", f"must be {source.digest} for {record.data.origin} data")]
-    artifact = predictions_of(record)
-    path = artifact and artifact_path(folder, artifact)
-    return _other_metrics(record, path, source) if path and path.exists() else None
+    named = [predictions_of(record), predictions_of(record, compact=True)]
+    paths = [path for a in named if a and (path := artifact_path(folder, a)).exists()]
+    return _other_metrics(record, paths[0], source) if paths else None
 
 
 def _other_metrics(record: Record, predictions: Path, source: DataSource) -> list[Wrong]:

@@ -61,9 +61,10 @@ StorePath = Annotated[
 ]
 Value = Annotated[Any, AfterValidator(_bounded)]
 Channels = Annotated[tuple[Number, ...], Field(min_length=1, max_length=4)]
-ONCE: tuple[Literal["curve", "predictions"], ...] = (
+ONCE: tuple[Literal["curve", "predictions", "compact_predictions"], ...] = (
     "curve",
     "predictions",
+    "compact_predictions",
 )  # roles of which a record has one artifact at most
 Values = Annotated[dict[Name, Value], Field(max_length=MOST)]
 
@@ -361,7 +362,9 @@ class Cost(StrictModel):
     energy_kwh: Measured | None
 
 
-ArtifactRole = Literal["weights", "curve", "predictions", "metrics", "buffers", "search"]
+ArtifactRole = Literal[
+    "weights", "curve", "predictions", "compact_predictions", "metrics", "buffers", "search"
+]
 
 
 class Artifact(StrictModel):

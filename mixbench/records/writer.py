@@ -37,6 +37,7 @@ from mixbench.storage.store import Store
 ROLES: Mapping[str, ArtifactRole] = {
     "curve.json": "curve",
     "predictions.safetensors": "predictions",
+    "compact.safetensors": "compact_predictions",
     "metrics.json": "metrics",
     "method.safetensors": "buffers",
     "search.json": "search",

@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import isclose
 from pathlib import Path
 
 import torch
@@ -202,7 +203,8 @@ def augmentation_draws_only_from_its_rng(subject: TaskSubject) -> str:
 def models_predict_and_are_scored(subject: TaskSubject) -> str:
     """The loss has one value per item, and `score` returns exactly the declared metrics.
 
-    Else: return one loss per item from `loss`, and one value per metric of `metrics` from `score`.
+    Else: return one loss per item from `loss`, and one value per metric of `metrics` from `score`;
+    the same from what `compact` returns.
     """
     task, folder = subject.task, subject.folder
     split, declared = task.load("test", folder, 0), {metric.name for metric in task.metrics}
@@ -210,8 +212,15 @@ def models_predict_and_are_scored(subject: TaskSubject) -> str:
     for name in task.models[: 2 if subject.trains else 1]:
         model = task.build(name)
         predictions = predict(task, model, baseline, split)
-        found = set(task.score(predictions, split.targets))
+        scores = task.score(predictions, split.targets)
+        found = set(scores)
         assert found == declared, f"score returns {sorted(found)}, not {sorted(declared)}"
+        if compact := task.compact(predictions, split.targets):
+            for metric, score in task.score(compact, split.targets).items():
+                text = (
+                    f"{score.value} from compact predictions, and {scores[metric].value} from all"
+                )
+                assert isclose(score.value, scores[metric].value, rel_tol=1e-5), f"{metric}: {text}"
         if not subject.trains:
             continue
         train, index = task.load("train", folder, 0), torch.arange(7)

@@ -1,10 +1,41 @@
-"""Metrics of single-label classification, from logits (N, K) and class indices (N,)."""
+"""Metrics of single-label classification, from a few numbers about each prediction."""
+
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from mixbench.contract import Score
+
+
+class ClassPredictions(NamedTuple):
+    """What the metrics need to know about the predictions, which is less than the logits.
+
+    Attributes
+    ----------
+    predicted : (N,) integer
+        Class with the largest logit.
+    among_five : (N,) bool
+        Whether the true class is among those with the five largest logits.
+    confidence : (N,) float
+        Probability of the predicted class.
+    log_likelihood : (N,) float
+        Natural logarithm of the probability of the true class.
+    """
+
+    predicted: Tensor
+    among_five: Tensor
+    confidence: Tensor
+    log_likelihood: Tensor
+
+    @classmethod
+    def of(cls, logits: Tensor, targets: Tensor) -> Self:
+        """Return those of logits, (N, K), for true classes, (N,) int64."""
+        exact, true = logits.double(), targets[:, None]
+        confidence, predicted = exact.softmax(1).max(1)
+        five = logits.topk(min(5, logits.shape[1])).indices
+        log_likelihood = exact.log_softmax(1).gather(1, true)[:, 0]
+        return cls(predicted, (five == true).any(1), confidence, log_likelihood)
 
 
 def mean_of(values: Tensor) -> Score:
@@ -14,31 +45,29 @@ def mean_of(values: Tensor) -> Score:
     return Score(float(values.mean()), stderr, items=values)
 
 
-def top1(logits: Tensor, targets: Tensor) -> Score:
+def top1(found: ClassPredictions, targets: Tensor) -> Score:
     """Return the percentage of items whose class has the largest logit."""
-    return mean_of(100.0 * (logits.argmax(1) == targets))
+    return mean_of(100.0 * (found.predicted == targets))
 
 
-def top5(logits: Tensor, targets: Tensor) -> Score:
+def top5(found: ClassPredictions, targets: Tensor) -> Score:  # noqa: ARG001  # one form for all
     """Return the percentage of items whose class is among the five largest logits."""
-    among = logits.topk(min(5, logits.shape[1])).indices == targets[:, None]
-    return mean_of(100.0 * among.any(1))
+    return mean_of(100.0 * found.among_five)
 
 
-def cross_entropy(logits: Tensor, targets: Tensor) -> Score:
+def cross_entropy(found: ClassPredictions, targets: Tensor) -> Score:  # noqa: ARG001  # as above
     """Return the mean negative log-likelihood of the classes, in nats."""
-    return mean_of(F.cross_entropy(logits.double(), targets, reduction="none"))
+    return mean_of(-found.log_likelihood)
 
 
-def calibration_error(logits: Tensor, targets: Tensor, num_bins: int = 15) -> Score:
+def calibration_error(found: ClassPredictions, targets: Tensor, num_bins: int = 15) -> Score:
     """Return the expected calibration error of the predicted class, in percent.
 
     The confidences are divided into `num_bins` bins of equal width over (0, 1], closed on the
     right. The error is the mean absolute difference between the accuracy and the mean confidence
     of a bin, weighted by the number of items in it (Guo et al., arXiv:1706.04599, eq. 3).
     """
-    confidence, predicted = logits.double().softmax(1).max(1)
-    return calibration_gap(confidence, predicted == targets, num_bins)
+    return calibration_gap(found.confidence.double(), found.predicted == targets, num_bins)
 
 
 def calibration_gap(confidence: Tensor, correct: Tensor, num_bins: int = 15) -> Score:

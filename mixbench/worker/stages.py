@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from mixbench.contract import Evaluation, Preparation, Score, Trained
+from mixbench.contract import Evaluation, Predictions, Preparation, Score, Trained
 from mixbench.errors import Diverged, MixbenchError, printable
 from mixbench.plan.graph import card_of, code_of
 from mixbench.records.items import Items, pack
@@ -176,8 +176,7 @@ def evaluate(job: Job) -> Work:
         )  # fmt: skip
         for epoch, predictions in zip(group, found, strict=True):  # the last are saved
             scores[epoch] = job.task.score(predictions, test.targets)
-    tensors = {**predictions, "targets": test.targets}
-    write_bytes(job.built / "predictions.safetensors", save(tensors))
+    _save_predictions(job, predictions, test.targets)
     metrics = StageMetrics(
         n=len(test),
         classes=tuple(map(printable, job.task.class_names(job.data))),
@@ -229,6 +228,14 @@ def _items(job: Job, scores: Mapping[str, Score]) -> Items | None:
     """Return the primary metric of every item; None if the metric is not a mean over items."""
     items = scores[next(metric.name for metric in job.task.metrics if metric.primary)].items
     return None if items is None else pack(items.numpy())
+
+
+def _save_predictions(job: Job, predictions: Predictions, targets: Tensor) -> None:
+    """Save the predictions with their targets, and in compact form if the task has one."""
+    tensors = {**predictions, "targets": targets}
+    write_bytes(job.built / "predictions.safetensors", save(tensors))
+    if compact := job.task.compact(predictions, targets):
+        write_bytes(job.built / "compact.safetensors", save({**compact}))
 
 
 def _scored(job: Job) -> tuple[int | None, tuple[int, ...]]:

@@ -7,7 +7,7 @@ from torch import Tensor
 from mixbench.contract import Backbone, Output, Predictions, Score, Task
 from mixbench.vision.localization.cam import class_maps
 from mixbench.vision.localization.scoring import localization_scores
-from mixbench.vision.metrics import top1
+from mixbench.vision.metrics import mean_of
 
 
 class Localization(Task):
@@ -34,7 +34,7 @@ class Localization(Task):
         classes, truths = targets[:, 0], targets[:, 1:].unflatten(1, (-1, 4))
         right = predictions["outputs"].argmax(1) == classes
         scores = localization_scores(predictions["maps"], truths.numpy(), right)
-        scores["top1"] = top1(predictions["outputs"], classes)
+        scores["top1"] = mean_of(100.0 * right)
         return {metric.name: scores[metric.name] for metric in self.metrics}
 
 

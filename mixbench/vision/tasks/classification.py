@@ -17,10 +17,16 @@ from mixbench.vision.images.splits import (
     stratified_draw,
     stratified_holdout,
 )
-from mixbench.vision.metrics import calibration_error, cross_entropy, top1, top5
+from mixbench.vision.metrics import (
+    ClassPredictions,
+    calibration_error,
+    cross_entropy,
+    top1,
+    top5,
+)
 from mixbench.vision.models.build import build
 
-SCORES: Mapping[str, Callable[[Tensor, Tensor], Score]] = {
+SCORES: Mapping[str, Callable[[ClassPredictions, Tensor], Score]] = {
     "top1": top1,
     "top5": top5,
     "cross_entropy": cross_entropy,
@@ -74,9 +80,24 @@ class Classification(Task):
         return F.cross_entropy(out, targets, reduction="none")
 
     def score(self, predictions: Predictions, targets: Tensor) -> dict[str, Score]:
-        """Return the score of every declared metric."""
-        outputs = predictions["outputs"]
-        return {metric.name: SCORES[metric.name](outputs, targets) for metric in self.metrics}
+        """Return the score of every declared metric, also from compact predictions."""
+        if "outputs" in predictions:
+            found = ClassPredictions.of(predictions["outputs"], targets)
+        else:
+            found = ClassPredictions(**predictions)
+        return {metric.name: SCORES[metric.name](found, targets) for metric in self.metrics}
+
+    def compact(self, predictions: Predictions, targets: Tensor) -> Predictions:
+        """Return 10 bytes for each item instead of its logits, or 13 with over 256 classes."""
+        found = ClassPredictions.of(predictions["outputs"], targets)
+        return {
+            "predicted": found.predicted.to(
+                torch.uint8 if self.num_classes <= 256 else torch.int32
+            ),
+            "among_five": found.among_five,
+            "confidence": found.confidence.float(),
+            "log_likelihood": found.log_likelihood.float(),
+        }
 
     def in_part(self, part: Part, classes: Tensor, seed: int) -> Tensor:
         """Return a mask of the official training images that are in a split, (N,) bool.
