@@ -73,7 +73,9 @@ def test_a_record_counts_shared_stages_once_and_says_who_paid(
     assert paid["stages"][0]["key"] == shared["stages"][0]["key"]
     assert shared["cost"]["wall_s_marginal"] < shared["cost"]["wall_s_total"]
     assert shared["cost"]["images"] == 1000
-    assert {a["role"] for a in paid["artifacts"]} == {"weights", "curve", "metrics", "predictions"}
+    assert {a["role"] for a in paid["artifacts"]} == {
+        *("weights", "curve", "metrics", "predictions", "compact_predictions")
+    }
 
 
 def test_fresh_computes_again_and_gives_the_same_numbers(

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load, save
 
+from mixbench.contract.loading import make_task
 from mixbench.errors import Damaged, MixbenchError, UsageError
 from mixbench.leaderboard.build import build, files_of, read_answers
 from mixbench.leaderboard.evidence import PNG, Finding
@@ -22,6 +23,7 @@ from mixbench.leaderboard.rescoring import scored
 from mixbench.leaderboard.verification import note_tiers, verify
 from mixbench.records.items import Items, pack
 from mixbench.records.schema import Record, to_json
+from mixbench.registry.units import find
 from mixbench.site.pages import Site
 from tests.support import Run
 
@@ -424,6 +426,51 @@ def test_a_file_that_holds_no_predictions_is_named(digits: Path, raw: bytes) -> 
 
     assert found
     assert all("safetensors" in finding.what for finding in found)
+
+
+def compacted(folder: Path, path: Path, change: Callable[[Content], object] = bool) -> None:
+    """Replace the predictions of a record by their compact form, changed."""
+    content = json.loads(path.read_text())
+    artifact = next(a for a in content["artifacts"] if a["role"] == "predictions")
+    file = folder / f"artifacts/{artifact['sha256'][:16]}.safetensors"
+    tensors = load(file.read_bytes())
+    file.unlink()
+    task = make_task(find("task", "digits"), content["task"]["parameters"])
+    compact = {**task.compact(tensors, tensors["targets"])}
+    change(compact)
+    raw = save(compact)
+    digest = hashlib.sha256(raw).hexdigest()
+    (folder / f"artifacts/{digest[:16]}.safetensors").write_bytes(raw)
+    added = {"sha256": digest, "bytes": len(raw), "role": "compact_predictions"}
+    content["artifacts"].append({**artifact, **added, "path": "stages/x/compact.safetensors"})
+    path.write_text(Record.model_validate_json(json.dumps(content)).written)
+
+
+def test_metrics_are_computed_again_from_compact_predictions(digits: Path) -> None:
+    compacted(digits, one(digits))
+
+    found = verify(digits)
+
+    assert (found.findings, found.notes) == ([], [])
+    assert [*found.tiers.values()] == [CONSISTENT] * 6
+
+
+@pytest.mark.parametrize("name", ["predicted", "confidence", "log_likelihood"])
+def test_changed_compact_predictions_give_other_metrics(digits: Path, name: str) -> None:
+    compacted(digits, one(digits), lambda tensors: tensors.update({name: tensors[name] // 2}))
+
+    found = verify(digits)
+
+    assert any("the predictions give" in finding.what for finding in found.findings)
+    assert [*found.tiers.values()].count("self-reported") == 1
+
+
+def test_compact_predictions_that_cannot_be_scored_are_named(digits: Path) -> None:
+    compacted(digits, one(digits), lambda tensors: tensors.pop("confidence"))
+
+    (finding,) = verify(digits).findings
+
+    assert "the predictions cannot be scored" in finding.what
 
 
 # --- Reruns ---------------------------------------------------------------------------------------

@@ -22,43 +22,43 @@ if TYPE_CHECKING:
     from mixbench.contract import Score, Task
 
 TARGETS = "targets"  # name of the targets in a predictions file
+COMPACT = "compact_predictions"
 
 
 def predictions_of(record: Record, *, compact: bool = False) -> Artifact | None:
     """Return the artifact with a record's test predictions; None if there is none."""
-    role = "compact_predictions" if compact else "predictions"
+    role = COMPACT if compact else "predictions"
     return next((a for a in record.artifacts if a.role == role), None)
 
 
-def read_predictions(record: Record, path: Path) -> "dict[str, Tensor]":
-    """Read a record's predictions, with the targets if they are stored, after checking the file.
+def read_predictions(artifact: Artifact, path: Path) -> "dict[str, Tensor]":
+    """Read predictions, with their targets unless they are compact, after checking the file.
 
     Parameters
     ----------
-    record
-        Record that names the file.
+    artifact
+        What the record says about the file.
     path
-        Path of the predictions file.
+        Path of the file.
 
     Raises
     ------
     Damaged
         If the SHA-256 digest of the file differs from that in the record, or if it is no
-        safetensors file with predictions.
+        safetensors file with predictions and targets.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load
 
     content = path.read_bytes()
-    named = [predictions_of(record), predictions_of(record, compact=True)]
-    if hashlib.sha256(content).hexdigest() not in {a.sha256 for a in named if a}:
-        raise Damaged(f"{path} is not the predictions file that the record {record.cell} names.")
+    if hashlib.sha256(content).hexdigest() != artifact.sha256:
+        raise Damaged(f"{path} is not the predictions file that the record names.")
     try:
         found = load(content)
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise Damaged(f"{path} is not a safetensors file ({error}).") from error
-    if not found.keys() - {TARGETS}:
-        raise Damaged(f"{path} must hold predictions (got {', '.join(found)}).")
+    if artifact.role != COMPACT and (TARGETS not in found or len(found) < 2):
+        raise Damaged(f"{path} must hold predictions and {TARGETS} (got {', '.join(found)}).")
     return found
 
 
@@ -70,15 +70,19 @@ def located(record: Record) -> DataSource | None:
         return None
 
 
-def recomputed(record: Record, path: Path, source: DataSource) -> list[MetricRecord]:
+def recomputed(
+    record: Record, artifact: Artifact, path: Path, source: DataSource
+) -> list[MetricRecord]:
     """Compute a record's metrics after the last epoch again, from submitted predictions.
 
     Parameters
     ----------
     record
         Record of a built-in task.
+    artifact
+        The record's predictions, or its compact predictions.
     path
-        Path of the predictions file.
+        Path of their file.
     source
         The data that the record was tested on.
 
@@ -87,7 +91,7 @@ def recomputed(record: Record, path: Path, source: DataSource) -> list[MetricRec
     Damaged
         If the file does not hold predictions for the true targets.
     """
-    predictions, task = read_predictions(record, path), _task(record)
+    predictions, task = read_predictions(artifact, path), _task(record)
     assert source.folder is not None
     targets = task.load("test", source.folder, record.seed).targets
     found = predictions.setdefault(TARGETS, targets)
@@ -167,7 +171,7 @@ def score_again(store: Store, record: Record) -> Path | None:
         raise Damaged(
             f"The predictions of {record.cell} are no longer in {store.root}: run the cell again."
         )
-    anew = scored(record, read_predictions(record, store.root / artifact.path))
+    anew = scored(record, read_predictions(artifact, store.root / artifact.path))
     if anew == [metric for metric in record.metrics if metric.at == "last"]:
         return None
     card = find("task", record.task.name)

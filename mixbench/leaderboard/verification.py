@@ -26,7 +26,7 @@ from mixbench.leaderboard.history import History, history, missing
 from mixbench.leaderboard.reruns import judged
 from mixbench.leaderboard.rescoring import located, predictions_of, recomputed
 from mixbench.leaderboard.table import SELF_REPORTED, TIERS
-from mixbench.records.schema import MetricRecord, Record
+from mixbench.records.schema import Artifact, MetricRecord, Record
 from mixbench.storage.files import write_json
 from mixbench.storage.spec import PUBLISHED
 
@@ -146,14 +146,16 @@ def _recomputed(folder: Path, record: Record, source: DataSource | None) -> list
     if source.digest != record.data.digest:
         return [Wrong("data.digest", f"must be {source.digest} for {record.data.origin} data")]
     named = [predictions_of(record), predictions_of(record, compact=True)]
-    paths = [path for a in named if a and (path := artifact_path(folder, a)).exists()]
-    return _other_metrics(record, paths[0], source) if paths else None
+    here = [(a, path) for a in named if a and (path := artifact_path(folder, a)).exists()]
+    return _other_metrics(record, *here[0], source) if here else None
 
 
-def _other_metrics(record: Record, predictions: Path, source: DataSource) -> list[Wrong]:
+def _other_metrics(
+    record: Record, artifact: Artifact, path: Path, source: DataSource
+) -> list[Wrong]:
     """Return the fields of metrics after the last epoch that predictions do not give."""
     try:
-        anew = {metric.name: metric for metric in recomputed(record, predictions, source)}
+        anew = {metric.name: metric for metric in recomputed(record, artifact, path, source)}
     except MixbenchError as error:
         return [Wrong("artifacts", str(error))]
     return [
