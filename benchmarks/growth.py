@@ -108,9 +108,8 @@ def scheduling(scratch: Path) -> Iterator[dict[str, Any]]:
 
 def look(board: RunState) -> None:
     """Do what the scheduler does each time: see what is ready, and what is settled."""
-    board.ready()
-    for cell in range(len(board.plan.cells)):
-        board.settled(cell)
+    board.can_start()
+    summary(board)
 
 
 def draw(results: Mapping[str, Any]) -> None:

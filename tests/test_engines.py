@@ -425,6 +425,11 @@ def test_no_stage_starts_past_the_budget(tmp_path: Path) -> None:
     assert "No further stages are started" in told[0]
 
 
+def taken(board: RunState, size: int) -> list[list[str]]:
+    """Return all stages that can start, grouped by process."""
+    return list(iter(lambda: board.take(size), []))
+
+
 def test_trainings_that_are_alike_share_a_process(tmp_path: Path) -> None:
     board = RunState(
         plan(cells_of(Request(["none", "mixup", "cutmix"], ["digits"], [0, 1]))), Store(tmp_path), 9
@@ -432,7 +437,10 @@ def test_trainings_that_are_alike_share_a_process(tmp_path: Path) -> None:
     board.gpus = 1.0
     mark_cached(board, lambda _: None)
 
-    alone, packed = board.packs(1), board.packs(4)
+    alone = taken(board, 1)
+    for (key,) in alone:
+        board.enqueue(key)
+    packed = taken(board, 4)
 
     assert [len(pack) for pack in alone] == [1] * 6
     assert [len(pack) for pack in packed] == [4, 2]
@@ -442,15 +450,15 @@ def test_trainings_that_are_alike_share_a_process(tmp_path: Path) -> None:
     )
     board = RunState(plan([*chain(*nets)]), Store(tmp_path), 9)
     mark_cached(board, lambda _: None)
-    assert [len(pack) for pack in board.packs(4)] == [1, 1]
+    assert [len(pack) for pack in taken(board, 4)] == [1, 1]
 
 
 def test_stages_of_a_process_share_its_gpu_hours(tmp_path: Path) -> None:
     cells = cells_of(Request(["none", "mixup"], ["digits"], [0]))
     board = RunState(plan(cells), Store(tmp_path), 9, gpus=1.0)
     mark_cached(board, lambda _: None)
-    for key in board.packs(2)[0]:
-        board.states[key] = StageState("running", started=time.monotonic() - 3600, sharing=2)
+    for key in board.take(2):
+        board.put(key, StageState("running", started=time.monotonic() - 3600, sharing=2))
 
     assert gpu_hours(board) == pytest.approx(1, abs=0.01)
 
@@ -460,7 +468,7 @@ def test_what_unblocks_most_starts_first(tmp_path: Path) -> None:
     board = RunState(plan(cells_of(request)), Store(tmp_path), 1)
     mark_cached(board, print)
 
-    first = board.plan.stages[board.ready()[0]]
+    first = board.plan.stages[board.take()[0]]
 
     assert first.run.method.name == "random_patchmix"
     assert first.kind == "train"

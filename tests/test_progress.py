@@ -28,15 +28,21 @@ def board(tmp_path: Path) -> RunState:
     planned = plan(cells_of(Request(["none"], ["digits"], seeds=range(4))))
     store = Store(tmp_path)
     store.open()
-    states = {key: StageState() for key in planned.stages}
-    board = RunState(planned, store, 2, states=states)
+    board = RunState(planned, store, 2)
+    for key in planned.stages:
+        board.put(key, StageState())
     for key in trainings(board)[:2]:
-        states[key] = StageState("running", started=0.0)
+        board.put(key, StageState("running", started=0.0))
     return board
 
 
 def trainings(board: RunState) -> list[str]:
     return [key for key, stage in board.plan.stages.items() if stage.kind == "train"]
+
+
+def finish_all_but_first(board: RunState) -> None:
+    for key in list(board.states)[2:]:
+        board.put(key, StageState("done"))
 
 
 def note(board: RunState, key: str, step: int, of: int, speed: float, first: int = 0) -> None:
@@ -65,7 +71,7 @@ def test_the_time_left_follows_from_the_measured_speed(board: RunState) -> None:
 def test_runs_of_one_process_share_its_slot(board: RunState) -> None:
     board.num_slots = 1
     for key in trainings(board)[:2]:
-        board.states[key].sharing = 2
+        board.put(key, StageState("running", started=0.0, sharing=2))
         note(board, key, 100, 1000, speed=0.5)
 
     # Each does a step in two seconds, so that the slot does one in a second.
@@ -88,11 +94,10 @@ def test_a_short_run_or_a_first_step_is_not(board: RunState) -> None:
 
 
 def test_gpu_hours_are_foretold_of_the_nodes_that_train(board: RunState) -> None:
-    for state in list(board.states.values())[2:]:
-        state.status = "done"
+    finish_all_but_first(board)
     first = trainings(board)[0]
     note(board, first, 3600, 7200, speed=1)
-    board.states[first].started = time.monotonic()
+    board.put(first, StageState("running", started=time.monotonic()))
     board.gpus, board.nodes = 0.5, 4
 
     # An hour is left of training on half a GPU of each of four nodes; 3 s of evaluation on one.
@@ -100,8 +105,7 @@ def test_gpu_hours_are_foretold_of_the_nodes_that_train(board: RunState) -> None
 
 
 def test_one_cell_does_not_use_two_slots(board: RunState) -> None:
-    for state in list(board.states.values())[2:]:
-        state.status = "done"
+    finish_all_but_first(board)
     first = trainings(board)[0]
     note(board, first, 100, 1000, speed=1)
 

@@ -83,7 +83,8 @@ OPTIONS = (
     ),
     click.option(
         "--max-gpu-hours", type=click.FloatRange(0, min_open=True), metavar="HOURS",
-        help="GPU-hour budget: no stage starts after it is used up.",
+        help="GPU-hour budget of the plan: no stage starts after its stages have used it up, "
+        "whichever command ran them.",
     ),
 )  # fmt: skip
 

@@ -238,7 +238,7 @@ def _schedule(
     from mixbench.engines.scheduler import Scheduler
 
     first: Engine | None = engine
-    while len(state.reported) < len(state.plan.cells):
+    while state.num_settled < len(state.plan.cells):
         for run in runs:
             on = first or run.engine(state.store)
             Scheduler(state, on, show, on_cell, run.options, run.limits).run()
@@ -247,7 +247,7 @@ def _schedule(
 
 def _left(state: "RunState") -> str:
     """Return how many of the stages that were stopped have left something to continue from."""
-    stopped = [key for key, one in state.states.items() if one.status == "running"]
+    stopped = [*state.running]
     kept = sum(map(state.store.has_checkpoint, stopped))
     return f"{kept} of {counted('running stage', len(stopped))} left a checkpoint"
 

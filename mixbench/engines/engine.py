@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
+from mixbench.errors import MixbenchError
+
 
 def stage_command(root: Path, *keys: str) -> list[str]:
     """Return the command that runs one stage, or several interleaved, on every engine.
@@ -16,6 +18,10 @@ def stage_command(root: Path, *keys: str) -> list[str]:
     With -P, nothing is imported from the working folder, which may have a file such as random.py.
     """
     return [sys.executable, "-P", "-m", "mixbench.worker", str(root), *keys]
+
+
+class NotNow(MixbenchError):
+    """A cluster does not take another stage now, but will later."""
 
 
 class Ended(NamedTuple):
@@ -64,7 +70,13 @@ class Engine(Protocol):
         ...
 
     def start(self, keys: Sequence[str], log: Path) -> None:
-        """Start one process for one or several stages; append its output to `log`."""
+        """Start one process for one or several stages; append its output to `log`.
+
+        Raises
+        ------
+        NotNow
+            If the stages must wait; `free` is false until it is worth another attempt.
+        """
         ...
 
     def ended(self) -> list[Ended]:

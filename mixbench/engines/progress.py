@@ -1,7 +1,6 @@
 """The progress display of a run: a live table on a terminal, plain lines elsewhere."""
 
 import time
-from collections import defaultdict
 from collections.abc import Mapping
 from typing import Self
 
@@ -47,7 +46,7 @@ def remaining_s(board: RunState) -> float | None:
 
 def _in_slots(board: RunState, left: Mapping[str, float]) -> float:
     """Return the wall-clock seconds that the remaining work takes in the slots in use."""
-    unsettled = sum(not board.settled(number) for number in range(len(board.plan.cells)))
+    unsettled = len(board.plan.cells) - board.num_settled
     return sum(left.values()) / max(min(board.num_slots, unsettled), 1)
 
 
@@ -57,43 +56,27 @@ def left_s(board: RunState) -> dict[str, float] | None:
     The estimate assumes that all stages of one kind cost the same per epoch. A running stage
     counts with the fraction of its steps that is left, at its measured speed.
     """
-    spent: dict[str, float] = defaultdict(float)
-    amount: dict[str, float] = defaultdict(float)
-    left: dict[str, float] = defaultdict(float)
-    for key, state in board.states.items():
-        stage = board.plan.stages[key]
+    spent: dict[str, float] = {kind: work.done_s for kind, work in board.work.items()}
+    amount: dict[str, float] = {kind: work.done for kind, work in board.work.items()}
+    left: dict[str, float] = {kind: work.waiting for kind, work in board.work.items()}
+    for key in board.running:
+        stage, line = board.plan.stages[key], board.store.progress(key)
         size = max(stage.num_epochs, 1)
-        share, seconds = _done(board, key)
-        if seconds:
-            spent[stage.kind] += seconds
-            amount[stage.kind] += share * size
-        if state.status in {"waiting", "running"}:
-            left[stage.kind] += (1 - share) * size
-    if "train" in left and not amount["train"]:
+        left[stage.kind] += size
+        if line and line.steps_per_s:  # without the start of the process
+            share = size * line.step / line.of
+            left[stage.kind] -= share
+            amount[stage.kind] += share
+            spent[stage.kind] += line.step / line.steps_per_s / board.states[key].sharing
+    if left.get("train") and not amount["train"]:
         return None
     costs = {kind: spent[kind] / amount[kind] for kind in amount if amount[kind]}
-    return {kind: costs.get(kind, SHORT_S) * size for kind, size in left.items()}
-
-
-def _done(board: RunState, key: str) -> tuple[float, float]:
-    """Return the fraction of a stage that is done, in [0, 1], and the seconds that it took.
-
-    The seconds exclude start-up. Stages that share a process share its seconds. The seconds are 0
-    until they are known.
-    """
-    state = board.states[key]
-    line = board.store.progress(key) if state.status == "running" else None
-    if line and line.steps_per_s:
-        share, seconds = line.step / line.of, line.step / line.steps_per_s
-    else:
-        share, seconds = float(state.status == "done"), state.duration_s or 0.0
-    return share, seconds / state.sharing
+    return {kind: costs.get(kind, SHORT_S) * size for kind, size in left.items() if size}
 
 
 def forecast(board: RunState) -> str:
     """Return a message with the estimated total time, or an empty text if the run is short."""
-    running = (key for key, state in board.states.items() if state.status == "running")
-    training = (key for key in running if board.plan.stages[key].kind == "train")
+    training = (key for key in board.running if board.plan.stages[key].kind == "train")
     lines = [line for key in training if (line := board.store.progress(key))]
     left = remaining_s(board) if any(line.step - line.first >= MEASURED for line in lines) else None
     if left is None or left < LONG_S:
@@ -176,7 +159,7 @@ class Show:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._live = Live(console=console, transient=True) if console.is_terminal else None
-        self._told: set[str] = set()
+        self._told = 0  # number of endings that were printed
         self._stall_monitor = StallMonitor()
         self._estimate_shown = False
         self._last = time.monotonic()
@@ -196,11 +179,11 @@ class Show:
 
     def update(self, board: RunState, engine: Engine) -> None:
         """Display what changed since the last call."""
-        for key, state in board.states.items():
-            if state.status in ENDINGS and key not in self._told:
-                self._told.add(key)
-                if state.reason or not self._live:
-                    self.notice(_ending(board, key))
+        for key in board.ended[self._told :]:
+            state = board.states[key]
+            if state.status in ENDINGS and (state.reason or not self._live):
+                self.notice(_ending(board, key))
+        self._told = len(board.ended)
         if time.monotonic() - self._last < (LIVE_EVERY_S if self._live else PLAIN_EVERY_S):
             return
         self._last = time.monotonic()
@@ -226,12 +209,11 @@ def _table(board: RunState, engine: Engine, stall_monitor: StallMonitor) -> Tabl
     for name in ("cell", "stage", "where", "step", "speed", "ETA", "metrics", ""):
         table.add_column(name, no_wrap=True)
     now = time.monotonic()
-    for key, state in board.states.items():
-        if state.status == "running":
-            stage = board.plan.stages[key]
-            line = board.store.progress(key)
-            said = stall_label(stall_monitor.age_s(key, line, now), started=bool(line))
-            table.add_row(stage.label, stage.kind, engine.place(key), *position(line), said)
+    for key in board.running:
+        stage = board.plan.stages[key]
+        line = board.store.progress(key)
+        said = stall_label(stall_monitor.age_s(key, line, now), started=bool(line))
+        table.add_row(stage.label, stage.kind, engine.place(key), *position(line), said)
     table.caption = summary(board)
     table.caption_justify = "left"
     return table

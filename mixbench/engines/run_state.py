@@ -1,18 +1,25 @@
-"""The state of a run: the status of every stage of the plan, and which stages can start."""
+"""The state of a run: the status of every stage of the plan, and which stages can start.
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+A launcher looks at its run several times a second. What a look costs must therefore not depend on
+the number of stages: a change of one stage updates the counts, the queue of stages that can start
+and the stages that depend on it.
+"""
+
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterator, Set
+from dataclasses import dataclass
 from functools import cached_property
+from heapq import heappop, heappush
 
 from mixbench.plan.graph import Plan
 from mixbench.plan.status import BROKEN, SETTLED, Outcome, Status
-from mixbench.storage.spec import DISTRIBUTED_KINDS
+from mixbench.storage.spec import DISTRIBUTED_KINDS, StageKind
 from mixbench.storage.store import Store
 
 OVER: frozenset[Status | None] = SETTLED | {None}  # None: not needed
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class StageState:
     """The state of one stage.
 
@@ -40,11 +47,32 @@ class StageState:
     sharing: int = 1
 
 
+WAITING, CACHED = StageState(), StageState("cached")
+
+
 @dataclass
+class Work:
+    """The work of the stages of one kind that do not run now.
+
+    Attributes
+    ----------
+    waiting
+        Epochs of the waiting stages; stages that do not train count as one epoch each.
+    done
+        Epochs of the stages that are done.
+    done_s : seconds
+        What they took; stages that share a process share its time.
+    """
+
+    waiting: int = 0
+    done: int = 0
+    done_s: float = 0.0
+
+
 class RunState:
     """A plan with the state of each stage that it needs.
 
-    Attributes
+    Parameters
     ----------
     plan
         Plan that is run.
@@ -56,29 +84,99 @@ class RunState:
         Number of GPUs that a stage holds on each of its nodes.
     nodes
         Number of nodes of a training; all other stages run on one node.
+
+    Attributes
+    ----------
     gpu_s
         GPU-seconds that ended attempts have used.
     states
-        State of each needed stage, by key.
+        State of each needed stage, by key; `put` changes it.
+    running
+        Keys of the running stages, in the order of their start.
+    ended
+        Keys of the stages that ended, in that order; one that is computed again ends again.
+    settled
+        Indices of the cells that are settled and not yet reported.
+    num_settled
+        Number of settled cells.
+    work
+        Work of the stages that do not run now, by kind.
     cost_owner
         Index of the cell that pays for a stage, by key: the first cell that settled with it.
-    reported
-        Indices of the settled cells whose records are written.
     """
 
-    plan: Plan
-    store: Store
-    num_slots: int
-    gpus: float = 0.0
-    nodes: int = 1
-    gpu_s: float = 0.0
-    states: dict[str, StageState] = field(default_factory=dict)
-    cost_owner: dict[str, int] = field(default_factory=dict)
-    reported: set[int] = field(default_factory=set)
+    def __init__(
+        self, plan: Plan, store: Store, num_slots: int, gpus: float = 0.0, nodes: int = 1
+    ) -> None:
+        self.plan, self.store = plan, store
+        self.num_slots, self.gpus, self.nodes = num_slots, gpus, nodes
+        self.gpu_s = 0.0
+        self.states: dict[str, StageState] = {}
+        self.running: dict[str, None] = {}
+        self.ended: list[str] = []
+        self.settled: deque[int] = deque()
+        self.num_settled = 0
+        self.work: dict[StageKind, Work] = defaultdict(Work)
+        self.cost_owner: dict[str, int] = {}
+        self._counts: Counter[Status] = Counter()
+        self._queues: dict[str, list[tuple[int, int, str]]] = defaultdict(list)  # by task
+        self._order = {key: place for place, key in enumerate(plan.stages)}
+        self._cells: dict[str, list[int]] = defaultdict(list)  # by their last stage
+        for cell, chain in enumerate(plan.chains):
+            self._cells[chain[-1]].append(cell)
+
+    def put(self, key: str, state: StageState) -> None:
+        """Change the state of a stage; skip the stages that can no longer run."""
+        before = self.states.get(key)
+        if before is not None:
+            self._count(key, before, -1)
+            self.running.pop(key, None)
+        self.states[key] = state
+        self._count(key, state, 1)
+        if state.status == "running":
+            self.running[key] = None
+        elif state.status == "waiting":
+            self.enqueue(key)
+        else:
+            if state.status != "cached":
+                self.ended.append(key)
+            self.settled.extend(self._cells[key])
+            self.num_settled += len(self._cells[key])
+            for other in self._above[key]:
+                if self.status(other) == "waiting":
+                    self.enqueue(other)
+
+    def enqueue(self, key: str) -> None:
+        """Let a waiting stage start if its inputs are finished; skip it if one of them failed."""
+        if broken := self.failed_inputs(key):
+            kind, before = self.plan.stages[broken[0]].kind, self.states[broken[0]]
+            reason = f"its stage {kind} {before.status}: {before.reason}"
+            if before.status == "skipped":
+                reason = before.reason
+            self.put(key, StageState("skipped", reason, attempts=self.states[key].attempts))
+        elif self._startable(key):
+            task = self.plan.stages[key].identity.task.name
+            heappush(self._queues[task], (-self._dependents[key], self._order[key], key))
+
+    def _startable(self, key: str) -> bool:
+        """Whether a stage waits for nothing but a slot."""
+        inputs = self.plan.stages[key].inputs.values()
+        return self.status(key) == "waiting" and all(self.status(i) in OVER for i in inputs)
+
+    def _count(self, key: str, state: StageState, sign: int) -> None:
+        """Add a stage to the totals, or remove it with the sign -1."""
+        self._counts[state.status] += sign
+        stage = self.plan.stages[key]
+        work, size = self.work[stage.kind], max(stage.num_epochs, 1)
+        if state.status == "waiting":
+            work.waiting += sign * size
+        elif state.status == "done" and state.duration_s:
+            work.done += sign * size
+            work.done_s += sign * state.duration_s / state.sharing
 
     def count(self, *statuses: Status) -> int:
         """Return the number of stages that have one of the statuses."""
-        return sum(state.status in statuses for state in self.states.values())
+        return sum(self._counts[status] for status in statuses)
 
     def gpu_s_of(self, key: str, seconds: float) -> float:
         """Return the GPU-seconds that a stage uses in some seconds; packed stages share them."""
@@ -106,43 +204,63 @@ class RunState:
                 self.cost_owner.setdefault(key, cell)
         return frozenset(key for key in keys if self.cost_owner.get(key) == cell)
 
-    def settled(self, cell: int) -> bool:
-        """Return whether a cell is settled, so that nothing more will run for it."""
-        return self.states[self.plan.chains[cell][-1]].status in SETTLED
+    def can_start(self, tasks: Set[str] | None = None) -> bool:
+        """Return whether a stage of some tasks, or of any, can start."""
+        return any(self._first(task) for task in self._among(tasks))
 
-    def ready(self) -> list[str]:
-        """Return the waiting stages whose inputs are finished, those with most dependents first.
+    def take(self, size: int = 1, tasks: Set[str] | None = None) -> list[str]:
+        """Remove the stages that start next from the queue, and return their keys.
 
-        Stages with the same number of dependents keep the order of the plan.
-        """
-        found = [
-            key
-            for key, state in self.states.items()
-            if state.status == "waiting"
-            and all(self.status(i) in OVER for i in self.plan.stages[key].inputs.values())
-            and not self.failed_inputs(key)
-        ]
-        return sorted(found, key=lambda key: -self.dependents[key])
-
-    def packs(self, size: int) -> list[list[str]]:
-        """Return the ready stages grouped by process; similar trainings share a process.
+        Those with most dependents come first, and then those that come first in the plan. Similar
+        trainings share a process.
 
         Parameters
         ----------
         size
             Maximum number of trainings per process.
+        tasks
+            Names of the tasks whose stages may start; None for all.
         """
-        groups: dict[str, list[str]] = {}
-        for key in self.ready():
-            groups.setdefault(self.plan.stages[key].packable_with if size > 1 else key, []).append(
-                key
-            )
-        return [
-            group[i : i + size] for group in groups.values() for i in range(0, len(group), size)
-        ]
+        heads = [(entry, task) for task in self._among(tasks) if (entry := self._first(task))]
+        if not heads:
+            return []
+        _, task = min(heads)
+        queue = self._queues[task]
+        taken = [heappop(queue)[2]]
+        if size > 1:
+            alike = self.plan.stages[taken[0]].packable_with
+            for entry in sorted(queue):
+                key = entry[2]
+                if len(taken) == size:
+                    break
+                same = self.plan.stages[key].packable_with == alike
+                if same and key not in taken and self._startable(key):
+                    taken.append(key)
+                    queue.remove(entry)
+            queue.sort()  # which is a heap
+        return taken
+
+    def _among(self, tasks: Set[str] | None) -> Iterator[str]:
+        return (task for task in self._queues if tasks is None or task in tasks)
+
+    def _first(self, task: str) -> tuple[int, int, str] | None:
+        """Return the first entry of a queue, after removing those that cannot start any more."""
+        queue = self._queues[task]
+        while queue and not self._startable(queue[0][2]):
+            heappop(queue)
+        return queue[0] if queue else None
 
     @cached_property
-    def dependents(self) -> dict[str, int]:
+    def _above(self) -> dict[str, list[str]]:
+        """The stages that read the result of each stage, by its key."""
+        above: dict[str, list[str]] = {key: [] for key in self.plan.stages}
+        for key, stage in self.plan.stages.items():
+            for other in dict.fromkeys(stage.inputs.values()):
+                above[other].append(key)
+        return above
+
+    @cached_property
+    def _dependents(self) -> dict[str, int]:
         """Number of stages that depend on each stage, directly or indirectly, by key."""
         above: dict[str, set[str]] = {key: set() for key in self.plan.stages}
         for key in reversed([*self.plan.stages]):  # a stage comes after all its inputs
@@ -185,10 +303,10 @@ def _want(board: RunState, key: str, notice: Callable[[str], None]) -> None:
     if board.store.finished(key):
         damage = board.store.damage(key)
         if not damage:
-            board.states[key] = StageState("cached")
+            board.put(key, CACHED)
             return
         aside = board.store.quarantine(key)
         notice(f"{damage}: it is computed again (the damaged files were moved to {aside}).")
     for other in board.plan.stages[key].inputs.values():
         _want(board, other, notice)
-    board.states[key] = StageState()
+    board.put(key, WAITING)

@@ -3,16 +3,17 @@
 import signal
 import time
 from collections.abc import Callable, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from mixbench.engines.engine import Ended, Engine
-from mixbench.engines.run_state import RunState, StageState
+from mixbench.engines.engine import Ended, Engine, NotNow
+from mixbench.engines.run_state import CACHED, WAITING, RunState, StageState
 from mixbench.errors import DamagedImage, StoreFull
 from mixbench.storage.spec import ExecutionOptions, StageSpec
-from mixbench.worker.protocol import BAD_DATA, FULL, INPUT_DAMAGED, STOPPED
+from mixbench.worker.protocol import BAD_DATA, ELSEWHERE, FULL, INPUT_DAMAGED, STOPPED
 
 POLL_S, LOOK_S = 0.05, 1.0
+LOOK_ELSEWHERE_S = 5.0  # between two looks whether another launcher's stages have ended
 ENDINGS = {
     "out of memory": "the kernel killed it because the machine ran out of memory; run fewer "
     "stages at a time, or reduce the memory that each one needs",
@@ -30,7 +31,8 @@ class Limits:
     retries
         Number of times a stage is restarted after its process was killed or its node was lost.
     gpu_hours
-        GPU-hour budget; no new stage starts once it is used up.
+        GPU-hour budget; no new stage starts once it is used up. The plan's finished stages
+        count, whichever command ran them.
     tasks
         Names of the tasks whose stages are run; None for all.
     """
@@ -71,8 +73,11 @@ class Scheduler:
         self.board, self.engine, self.show = board, engine, show
         self._on_cell, self._options, self._limits = on_cell, options, limits
         self._spent = False
-        self._looked = 0.0
+        self._refused = False
+        self._looked = self._looked_elsewhere = 0.0
         self._cancelled: set[str] = set()
+        self._elsewhere: set[str] = set()  # stages that another launcher runs
+        self._others_gpu_s = 0.0  # GPU-seconds of finished stages that this launcher did not run
 
     def run(self) -> None:
         """Run the waiting stages until every cell is settled, or waits for another task.
@@ -89,6 +94,9 @@ class Scheduler:
         self.board.num_slots, self.board.gpus = self.engine.num_slots, self.engine.gpus
         try:
             self._adopt()
+            if self._limits.gpu_hours < float("inf"):
+                for key in self.board.plan.stages:
+                    self._count_other(key)
             while True:
                 self._advance()
                 self._report()
@@ -102,14 +110,9 @@ class Scheduler:
     def _has_work(self) -> bool:
         """Whether cells are to be settled and the scheduler can do something for them."""
         board = self.board
-        if len(board.reported) == len(board.plan.cells):
+        if board.num_settled == len(board.plan.cells):
             return False
-        return board.count("running") > 0 or any(map(self._mine, board.ready()))
-
-    def _mine(self, key: str) -> bool:
-        """Whether a stage is of the tasks that are run."""
-        tasks = self._limits.tasks
-        return tasks is None or self.board.plan.stages[key].identity.task.name in tasks
+        return bool(board.running or self._elsewhere or board.can_start(self._limits.tasks))
 
     def _adopt(self) -> None:
         """Adopt the stages that an earlier launcher started and that are still running."""
@@ -117,7 +120,8 @@ class Scheduler:
         for key in waiting:  # an earlier cancellation no longer applies
             (self.board.store.work(key) / "cancel.json").unlink(missing_ok=True)
         for key in self.engine.adopt(waiting):
-            self.board.states[key] = StageState("running", started=time.monotonic(), attempts=1)
+            running = StageState("running", started=time.monotonic(), attempts=1)
+            self.board.put(key, running)
             self.show.notice(f"adopted  {_named(self.board, key)}: {self.engine.place(key)}")
 
     def _advance(self) -> None:
@@ -125,10 +129,41 @@ class Scheduler:
         for ended in self.engine.ended():
             self._settle(ended)
         self._cancel()
-        for keys in self.board.packs(self._options.pack):
-            if self._mine(keys[0]) and self.engine.free and not self._over_budget(keys):
+        self._look_elsewhere()
+        while self.engine.free and (
+            keys := self.board.take(self._options.pack, self._limits.tasks)
+        ):
+            keys = [key for key in keys if not self._in_other_hands(key)]
+            if keys and not self._over_budget(keys):
                 self._start(keys)
-        _skip_hopeless(self.board)  # also what a used-up budget leaves without inputs
+
+    def _in_other_hands(self, key: str) -> bool:
+        """Whether another launcher has finished a stage, or runs it; its stages come last."""
+        store = self.board.store
+        if store.finished(key):
+            self._count_other(key)
+            self.board.put(key, CACHED)
+            return True
+        if store.running(key):
+            self._elsewhere.add(key)
+            return True
+        return False
+
+    def _count_other(self, key: str) -> None:
+        """Count the GPU time of a finished stage that another command ran."""
+        if self.board.store.finished(key) and self.board.status(key) != "done":
+            self._others_gpu_s += self.board.store.manifest(key).cost.gpu_s
+
+    def _look_elsewhere(self) -> None:
+        """Let the stages start that another launcher has finished or given up."""
+        if time.monotonic() - self._looked_elsewhere < LOOK_ELSEWHERE_S:
+            return
+        self._looked_elsewhere = time.monotonic()
+        store = self.board.store
+        for key in {key for key in self._elsewhere if not store.running(key)}:
+            self._elsewhere.remove(key)
+            if self.board.status(key) == "waiting":
+                self.board.enqueue(key)
 
     def _cancel(self) -> None:
         """Cancel the stages for which the store holds a cancellation request."""
@@ -141,22 +176,21 @@ class Scheduler:
                 self._cancelled.add(key)
                 self.engine.cancel(key)
             elif self.board.states[key].status == "waiting":
-                self.board.states[key] = StageState("failed", ENDINGS["cancelled"])
+                self.board.put(key, StageState("failed", ENDINGS["cancelled"]))
 
     def _report(self) -> None:
         """Call `on_cell` for each cell that was settled since the last call."""
-        for number in range(len(self.board.plan.cells)):
-            if number not in self.board.reported and self.board.settled(number):
-                self.board.reported.add(number)
-                self._on_cell(number)
+        while self.board.settled:
+            self._on_cell(self.board.settled.popleft())
 
     def _over_budget(self, keys: Sequence[str]) -> bool:
         """Skip the stages if the GPU-hour budget is used up, and tell the user once."""
-        hours = gpu_hours(self.board)
+        hours = gpu_hours(self.board) + self._others_gpu_s / 3600
         if hours < self._limits.gpu_hours:
             return False
         reason = f"{hours:.3g} of {self._limits.gpu_hours:g} GPU-hours are used (--max-gpu-hours)"
-        self.board.states |= {key: StageState("skipped", reason) for key in keys}
+        for key in keys:
+            self.board.put(key, StageState("skipped", reason))
         if not self._spent:
             self._spent = True
             self.show.notice(f"No further stages are started: {reason}.")
@@ -170,12 +204,21 @@ class Scheduler:
         for key in keys[1:]:
             with board.store.log(key).open("a", encoding="utf-8") as file:
                 file.write(f"Runs in one process with others; their output is in {log.name}.\n")
-        self.engine.start(keys, log)
+        try:
+            self.engine.start(keys, log)
+        except NotNow as error:
+            if not self._refused:  # once; the stages wait, however often they are refused
+                self._refused = True
+                self.show.notice(str(error))
+            for key in keys:
+                board.enqueue(key)
+            return
         for key in keys:
             attempts = board.states[key].attempts + 1
-            board.states[key] = StageState(
+            running = StageState(
                 "running", started=time.monotonic(), attempts=attempts, sharing=len(keys)
             )
+            board.put(key, running)
 
     def _settle(self, ended: Ended) -> None:
         """Update a stage's state after its process ended.
@@ -190,41 +233,45 @@ class Scheduler:
             If the process found an image that no stage can read.
         """
         board, key = self.board, ended.key
-        state, store = board.states[key], board.store
-        state.duration_s = time.monotonic() - (state.started or 0)
-        board.gpu_s += board.gpu_s_of(key, state.duration_s)
+        store, seconds = board.store, time.monotonic() - (board.states[key].started or 0)
+        state = replace(board.states[key], duration_s=seconds)
+        board.gpu_s += board.gpu_s_of(key, seconds)
         code = store.exit_code(key) if ended.code is None else ended.code
         if store.finished(key):
-            state.status = "done"
-        elif code == FULL:
+            board.put(key, replace(state, status="done"))
+            return
+        failure = store.failure(key)
+        if code == FULL:
             raise StoreFull(store.root)
-        elif code == BAD_DATA and (failure := store.failure(key)):
+        if code == BAD_DATA and failure:
             raise DamagedImage(failure.reason)
-        elif code == INPUT_DAMAGED and (renewed := _damaged_inputs(board, key)):
-            for again in (*renewed, key):
-                board.states[again] = StageState()
-        elif failure := store.failure(key):
-            state.status, state.reason = failure.status, failure.reason
-        elif _is_lost(code) and not ended.how and state.attempts <= self._limits.retries:
-            board.states[key] = StageState(attempts=state.attempts)
-            of = self._limits.retries + 1
-            self.show.notice(
-                f"retried  {_named(board, key)}: {_end_of(code, ended.how)}; attempt "
-                f"{state.attempts + 1} of {of}, from its checkpoint if it has one"
-            )
+        renewed = _damaged_inputs(board, key) if code == INPUT_DAMAGED else []
+        for other in renewed:
+            board.put(other, WAITING)
+        if renewed or code == ELSEWHERE:
+            board.put(key, WAITING)
+        elif failure:
+            board.put(key, replace(state, status=failure.status, reason=failure.reason))
         else:
-            state.status = "failed"
-            state.reason = _end_of(code, ended.how)
+            self._settle_unexplained(key, state, _end_of(code, ended.how), _is_lost(ended, code))
+
+    def _settle_unexplained(self, key: str, state: StageState, how: str, lost: bool) -> None:  # noqa: FBT001  # a fact
+        """Update the state of a stage that left no result: try it again if its process was lost."""
+        if not lost or state.attempts > self._limits.retries:
+            self.board.put(key, replace(state, status="failed", reason=how))
+            return
+        self.board.put(key, StageState(attempts=state.attempts))
+        self.show.notice(
+            f"retried  {_named(self.board, key)}: {how}; attempt {state.attempts + 1} of "
+            f"{self._limits.retries + 1}, from its checkpoint if it has one"
+        )
 
 
 def gpu_hours(board: RunState) -> float:
     """Return the GPU-hours that the run has used so far, including its running stages."""
     now = time.monotonic()
-    held = sum(
-        board.gpu_s_of(key, now - state.started)
-        for key, state in board.states.items()
-        if state.status == "running" and state.started
-    )
+    states = {key: board.states[key] for key in board.running}
+    held = sum(board.gpu_s_of(key, now - one.started) for key, one in states.items() if one.started)
     return (board.gpu_s + held) / 3600
 
 
@@ -239,20 +286,9 @@ def _damaged_inputs(board: RunState, key: str) -> list[str]:
     return [i for i in board.plan.stages[key].inputs.values() if not board.store.finished(i)]
 
 
-def _skip_hopeless(board: RunState) -> None:
-    """Skip the stages whose inputs failed, diverged or were skipped."""
-    for key, state in board.states.items():
-        if state.status == "waiting" and (broken := board.failed_inputs(key)):
-            kind, before = board.plan.stages[broken[0]].kind, board.states[broken[0]]
-            state.status = "skipped"
-            state.reason = f"its stage {kind} {before.status}: {before.reason}"
-            if before.status == "skipped":
-                state.reason = before.reason
-
-
-def _is_lost(code: int | None) -> bool:
+def _is_lost(ended: Ended, code: int | None) -> bool:
     """Return whether a process was killed, preempted or lost, as opposed to failing itself."""
-    return code is None or code < 0 or code == STOPPED
+    return not ended.how and (code is None or code < 0 or code == STOPPED)
 
 
 def _end_of(code: int | None, how: str) -> str:

@@ -6,8 +6,9 @@ need the same computation share one stage.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from mixbench.datasets.locate import path_state
 from mixbench.datasets.survey import DataPart
@@ -29,6 +30,7 @@ from mixbench.storage.spec import (
 )
 
 KEY_VERSION = 2
+Part = TypeVar("Part")
 
 # The modules that, with the method, the task and their imports, determine a stage's result.
 WORK: dict[StageKind, tuple[str, ...]] = {
@@ -82,16 +84,72 @@ def plan(cells: Iterable[Cell], *, without_data: bool = False) -> Plan:
         Whether the data of the tasks whose models the cells start from may be missing.
     """
     cells = tuple(cells)
-    planned = _Planned({}, {}, without_data)
+    planned = _Planned({}, {}, without_data, {})
     return Plan(cells, tuple(_chain(cell, planned) for cell in cells), planned.stages)
 
 
 class _Planned(NamedTuple):
-    """The stages that are planned so far, the tasks of needed cells, and what may be missing."""
+    """The stages that are planned so far, the tasks of needed cells, and what may be missing.
+
+    Attributes
+    ----------
+    parts
+        Parts of stages, by their text: 10,000 cells would need ten times the memory if equal parts
+        were stored more than once.
+    """
 
     stages: dict[str, Stage]
     frames: Frames
     without_data: bool
+    parts: dict[str, Any]
+
+    def add(self, kind: StageKind, cell: Cell, inputs: Mapping[str, str], label: str) -> str:
+        """Add one stage of a cell, with only what determines its result; return its key."""
+        units: dict[Role, Unit[Card]] = {"task": cell.task}
+        if kind != "data":
+            units["method"] = cell.method
+        if cell.base is not None:
+            units["base_task"] = cell.base.task
+        identities = {role: self._once(_identity(unit)) for role, unit in units.items()}
+        code, combined = code_of(kind, tuple(unit.card for unit in units.values()))
+        run = None
+        if kind != "data":
+            run = RunIdentity(
+                method=identities["method"],
+                model=cell.model,
+                recipe=self._once(cell.recipe),
+                seed=cell.seed,
+                data_digest=cell.data.parts.get(part_read(kind), ""),
+            )
+        identity = Identity(
+            key_version=KEY_VERSION,
+            kind=kind,
+            task=identities["task"],
+            inputs=dict(inputs),
+            code=combined,
+            base_task=identities.get("base_task"),
+            run=run,
+        )
+        paths = Paths(
+            data=str(cell.data.folder) if cell.data.folder else None,
+            data_states=dict(cell.data.states),
+            unit_files={r: str(u.card.path) for r, u in units.items() if u.card.source == "file"},
+            replaced_parameters={r: unit.replaced for r, unit in units.items() if unit.replaced},
+            file_states={
+                path: path_state(Path(path))
+                for unit in units.values()
+                for path in unit.files.values()
+            },
+        )
+        epochs = cell.recipe.epochs if kind == "train" else 0
+        stage = Stage(label, identity, code, self._once(paths), epochs)
+        self.stages.setdefault(stage.key, stage)
+        return stage.key
+
+    def _once(self, part: Part) -> Part:
+        """Return an equal part of an earlier stage if there is one, else this one."""
+        found: Part = self.parts.setdefault(repr(part), part)
+        return found
 
 
 def _chain(cell: Cell, planned: _Planned) -> tuple[str, ...]:
@@ -102,7 +160,7 @@ def _chain(cell: Cell, planned: _Planned) -> tuple[str, ...]:
     inputs = {"train": chain[-1]}
     if cell.data.folder is None:
         inputs["data"] = chain[0]
-    return (*chain, _add(_stage("evaluate", as_trained(cell), inputs, cell.label), planned))
+    return (*chain, planned.add("evaluate", as_trained(cell), inputs, cell.label))
 
 
 def _evaluation_chain(cell: Cell, base: Cell, planned: _Planned) -> tuple[str, ...]:
@@ -112,9 +170,9 @@ def _evaluation_chain(cell: Cell, base: Cell, planned: _Planned) -> tuple[str, .
         inputs["train"] = _training_chain(base, planned)[-1]
     if cell.data.folder is None:
         owner = cell if cell.has_own_data else base
-        inputs["data"] = _add(_stage("data", owner, {}, owner.task.label), planned)
+        inputs["data"] = planned.add("data", owner, {}, owner.task.label)
         chain.append(inputs["data"])
-    return (*chain, _add(_stage("evaluate", cell, inputs, cell.label), planned))
+    return (*chain, planned.add("evaluate", cell, inputs, cell.label))
 
 
 def _training_chain(cell: Cell, planned: _Planned, which: str = "") -> tuple[str, ...]:
@@ -133,15 +191,15 @@ def _training_chain(cell: Cell, planned: _Planned, which: str = "") -> tuple[str
     }
     chain = []
     if cell.data.folder is None:
-        inputs["data"] = _add(_stage("data", cell, {}, cell.task.label), planned)
+        inputs["data"] = planned.add("data", cell, {}, cell.task.label)
         chain.append(inputs["data"])
     own = on_held_in(as_trained(cell))
     if "prepare" in own.method.card.defines:
-        inputs["prepare"] = _add(_stage("prepare", own, inputs, cell.label + which), planned)
+        inputs["prepare"] = planned.add("prepare", own, inputs, cell.label + which)
         chain.append(inputs["prepare"])
     if cell.recipe.final_on == "all":
         own = on_all(own)
-    return (*chain, _add(_stage("train", own, inputs, cell.label + which), planned))
+    return (*chain, planned.add("train", own, inputs, cell.label + which))
 
 
 def _tuning_chain(cell: Cell, planned: _Planned) -> tuple[str, ...]:
@@ -156,7 +214,7 @@ def _tuning_chain(cell: Cell, planned: _Planned) -> tuple[str, ...]:
         candidate = _training_chain(replace(tuned, recipe=recipe, grid={}), planned, f"/{name}")
         chain |= dict.fromkeys(candidate)
         inputs[name] = candidate[-1]
-    found = _add(_stage("tune", as_trained(tuned), inputs, cell.label), planned)
+    found = planned.add("tune", as_trained(tuned), inputs, cell.label)
     if cell.recipe.final_on == "train":
         return (*chain, found)
     # The stage takes the recipe, and what a search found, from the chosen candidate.
@@ -164,18 +222,15 @@ def _tuning_chain(cell: Cell, planned: _Planned) -> tuple[str, ...]:
     started = {role: key for role, key in needs.items() if role in cell.task.card.declared.needs}
     started |= {"data": needs["data"]} if "data" in needs else {}
     own = on_all(as_trained(tuned))
-    final = _stage("train", own, {**started, TUNED: found}, cell.label)
-    return (*chain, found, _add(final, planned))
+    final = planned.add("train", own, {**started, TUNED: found}, cell.label)
+    return (*chain, found, final)
 
 
-def _add(stage: Stage, planned: _Planned) -> str:
-    planned.stages.setdefault(stage.key, stage)
-    return stage.key
-
-
-def code_of(kind: StageKind, units: tuple[Card, ...]) -> dict[str, str]:
-    """Return the digests of the modules that determine a stage's result, by module name."""
-    return fingerprint(WORK[kind], units, alone=("mixbench.worker.stages",))
+@cache
+def code_of(kind: StageKind, units: tuple[Card, ...]) -> tuple[dict[str, str], str]:
+    """Return the digests of the modules that determine a stage's result, and one of them all."""
+    code = fingerprint(WORK[kind], units, alone=("mixbench.worker.stages",))
+    return code, combine(code)
 
 
 def card_of(stage: Stage, role: Role) -> Card:
@@ -184,44 +239,5 @@ def card_of(stage: Stage, role: Role) -> Card:
     return find("method" if role == "method" else "task", name)
 
 
-def _stage(kind: StageKind, cell: Cell, inputs: Mapping[str, str], label: str) -> Stage:
-    """Return one stage of a cell; its identity has only what determines the result."""
-    units: dict[Role, Unit[Card]] = {"task": cell.task}
-    if kind != "data":
-        units["method"] = cell.method
-    if cell.base is not None:
-        units["base_task"] = cell.base.task
-    code = code_of(kind, tuple(unit.card for unit in units.values()))
-    run = None
-    if kind != "data":
-        run = RunIdentity(
-            method=_unit_identity(cell.method),
-            model=cell.model,
-            recipe=cell.recipe,
-            seed=cell.seed,
-            data_digest=cell.data.parts.get(part_read(kind), ""),
-        )
-    identity = Identity(
-        key_version=KEY_VERSION,
-        kind=kind,
-        task=_unit_identity(cell.task),
-        inputs=dict(inputs),
-        code=combine(code),
-        base_task=_unit_identity(cell.base.task) if cell.base is not None else None,
-        run=run,
-    )
-    paths = Paths(
-        data=str(cell.data.folder) if cell.data.folder else None,
-        data_states=dict(cell.data.states),
-        unit_files={r: str(u.card.path) for r, u in units.items() if u.card.source == "file"},
-        replaced_parameters={r: unit.replaced for r, unit in units.items() if unit.replaced},
-        file_states={
-            path: path_state(Path(path)) for unit in units.values() for path in unit.files.values()
-        },
-    )
-    epochs = cell.recipe.epochs if kind == "train" else 0
-    return Stage(label, identity, code, paths, epochs)
-
-
-def _unit_identity(unit: Unit[Card]) -> UnitIdentity:
+def _identity(unit: Unit[Card]) -> UnitIdentity:
     return UnitIdentity(unit.card.name, unit.card.version, unit.identifying_parameters)

@@ -47,6 +47,7 @@ from mixbench.storage.notes import (
 from mixbench.storage.spec import SPECS, StageSpec
 
 SMALL = 1 << 20  # bytes up to which `Store.damage` hashes a file
+LAST_LINES = 4096  # bytes at the end of progress.jsonl, which has a line for every half second
 
 # Files in a stage's work folder from which it continues: of trainings, searches and predictions.
 CHECKPOINTS = ("checkpoint-*.pt", "scratch/*", "predictions/*/*", "features/*/*")
@@ -267,7 +268,10 @@ class Store:
         """Return a stage's latest progress; None if there is none."""
         path = self.work(key) / "progress.jsonl"
         try:
-            lines = path.read_bytes()[-4096:].split(b"\n")[:-1]  # the last line may be incomplete
+            with path.open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(size - LAST_LINES, 0))
+                lines = file.read().split(b"\n")[:-1]  # the last line may be incomplete
             return PROGRESS.parse(lines[-1], str(path)) if lines else None
         except (FileNotFoundError, Damaged):  # just published, or truncated by a full disk
             return None

@@ -33,6 +33,7 @@ from mixbench.storage.store import Store
 from mixbench.worker.protocol import (
     BAD_DATA,
     DONE,
+    ELSEWHERE,
     FAILED,
     FULL,
     INPUT_DAMAGED,
@@ -114,7 +115,12 @@ def _pack(store: Store, keys: Sequence[str]) -> int:
 
 
 def _leased(store: Store, key: str, shared: Shared) -> int:
-    """Run a stage while holding its lock; write its exit code to the store if it is not done."""
+    """Run a stage while holding its lock; write its exit code to the store if it is not done.
+
+    It does not wait for a process of another launcher, because it would hold a slot meanwhile.
+    """
+    if not store.finished(key) and store.running(key):
+        return _say("Another process is running this stage.", ELSEWHERE)
     try:
         with naming_full_disk(store.root), store.lease(key).held(_end):
             code = DONE if store.finished(key) else _guarded(store, key, shared)
@@ -298,8 +304,8 @@ def _fail(store: Store, key: str, failure: Failure) -> int:
     return FAILED
 
 
-def _say(error: Exception, code: int) -> int:
-    _log(str(error))
+def _say(text: object, code: int) -> int:
+    _log(str(text))
     return code
 
 

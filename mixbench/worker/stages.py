@@ -54,7 +54,7 @@ def check_code(stage: Stage) -> None:
     MixbenchError
         If a module has changed since the stage was planned.
     """
-    now = code_of(stage.kind, tuple(card_of(stage, role) for role in stage.identity.units))
+    now, _ = code_of(stage.kind, tuple(card_of(stage, role) for role in stage.identity.units))
     changed = [name for name, digest in stage.code.items() if now.get(name) != digest]
     if changed or len(now) != len(stage.code):
         raise MixbenchError(
