@@ -323,13 +323,13 @@ def growth(found: Found) -> Iterator[str]:
         "first_s": "first time (s)",
         "again_s": "second time (s)",
         "seconds": "time (s)",
-        "ms": "time (ms)",
+        "core_percent": "share of a core (%)",
         "peak_mib": "peak memory (MiB)",
     }
     for name, title, by in (
         ("reporting", "`mixbench report`: records", "records"),
         ("planning", "`mixbench plan`: cells", "cells"),
-        ("scheduling", "scheduler: stages", "stages"),
+        ("launching", "a launcher with eight running stages: cells", "cells"),
     ):
         shown = [column for column in columns if column in found[name][0]]
         rows = [[f"{row[by]:,}", *(row[column] for column in shown)] for row in found[name]]

@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 
 from mixbench.engines import engine as engines
-from mixbench.engines import gpus, local
-from mixbench.engines.engine import Ended
+from mixbench.engines import gpus, local, scheduler
+from mixbench.engines.engine import Ended, NotNow
 from mixbench.engines.estimate import Estimate, estimate
 from mixbench.engines.gpus import Slot, slots_of
 from mixbench.engines.local import LocalEngine
@@ -35,7 +35,7 @@ from mixbench.storage.files import write_json
 from mixbench.storage.manifest import MANIFESTS, StageCost
 from mixbench.storage.spec import ExecutionOptions, Stage
 from mixbench.storage.store import Store
-from mixbench.worker.protocol import INPUT_DAMAGED, STOPPED
+from mixbench.worker.protocol import ELSEWHERE, INPUT_DAMAGED, STOPPED
 from tests.support import Run, made_manifest, reached, stage_processes, until
 
 
@@ -354,11 +354,13 @@ class Told:
         self.notices.append(text)
 
 
-def settled(tmp_path: Path, *ends: Any, **limits: Any) -> tuple[RunState, Scripted, list[str]]:
-    """Return the board of one cell (training, evaluation) whose stages ended so."""
+def settled(
+    tmp_path: Path, *ends: Any, seeds: Sequence[int] = (0,), **limits: Any
+) -> tuple[RunState, Scripted, list[str]]:
+    """Return the board of cells (training, evaluation) whose stages ended so."""
     store = Store(tmp_path)
     store.open()
-    board = RunState(plan(cells_of(Request(["none"], ["digits"], [0]))), store, 9, gpus=1.0)
+    board = RunState(plan(cells_of(Request(["none"], ["digits"], seeds))), store, 9, gpus=1.0)
     told = Told()
     mark_cached(board, told.notice)
     engine = Scripted(store, list(ends))
@@ -423,6 +425,83 @@ def test_no_stage_starts_past_the_budget(tmp_path: Path) -> None:
     assert len(engine.started) == 1
     assert gpu_hours(board) > 1e-9
     assert "No further stages are started" in told[0]
+
+
+def alone(tmp_path: Path, ends: list[Any], *seeds: int) -> tuple[Scheduler, Scripted, Told]:
+    """Return a scheduler of some cells that nothing has run yet."""
+    store = Store(tmp_path)
+    store.open()
+    board = RunState(plan(cells_of(Request(["none"], ["digits"], seeds))), store, 9)
+    mark_cached(board, print)
+    engine, told = Scripted(store, ends), Told()
+    options = ExecutionOptions(checkpoint_every=1)
+    return Scheduler(board, engine, told, lambda _: None, options), engine, told
+
+
+def test_a_stage_that_another_launcher_runs_comes_last_and_holds_no_slot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduler, "LOOK_ELSEWHERE_S", 0.1)
+    one, engine, _ = alone(tmp_path, ["done"] * 4, 0, 1)
+    first, second = (chain[-2] for chain in one.board.plan.chains)
+
+    with one.board.store.lease(first).held(lambda: None):
+        one._advance()
+        one._advance()
+        one._advance()
+        assert engine.started == [second, one.board.plan.chains[1][-1]]
+    one.run()
+
+    assert engine.started[2:] == [first, one.board.plan.chains[0][-1]]
+    assert statuses(one.board) == ["done"] * 4
+
+
+def test_a_stage_that_another_launcher_finished_is_not_run(tmp_path: Path) -> None:
+    one, engine, _ = alone(tmp_path, ["done"], 0)
+    trained, evaluated = one.board.plan.chains[0]
+    finish(one.board.store, one.board.plan.stages[trained], 1.0, 0.0)
+
+    one.run()
+
+    assert engine.started == [evaluated]
+    assert statuses(one.board) == ["cached", "done"]
+
+
+def test_a_stage_that_another_process_turned_out_to_run_is_started_again(tmp_path: Path) -> None:
+    one, engine, told = alone(tmp_path, [ELSEWHERE, "done", "done"], 0)
+
+    one.run()
+
+    assert len(engine.started) == 3
+    assert (statuses(one.board), told.notices) == (["done", "done"], [])
+
+
+def test_a_cluster_that_takes_no_stage_now_is_asked_again(tmp_path: Path) -> None:
+    one, engine, told = alone(tmp_path, ["done", "done"], 0)
+    start, refusals = engine.start, iter([True, True, False, False])
+
+    def refuse(keys: Sequence[str], log: Path) -> None:
+        if next(refusals):
+            raise NotNow("the queue is full")
+        start(keys, log)
+
+    engine.start = refuse  # type: ignore[method-assign]
+    one.run()
+
+    assert statuses(one.board) == ["done", "done"]
+    assert told.notices == ["the queue is full"]
+
+
+def test_the_budget_counts_what_other_commands_ran(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    planned = plan(cells_of(Request(["none"], ["digits"], [0, 1])))
+    for key in planned.chains[0]:
+        finish(store, planned.stages[key], 1.0, 1800.0)
+
+    board, engine, _ = settled(tmp_path, seeds=[0, 1], gpu_hours=1)
+
+    assert engine.started == []
+    assert statuses(board) == ["cached", "cached", "skipped", "skipped"]
 
 
 def taken(board: RunState, size: int) -> list[list[str]]:

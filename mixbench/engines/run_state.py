@@ -142,7 +142,7 @@ class RunState:
                 self.ended.append(key)
             self.settled.extend(self._cells[key])
             self.num_settled += len(self._cells[key])
-            for other in self._above[key]:
+            for other in self._above.get(key, ()):
                 if self.status(other) == "waiting":
                     self.enqueue(other)
 
@@ -156,7 +156,7 @@ class RunState:
             self.put(key, StageState("skipped", reason, attempts=self.states[key].attempts))
         elif self._startable(key):
             task = self.plan.stages[key].identity.task.name
-            heappush(self._queues[task], (-self._dependents[key], self._order[key], key))
+            heappush(self._queues[task], (-self._dependents.get(key, 0), self._order[key], key))
 
     def _startable(self, key: str) -> bool:
         """Whether a stage waits for nothing but a slot."""
@@ -252,20 +252,20 @@ class RunState:
 
     @cached_property
     def _above(self) -> dict[str, list[str]]:
-        """The stages that read the result of each stage, by its key."""
-        above: dict[str, list[str]] = {key: [] for key in self.plan.stages}
+        """The stages that read the result of a stage, by its key, if any do."""
+        above: dict[str, list[str]] = {}
         for key, stage in self.plan.stages.items():
             for other in dict.fromkeys(stage.inputs.values()):
-                above[other].append(key)
+                above.setdefault(other, []).append(key)
         return above
 
     @cached_property
     def _dependents(self) -> dict[str, int]:
-        """Number of stages that depend on each stage, directly or indirectly, by key."""
-        above: dict[str, set[str]] = {key: set() for key in self.plan.stages}
+        """Number of stages that depend on a stage, directly or indirectly, by key, if any do."""
+        above: dict[str, set[str]] = {}
         for key in reversed([*self.plan.stages]):  # a stage comes after all its inputs
             for other in self.plan.stages[key].inputs.values():
-                above[other] |= {key, *above[key]}
+                above.setdefault(other, set()).update(above.get(key, ()), [key])
         return {key: len(keys) for key, keys in above.items()}
 
     def failed_inputs(self, key: str) -> list[str]:

@@ -51,7 +51,7 @@ class Exit:
     code: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class StageNote:
     """A stage of a run, as listed in the run's file."""
 
@@ -59,7 +59,7 @@ class StageNote:
     key: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class CellNote:
     """A cell of a run, with all stages that it depends on, inputs first."""
 
