@@ -52,7 +52,7 @@ from mixbench.storage.spec import ExecutionOptions
 from mixbench.storage.store import Store
 
 class Endless:
-    num_slots, gpus, outlives, running = 8, 0, False, 0
+    num_slots, gpus, gpus_alone, outlives, running = 8, 0, 0, False, 0
     free = property(lambda self: self.running < 8)
     until = time.monotonic() + 3600
     def adopt(self, keys): return set()

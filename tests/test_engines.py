@@ -309,7 +309,7 @@ def test_gpus_are_counted_by_nvidias_library(monkeypatch: pytest.MonkeyPatch) ->
 class Scripted:
     """An engine whose stages end as a list says, one after the other."""
 
-    num_slots, gpus, outlives, free = 9, 1.0, False, True
+    num_slots, gpus, gpus_alone, outlives, free = 9, 1.0, 1.0, False, True
 
     def __init__(self, store: Store, ends: list[Any]) -> None:
         self.store, self.ends, self.started = store, ends, list[str]()

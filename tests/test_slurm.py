@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from mixbench.engines import engine as engines
-from mixbench.engines import slurm_queue
-from mixbench.engines.engine import Ended
+from mixbench.engines import slurm, slurm_queue
+from mixbench.engines.engine import Ended, NotNow
 from mixbench.engines.settings import SlurmSettings
 from mixbench.engines.slurm import SlurmEngine, resources_of
 from mixbench.errors import MixbenchError, UsageError
@@ -202,6 +202,101 @@ def test_a_job_that_slurm_refuses_is_one_sentence(
 
     with pytest.raises(UsageError, match=f"SLURM refused a job .*{said}"):
         engine.start(["a"], store.log("a"))
+
+
+@pytest.mark.parametrize("said", [
+    "error: QOSMaxSubmitJobPerUserLimit\nBatch job submission failed: Job violates accounting/QOS "
+    "policy (job submit limit, user's size and/or time limits)",
+    "error: Slurm temporarily unable to accept job, sleeping and retrying",
+    "error: Batch job submission failed: Socket timed out on send/recv operation",
+])  # fmt: skip
+def test_a_stage_that_slurm_does_not_take_now_waits(
+    engine: SlurmEngine, store: Store, script: Any, tmp_path: Path, said: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    refusing = tmp_path / "bin/sbatch"
+    refusing.parent.mkdir()
+    refusing.write_text(f"#!/bin/sh\ncat >&2 <<'END'\nsbatch: {said}\nEND\nexit 1\n")
+    refusing.chmod(0o755)
+    monkeypatch.setattr(slurm, "FIRST_PAUSE_S", 1.0)
+    engine._pause_s = 1.0
+    script("a", "sleep 20")
+
+    with monkeypatch.context() as limited:
+        limited.setenv("PATH", f"{refusing.parent}:{os.environ['PATH']}")
+        for _ in range(2):
+            until(lambda: engine.free)
+            with pytest.raises(NotNow, match=r"takes no more jobs for now \(sbatch: error"):
+                engine.start(["a"], store.log("a"))
+            assert not engine.free
+    until(lambda: engine.free)
+    engine.start(["a"], store.log("a"))
+
+    assert engine.place("a")
+
+
+def test_a_job_that_was_submitted_without_an_answer_is_found(
+    engine: SlurmEngine, store: Store, script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent = tmp_path / "bin/sbatch"
+    silent.parent.mkdir()
+    silent.write_text(f'#!/bin/sh\n{shutil.which("sbatch")} "$@"\nsleep 20\n')
+    silent.chmod(0o755)
+    script("a", "sleep 20")
+    with monkeypatch.context() as slow:
+        slow.setenv("PATH", f"{silent.parent}:{os.environ['PATH']}")
+        slow.setattr(slurm_queue, "PATIENCE_S", 2)
+        with pytest.raises(NotNow, match="did not answer"):
+            engine.start(["a"], store.log("a"))
+
+    engine.start(["a"], store.log("a"))
+
+    name = slurm_queue.job_name(store, "a")
+    command = ["squeue", "--noheader", "--name", name, "--format", "%i"]
+    jobs = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert jobs == [engine._jobs["a"].number]
+
+
+def test_an_evaluation_does_not_ask_for_the_gpus_of_a_training(store: Store) -> None:
+    settings = SlurmSettings(nodes=2, gres="gpu:tesla:2")
+    engine = SlurmEngine(store, settings, resources_of(settings, 2))
+    log = store.log("a")
+
+    training, evaluation = (engine.job("a", kind, log) for kind in ("train", "evaluate"))
+
+    assert {"--gres=gpu:tesla:2", "--nodes=2"} <= {*training.options}
+    assert {"--gres=gpu:tesla:1", "--nodes=1"} <= {*evaluation.options}
+    assert (engine.gpus, engine.gpus_alone) == (2, 1)
+
+
+@pytest.mark.parametrize("name", ["my project", "100%job", 'it\'s "quoted"'])
+def test_paths_with_any_characters_reach_the_job(name: str, tmp_path: Path, script: Any) -> None:
+    odd = Store(tmp_path / name)
+    odd.open()
+    settings = SlurmSettings(**QUICK)  # type: ignore[arg-type]
+    engine = SlurmEngine(odd, settings, resources_of(settings))
+    script("a", "echo here")
+    odd.write_spec("a", made_spec())
+
+    engine.start(["a"], odd.log("a"))
+
+    assert until(engine.ended) == [Ended("a", None)]
+    assert odd.log("a").read_text() == "here\n"
+
+
+def test_a_dry_run_shows_the_first_job(tmp_path: Path) -> None:
+    (tmp_path / "mixbench.toml").write_text("[slurm]\npartition = 'debug'\noptions = ['--qos=low']")
+    done = subprocess.run(
+        [sys.executable, "-m", "mixbench", *FAST, "--dry-run"],
+        cwd=tmp_path, env=os.environ | {"MIXBENCH_STORE": str(tmp_path / "store")}, text=True,
+        capture_output=True, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    job = done.stdout.partition("The first job:\n")[2]
+    assert job.startswith("sbatch --job-name=mixbench-")
+    assert "--partition=debug" in job
+    assert "--qos=low <<'END'\n#!/bin/bash\nexec " in job
 
 
 FAST = ["run", "-m", "none,mixup", "-t", "digits", "--set", "digits.epochs=12", "--engine", "slurm"]

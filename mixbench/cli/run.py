@@ -83,7 +83,10 @@ def run(
     _check_shares(plan, runs)
     _check_detach(how, detach=detach)
     if dry_run:
-        return show_plan(plan, store, as_json=as_json)
+        code = show_plan(plan, store, as_json=as_json)
+        if how.slurm is not None and not as_json:
+            _show_first_job(plan, store, how)
+        return code
     with naming_full_disk(store.root):
         store.open()
         _check_duplicates(plan, store, allow=allow_duplicates)
@@ -93,6 +96,18 @@ def run(
         if detach:
             return _detach(store, how)
         return _run(plan, store, runs, rule_of(options["suite"]), as_json=as_json)
+
+
+def _show_first_job(plan: "Plan", store: "Store", how: "Run") -> None:
+    """Print the job that is submitted first, as shell commands."""
+    from mixbench.engines.slurm import SlurmEngine
+
+    engine = how.engine(store)
+    assert isinstance(engine, SlurmEngine)
+    missing = (key for key in plan.stages if not store.finished(key))
+    if (key := next(missing, None)) is not None:
+        kind = plan.stages[key].kind
+        click.echo(f"\nThe first job:\n{engine.job(key, kind, store.log(key))}")
 
 
 def _detach(store: "Store", how: "Run") -> int:

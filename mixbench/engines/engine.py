@@ -51,13 +51,16 @@ class Engine(Protocol):
     num_slots
         Number of stages that can run at a time, for estimates.
     gpus
-        Number of GPUs per stage on each node; 0 if stages run on the CPU.
+        Number of GPUs per training on each node; 0 if stages run on the CPU.
+    gpus_alone
+        Number of GPUs that a stage of one process holds, such as an evaluation.
     outlives
         Whether the processes of stages keep running when the launcher ends.
     """
 
     num_slots: int
     gpus: float
+    gpus_alone: float
     outlives: bool
 
     @property

@@ -60,7 +60,7 @@ class LocalEngine:
 
     def __init__(self, root: Path, slots: Sequence[Slot], timeout_s: float = float("inf")) -> None:
         self.num_slots = len(slots)
-        self.gpus = len(slots[0].gpus) * slots[0].share
+        self.gpus = self.gpus_alone = len(slots[0].gpus) * slots[0].share  # all of its slot
         self._root = root
         self._timeout_s = timeout_s
         self._slots = list(slots)

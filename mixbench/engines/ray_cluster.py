@@ -95,6 +95,7 @@ class RayEngine:
         self._size = size
         there = self._ray.cluster_resources()
         self.gpus = size / settings.jobs_per_gpu if there.get("GPU") else 0.0
+        self.gpus_alone = min(self.gpus, 1.0)
         try:
             self._check(there)
         except UsageError:
@@ -138,15 +139,16 @@ class RayEngine:
         """Submit the stage to Ray."""
         (key,) = keys  # a task runs one stage
         task = self._tasks[key] = _Task(time.monotonic() + self._timeout_s, log)
-        if self._settings.nodes > 1 and self._store.spec(key).stage.kind in DISTRIBUTED_KINDS:
+        together = self._store.spec(key).stage.kind in DISTRIBUTED_KINDS
+        if self._settings.nodes > 1 and together:
             from ray.util import placement_group
 
             bundles = [self._bundle()] * self._settings.nodes
             task.group = placement_group(bundles, strategy="STRICT_SPREAD")
             task.references = [task.group.ready()]
         else:
-            task.placed = True
-            task.references = [self._hand(key, task, {"num_gpus": self.gpus}, {})]
+            task.placed, gpus = True, self.gpus if together else self.gpus_alone
+            task.references = [self._hand(key, task, {"num_gpus": gpus}, {})]
 
     def _hand(
         self, key: str, task: _Task, options: Mapping[str, Any], told: Mapping[str, str]

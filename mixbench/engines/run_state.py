@@ -81,12 +81,14 @@ class RunState:
     num_slots
         Number of stages that can run at a time.
     gpus
-        Number of GPUs that a stage holds on each of its nodes.
+        Number of GPUs that a training holds on each of its nodes.
     nodes
         Number of nodes of a training; all other stages run on one node.
 
     Attributes
     ----------
+    gpus_alone
+        Number of GPUs that a stage of one process holds.
     gpu_s
         GPU-seconds that ended attempts have used.
     states
@@ -106,10 +108,16 @@ class RunState:
     """
 
     def __init__(
-        self, plan: Plan, store: Store, num_slots: int, gpus: float = 0.0, nodes: int = 1
+        self,
+        plan: Plan,
+        store: Store,
+        num_slots: int,
+        gpus: float = 0.0,
+        nodes: int = 1,
     ) -> None:
         self.plan, self.store = plan, store
         self.num_slots, self.gpus, self.nodes = num_slots, gpus, nodes
+        self.gpus_alone = gpus
         self.gpu_s = 0.0
         self.states: dict[str, StageState] = {}
         self.running: dict[str, None] = {}
@@ -184,7 +192,7 @@ class RunState:
 
     def gpus_of(self, kind: str) -> float:
         """Return the number of GPUs that a stage of a kind holds while it runs."""
-        return self.gpus * (self.nodes if kind in DISTRIBUTED_KINDS else 1)
+        return self.gpus * self.nodes if kind in DISTRIBUTED_KINDS else self.gpus_alone
 
     def status(self, key: str) -> Status | None:
         """Return a stage's status; None if the stage is not needed."""

@@ -91,7 +91,10 @@ class Scheduler:
         KeyboardInterrupt
             If the user interrupts. Every process that does not outlive the launcher has stopped.
         """
-        self.board.num_slots, self.board.gpus = self.engine.num_slots, self.engine.gpus
+        board, engine = self.board, self.engine
+        board.num_slots, board.gpus, board.gpus_alone = (
+            engine.num_slots, engine.gpus, engine.gpus_alone
+        )  # fmt: skip
         try:
             self._adopt()
             if self._limits.gpu_hours < float("inf"):

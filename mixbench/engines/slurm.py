@@ -17,14 +17,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mixbench.engines import engine, slurm_queue
-from mixbench.engines.engine import Ended
+from mixbench.engines.engine import Ended, NotNow
 from mixbench.engines.settings import SlurmSettings
-from mixbench.engines.slurm_queue import Line, job_name
+from mixbench.engines.slurm_queue import Job, Line, file_pattern, job_name
 from mixbench.errors import MixbenchError, UsageError
-from mixbench.storage.spec import DISTRIBUTED_KINDS
+from mixbench.storage.spec import DISTRIBUTED_KINDS, StageKind
 from mixbench.storage.store import Store
 
 WARNED_S = 60  # SLURM signals a job this long before its time limit, to write a checkpoint
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 10.0, 300.0  # after a refusal for now, doubled each time
 
 
 class Resources(NamedTuple):
@@ -43,6 +44,11 @@ class Resources(NamedTuple):
     size: int
     gres: str
     gpus: float
+
+    @property
+    def alone(self) -> "Resources":
+        """What a stage of one process requests, such as an evaluation: one GPU at most."""
+        return Resources(1, re.sub(r"(gpu(?::\w+)?):\d+$", r"\1:1", self.gres), min(self.gpus, 1.0))
 
 
 def resources_of(settings: SlurmSettings, size: int = 1) -> Resources:
@@ -104,13 +110,16 @@ class SlurmEngine:
         self._timeout_s = timeout_s
         self._jobs: dict[str, _Job] = {}
         self._looked = float("-inf")
-        self.gpus = resources.gpus
+        self._closed_until = float("-inf")  # after a refusal for now
+        self._pause_s = FIRST_PAUSE_S
+        self.gpus, self.gpus_alone = resources.gpus, resources.alone.gpus
         self.num_slots = settings.max_jobs
 
     @property
     def free(self) -> bool:
-        """Whether another job can be submitted within `max_jobs`."""
-        return len(self._jobs) < self._settings.max_jobs
+        """Whether another job can be submitted within `max_jobs` and what SLURM allows."""
+        closed = time.monotonic() < self._closed_until
+        return len(self._jobs) < self._settings.max_jobs and not closed
 
     def adopt(self, keys: Iterable[str]) -> set[str]:
         """Return those of the stages that already have a job in the queue."""
@@ -121,22 +130,32 @@ class SlurmEngine:
                 "Run the same command again when squeue works."
             )
         by_name = {line.name: line for line in queue.values()}
-        for key in keys:
-            if line := by_name.get(job_name(self._store, key)):
-                self._jobs[key] = _Job(line.number, time.monotonic(), line)
-        return set(self._jobs)
+        found = {key: line for key in keys if (line := by_name.get(job_name(self._store, key)))}
+        for key, line in found.items():
+            self._jobs[key] = _Job(line.number, time.monotonic(), line)
+        return set(found)
 
     def start(self, keys: Sequence[str], log: Path) -> None:
         """Submit the stage's job.
 
         Raises
         ------
+        NotNow
+            If SLURM takes no more jobs for now: after a pause, which is doubled each time, `free`
+            is true again.
         UsageError
             If SLURM refuses the stage's job.
         """
         (key,) = keys  # a job runs one stage
-        options, lines = self._job(key, log)
-        number = slurm_queue.submit(options, ("--no-requeue", *self._settings.options), lines)
+        if self._pause_s > FIRST_PAUSE_S and self.adopt([key]):
+            return  # the job was submitted, but sbatch did not say so in time
+        try:
+            number = slurm_queue.submit(self.job(key, self._store.spec(key).stage.kind, log))
+        except NotNow:
+            self._closed_until = time.monotonic() + self._pause_s
+            self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
+            raise
+        self._pause_s = FIRST_PAUSE_S
         self._jobs[key] = _Job(number, time.monotonic())
 
     def ended(self) -> list[Ended]:
@@ -193,14 +212,15 @@ class SlurmEngine:
             return Ended(key, None, "cancelled")
         return Ended(key, None)
 
-    def _job(self, key: str, log: Path) -> tuple[dict[str, str], list[str]]:
-        """Return the sbatch options and the shell commands of a stage's job."""
-        asked = self._settings
-        gang = asked.nodes > 1 and self._store.spec(key).stage.kind in DISTRIBUTED_KINDS
+    def job(self, key: str, kind: StageKind, log: Path) -> Job:
+        """Return the job of a stage."""
+        asked, together = self._settings, kind in DISTRIBUTED_KINDS
+        resources = self._resources if together else self._resources.alone
+        gang = asked.nodes > 1 and together
         minutes = f"{max(round((self._timeout_s or 0) / 60), 1)}"
         options = {
             "job-name": job_name(self._store, key),
-            "output": str(log),
+            "output": file_pattern(log),
             "open-mode": "append",
             "nodes": str(asked.nodes if gang else 1),
             "ntasks-per-node": "1",
@@ -210,11 +230,11 @@ class SlurmEngine:
             "account": asked.account,
             "time": minutes if self._timeout_s else asked.time,
             "mem": asked.memory,
-            "gres": self._resources.gres,
+            "gres": resources.gres,
         }
         command = engine.stage_command(self._store.root, key)
         words = self._gang(command) if gang else f"exec {shlex.join(command)}"
-        return options, [*asked.setup, words]
+        return slurm_queue.job(options, ("--no-requeue", *asked.options), [*asked.setup, words])
 
     def _gang(self, command: Sequence[str]) -> str:
         """Return the shell commands that start torchrun on every node of a job."""
@@ -245,7 +265,7 @@ def submit_launcher(store: Store, settings: SlurmSettings, arguments: Sequence[s
     """
     options = {
         "job-name": job_name(store, "launcher"),
-        "output": str(store.runs / "launcher-%j.txt"),
+        "output": f"{file_pattern(store.runs)}/launcher-%j.txt",
         "open-mode": "append",
         "chdir": str(Path.cwd()),
         "signal": f"B:USR1@{WARNED_S}",
@@ -262,4 +282,4 @@ def submit_launcher(store: Store, settings: SlurmSettings, arguments: Sequence[s
         "trap 'kill -TERM $launcher; wait $launcher; exit' TERM",
         "wait $launcher",
     ]
-    return slurm_queue.submit(options, ("--requeue", *settings.launcher), lines)
+    return slurm_queue.submit(slurm_queue.job(options, ("--requeue", *settings.launcher), lines))

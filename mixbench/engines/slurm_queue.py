@@ -5,15 +5,25 @@ another shell, can find it.
 """
 
 import hashlib
+import re
+import shlex
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
+from mixbench.engines.engine import NotNow
 from mixbench.errors import UsageError
 from mixbench.storage.store import Store
 
 LIVE = "PENDING,RUNNING,CONFIGURING,COMPLETING,SUSPENDED,REQUEUED,RESIZING,SIGNALING,STAGE_OUT"
 PATIENCE_S = 60  # time limit of one command
+# What sbatch says of limits on the number of jobs, and of a controller that is busy or away.
+TEMPORARY = re.compile(
+    "MaxSubmit|MaxJobs|job submit limit|temporarily|try again|timed out|Unable to contact"
+    "|Connection refused|Zero Bytes|Transport endpoint|GrpSubmit|too many jobs",
+    re.IGNORECASE,
+)
 
 
 class Line(NamedTuple):
@@ -52,8 +62,33 @@ def places(store: Store, keys: Iterable[str]) -> dict[str, str]:
     return {key: by_name[name] for key, name in named.items() if name in by_name}
 
 
-def submit(options: Mapping[str, str], more: Sequence[str], lines: Sequence[str]) -> str:
-    """Submit a job and return its number.
+class Job(NamedTuple):
+    """A job to submit.
+
+    Attributes
+    ----------
+    options
+        Options of sbatch. They are on its command line and not in the script, where blanks and
+        quotes in paths would need rules of their own.
+    lines
+        Shell commands that make up the job.
+    """
+
+    options: Sequence[str]
+    lines: Sequence[str]
+
+    @property
+    def script(self) -> str:
+        """The text of the job's shell script."""
+        return "\n".join(["#!/bin/bash", *self.lines, ""])
+
+    def __str__(self) -> str:
+        """Return shell commands that submit the job."""
+        return f"sbatch {shlex.join(self.options)} <<'END'\n{self.script}END"
+
+
+def job(options: Mapping[str, str], more: Sequence[str], lines: Sequence[str]) -> Job:
+    """Return a job.
 
     Parameters
     ----------
@@ -63,22 +98,36 @@ def submit(options: Mapping[str, str], more: Sequence[str], lines: Sequence[str]
         Further sbatch options in the form ``--name=value``; they override `options`.
     lines
         Shell commands that make up the job.
+    """
+    asked = (f"--{name}={value}" for name, value in options.items() if value)
+    return Job([*asked, *more], lines)
+
+
+def submit(asked: Job) -> str:
+    """Submit a job and return its number.
 
     Raises
     ------
+    NotNow
+        If SLURM takes no more jobs of the user for now, or does not answer.
     UsageError
         If SLURM refuses the job.
     """
-    asked = [*(f"--{name}={value}" for name, value in options.items() if value), *more]
-    script = "\n".join(["#!/bin/bash", *(f"#SBATCH {option}" for option in asked), *lines, ""])
-    done = call(["sbatch", "--parsable"], script)
-    if done is None or done.returncode:
-        said = " ".join(done.stderr.split()) if done else "sbatch did not answer"
-        raise UsageError(
-            f"SLURM refused a job ({said}). Running jobs continue. Fix partition, account, time "
-            "or options under [slurm] in the settings file, and run the same command again."
-        )
-    return done.stdout.strip().split(";")[0]
+    done = call(["sbatch", "--parsable", *asked.options], asked.script)
+    if done is not None and not done.returncode:
+        return done.stdout.strip().split(";")[0]
+    said = " ".join(done.stderr.split()) if done else "sbatch did not answer"
+    if done is None or TEMPORARY.search(said):
+        raise NotNow(f"SLURM takes no more jobs for now ({said}); the other stages wait.")
+    raise UsageError(
+        f"SLURM refused a job ({said}). Running jobs continue. Fix partition, account, time "
+        "or options under [slurm] in the settings file, and run the same command again."
+    )
+
+
+def file_pattern(path: Path | str) -> str:
+    """Return the value of sbatch's ``--output`` for a path, in which % begins a replacement."""
+    return str(path).replace("%", "%%")
 
 
 def job_name(store: Store, key: str) -> str:
