@@ -226,9 +226,12 @@ def test_without_a_place_for_sockets_processes_are_new_ones(
 @pytest.mark.full
 def test_nothing_survives_a_dead_launcher(tmp_path: Path, script: Any, slot: Slot) -> None:
     script(
-        "import os, sys, time, pathlib\n"
-        "from mixbench.worker.__main__ import _die_with_launcher\n"
-        "_die_with_launcher()\n"
+        "import os, subprocess, sys, time, pathlib\n"
+        "from mixbench.worker.__main__ import _lifeline\n"
+        "from mixbench.worker.processes import supervised\n"
+        "if supervised(_lifeline()) is not None: sys.exit()\n"
+        "alone = subprocess.Popen(['sleep', '60'], start_new_session=True)\n"
+        "pathlib.Path(sys.argv[1], sys.argv[2] + 'x').write_text(str(alone.pid))\n"
         "pathlib.Path(sys.argv[1], sys.argv[2]).write_text(str(os.getpid()))\n"
         "time.sleep(60)"
     )
@@ -242,7 +245,7 @@ def test_nothing_survives_a_dead_launcher(tmp_path: Path, script: Any, slot: Slo
         "[e.start([key], root / 'log') for key in 'ab']; time.sleep(60)"
     )
     launcher = subprocess.Popen([sys.executable, "-c", code])
-    pids = [int(content(tmp_path / key)) for key in "ab"]
+    pids = [int(content(tmp_path / name)) for name in ("a", "b", "ax", "bx")]
 
     launcher.kill()
     launcher.wait()
@@ -251,6 +254,29 @@ def test_nothing_survives_a_dead_launcher(tmp_path: Path, script: Any, slot: Slo
     while any(lives(pid) for pid in pids) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not any(lives(pid) for pid in pids)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    ("end", "code"), [("sys.exit(3)", 3), ("os.kill(os.getpid(), 9)", -9), ("os.abort()", -6)]
+)
+def test_what_a_stage_starts_ends_with_it(
+    tmp_path: Path, script: Any, slot: Slot, end: str, code: int
+) -> None:
+    script(
+        "import os, subprocess, sys, pathlib\n"
+        "from mixbench.worker.processes import supervised\n"
+        "if (code := supervised(None)) is not None: sys.exit(code)\n"
+        "alone = subprocess.Popen(['sleep', '60'], start_new_session=True)\n"
+        "pathlib.Path(sys.argv[1], 'a').write_text(str(alone.pid))\n" + end
+    )
+    engine = LocalEngine(tmp_path, [slot])
+    engine.start(["a"], tmp_path / "log")
+
+    (ended,) = until(engine.ended)
+
+    assert ended.code == code
+    assert not lives(int(content(tmp_path / "a")))
 
 
 def lives(pid: int) -> bool:
@@ -635,7 +661,8 @@ def test_means_that_are_not_there_are_refused(
 
 
 @pytest.mark.full
-def test_a_training_that_is_killed_goes_on_by_itself(tmp_path: Path) -> None:
+@pytest.mark.parametrize("who", ["stage", "supervisor"])
+def test_a_training_that_is_killed_goes_on_by_itself(tmp_path: Path, who: str) -> None:
     environment = os.environ | {"MIXBENCH_STORE": str(tmp_path / "store")}
     command = [sys.executable, "-m", "mixbench", "run", "-m", "none", "-t", "digits"]
     command += ["--set", "digits.epochs=6", "--checkpoint-every", "3"]
@@ -643,8 +670,8 @@ def test_a_training_that_is_killed_goes_on_by_itself(tmp_path: Path) -> None:
         command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
     )
     until(lambda: list(tmp_path.glob("store/work/*/checkpoint-*")))
-    (stage,) = stage_processes(tmp_path / "store")
-    os.kill(stage, signal.SIGKILL)
+    supervisor, stage = sorted(stage_processes(tmp_path / "store"))
+    os.kill(stage if who == "stage" else supervisor, signal.SIGKILL)
     _, said = launcher.communicate(timeout=120)
 
     assert launcher.returncode == 0, said

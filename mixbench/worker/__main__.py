@@ -30,6 +30,7 @@ from mixbench.storage.manifest import Manifest
 from mixbench.storage.notes import Failure
 from mixbench.storage.spec import DISTRIBUTED_KINDS, StageSpec
 from mixbench.storage.store import Store
+from mixbench.worker.processes import kill_descendants, supervised
 from mixbench.worker.protocol import (
     BAD_DATA,
     DONE,
@@ -52,7 +53,9 @@ if TYPE_CHECKING:
 def main() -> int:
     """Run the stage that the command line names, or several trainings interleaved."""
     root, *keys = sys.argv[1:]
-    _die_with_launcher()
+    code = supervised(_lifeline())
+    if code is not None:
+        return code
     store = Store(Path(root))
     if len(keys) > 1:
         return _pack(store, keys)
@@ -263,23 +266,18 @@ class _Meter:
 
 
 def _end() -> None:
-    """Kill this process and its children."""
+    """Kill this process and what it has started."""
+    kill_descendants()
     os.killpg(0, signal.SIGKILL)
 
 
-def _die_with_launcher() -> None:
-    """Kill this process and its children once the launcher's end of the pipe is closed."""
+def _lifeline() -> int | None:
+    """Return the descriptor of a pipe that is closed when the launcher ends, if there is one."""
     descriptor = os.environ.pop(LIFELINE, None)
     if descriptor is None:
-        return
+        return None
     os.set_inheritable(int(descriptor), False)  # noqa: FBT003  # the library's signature
-
-    def watch() -> None:
-        while os.read(int(descriptor), 1):
-            pass
-        _end()
-
-    threading.Thread(target=watch, daemon=True).start()
+    return int(descriptor)
 
 
 def _reason(error: Exception) -> str:
