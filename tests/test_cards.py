@@ -1,12 +1,15 @@
 import textwrap
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mixbench.contract.loading import load_method, load_task, make_task
+from mixbench.engines import preflight as preflights
 from mixbench.engines.preflight import preflight
 from mixbench.errors import InvalidUnit, UsageError
+from mixbench.plan.cells import Cell
 from mixbench.plan.graph import plan
 from mixbench.plan.request import Request, cells_of
 from mixbench.registry.cards import read_card
@@ -212,7 +215,67 @@ def test_an_inherited_check_refuses_before_anything_runs(name: str, tmp_path: Pa
     cells = cells_of(Request([name], ["digits"], [0], settings=[Setting(name, "grid", "9")]))
 
     with pytest.raises(UsageError, match="grid must be at most the image's shorter side"):
-        preflight(plan(cells), Store(tmp_path), fresh=False)
+        checked(cells, tmp_path)
+
+
+def checked(cells: Sequence[Cell], tmp_path: Path) -> list[str]:
+    """Check the cells before a run, and return what the user is told meanwhile."""
+    store, told = Store(tmp_path / "store"), list[str]()
+    store.open()
+    preflight(plan(cells), store, told.append, fresh=False)
+    return told
+
+
+CHECKED = """
+from mixbench.contract import Method
+
+
+class Mine(Method):
+    \"\"\"Does something else when it is checked.\"\"\"
+
+    version = 1
+
+    def check(self, task, held_out):
+        {}
+"""
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("__import__('time').sleep(99)", "did not end within 0.05 minutes: .*logs/check.txt"),
+        ("__import__('os')._exit(0)", "its process ended. Its output is in .*logs/check.txt"),
+        ("bytearray(2**45)", "failed to run: MemoryError"),
+        ("raise KeyError('x')", "failed to run: KeyError: 'x'"),
+    ],
+)
+def test_a_check_that_goes_wrong_is_one_sentence(
+    tmp_path: Path, body: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path, CHECKED.format(body), "mine.py")
+    monkeypatch.setattr(preflights, "LONG_S", 1.5)
+    monkeypatch.setattr(preflights, "MOST_DATA_S", 3.0)
+    monkeypatch.setattr(preflights, "MOST_S", 3.0)
+    cells = cells_of(Request([str(path)], ["digits"], [0]))
+
+    with pytest.raises(UsageError, match=said):
+        checked(cells, tmp_path)
+
+
+@pytest.mark.full
+def test_what_a_check_prints_goes_to_its_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = "print('this takes long', flush=True); __import__('time').sleep(3)"
+    path = write(tmp_path, CHECKED.format(body), "mine.py")
+    monkeypatch.setattr(preflights, "LONG_S", 0.5)
+
+    told = checked(cells_of(Request([str(path)], ["digits"], [0])), tmp_path)
+
+    log = tmp_path / "store/logs/check.txt"
+    assert told == [f"The data, methods and models are checked before the run; see {log}"]
+    assert "this takes long" in log.read_text()
 
 
 @pytest.mark.parametrize("default", ["None", "1e999", "[1]", "(1, (2,))"])

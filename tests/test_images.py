@@ -1,6 +1,10 @@
 """Augmentation, decoding, and parts of a data set: against torchvision, and against each other."""
 
 import multiprocessing
+import os
+import shutil
+import signal
+import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -14,13 +18,15 @@ from torchvision.transforms.v2 import RandomResizedCrop
 from torchvision.transforms.v2 import functional as tv
 
 from mixbench.contract import ClassIndex
-from mixbench.errors import DataError
+from mixbench.errors import DataError, MixbenchError
 from mixbench.streams import generator
+from mixbench.train import workers
 from mixbench.train.loading import Request, batches
 from mixbench.vision.images.augment import Augmentation, CropFlip, ResizedCropFlip, centre, grey
 from mixbench.vision.images.decode import read_image
 from mixbench.vision.images.folders import class_folders, list_images, unreadable
 from mixbench.vision.images.splits import Normalization, ResidentSplit, StreamedSplit, read_all
+from tests.support import until
 
 PHOTOGRAPHS = Path(__file__).parents[2] / "shared" / "data" / "clothing"
 PIXELS = Normalization((0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
@@ -178,9 +184,9 @@ def test_pixels_are_normalised(images: Tensor) -> None:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("workers", [0, 1, 2])
+@pytest.mark.parametrize("number", [0, 1, 2])
 def test_files_give_the_batches_that_memory_gives(
-    images: Tensor, tmp_path: Path, workers: int
+    images: Tensor, tmp_path: Path, number: int
 ) -> None:
     augment = CropFlip(2, flip=0.5)
     splits = in_memory(images, augment), from_files(images, tmp_path, augment)
@@ -189,7 +195,7 @@ def test_files_give_the_batches_that_memory_gives(
         order = torch.randperm(24, generator=generator(0, "order")).split(7)
         return [Request(i, generator(0, "augment", n) if n else None) for n, i in enumerate(order)]
 
-    resident, streamed = (list(batches(split, requests(), workers)) for split in splits)
+    resident, streamed = (list(batches(split, requests(), number)) for split in splits)
 
     assert [len(batch) for batch in streamed] == [7, 7, 7, 3]
     for one, other in zip(resident, streamed, strict=True):
@@ -197,9 +203,9 @@ def test_files_give_the_batches_that_memory_gives(
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("number", [0, 2])
 def test_drawn_items_are_read_with_the_batch_that_they_replace(
-    images: Tensor, tmp_path: Path, workers: int
+    images: Tensor, tmp_path: Path, number: int
 ) -> None:
     """Files and memory give the same images; files of replaced items are not read."""
     augment = CropFlip(2, flip=0.5)
@@ -214,7 +220,7 @@ def test_drawn_items_are_read_with_the_batch_that_they_replace(
         return Request(torch.arange(8), rngs[0], torch.tensor([9, 9, 20]), rngs[1], replaced)
 
     (resident,) = batches(in_memory(images, augment), [request()], 0)
-    (read,) = batches(streamed, [request()], workers)
+    (read,) = batches(streamed, [request()], number)
 
     kept = torch.cat([~replaced, torch.ones(3, dtype=torch.bool)])
     assert len(resident) == len(read) == 11
@@ -223,15 +229,13 @@ def test_drawn_items_are_read_with_the_batch_that_they_replace(
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("workers", [0, 1])
-def test_an_image_that_cannot_be_read_is_named(
-    images: Tensor, tmp_path: Path, workers: int
-) -> None:
+@pytest.mark.parametrize("number", [0, 1])
+def test_an_image_that_cannot_be_read_is_named(images: Tensor, tmp_path: Path, number: int) -> None:
     split = from_files(images, tmp_path)
     split.path(5).write_bytes(b"")
 
     with pytest.raises(DataError, match=r"05\.png is not an image file") as kept:
-        list(batches(split, [Request(torch.arange(8), None)], workers))
+        list(batches(split, [Request(torch.arange(8), None)], number))
 
     assert kept.traceback  # it refers to what was read with, whose readers are to end anyway
     assert not multiprocessing.active_children()
@@ -240,12 +244,56 @@ def test_an_image_that_cannot_be_read_is_named(
 @pytest.mark.full
 def test_readers_end_with_who_stops_early(images: Tensor, tmp_path: Path) -> None:
     reading = batches(from_files(images, tmp_path), [Request(torch.arange(8), None)] * 9, 1)
+    next(reading)  # is read before the workers start
     next(reading)
     assert multiprocessing.active_children()
 
     reading.close()
 
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.full
+def test_a_killed_worker_is_one_sentence(images: Tensor, tmp_path: Path) -> None:
+    reading = batches(from_files(images, tmp_path), [Request(torch.arange(8), None)] * 99, 1)
+    next(reading)
+    next(reading)
+    (worker,) = multiprocessing.active_children()
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGKILL)
+
+    with pytest.raises(
+        MixbenchError, match=r"worker was killed .*use fewer workers \(--workers N\)"
+    ):
+        list(reading)
+
+
+@pytest.mark.parametrize(("free", "fit"), [(0, 0), (2000, 2), (10**9, 3)])
+def test_workers_fit_into_shared_memory(
+    free: int, fit: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    usage = shutil.disk_usage("/")._replace(free=free)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+
+    assert workers.workers_that_fit(3, batch_bytes=300) == fit
+    assert bool(caplog.messages) == (fit < 3)
+    assert all("docker run --shm-size" in text for text in caplog.messages)
+
+
+def test_waiting_for_a_worker_is_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(workers, "WAITED_S", 0.1)
+    monitor = workers.WaitMonitor([os.getpid(), 2**30])
+    monitor.since = time.monotonic()
+    monitor.start()
+
+    until(lambda: caplog.messages)
+    monitor.ended.set()
+    monitor.join()
+
+    assert f"{os.getpid()} " in caplog.messages[0]
+    assert caplog.messages[0].endswith(f"{2**30} gone")
 
 
 def saved(path: Path, mode: str, **options: object) -> Path:

@@ -99,6 +99,11 @@ def stage_rows(store: "Store", note: "CellNote") -> Iterator[StageRow]:
         yield StageRow(note.cell, stage.kind, stage.key, state, detail)
 
 
+def _stalled(store: "Store", key: str, silent_s: float) -> str:
+    """Return that a stage has stalled, with what to look at."""
+    return f"stalled: no progress for {silent_s:.0f} s; see {store.log(key)}"
+
+
 def _state(store: "Store", key: str) -> tuple[State, str]:
     """Return the state of a stage and its detail, as read from the store."""
     if store.finished(key):
@@ -108,5 +113,10 @@ def _state(store: "Store", key: str) -> tuple[State, str]:
     if failure:
         return failure.status, failure.reason
     if store.running(key):
+        from mixbench.storage.notes import STALLED_S
+
+        silent_s = store.silence_s(key)
+        if silent_s >= STALLED_S:
+            where = ", ".join(filter(None, (where, _stalled(store, key, silent_s))))
         return "running", where
     return ("stopped" if line else "waiting"), where

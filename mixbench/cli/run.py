@@ -5,6 +5,7 @@ import json
 import shlex
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -90,7 +91,7 @@ def run(
     with naming_full_disk(store.root):
         store.open()
         _check_duplicates(plan, store, allow=allow_duplicates)
-        preflight(plan, store, fresh=fresh)
+        preflight(plan, store, partial(click.echo, err=True), fresh=fresh)
         if fresh:
             _forget(plan, store)
         if detach:

@@ -12,11 +12,10 @@ from mixbench.engines.engine import Engine
 from mixbench.engines.run_state import RunState
 from mixbench.engines.scheduler import gpu_hours
 from mixbench.plan.status import Status
-from mixbench.storage.notes import Progress
+from mixbench.storage.notes import STALLED_S, Progress
 
 LIVE_EVERY_S, PLAIN_EVERY_S = 0.25, 15.0
 MEASURED, LONG_S = 30, 600.0  # steps before the speed is reliable; shortest run with a forecast
-STALLED_S = 120.0  # without a new progress line; a working stage writes two per second
 SHORT_S = 3.0  # assumed for a stage without training until one of its kind has ended
 ENDINGS: Mapping[Status, str] = {
     "done": "done",
@@ -148,6 +147,15 @@ def stall_label(age_s: float, started: bool) -> str:  # noqa: FBT001  # not a mo
     return f"stalled: no progress for {duration(age_s)}"
 
 
+def stall_notice(board: RunState, key: str, age_s: float) -> str:
+    """Return a line about a stage that has stalled, with what to look at."""
+    stage = board.plan.stages[key]
+    return (
+        f"stalled  {stage.kind:8} {stage.label}: no progress for {duration(age_s)}; its log shows "
+        f"what it is doing: {board.store.log(key)}"
+    )
+
+
 class Show:
     """Display the progress of a run.
 
@@ -161,6 +169,7 @@ class Show:
         self._live = Live(console=console, transient=True) if console.is_terminal else None
         self._told = 0  # number of endings that were printed
         self._stall_monitor = StallMonitor()
+        self._stalled: set[str] = set()  # stages that were said to be stalled
         self._estimate_shown = False
         self._last = time.monotonic()
 
@@ -193,7 +202,20 @@ class Show:
         if self._live:
             self._live.update(_table(board, engine, self._stall_monitor))
         else:
+            self._tell_stalled(board)
             self.notice(summary(board))
+
+    def _tell_stalled(self, board: RunState) -> None:
+        """Print a line about each stage that has stalled since the last call."""
+        now = time.monotonic()
+        ages = {
+            key: self._stall_monitor.age_s(key, board.store.progress(key), now)
+            for key in board.running
+        }
+        stalled = {key for key, age_s in ages.items() if age_s >= STALLED_S}
+        for key in sorted(stalled - self._stalled):
+            self.notice(stall_notice(board, key, ages[key]))
+        self._stalled = stalled
 
 
 def _ending(board: RunState, key: str) -> str:

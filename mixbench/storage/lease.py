@@ -82,6 +82,10 @@ class Lease:
         finally:
             probe.unlink(missing_ok=True)
 
+    def beat_at(self) -> float:
+        """Return the time of the last heartbeat, as a time stamp of the file system."""
+        return self._path.stat().st_mtime
+
     def _take(self) -> None:
         """Wait until no process holds the lock, and take it."""
         self._path.parent.mkdir(parents=True, exist_ok=True)

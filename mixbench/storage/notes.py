@@ -7,6 +7,8 @@ from typing import Literal
 from mixbench.storage.files import Typed
 from mixbench.storage.spec import StageKind
 
+STALLED_S = 60.0  # without a new line of progress; a working stage writes two per second
+
 
 @dataclass(frozen=True)
 class Progress:

@@ -276,6 +276,18 @@ class Store:
         except (FileNotFoundError, Damaged):  # just published, or truncated by a full disk
             return None
 
+    def silence_s(self, key: str) -> float:
+        """Return the seconds since a running stage wrote a line of progress, or since its start.
+
+        The time stamps of its files are compared with that of its last heartbeat, which is 5 s old
+        at most, because the clocks of machines differ.
+        """
+        with suppress(OSError):
+            files = [self.work(key) / name for name in ("progress.jsonl", "spec.json")]
+            written = max(path.stat().st_mtime for path in files if path.exists())
+            return max(self.lease(key).beat_at() - written, 0.0)
+        return 0.0
+
     def failure(self, key: str) -> Failure | None:
         """Return the failure of a stage; None if it did not fail."""
         path = self.work(key) / "failure.json"

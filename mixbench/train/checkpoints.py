@@ -60,6 +60,7 @@ class DiskJournal:
     ) -> None:
         self._ranks = distributed
         self.each_step: list[Callable[[], None]] = [yield_turn]
+        self.on_progress: Callable[[], None] = lambda: None
         self.work = work
         self.kept = work / "kept"
         self.stop = False
@@ -176,6 +177,7 @@ class DiskJournal:
         }
         with (self.work / "progress.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(content) + "\n")
+        self.on_progress()
 
     def end_epoch(
         self, row: Mapping[str, float], weights: Callable[[], State], names: list[str]

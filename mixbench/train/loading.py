@@ -1,20 +1,17 @@
 """Load the batches that a run requests, in order, with DataLoader workers where files are read."""
 
-import signal
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from mixbench.contract import Split
 from mixbench.errors import DataError
 from mixbench.train.distributed import SINGLE_PROCESS, Distributed
+from mixbench.train.workers import Work, fetched
 from mixbench.vision.images.splits import StreamedSplit
 
-Work = tuple[Tensor, Tensor | None]  # items to read, and their augmentation draws
 NONE = torch.empty(0, dtype=torch.int64)
 
 
@@ -114,24 +111,16 @@ def batches(
             asked.append((request, draws))
             yield request.all_items()[own], None if draws is None else draws[own]
 
-    fetch = Fetch(split)
-    fetched: Iterable[Tensor | DataError] = map(fetch.__getitem__, work())
-    if workers:
-        pinned = split.device.type == "cuda"
-        loader = DataLoader(
-            fetch, batch_size=None, sampler=work(), num_workers=workers, pin_memory=pinned
-        )
-        with _unheard():
-            fetched = iter(loader)
+    found = fetched(split, work(), workers)
     try:
-        for images in fetched:
+        for images in found:
             if isinstance(images, DataError):
                 raise images
             request, draws = asked.pop(0)
             own = images.to(split.device, non_blocking=True)
             yield split.finish(_whole(request, own, distributed), draws)
     finally:
-        del fetched  # ends the workers, which a traceback would keep alive
+        found.close()  # ends the workers, which a traceback would keep alive
 
 
 def _whole(request: Request, own: Tensor, distributed: Distributed) -> Tensor:
@@ -146,30 +135,3 @@ def _whole(request: Request, own: Tensor, distributed: Distributed) -> Tensor:
     whole = read.new_zeros(len(request.items) + len(request.drawn), *read.shape[1:])
     whole[kept.to(whole.device)] = read
     return whole
-
-
-@contextmanager
-def _unheard() -> Iterator[None]:
-    """Block SIGTERM and SIGINT in DataLoader workers from their start; the stage ends them itself.
-
-    A stop request goes to the whole process group. A handler that a worker installs comes too late.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-class Fetch(Dataset[Tensor | DataError]):
-    """A dataset for the DataLoader, each item of which is a whole batch of a split."""
-
-    def __init__(self, split: StreamedSplit) -> None:
-        self._split = split
-
-    def __getitem__(self, work: Work) -> Tensor | DataError:
-        """Return the stored pixels of a batch, or the error that prevented reading them."""
-        try:
-            return self._split.fetch(*work)
-        except DataError as error:  # if raised here, it would carry the worker's traceback
-            return error

@@ -4,6 +4,7 @@ The process takes the stage's lock, runs the stage and publishes its result. Its
 launcher what it cannot read from the store.
 """
 
+import faulthandler
 import os
 import shutil
 import signal
@@ -27,7 +28,7 @@ from mixbench.errors import (
 )
 from mixbench.storage.files import now
 from mixbench.storage.manifest import Manifest
-from mixbench.storage.notes import Failure
+from mixbench.storage.notes import STALLED_S, Failure
 from mixbench.storage.spec import DISTRIBUTED_KINDS, StageSpec
 from mixbench.storage.store import Store
 from mixbench.worker.processes import kill_descendants, supervised
@@ -186,6 +187,11 @@ def _run(store: Store, key: str, shared: Shared) -> int:
     return DONE
 
 
+def _dump_stacks_if_stalled() -> None:
+    """Write what every thread does to the log, once no progress is made for a minute."""
+    faulthandler.dump_traceback_later(STALLED_S)
+
+
 def _is_main() -> bool:
     """Return whether this is the stage's first process."""
     return os.environ.get("RANK", "0") == "0"
@@ -208,6 +214,8 @@ def _work(
     every = spec.options.checkpoint_every
     journal = DiskJournal(work, every, _log, distributed, shared.yield_turn)
     shared.on_stop(lambda: setattr(journal, "stop", True))
+    journal.on_progress = _dump_stacks_if_stalled
+    _dump_stacks_if_stalled()
     if distributed.is_main:
         shutil.rmtree(built, ignore_errors=True)
         built.mkdir()

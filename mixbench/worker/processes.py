@@ -32,9 +32,7 @@ def supervised(lifeline: int | None) -> int | None:
     child = os.fork()
     if child == 0:
         _prctl(PR_SET_CHILD_SUBREAPER, 0)
-        _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != supervisor:  # it ended before the request
-            os.kill(os.getpid(), signal.SIGKILL)
+        end_with_parent(supervisor)
         return None
     for number in FORWARDED:  # SLURM signals the first process of a job only
         signal.signal(number, lambda number, _: _send(child, number))
@@ -47,6 +45,13 @@ def supervised(lifeline: int | None) -> int | None:
             signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     return code
+
+
+def end_with_parent(parent: int) -> None:
+    """Let the kernel kill this process when its parent ends, on Linux."""
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before the request
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def kill_descendants() -> None:
