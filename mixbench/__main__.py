@@ -7,7 +7,7 @@ from contextlib import suppress
 import click
 
 from mixbench.cli import main as commands
-from mixbench.errors import DamagedStage, MixbenchError, one_line
+from mixbench.errors import MixbenchError, one_line
 
 NO_FILE = 5  # a file or folder cannot be read or written
 BUG = 70  # of mixbench itself; a failed cell has another code
@@ -43,10 +43,6 @@ def _told(error: Exception) -> int:
     if isinstance(error, BrokenPipeError):  # the process that reads our output has closed the pipe
         sys.stderr.close()
         return 0
-    if isinstance(error, DamagedStage):
-        from mixbench.storage.store import Store
-
-        Store(error.root).quarantine(error.key)  # otherwise the next run would use it again
     if isinstance(error, MixbenchError):
         click.echo(f"error: {error}", err=True)
         return error.exit_code

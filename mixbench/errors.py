@@ -114,7 +114,8 @@ class DamagedStage(Damaged):
     def __init__(self, root: Path, key: str, path: Path) -> None:
         self.root, self.key = root, key
         super().__init__(
-            f"{path} is corrupt or missing. Run the same cells again to recompute its stage."
+            f"{path} is corrupt or missing. Put its stage aside with `mixbench cache gc --verify`, "
+            "and run the same cells again to recompute it."
         )
 
 

@@ -140,6 +140,24 @@ def test_readers_answer_in_text(mixbench: Run, fast: tuple[str, ...], tmp_path: 
     assert len(stages_of(tmp_path / "store")) == 2
 
 
+def test_corrupt_stages_are_put_aside_by_cache_gc(
+    mixbench: Run, fast: tuple[str, ...], tmp_path: Path
+) -> None:
+    mixbench("run", "-m", "none", "-t", "digits", *fast)
+    store = tmp_path / "store"
+    weights = max(store.glob("stages/*/weights/*.safetensors"), key=lambda p: p.stat().st_size)
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+
+    told = mixbench("cache", "gc", "--verify", "--dry-run").stdout
+    assert f"{weights} is damaged\n" in told
+    told = mixbench("cache", "gc", "--verify").stdout
+    assert f"{weights} is damaged: its stage is now in {store / 'damaged'}" in told
+    assert len(stages_of(store)) == 1
+    assert "to run  train" in mixbench("plan", "-m", "none", "-t", "digits", *fast).stdout
+
+
 @contextmanager
 def spawned(store: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Start a long run; what it says goes to a file beside the store."""

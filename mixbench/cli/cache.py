@@ -149,12 +149,17 @@ def adopt(*, store_path: Path, **options: Unpack[AdoptOptions]) -> int:
 
 @cache.command()
 @click.option("--dry-run", is_flag=True, help="Only report what would be removed.")
+@click.option(
+    "--verify", is_flag=True,
+    help="Read all files of all kept stages, not only the small ones, to find corrupt ones.",
+)  # fmt: skip
 @store_option
-def gc(*, dry_run: bool, store_path: Path) -> None:
+def gc(*, dry_run: bool, verify: bool, store_path: Path) -> None:
     """Remove all stages except those of records, of active runs and of the newest run.
 
-    Checkpoints of removed stages and corrupt files are removed, too. If a record or the plan of a
-    run cannot be read, nothing is removed, because its stages are not known.
+    Checkpoints of removed stages are removed, too. Corrupt stages are put aside in damaged/, from
+    which the next call removes them. If a record or the plan of a run cannot be read, nothing is
+    removed, because its stages are not known.
     """
     from mixbench.leaderboard.store_report import read_records
 
@@ -180,6 +185,10 @@ def gc(*, dry_run: bool, store_path: Path) -> None:
         if not dry_run:
             remove = shutil.rmtree if folder.is_dir() else Path.unlink
             remove(folder)
+    for key in filter(store.finished, sorted(kept)):
+        if damage := store.damage(key, every_digest=verify):
+            aside = "" if dry_run else f": its stage is now in {store.quarantine(key)}"
+            click.echo(f"{damage}{aside}")
     verb = "would be removed" if dry_run else "removed"
     click.echo(f"{len(gone)} folders {verb}, {size / 2**20:.1f} MiB; {len(kept)} stages are kept")
 
