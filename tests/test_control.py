@@ -104,3 +104,27 @@ def test_logs_are_followed(tmp_path: Path) -> None:
         assert "train digits/mixup" in follower.stdout.readline()
         assert follower.poll() is None
         follower.kill()
+
+
+def test_two_launchers_share_the_work_of_one_store(tmp_path: Path) -> None:
+    """Each stage is run once, and a launcher that has none left waits for those of the other."""
+    words = ["run", "-m", "none,mixup", "-t", "digits", "--seeds", "2", "--set", "digits.epochs=2"]
+    environment = os.environ | {"MIXBENCH_STORE": str(tmp_path / "store")}
+    command = [sys.executable, "-m", "mixbench", *words]
+    both = [
+        subprocess.Popen(
+            command, cwd=tmp_path, env=environment, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+
+    ended = [(process.communicate(timeout=120), process.returncode) for process in both]
+
+    assert [code for _, code in ended] == [0, 0], ended
+    said = [out + err for (out, err), _ in ended]
+    assert all(" none " in text and " mixup " in text for text in said)
+    store = Store(tmp_path / "store")
+    assert len(store.finished_keys()) == 8
+    logs = [path.read_text() for path in (tmp_path / "store/logs").glob("*.txt")]
+    assert sum(text.count(" digits/") for text in logs) == 8

@@ -2,21 +2,18 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from mixbench.engines import engine as engines
@@ -679,54 +676,6 @@ def test_a_training_that_is_killed_goes_on_by_itself(tmp_path: Path, who: str) -
     (path,) = (tmp_path / "store").glob("records/*/*/*.json")
     (train,) = (s for s in json.loads(path.read_text())["stages"] if s["kind"] == "train")
     assert train["resumed_at_steps"]
-
-
-def numbers_of(store: Path) -> dict[str, Any]:
-    """Return all that a run measured, and the digests of what it predicted and learned."""
-    found = {}
-    for path in store.glob("records/*/*/*.json"):
-        record = json.loads(path.read_text())
-        digests = {a["path"]: a["sha256"] for a in record["artifacts"] if a["role"] != "curve"}
-        found[record["cell"]] = (record["status"], record["metrics"], digests)
-    return found
-
-
-@pytest.mark.slow
-def test_a_hundred_kills_change_nothing(tmp_path: Path) -> None:
-    """Of launchers and of stages, at random moments; the same command each time."""
-    chance = np.random.default_rng(0)
-    command = [sys.executable, "-m", "mixbench", "run", "-m", "none,mixup", "-t", "digits"]
-    command += ["--set", "digits.epochs=60", "--checkpoint-every", "5"]
-
-    def launched(name: str) -> subprocess.Popen[bytes]:
-        environment = os.environ | {"MIXBENCH_STORE": str(tmp_path / name)}
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        return subprocess.Popen(command, cwd=tmp_path, env=environment, **quiet)  # type: ignore[call-overload,no-any-return]
-
-    with launched("calm") as launcher:
-        assert launcher.wait(600) == 0
-    kills = 0
-    while kills < 100:
-        with launched("disturbed") as launcher:
-            while launcher.poll() is None and kills < 100:
-                time.sleep(float(chance.uniform(0.2, 5)))
-                kills += killed(
-                    chance.choice([launcher.pid, *stage_processes(tmp_path / "disturbed")])
-                )
-        if launcher.returncode == 0:  # it came through: again
-            shutil.rmtree(tmp_path / "disturbed")
-    with launched("disturbed") as launcher:
-        assert launcher.wait(600) == 0
-
-    assert numbers_of(tmp_path / "disturbed") == numbers_of(tmp_path / "calm")
-
-
-def killed(pid: int) -> bool:
-    """Kill a process; tell whether there was one."""
-    with suppress(ProcessLookupError):
-        os.kill(int(pid), signal.SIGKILL)
-        return True
-    return False
 
 
 def test_states_count_their_attempts() -> None:

@@ -1,15 +1,18 @@
 """Machines as they are: without links, a home, UTF-8 or a folder of its own to work in."""
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from mixbench import __main__ as program
 from mixbench.cli import main as commands
+from mixbench.engines.gpus import installed_gpus
 from mixbench.storage.files import link_or_copy
 from mixbench.storage.lease import Lease
 from tests.support import Run
@@ -154,3 +157,41 @@ def test_a_reader_that_has_ended_is_no_failure(tmp_path: Path) -> None:
     os.close(write)
 
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [("-1", []), ("none", []), ("NoDevFiles", []), ("", []), ("0,2", ["0", "2"]),
+     ("1, -1, 2", ["1"]), ("GPU-8932f937,MIG-x", ["GPU-8932f937", "MIG-x"])],
+)  # fmt: skip
+def test_gpus_are_those_that_cuda_would_use(
+    monkeypatch: pytest.MonkeyPatch, value: str, found: list[str]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
+
+    assert installed_gpus() == found
+
+
+def test_doctor_names_what_is_missing(
+    mixbench: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    usage = shutil.disk_usage("/")._replace(free=64 << 20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: "/tmp/" + "x" * 100)
+    (tmp_path / "random.py").touch()
+    monkeypatch.chdir(tmp_path)
+
+    done = mixbench("doctor")
+
+    said = {line.split()[1]: line for line in done.stdout.splitlines()}
+    assert done.returncode == 1
+    assert said["memory"].startswith("note memory     /dev/shm has 64 MiB free")
+    assert said["folder"].startswith("note folder     random in ")
+    assert "too long for sockets" in said["sockets"]
+    assert "no hard links" in said["links"]
+    assert said["store"].startswith("FAIL store")
+    assert "only 0.06 GiB free" in said["store"]

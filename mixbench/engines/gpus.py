@@ -1,10 +1,14 @@
 """The GPUs of this machine, as counted by NVIDIA's NVML, and the slots that stages run in."""
 
 import os
+import re
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import NamedTuple
 
 from mixbench.errors import UsageError
+
+GPU = re.compile(r"\d+|(GPU|MIG)-.+")  # in CUDA_VISIBLE_DEVICES
 
 
 class Slot(NamedTuple):
@@ -39,7 +43,9 @@ def installed_gpus() -> list[str]:
     """Return the indices of the visible GPUs; empty if no driver is installed."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        return [gpu.strip() for gpu in visible.split(",") if gpu.strip()]
+        listed = [gpu.strip() for gpu in visible.split(",")]
+        # CUDA ignores what follows the first entry that is no GPU, as in -1, none or NoDevFiles.
+        return [*takewhile(GPU.fullmatch, listed)]
     import pynvml
 
     try:

@@ -250,6 +250,10 @@ class Scheduler:
             raise DamagedImage(failure.reason)
         renewed = _damaged_inputs(board, key) if code == INPUT_DAMAGED else []
         for other in renewed:
+            self.show.notice(
+                f"damaged  {_named(board, other)}: its files were corrupt and are computed again; "
+                f"{store.log(key)} names them"
+            )
             board.put(other, WAITING)
         if renewed or code == ELSEWHERE:
             board.put(key, WAITING)

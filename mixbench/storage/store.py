@@ -2,7 +2,7 @@
 
 ::
 
-    STORE/stages/KEY/    a finished stage: its files and manifest.json; never changed
+    STORE/stages/KEY/    a finished stage: its files, manifest.json and its digest; never changed
     STORE/work/KEY/      a stage in progress: spec.json, checkpoints, progress.jsonl, failure.json
     STORE/logs/KEY.txt   what the stage's processes printed
     STORE/records/       one JSON record per cell
@@ -15,6 +15,7 @@ temporary path, flushed to the disk and renamed; the first writer wins.
 """
 
 import errno
+import hashlib
 import os
 import shutil
 import uuid
@@ -31,7 +32,7 @@ from mixbench.errors import (
     naming_full_disk,
     printable,
 )
-from mixbench.storage.files import flush_to_disk, now, sha256, write_json
+from mixbench.storage.files import flush_to_disk, now, sha256, write_bytes, write_json
 from mixbench.storage.lease import Lease
 from mixbench.storage.manifest import MANIFESTS, FileDigest, Manifest
 from mixbench.storage.notes import (
@@ -46,6 +47,7 @@ from mixbench.storage.notes import (
 )
 from mixbench.storage.spec import SPECS, StageSpec
 
+SEAL = "manifest.sha256"  # digest of manifest.json, which has those of all other files
 SMALL = 1 << 20  # bytes up to which `Store.damage` hashes a file
 LAST_LINES = 4096  # bytes at the end of progress.jsonl, which has a line for every half second
 
@@ -137,8 +139,19 @@ class Store:
         return (self.folder(key) / "manifest.json").exists()
 
     def manifest(self, key: str) -> Manifest:
-        """Return a finished stage's manifest."""
-        return MANIFESTS.read(self.folder(key) / "manifest.json")
+        """Return a finished stage's manifest.
+
+        Raises
+        ------
+        Damaged
+            If it is not what was written, or of another version.
+        """
+        path = self.folder(key) / "manifest.json"
+        content, seal = path.read_bytes(), path.with_name(SEAL)
+        # Stages from before 2026-12 have none.
+        if seal.exists() and seal.read_text() != hashlib.sha256(content).hexdigest():
+            raise Damaged(f"{path} is damaged: it differs from what was written.")
+        return MANIFESTS.parse(content, str(path))
 
     def manifests(self) -> Iterator[Manifest]:
         """Yield the manifests of all finished stages, except unreadable ones of other versions."""
@@ -233,7 +246,11 @@ class Store:
             }
             for name in names:
                 flush_to_disk(built / name)
-            MANIFESTS.write(built / "manifest.json", replace(manifest, files=files))
+            # The manifest is complete before it makes the folder a finished stage.
+            unnamed = built / ".manifest"
+            MANIFESTS.write(unnamed, replace(manifest, files=files))
+            write_bytes(built / SEAL, sha256(unnamed).encode())
+            unnamed.rename(built / "manifest.json")
             flush_to_disk(built)
             try:
                 built.rename(self.folder(manifest.key))
