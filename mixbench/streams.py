@@ -24,6 +24,7 @@ Purpose = Literal[
     "search",
     "synthetic",
     "evaluate",
+    "corruption",
 ]
 
 

@@ -1,6 +1,8 @@
 """Corrupted images: read as published, scored as published."""
 
+import colorsys
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
@@ -20,6 +22,7 @@ from mixbench.registry.units import find
 from mixbench.train.evaluation import predict
 from mixbench.vision.images.decode import read_image
 from mixbench.vision.images.splits import ResidentSplit
+from mixbench.vision.robustness import computed
 from mixbench.vision.robustness.corruptions import (
     ALEXNET,
     SEVERITIES,
@@ -222,3 +225,68 @@ def test_conditions_are_in_the_order_of_the_folders() -> None:
     expected = [list(pair) for pair in product(range(15), range(5)) for _ in range(2)]
 
     assert conditions(2).tolist() == expected
+
+
+@pytest.mark.parametrize("name", list(computed.KINDS))
+def test_a_computed_corruption_repeats_and_grows_with_its_severity(name: str) -> None:
+    kind = [*computed.KINDS].index(name)
+    image = smooth_image()
+
+    changed = [computed.corrupted(image, kind, severity, item=7) for severity in range(SEVERITIES)]
+
+    assert torch.equal(changed[2], computed.corrupted(image, kind, 2, item=7))
+    distances = [float((c.float() - image.float()).abs().mean()) for c in changed]
+    assert distances == sorted(distances)
+    assert distances[0] > 0
+    drawn = name.endswith("noise")
+    assert torch.equal(changed[2], computed.corrupted(image, kind, 2, item=8)) != drawn
+
+
+def smooth_image() -> torch.Tensor:
+    rng = torch.Generator().manual_seed(4)
+    smooth = F.interpolate(torch.rand(1, 3, 5, 5, generator=rng), (30, 34), mode="bicubic")
+    return (255 * (0.2 + 0.6 * smooth[0]).clamp(0, 1)).byte()
+
+
+def test_brightness_is_that_of_hue_saturation_and_value() -> None:
+    image = torch.rand(3, 6, 5, generator=torch.Generator().manual_seed(1))
+    expected = np.empty((6, 5, 3))
+    for place in product(range(6), range(5)):
+        hue, saturation, value = colorsys.rgb_to_hsv(*image[:, place[0], place[1]].tolist())
+        expected[place] = colorsys.hsv_to_rgb(hue, saturation, min(value + 0.1, 1))
+
+    found = computed.brightness(image, 0.1, torch.Generator())
+
+    np.testing.assert_allclose(found.permute(1, 2, 0), expected, atol=1e-5)
+
+
+def test_a_blurred_point_is_the_disk() -> None:
+    """A radius below one leaves the point; its edge is smoothed over its neighbours."""
+    image = torch.zeros(3, 21, 21)
+    image[:, 10, 10] = 1
+
+    found = computed.defocus_blur(image, (0.3, 0.4), torch.Generator())
+
+    side = math.exp(-1 / (2 * 0.4**2))
+    assert found[0, 10, 10] == pytest.approx(1 / (1 + 2 * side) ** 2)
+    assert found[0, 10, 11] == pytest.approx(side / (1 + 2 * side) ** 2)
+    wide = computed.defocus_blur(image, (1.5, 0.1), torch.Generator())
+    assert wide[0, 9:12, 9:12].flatten().tolist() == pytest.approx([1 / 9] * 9)
+
+
+def test_computed_corruptions_do_not_depend_on_the_batch(tmp_path: Path) -> None:
+    task = made("cifar10_corrupted", tmp_path, classes=3)
+    split = task.load("test", tmp_path, 0)
+
+    assert len(split) == 6 * 8 * SEVERITIES
+    everything = split.fetch(torch.arange(len(split)), None)
+    index = torch.tensor([101, 3, 77])
+    assert torch.equal(split.fetch(index, None), everything[index])
+    assert split.targets[77].tolist() == [int(split.targets[77 % 6, 0]), 77 // 30, 77 // 6 % 5]
+    names = task.class_names(tmp_path)
+    scores = task.score(
+        {"corrupted": split.targets[:, 0].int(), "confidence": torch.ones(len(split)),
+         "cross_entropy": torch.zeros(len(split))}, split.targets,
+    )  # fmt: skip
+    assert scores["corruption_error"].value == 0
+    assert len(names) == len(scores["corruption_error"].by_class or ()) == 8

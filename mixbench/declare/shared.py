@@ -46,6 +46,14 @@ CORRUPTED = (
     Metric("top1", "%", higher_is_better=True),
     *TOP1[1:],
 )
+COMPUTED_CORRUPTIONS = (
+    *("gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur"),
+    *("brightness", "contrast", "pixelate", "jpeg_compression"),
+)
+CORRUPTION_ERROR = (
+    Metric("corruption_error", "%", higher_is_better=False, primary=True),
+    *CORRUPTED[1:],
+)
 MAX_BOX_ACC = (
     Metric("max_box_acc_v2", "%", higher_is_better=True, primary=True),
     Metric("max_box_acc_30", "%", higher_is_better=True),

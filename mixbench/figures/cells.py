@@ -17,7 +17,7 @@ from mixbench.figures.localization import accuracy_curves, located_of, overlays
 from mixbench.figures.mixes import example_mixes
 from mixbench.figures.patchmix.confusion import confusion_of_pairs
 from mixbench.figures.patchmix.search import combinations, evolution, mutations
-from mixbench.figures.predictions import predictions_of
+from mixbench.figures.predictions import names_of, predictions_of
 from mixbench.figures.robustness import (
     adversaries,
     attack_curves,
@@ -127,7 +127,7 @@ def _side_by_side(
         rows = under_attacks(last, found)
         yield from (("robustness", rows), ("robustness", attack_curves(rows)))
     if "corrupted" in kinds:
-        rows = under_corruptions(found)
+        rows = under_corruptions(found, names_of(store, last))
         yield from (("robustness", rows), ("robustness", corruption_curves(rows)))
 
 

@@ -102,20 +102,21 @@ def _finish(axes: Axes, label: str, title: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def under_corruptions(found: SearchResult) -> pd.DataFrame:
+def under_corruptions(found: SearchResult, kinds: Sequence[str] = CORRUPTIONS) -> pd.DataFrame:
     """Return a table of accuracies with the columns method, corruption, severity, accuracy (%)."""
     rows = []
     for method, tensors in found.items():
         targets = tensors["targets"]
-        rates = error_rates(tensors["corrupted"] != targets[:, 0], targets[:, 1:])
+        wrong = tensors["corrupted"] != targets[:, 0]
+        rates = error_rates(wrong, targets[:, 1:], len(kinds))
         rows += [
             {
                 "method": method,
-                "corruption": CORRUPTIONS[corruption],
+                "corruption": kinds[corruption],
                 "severity": severity + 1,
                 "accuracy": 100 * (1 - float(rates[corruption, severity])),
             }
-            for corruption in range(len(CORRUPTIONS))
+            for corruption in range(len(kinds))
             for severity in range(SEVERITIES)
         ]
     return pd.DataFrame(rows)
@@ -129,13 +130,13 @@ def corruption_curves(rows: pd.DataFrame) -> Figure:
         by_severity = own.groupby("severity")["accuracy"].mean()
         left.plot(by_severity.index, by_severity, marker="o", ms=3, lw=1.5, label=method)
         by_corruption = own.groupby("corruption", sort=False)["accuracy"].mean()
-        right.plot(range(len(CORRUPTIONS)), by_corruption, "o", ms=5, label=method)
+        right.plot(range(len(by_corruption)), by_corruption, "o", ms=5, label=method)
     _finish(left, "severity", "mean over corruptions")
     left.set_xticks(range(1, SEVERITIES + 1))
     left.set_ylabel("accuracy (%)")
     left.legend(frameon=False, fontsize=8)
     _finish(right, "", "mean over severities")
-    names = [name.replace("_", " ") for name in CORRUPTIONS]
+    names = [str(name).replace("_", " ") for name in rows["corruption"].unique()]
     right.set_xticks(range(len(names)), names, rotation=40, ha="right", fontsize=8)
     right.grid(axis="x", lw=0.4, alpha=0.5)
     return figure

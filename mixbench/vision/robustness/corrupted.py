@@ -1,4 +1,4 @@
-"""Base class of tasks with published test images under 15 corruptions at 5 severities.
+"""Base class of tasks with test images under several corruptions at 5 severities.
 
 The targets of a split are (N, 3): class, corruption and severity. Corruption and severity are
 counted from 0.
@@ -34,9 +34,12 @@ class Corrupted(ChangedImages):
     ----------
     of_alexnet
         Whether errors are divided by AlexNet's errors, which are known only for ImageNet-C.
+    corruptions
+        Names of the corruptions.
     """
 
     metrics = CORRUPTED
+    corruptions: ClassVar[Sequence[str]] = CORRUPTIONS
     of_alexnet: ClassVar[bool] = False
 
     def __init__(self, weights: Weights = "pretrained") -> None:
@@ -44,7 +47,7 @@ class Corrupted(ChangedImages):
 
     def class_names(self, folder: Path) -> Sequence[str]:  # noqa: ARG002  # constant
         """Return the names of the corruptions, because errors are reported for each of them."""
-        return CORRUPTIONS
+        return self.corruptions
 
     def predict(
         self,
@@ -73,16 +76,17 @@ class Corrupted(ChangedImages):
         }
 
     def score(self, predictions: Predictions, targets: Tensor) -> dict[str, Score]:
-        """Return mCE, overall and per corruption, and classification scores over all images."""
+        """Return the error, overall and per corruption, and the scores over all images."""
         right = predictions["corrupted"] == targets[:, 0]
-        errors = corruption_errors(error_rates(~right, targets[:, 1:]), of_alexnet=self.of_alexnet)
-        # Each image occurs 75 times, so the errors are not independent: no per-image scores.
+        rates = error_rates(~right, targets[:, 1:], len(self.corruptions))
+        errors = corruption_errors(rates, of_alexnet=self.of_alexnet)
+        # Each image occurs under all of them, so the errors are not independent: no items.
         means = {
             "top1": mean_of(100.0 * right).value,
             "cross_entropy": mean_of(predictions["cross_entropy"]).value,
         }
         return {
-            "mce": Score(float(errors.mean()), by_class=errors.tolist()),
+            self.metrics[0].name: Score(float(errors.mean()), by_class=errors.tolist()),
             **{name: Score(value) for name, value in means.items()},
             "calibration_error": calibration_gap(predictions["confidence"].double(), right),
         }

@@ -36,43 +36,47 @@ assert tuple(ALEXNET) == CORRUPTIONS
 SEVERITIES = 5
 
 
-def conditions(number: int) -> Tensor:
-    """Return the corruption and the severity of every item, (15 * 5 * number, 2) int64.
+def conditions(number: int, kinds: int = len(CORRUPTIONS)) -> Tensor:
+    """Return the corruption and the severity of every item, (kinds * 5 * number, 2) int64.
 
     Parameters
     ----------
     number
         Number of images under each corruption at each severity. Items are sorted by corruption,
         then by severity. Both are counted from 0.
+    kinds
+        Number of corruptions.
     """
     corruption, severity = torch.meshgrid(
-        torch.arange(len(CORRUPTIONS)), torch.arange(SEVERITIES), indexing="ij"
+        torch.arange(kinds), torch.arange(SEVERITIES), indexing="ij"
     )
     return torch.stack([corruption, severity], -1).flatten(0, 1).repeat_interleave(number, 0)
 
 
-def error_rates(wrong: Tensor, under: Tensor) -> Tensor:
-    """Return the fraction of misclassified items for each corruption and severity, (15, 5).
+def error_rates(wrong: Tensor, under: Tensor, kinds: int = len(CORRUPTIONS)) -> Tensor:
+    """Return the fraction of misclassified items for each corruption and severity, (kinds, 5).
 
     Parameters
     ----------
     wrong : (N,) bool
         Whether each item is misclassified.
     under : (N, 2) int64
-        Corruption and severity of every item; each of the 75 combinations must occur.
+        Corruption and severity of every item; each combination must occur.
+    kinds
+        Number of corruptions.
     """
     place = under[:, 0] * SEVERITIES + under[:, 1]
-    counts = place.bincount(minlength=len(CORRUPTIONS) * SEVERITIES)
-    sums = place.bincount(wrong.double(), minlength=len(CORRUPTIONS) * SEVERITIES)
-    return (sums / counts).view(len(CORRUPTIONS), SEVERITIES)
+    counts = place.bincount(minlength=kinds * SEVERITIES)
+    sums = place.bincount(wrong.double(), minlength=kinds * SEVERITIES)
+    return (sums / counts).view(kinds, SEVERITIES)
 
 
 def corruption_errors(rates: Tensor, *, of_alexnet: bool) -> Tensor:
-    """Return the error of each corruption in percent, (15,).
+    """Return the error of each corruption in percent, (kinds,).
 
     Parameters
     ----------
-    rates : (15, 5)
+    rates : (kinds, 5)
         Fractions of misclassified items by corruption and severity.
     of_alexnet
         Whether errors are given in percent of AlexNet's errors.
