@@ -1,0 +1,1 @@
+"""Mixing methods in training loops of the user's own."""

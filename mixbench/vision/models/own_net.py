@@ -1,0 +1,157 @@
+"""Any network of the user's own as a backbone: its blocks and last feature map are found."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mixbench.contract import Backbone, Output
+from mixbench.errors import UsageError
+from mixbench.vision.models.build import refused_as
+
+FEWEST_BLOCKS = 2
+# Layers that are parts of a block, not blocks.
+LAYERS = (nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm, nn.Linear)
+
+
+class OwnNet(Backbone):
+    """A network that returns logits, (B, classes), or an object with `logits`.
+
+    The last feature map is the output of the last module that returns a map, (B, D, h, w), of more
+    than one place. The blocks are the modules on the way to it that hold several layers.
+
+    Parameters
+    ----------
+    net
+        The network. It may be compiled or wrapped for distributed training.
+    shape
+        Channels, height and width of its images.
+    blocks
+        Names of the modules of `net` at which a method may mix; found if empty.
+    features
+        Name of the module of `net` that returns the last feature map; found if empty.
+
+    Raises
+    ------
+    UsageError
+        If the network does not take such images, returns no logits, or has no feature map.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        shape: tuple[int, int, int],
+        blocks: Sequence[str] = (),
+        features: str = "",
+    ) -> None:
+        super().__init__()
+        self.net = net
+        inner: Any = getattr(net, "_orig_mod", net)  # of torch.compile
+        inner = getattr(inner, "module", inner)  # of DistributedDataParallel
+        self._name = type(inner).__name__
+        self._within: nn.Module = inner
+        self._kept: list[Tensor] = []
+        prefix = next(name for name, module in self.named_modules() if module is inner)
+        called, logits = self._called(shape)
+        self.num_classes = logits.shape[1]
+        maps = {n: out for n, out in called.items() if isinstance(out, Tensor) and _is_map(out)}
+        found = features or next(reversed(maps), "")
+        if found not in maps:
+            raise UsageError(
+                f"{self._name} needs a module that returns a feature map, (B, D, h, w) with more "
+                f"than one place, for `features` (got {found or 'none'}; it has: "
+                f"{', '.join(maps) or 'none'}). timm's models work without."
+            )
+        self.feature_dim = maps[found].shape[1]
+        self.feature_size = (maps[found].shape[2], maps[found].shape[3])
+        unknown = [name for name in blocks if name not in maps]
+        if unknown:
+            raise UsageError(
+                f"`blocks` of {self._name} must be modules that return a feature map (got "
+                f"{', '.join(unknown)}; it has: {', '.join(maps)})."
+            )
+        self.blocks = tuple(f"{prefix}.{name}" for name in blocks or self._found_blocks(maps))
+        linear = [n for n in called if isinstance(inner.get_submodule(n), nn.Linear)]
+        self._last = linear[-1] if linear else ""
+        inner.get_submodule(found).register_forward_hook(self._keep)
+
+    @property
+    def classifier(self) -> nn.Module:  # type: ignore[override]  # its name is the network's
+        """The last linear layer.
+
+        Raises
+        ------
+        UsageError
+            If the network has none.
+        """
+        if not self._last:
+            raise UsageError(f"{self._name} has no linear layer as a classifier.")
+        return self._within.get_submodule(self._last)
+
+    def forward(self, x: Tensor) -> Output:
+        """Return the logits and the last feature map."""
+        self._kept.clear()
+        found = self.net(x)
+        features = self._kept.pop()
+        return Output(getattr(found, "logits", found), features)
+
+    def _keep(self, _module: nn.Module, _inputs: tuple[object, ...], out: Tensor) -> None:
+        self._kept.append(out)
+
+    def _called(self, shape: tuple[int, int, int]) -> tuple[dict[str, object], Tensor]:
+        """Return the output of each module for a blank image, in the order of calls, and logits."""
+        outputs: dict[str, object] = {}
+
+        def note(name: str) -> Any:
+            def hook(_module: nn.Module, _inputs: object, out: object) -> None:
+                outputs.pop(name, None)
+                outputs[name] = out
+
+            return hook
+
+        named = [(name, module) for name, module in self._within.named_modules() if name]
+        handles = [module.register_forward_hook(note(name)) for name, module in named]
+        training, device = self.training, next(self._within.parameters()).device
+        modes = {module: module.training for module in self._within.modules()}
+        self._within.eval()
+        said = f"{self._name} does not take images of the shape {shape}"
+        try:
+            with refused_as(said), torch.no_grad():
+                found = self._within(torch.zeros(1, *shape, device=device))
+        finally:
+            for handle in handles:
+                handle.remove()
+            for module, mode in modes.items():
+                module.training = mode
+            self.training = training
+        logits = getattr(found, "logits", found)
+        if not isinstance(logits, Tensor) or logits.dim() != 2:
+            raise UsageError(
+                f"{self._name} must return logits, (B, classes), or an object with `logits` (got "
+                f"{tuple(logits.shape) if isinstance(logits, Tensor) else type(found).__name__})."
+            )
+        return outputs, logits
+
+    def _found_blocks(self, maps: Mapping[str, Tensor]) -> list[str]:
+        """Return the modules that hold several layers, at the highest level that has several."""
+        place, within = "", self._within
+        while True:
+            named = {f"{place}{name}": child for name, child in within.named_children()}
+            blocks = [n for n, m in named.items() if n in maps and _parts(m) > 1]
+            if len(blocks) >= FEWEST_BLOCKS or not named:
+                return blocks
+            largest = max(named, key=lambda name: _parts(named[name]))
+            if _parts(named[largest]) <= 1:
+                return blocks
+            place, within = f"{largest}.", named[largest]
+
+
+def _is_map(out: Tensor) -> bool:
+    """Return whether an output is a feature map of more than one place."""
+    return out.dim() == 4 and out.shape[2] * out.shape[3] > 1
+
+
+def _parts(module: nn.Module) -> int:
+    """Return the number of layers with weights in a module."""
+    return sum(isinstance(one, LAYERS) for one in module.modules())
