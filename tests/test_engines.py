@@ -527,6 +527,37 @@ def test_the_budget_counts_what_other_commands_ran(tmp_path: Path) -> None:
     assert statuses(board) == ["cached", "cached", "skipped", "skipped"]
 
 
+def test_finished_cells_are_reported_although_nothing_runs(tmp_path: Path) -> None:
+    planned = plan(cells_of(Request(["none"], ["digits"], [0, 1])))
+    for key in planned.stages:
+        finish(Store(tmp_path), planned.stages[key], 1.0, 0.0)
+    one, engine, _ = alone(tmp_path, [], 0, 1)
+    reported: list[int] = []
+    one._on_cell = reported.append
+
+    assert not one.board.complete
+    one.run()
+
+    assert (engine.started, reported) == ([], [0, 1])
+    assert one.board.complete
+
+
+def test_a_corrupt_training_of_a_finished_cell_is_computed_again_before_the_cell_is_reported(
+    tmp_path: Path,
+) -> None:
+    one, engine, _ = alone(tmp_path, ["done"], 0)
+    ((trained, evaluated),) = one.board.plan.chains
+    one.board = RunState(one.board.plan, one.board.store, 9)
+    one.board.begin({evaluated: StageState("cached"), trained: StageState()})
+    reported: list[list[str]] = []
+    one._on_cell = lambda _: reported.append(statuses(one.board)[::-1])
+
+    one.run()
+
+    assert engine.started == [trained]
+    assert reported == [["done", "cached"]]
+
+
 def taken(board: RunState, size: int) -> list[list[str]]:
     """Return all stages that can start, grouped by process."""
     return list(iter(lambda: board.take(size), []))

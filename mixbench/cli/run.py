@@ -254,7 +254,7 @@ def _schedule(
     from mixbench.engines.scheduler import Scheduler
 
     first: Engine | None = engine
-    while state.num_settled < len(state.plan.cells):
+    while not state.complete:
         for run in runs:
             on = first or run.engine(state.store)
             Scheduler(state, on, show, on_cell, run.options, run.limits).run()

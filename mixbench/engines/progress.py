@@ -45,8 +45,7 @@ def remaining_s(board: RunState) -> float | None:
 
 def _in_slots(board: RunState, left: Mapping[str, float]) -> float:
     """Return the wall-clock seconds that the remaining work takes in the slots in use."""
-    unsettled = len(board.plan.cells) - board.num_settled
-    return sum(left.values()) / max(min(board.num_slots, unsettled), 1)
+    return sum(left.values()) / max(min(board.num_slots, board.num_open), 1)
 
 
 def left_s(board: RunState) -> dict[str, float] | None:

@@ -6,7 +6,7 @@ and the stages that depend on it.
 """
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from functools import cached_property
 from heapq import heappop, heappush
@@ -99,8 +99,6 @@ class RunState:
         Keys of the stages that ended, in that order; one that is computed again ends again.
     settled
         Indices of the cells that are settled and not yet reported.
-    num_settled
-        Number of settled cells.
     work
         Work of the stages that do not run now, by kind.
     cost_owner
@@ -123,15 +121,27 @@ class RunState:
         self.running: dict[str, None] = {}
         self.ended: list[str] = []
         self.settled: deque[int] = deque()
-        self.num_settled = 0
         self.work: dict[StageKind, Work] = defaultdict(Work)
         self.cost_owner: dict[str, int] = {}
         self._counts: Counter[Status] = Counter()
         self._queues: dict[str, list[tuple[int, int, str]]] = defaultdict(list)  # by task
         self._order = {key: place for place, key in enumerate(plan.stages)}
-        self._cells: dict[str, list[int]] = defaultdict(list)  # by their last stage
+        self._cells: dict[str, list[int]] = defaultdict(list)  # by their own stages
         for cell, chain in enumerate(plan.chains):
-            self._cells[chain[-1]].append(cell)
+            for key in chain:
+                self._cells[key].append(cell)
+        self._open = set(range(len(plan.cells)))  # cells that are not settled
+
+    def begin(self, states: Mapping[str, StageState]) -> None:
+        """Set the initial state of every needed stage, each of which is waiting or cached."""
+        self.states.update(states)
+        for key, state in states.items():
+            self._count(key, state, 1)
+        for key, state in states.items():
+            if state.status == "waiting":
+                self.enqueue(key)
+        for cell in range(len(self.plan.cells)):
+            self._settle(cell)
 
     def put(self, key: str, state: StageState) -> None:
         """Change the state of a stage; skip the stages that can no longer run."""
@@ -148,11 +158,27 @@ class RunState:
         else:
             if state.status != "cached":
                 self.ended.append(key)
-            self.settled.extend(self._cells[key])
-            self.num_settled += len(self._cells[key])
+            for cell in self._cells.get(key, ()):
+                self._settle(cell)
             for other in self._above.get(key, ()):
                 if self.status(other) == "waiting":
                     self.enqueue(other)
+
+    def _settle(self, cell: int) -> None:
+        """Note that a cell is settled, if nothing more will run for it."""
+        if cell in self._open and all(self.status(key) in OVER for key in self.plan.chains[cell]):
+            self._open.remove(cell)
+            self.settled.append(cell)
+
+    @property
+    def num_open(self) -> int:
+        """Number of cells that are not settled."""
+        return len(self._open)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all cells are settled and reported."""
+        return not (self._open or self.settled)
 
     def enqueue(self, key: str) -> None:
         """Let a waiting stage start if its inputs are finished; skip it if one of them failed."""
@@ -295,26 +321,30 @@ def mark_cached(board: RunState, notice: Callable[[str], None]) -> None:
     A stage is needed if a cell's evaluation depends on it and it is not finished. Finished stages
     that are damaged are moved away and computed again.
     """
+    states: dict[str, StageState] = {}
     for chain in board.plan.chains:
         chosen_from: set[str] = set()
         for key in reversed(chain):
             if key not in chosen_from:
-                _want(board, key, notice)
-            if board.plan.stages[key].kind == "tune" and board.status(key) == "cached":
+                _want(board, states, key, notice)
+            if board.plan.stages[key].kind == "tune" and states.get(key) == CACHED:
                 chosen_from |= set(board.plan.stages[key].inputs.values())
+    board.begin(states)
 
 
-def _want(board: RunState, key: str, notice: Callable[[str], None]) -> None:
+def _want(
+    board: RunState, states: dict[str, StageState], key: str, notice: Callable[[str], None]
+) -> None:
     """Add the state of a stage and, if it is not cached, first those of its inputs."""
-    if key in board.states:
+    if key in states:
         return
     if board.store.finished(key):
         damage = board.store.damage(key)
         if not damage:
-            board.put(key, CACHED)
+            states[key] = CACHED
             return
         aside = board.store.quarantine(key)
         notice(f"{damage}: it is computed again (the damaged files were moved to {aside}).")
     for other in board.plan.stages[key].inputs.values():
-        _want(board, other, notice)
-    board.put(key, WAITING)
+        _want(board, states, other, notice)
+    states[key] = WAITING

@@ -113,7 +113,7 @@ class Scheduler:
     def _has_work(self) -> bool:
         """Whether cells are to be settled and the scheduler can do something for them."""
         board = self.board
-        if board.num_settled == len(board.plan.cells):
+        if not board.num_open:
             return False
         return bool(board.running or self._elsewhere or board.can_start(self._limits.tasks))
 
