@@ -1,12 +1,11 @@
-"""How cost grows: with classes, batches, images, records, cells and waiting stages.
+"""How cost grows: with classes, batches, images, records and cells.
 
     python -m benchmarks.growth           (about three minutes)
 
 The search without a network, by classes; mixing, by the batch and by the image's side; `report` by
-records, first and again, and `plan` by cells, as fresh processes with their peak memory; and the
-launcher's share of a core and its peak memory by cells, while eight stages run and the others wait.
-The records are those of leaderboards/digits with other
-names of models, so that every 35 of them make a leaderboard. Writes growth.json and growth.svg.
+records, first and again, and `plan` by cells, as fresh processes with their peak memory. The
+records are those of leaderboards/digits with other names of models, so that every 35 of them make a
+leaderboard. Writes growth.json and growth.svg.
 """
 
 import json
@@ -37,51 +36,6 @@ import resource, subprocess, sys, time
 start = time.perf_counter()
 subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True)
 print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
-"""
-LAUNCHER = """
-import io, json, sys, time
-from pathlib import Path
-from rich.console import Console
-from mixbench.cli.run import _noted
-from mixbench.engines.progress import Show
-from mixbench.engines.run_state import RunState, mark_cached
-from mixbench.engines.scheduler import Scheduler
-from mixbench.plan.graph import plan
-from mixbench.plan.request import Request, cells_of
-from mixbench.storage.spec import ExecutionOptions
-from mixbench.storage.store import Store
-
-class Endless:
-    num_slots, gpus, gpus_alone, outlives, running = 8, 0, 0, False, 0
-    free = property(lambda self: self.running < 8)
-    until = time.monotonic() + 3600
-    def adopt(self, keys): return set()
-    def start(self, keys, log):
-        self.running += 1
-        line = '{"step": 5, "of": 100, "first": 0, "steps_per_s": 3.0, "elapsed_s": 2.0}'
-        (store.work(keys[0]) / "progress.jsonl").write_text(line + chr(10))
-    def ended(self):
-        if time.monotonic() > self.until: raise KeyboardInterrupt
-        return []
-    def place(self, key): return "GPU 0"
-    def stop(self): pass
-
-store = Store(Path(sys.argv[1]))
-store.open()
-methods = ("none", "mixup", "manifold_mixup", "cutmix", "random_patchmix")
-asked = Request(methods, ("digits",), seeds=range(int(sys.argv[2]) // len(methods)))
-board = RunState(plan(cells_of(asked)), store, 8)
-mark_cached(board, print)
-store.note_run(_noted(board.plan, ["mixbench"], "local"))
-engine = Endless()
-with Show(Console(file=io.StringIO(), force_terminal=True, width=140)) as show:
-    start, engine.until = time.process_time(), time.monotonic() + 20
-    try: Scheduler(board, engine, show, print, ExecutionOptions(checkpoint_every=1)).run()
-    except KeyboardInterrupt: pass
-    share = 100 * (time.process_time() - start) / 20
-lines = Path("/proc/self/status").read_text().splitlines()
-peak = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-print(json.dumps({"core_percent": share, "peak_mib": peak / 1024}))
 """
 Rows = list[dict[str, Any]]
 
@@ -138,18 +92,11 @@ def measured(words: Sequence[str]) -> tuple[float, float]:
     return float(seconds), int(kib) / 1024
 
 
-def launching(scratch: Path) -> Iterator[dict[str, Any]]:
-    """Yield what a launcher costs while its stages run, with its display as on a terminal."""
-    for number in MANY:
-        words = [sys.executable, "-c", LAUNCHER, str(scratch / f"store-{number}"), str(number)]
-        done = subprocess.run(words, capture_output=True, text=True, check=True)
-        yield {"cells": number, **json.loads(done.stdout)}
-
-
 def draw(results: Mapping[str, Any]) -> None:
     """Draw the curves, both axes logarithmic: what is proportional rises by one in one."""
     figure = Figure(figsize=(10, 5.2), layout="constrained")
-    panels = figure.subplots(2, 3).flat
+    *panels, empty = figure.subplots(2, 3).flat
+    empty.remove()
     kernels = ("blend", "box", "grid")
     for panel, (title, rows, by, columns, unit) in zip(
         panels,
@@ -159,7 +106,6 @@ def draw(results: Mapping[str, Any]) -> None:
             ("mixing, 64 images", results["mixing"]["by_side"], "side", kernels, "ms"),
             ("mixbench report", results["reporting"], "records", ("first_s", "again_s"), "s"),
             ("mixbench plan", results["planning"], "cells", ("seconds",), "s"),
-            ("a waiting launcher", results["launching"], "cells", ("core_percent",), "% of a core"),
         ),
         strict=True,
     ):
@@ -186,7 +132,6 @@ def main() -> None:
             "mixing": mixing(),
             "reporting": [*reporting(scratch)],
             "planning": [*planning(scratch)],
-            "launching": [*launching(scratch)],
         }
     publish("growth", results)
     draw(results)

@@ -309,6 +309,14 @@ def gpu(found: Found) -> Iterator[str]:
     yield _table(head, [[model, *times.values()] for model, times in found["packs"].items()])
 
 
+def launcher(found: Found) -> Iterator[str]:
+    """Yield the table of a launcher's cost."""
+    rows = [
+        [f"{one['cells']:,}", one["core_percent"], one["peak_mib"]] for one in found["launchers"]
+    ]
+    yield _table(["cells", "share of a core (%)", "peak memory (MiB)"], rows)
+
+
 def growth(found: Found) -> Iterator[str]:
     """Yield the tables of the numbers that growth.svg shows."""
     kernels = ("blend", "box", "grid")
@@ -323,13 +331,11 @@ def growth(found: Found) -> Iterator[str]:
         "first_s": "first time (s)",
         "again_s": "second time (s)",
         "seconds": "time (s)",
-        "core_percent": "share of a core (%)",
         "peak_mib": "peak memory (MiB)",
     }
     for name, title, by in (
         ("reporting", "`mixbench report`: records", "records"),
         ("planning", "`mixbench plan`: cells", "cells"),
-        ("launching", "a launcher with eight running stages: cells", "cells"),
     ):
         shown = [column for column in columns if column in found[name][0]]
         rows = [[f"{row[by]:,}", *(row[column] for column in shown)] for row in found[name]]
@@ -339,8 +345,8 @@ def growth(found: Found) -> Iterator[str]:
 TABLES: Mapping[str, Callable[[Found], Iterator[str]]] = {
     table.__name__: table
     for table in (
-        *(mixing, loader, train, search, search_real, scale, wsol, engines, startup, survey),
-        *(growth, gpu),
+        *(mixing, loader, train, search, search_real, scale, wsol, engines, launcher, startup),
+        *(survey, growth, gpu),
     )
 }
 

@@ -211,12 +211,12 @@ def _run(
     with Show(Console(stderr=True)) as show:
         how = runs[0]
         engine = how.engine(store)
+        note = store.note_run(_noted(plan, command, how.name))
         state = RunState(plan, store, engine.num_slots, engine.gpus, how.nodes)
         mark_cached(state, show.notice)
         show.notice(_headline(plan, state))
         for line in data_lines(plan):
             show.notice(line)
-        note = store.note_run(_noted(plan, command, how.name))
 
         def on_cell(number: int) -> None:
             outcomes, ran = state.outcomes(number), state.ran_for(number)
