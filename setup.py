@@ -7,5 +7,6 @@ setup(
         *find_packages(include=["mixbench", "mixbench.*"]),
         # The folders at the top level are installed as mixbench.methods and mixbench.tasks.
         *(f"mixbench.{name}" for name in find_packages(include=["methods", "tasks", "tasks.*"])),
+        "mixbench.suites",  # of leaderboards/, the declarations only
     ]
 )

@@ -40,6 +40,8 @@ def test_the_wheel_holds_exactly_the_folders(wheel: Path) -> None:
         or {"templates", "static"} & {*path.parts}
         if path.is_file()
     }
+    suites = (ROOT / "leaderboards").glob("*/suite.toml")
+    expected |= {f"mixbench/suites/{path.parent.name}/suite.toml" for path in suites}
 
     names = {n for n in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in n}
 

@@ -344,5 +344,7 @@ def test_latex_has_as_many_cells_in_every_row(digits: Path) -> None:
 
 
 def test_suites_are_found_by_name_and_listed(mixbench: Run, digits: Path) -> None:
-    assert "digits  Does mixing improve a small model" in mixbench("list", "suites").stdout
+    lines = [line.split(maxsplit=1) for line in mixbench("list", "suites").stdout.splitlines()]
+    assert ["digits", "Does mixing improve a small model"] in [[n, q[:33]] for n, q in lines]
+    assert "paper_table1" in dict(lines)  # installed with mixbench
     assert digits.name == "digits"

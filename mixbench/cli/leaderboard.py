@@ -45,7 +45,7 @@ def chosen_suites(names: tuple[str, ...]) -> list[Path]:
     """
     from mixbench.leaderboard.suite import FOLDER, folder_of, suites
 
-    folders = [folder_of(name) for name in names] or [*suites().values()]
+    folders = [folder_of(name, here=True) for name in names] or [*suites(here=True).values()]
     if not folders:
         raise UsageError(f"No suites in {FOLDER}/: run the command in a checkout of mixbench.")
     return folders

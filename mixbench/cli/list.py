@@ -44,7 +44,7 @@ def _units(kind: "Kind") -> dict[str, str]:
 
 
 def _suites() -> dict[str, str]:
-    """Return the question of every suite in the checkout, by name."""
+    """Return the question of every suite, by name."""
     from mixbench.leaderboard.suite import read_suite, suites
 
     return {name: read_suite(folder).question for name, folder in suites().items()}

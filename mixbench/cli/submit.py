@@ -29,7 +29,7 @@ def submit(name: str, *, predictions: bool, number: int | None, store_path: Path
     from mixbench.leaderboard.evidence import FIGURES
     from mixbench.leaderboard.suite import folder_of
 
-    folder = folder_of(name)
+    folder = folder_of(name, here=True)
     store = existing_store(store_path)
     copied = math.inf if predictions and number is None else number or 0
     found = submission.submit(folder, store, predictions=copied)

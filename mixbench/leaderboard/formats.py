@@ -14,6 +14,7 @@ from mixbench.declare import BASELINE
 from mixbench.leaderboard.numbers import difference_text, p_text, plus_minus
 from mixbench.leaderboard.table import Leaderboard
 
+DIGITS = 10  # of numbers in CSV and JSON
 PIPE = 200  # characters per line if the output is not a terminal
 ESSENTIAL = 4  # number of columns that are always shown
 COSTS = (
@@ -210,16 +211,22 @@ def _escaped(text: str) -> str:
 
 
 def to_csv(boards: Sequence[Leaderboard]) -> str:
-    """Return all rows as CSV with full precision; missing values are empty.
+    """Return all rows as CSV, with numbers of ten digits; missing values are empty.
 
     A text that a spreadsheet would calculate has an apostrophe in front.
     """
     frames = [board.rows.assign(leaderboard=board.name) for board in boards]
     if not frames:
         return ""
-    rows = pd.concat(frames)
+    rows = _rounded(pd.concat(frames))
     texts = rows.select_dtypes(exclude="number").map(_no_formula)
     return str(rows.assign(**texts).to_csv(index=False, lineterminator="\n"))
+
+
+def _rounded(rows: pd.DataFrame) -> pd.DataFrame:
+    """Round numbers to ten significant digits: the last of the sixteen depend on the CPU."""
+    numbers = rows.select_dtypes(include="float")
+    return rows.assign(**numbers.map(lambda value: float(f"{value:.{DIGITS}g}")))
 
 
 def _no_formula(value: object) -> object:
@@ -229,7 +236,7 @@ def _no_formula(value: object) -> object:
 
 
 def to_json(boards: Sequence[Leaderboard]) -> str:
-    """Return leaderboards as JSON with full precision; missing values are null."""
+    """Return leaderboards as JSON, with numbers of ten digits; missing values are null."""
     content = [
         {
             "name": board.name,
@@ -238,7 +245,7 @@ def to_json(boards: Sequence[Leaderboard]) -> str:
             "unit": board.unit,
             "facts": [fact for fact in board.facts if fact],
             "notes": list(board.notes),
-            "rows": json.loads(board.rows.to_json(orient="records", double_precision=15)),
+            "rows": json.loads(_rounded(board.rows).to_json(orient="records", double_precision=15)),
         }
         for board in boards
     ]

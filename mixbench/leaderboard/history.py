@@ -133,7 +133,7 @@ def missing_suites(base: str) -> Iterator[Finding]:
     if base == NOTHING_BEFORE:
         return
     listed = _listed(Path(), base, "ls-tree", "-r", "-z", "--name-only", base, f"./{FOLDER}")
-    present = suites()
+    present = suites(here=True)
     for name in filter(None, listed.split("\0")):
         path = PurePosixPath(name)
         if path.name == FILE and len(path.parts) == 3 and path.parent.name not in present:

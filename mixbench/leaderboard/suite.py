@@ -30,6 +30,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+import mixbench
 from mixbench.declare import BASELINE
 from mixbench.declare.facts import MOST_SEEDS
 from mixbench.errors import UnknownName, UsageError
@@ -333,18 +334,32 @@ def _about(ask: Ask, settings: Mapping[str, Value]) -> dict[str, Value]:
     return {name: v for name, v in settings.items() if name.partition(".")[0] in units}
 
 
-def suites() -> dict[str, Path]:
-    """Return the folders of the suites in ``leaderboards/``, by name."""
-    return {path.parent.name: path.parent for path in sorted(FOLDER.glob(f"*/{FILE}"))}
+def suites(*, here: bool = False) -> dict[str, Path]:
+    """Return the folders of suites, by name.
+
+    Parameters
+    ----------
+    here
+        Whether only those in ``leaderboards/`` count, which can be written to. Otherwise, those
+        that are installed with mixbench are added.
+    """
+    package = Path(mixbench.__file__).parent
+    installed = package / "suites"  # in a wheel; a checkout has them beside the package
+    if not installed.is_dir():
+        installed = package.parent / FOLDER
+    places = [FOLDER] if here else [installed, FOLDER]
+    return {path.parent.name: path.parent for p in places for path in sorted(p.glob(f"*/{FILE}"))}
 
 
-def folder_of(name: str) -> Path:
+def folder_of(name: str, *, here: bool = False) -> Path:
     """Return the folder of a suite, given its name or path.
 
     Parameters
     ----------
     name
-        Name of a suite in ``leaderboards/``, path of a suite's folder, or path of a suite.toml.
+        Name of a suite, path of a suite's folder, or path of a suite.toml.
+    here
+        Whether it must be a folder that can be written to, not that of an installed suite.
 
     Raises
     ------
@@ -353,7 +368,7 @@ def folder_of(name: str) -> Path:
     UnknownName
         If no suite has this name.
     """
-    known, path = suites(), Path(name)
+    known, path = suites(here=here), Path(name)
     if name in known:
         return known[name]
     if path.name == FILE and path.is_file():
