@@ -12,6 +12,7 @@ from mixbench.cli.check import check
 from mixbench.cli.compare import compare
 from mixbench.cli.data import data
 from mixbench.cli.doctor import doctor
+from mixbench.cli.export import export
 from mixbench.cli.figure import figure
 from mixbench.cli.info import info
 from mixbench.cli.leaderboard import leaderboard
@@ -47,7 +48,7 @@ main.result_callback()(exit_code)
 COMMANDS = (
     *(run, plan, list_units, info, report, figure, compare, score),
     *(leaderboard, site, submit, verify),
-    *(check, preview, new),
+    *(check, preview, new, export),
     *(status, logs, cancel, cache, data, doctor),
 )
 for command in COMMANDS:

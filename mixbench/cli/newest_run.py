@@ -72,12 +72,12 @@ def chosen_cells(run: "RunNote", parts: Sequence[str]) -> "list[CellNote]":
     """
     known = [note.cell for note in run.cells]
     for part in parts:
-        if not any(_matches(part, cell) for cell in known):
+        if not any(matches(part, cell) for cell in known):
             raise UnknownName("cell of the newest run", part, known)
-    return [note for note in run.cells if any(_matches(part, note.cell) for part in parts)]
+    return [note for note in run.cells if any(matches(part, note.cell) for part in parts)]
 
 
-def _matches(part: str, cell: str) -> bool:
+def matches(part: str, cell: str) -> bool:
     """Return whether a cell's name, with or without parameters, contains the whole part."""
     plain = re.sub(r"\[[^]]*\]", "", cell)
     return any(f"/{part}/" in f"/{name}/" for name in (cell, plain))
