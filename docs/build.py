@@ -49,9 +49,9 @@ def built(page: str) -> str:
     return BLOCK.sub(block, page)
 
 
-def digits_table() -> Iterator[str]:
-    """Yield the first table of the suite `digits`, without its columns of costs."""
-    page = (ROOT / "leaderboards/digits/README.md").read_text(encoding="utf-8")
+def clothing_table() -> Iterator[str]:
+    """Yield the table of the suite `clothing_finetune`, without its columns of costs."""
+    page = (ROOT / "leaderboards/clothing_finetune/README.md").read_text(encoding="utf-8")
     board = re.search(r"^\| +# \|.*?(?=^####|^Generated)", page, re.DOTALL | re.MULTILINE)
     assert board is not None
     for line in board[0].rstrip().splitlines():
@@ -267,7 +267,7 @@ def _checks(checks: Sequence[Callable[..., str]]) -> str:
 
 
 BLOCKS: dict[str, Callable[[], Iterator[str]]] = {
-    "digits-table": digits_table,
+    "clothing-table": clothing_table,
     "commands": commands,
     "record": record,
     "recipe": recipe,

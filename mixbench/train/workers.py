@@ -19,6 +19,7 @@ Work = tuple[Tensor, Tensor | None]  # items to read, and their augmentation dra
 SHARED_MEMORY = Path("/dev/shm")  # where workers leave their batches
 PREFETCHED = 2  # batches that each worker reads ahead
 WAITED_S = 30.0  # for a batch, before the log says so
+CLOSED = (ConnectionError, EOFError)  # of a worker that was killed while it hands a batch over
 LOG = logging.getLogger(__name__)
 
 
@@ -105,8 +106,8 @@ def _of_workers(
             if batch is None:
                 return
             yield batch
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, *CLOSED) as error:
+        if not isinstance(error, CLOSED) and "DataLoader worker" not in str(error):
             raise
         raise MixbenchError(
             f"A DataLoader worker was killed ({' '.join(str(error).split())}). This is usually a "
