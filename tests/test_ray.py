@@ -77,6 +77,8 @@ def _told(monkeypatch: pytest.MonkeyPatch) -> None:
 def store(tmp_path: Path) -> Store:
     store = Store(tmp_path / "store")
     store.open()
+    for key in "abcdefgh":
+        store.write_spec(key, made_spec())
     return store
 
 
