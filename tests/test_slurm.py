@@ -235,6 +235,25 @@ def test_a_stage_that_slurm_does_not_take_now_waits(
     assert engine.place("a")
 
 
+def test_a_stage_waits_while_the_controller_is_away(
+    engine: SlurmEngine, store: Store, script: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm, "FIRST_PAUSE_S", 0.2)
+    monkeypatch.setattr(slurm_queue, "PATIENCE_S", 2)
+    engine._pause_s = 0.2
+    script("a", "sleep 20")
+    with monkeypatch.context() as cut:
+        cut.setattr(slurm_queue, "call", lambda *_: None)
+        for _ in range(3):
+            until(lambda: engine.free)
+            with pytest.raises(NotNow):
+                engine.start(["a"], store.log("a"))
+    until(lambda: engine.free)
+    engine.start(["a"], store.log("a"))
+
+    assert engine.place("a")
+
+
 def test_a_job_that_was_submitted_without_an_answer_is_found(
     engine: SlurmEngine, store: Store, script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

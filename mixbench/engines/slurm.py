@@ -20,7 +20,7 @@ from mixbench.engines import engine, slurm_queue
 from mixbench.engines.engine import Ended, NotNow
 from mixbench.engines.settings import SlurmSettings
 from mixbench.engines.slurm_queue import Job, Line, file_pattern, job_name
-from mixbench.errors import MixbenchError, UsageError
+from mixbench.errors import UsageError
 from mixbench.storage.spec import DISTRIBUTED_KINDS, StageKind
 from mixbench.storage.store import Store
 
@@ -125,7 +125,7 @@ class SlurmEngine:
         """Return those of the stages that already have a job in the queue."""
         queue = self._queue()
         if queue is None:
-            raise MixbenchError(
+            raise NotNow(
                 "SLURM's controller does not answer, so the running stages cannot be determined. "
                 "Run the same command again when squeue works."
             )
@@ -147,9 +147,10 @@ class SlurmEngine:
             If SLURM refuses the stage's job.
         """
         (key,) = keys  # a job runs one stage
-        if self._pause_s > FIRST_PAUSE_S and self.adopt([key]):
-            return  # the job was submitted, but sbatch did not say so in time
         try:
+            if self._pause_s > FIRST_PAUSE_S and self.adopt([key]):
+                self._pause_s = FIRST_PAUSE_S
+                return  # the job was submitted, but sbatch did not say so in time
             number = slurm_queue.submit(self.job(key, self._store.spec(key).stage.kind, log))
         except NotNow:
             self._closed_until = time.monotonic() + self._pause_s

@@ -14,7 +14,7 @@ from mixbench.errors import UsageError
 from mixbench.storage.files import write_bytes, write_json
 from mixbench.storage.spec import Stage
 from mixbench.storage.store import Store
-from mixbench.vision.images.splits import IMAGENET_NORMALIZATION, Normalization
+from mixbench.vision.images.splits import Normalization
 from mixbench.vision.models.timm_models import TimmNet
 from mixbench.worker.job import give_weights, make_task, revive
 
@@ -59,14 +59,19 @@ def export(stage: Stage, store: Store, names: list[str], to: Path) -> list[Path]
     Raises
     ------
     UsageError
-        If timm cannot make the model.
+        If timm cannot make the model, or the task does not state how images are normalised.
     """
     model, method = revive(stage, torch.device("cpu"))
     give_weights(stage, store, (model, method))
     task = make_task(stage)
     predictor = Predictor(model.eval(), method.eval()).to(memory_format=torch.contiguous_format)
     shape = (getattr(task, "channels", 3), *task.test_size)
-    normalization: Normalization = getattr(task, "normalization", IMAGENET_NORMALIZATION)
+    normalization: Normalization | None = getattr(task, "normalization", None)
+    if normalization is None:
+        raise UsageError(
+            f"The task {stage.identity.task.name} does not state how its images are normalised, "
+            "which the user of an exported model has to know: export a classifier."
+        )
     facts = {
         "architecture": stage.run.model,
         "method": stage.run.method.name,
@@ -126,6 +131,8 @@ def _write_for_timm(
     with torch.no_grad():
         made = timm.create_model(f"local-dir:{to}", pretrained=True).eval()
         if not torch.allclose(made(images), predictor(images), atol=1e-5):
+            for path in written:  # nobody must take it for the trained model
+                path.unlink()
             raise UsageError(
                 f"timm makes another network of {facts['architecture']} than mixbench does for "
                 "images of this size: write a program of torch instead, as in --to model.pt2."
