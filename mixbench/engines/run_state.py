@@ -262,12 +262,12 @@ class RunState:
         queue = self._queues[task]
         taken = [heappop(queue)[2]]
         if size > 1:
-            alike = self.plan.stages[taken[0]].packable_with
+            packable = self.plan.stages[taken[0]].packable_with
             for entry in sorted(queue):
                 key = entry[2]
                 if len(taken) == size:
                     break
-                same = self.plan.stages[key].packable_with == alike
+                same = self.plan.stages[key].packable_with == packable
                 if same and key not in taken and self._startable(key):
                     taken.append(key)
                     queue.remove(entry)

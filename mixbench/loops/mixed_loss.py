@@ -15,9 +15,9 @@ from mixbench.contract import Backbone, ClassIndex, Method, Preparation, Split, 
 from mixbench.contract.loading import load_method
 from mixbench.declare import Recipe
 from mixbench.declare.facts import ParameterValue
-from mixbench.errors import BadParameter, UsageError
+from mixbench.errors import UsageError
 from mixbench.loops.own_task import OwnTask, draws_of
-from mixbench.loops.transform import values_of
+from mixbench.loops.transform import check_per_element, values_of
 from mixbench.registry.cards import MethodCard
 from mixbench.registry.units import find
 from mixbench.train.mixing import mixed_step
@@ -101,8 +101,7 @@ class MixedLoss(nn.Module):
         super().__init__()
         card = find("method", name)
         assert isinstance(card, MethodCard)
-        if per_element and not card.declared.per_element:
-            raise BadParameter(f"per_element must be False for {name}, which has one λ per batch.")
+        check_per_element(card, per_element=per_element)
         if search is not None:
             parameters |= {"search": "fixed", "file": str(search)}
         values = values_of(card, parameters)

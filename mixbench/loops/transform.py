@@ -185,12 +185,17 @@ def transform(
     assert isinstance(card, MethodCard)
     if reason := _more_than_a_batch(card):
         raise UsageError(refusal(card.name, reason))
-    if per_element and not card.declared.per_element:
-        raise BadParameter(f"per_element must be False for {card.name}, which has one λ per batch.")
+    check_per_element(card, per_element=per_element)
     if num_classes < 1:
         raise BadParameter(f"num_classes must be at least 1 (got {num_classes}).")
     method = load_method(card)(**values_of(card, parameters))
     return Transform(card.name, method, num_classes, seed, per_element=per_element)
+
+
+def check_per_element(card: MethodCard, *, per_element: bool) -> None:
+    """Check that a method can mix every image with a λ of its own, if that is asked for."""
+    if per_element and not card.declared.per_element:
+        raise BadParameter(f"per_element must be False for {card.name}, which has one λ per batch.")
 
 
 def values_of(card: MethodCard, given: Mapping[str, ParameterValue]) -> dict[str, ParameterValue]:

@@ -62,7 +62,7 @@ def defocus_blur(image: Tensor, form: tuple[float, float], rng: torch.Generator)
 def brightness(image: Tensor, more: float, rng: torch.Generator) -> Tensor:  # noqa: ARG001
     """Add to the value of each pixel in the space of hue, saturation and value."""
     value = image.amax(0)
-    # Hue and saturation stay as they are if all channels are scaled alike.
+    # Hue and saturation stay as they are if all channels are multiplied by the same number.
     scaled = image * ((value + more).clamp(max=1) / value.clamp(min=1e-12))
     return torch.where(value > 0, scaled, torch.tensor(more))
 
