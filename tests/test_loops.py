@@ -338,6 +338,10 @@ def test_blocks_and_the_last_map_are_found(make: Any, blocks: Sequence[str]) -> 
     assert net.training
 
 
+def compiled() -> Any:
+    return torch.compile(Small())
+
+
 def mean_of(out: Tensor, _targets: Tensor) -> Tensor:
     return out.mean()
 
@@ -370,6 +374,10 @@ class NoMap(nn.Module):
             "labels must be 7 class indices",
         ),
         (lambda: mixbench.MixedLoss("cutmix", Small()), "image_shape must be given"),
+        (
+            lambda: mixbench.MixedLoss("patchup", compiled(), image_shape=SHAPE),
+            "patchup mixes inside the model by hooks",
+        ),
         (
             lambda: mixbench.MixedLoss("cutmix", NoMap(), image_shape=SHAPE),
             "NoMap needs a module that returns a feature map",

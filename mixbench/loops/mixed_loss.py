@@ -107,6 +107,11 @@ class MixedLoss(nn.Module):
         values = values_of(card, parameters)
         _check_given(card, values, dataset)
         self.method = load_method(card)(**values)
+        if hasattr(model, "_orig_mod") and card.declared.sites != ("input",):
+            raise UsageError(
+                f"{card.name} mixes inside the model by hooks, which a compiled model may ignore: "
+                "give the model that is not compiled."
+            )
         shape = _shape(image_shape, dataset)
         own = model if isinstance(model, Backbone) else OwnNet(model, shape, blocks, features)
         self._model = [own]  # in a list, the user's model is not a part of this one
