@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import pytest
@@ -244,7 +245,9 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path: Path
     whole = train(setup(), Memory())
     with pytest.raises(_Killed):
         train(setup(), _KillingJournal(journal(tmp_path, []), at=7))
-    newest = max(tmp_path.glob("checkpoint-*.pt"))
+    while not (found := list(tmp_path.glob("checkpoint-000000006-*.pt"))):
+        sleep(0.01)  # a thread writes it
+    (newest,) = found
     newest.write_bytes(newest.read_bytes()[:-100])
 
     notes: list[str] = []
