@@ -85,6 +85,36 @@ def test_a_perfect_forecast_has_no_calibration_error() -> None:
     assert calibration_error(found, torch.tensor([0, 1, 2, 0])).value == pytest.approx(0)
 
 
+@pytest.mark.parametrize("scale", [0.01, 1.0, 30.0])
+def test_rounded_predictions_have_the_same_metrics(
+    answers: tuple[torch.Tensor, torch.Tensor], scale: float
+) -> None:
+    logits, targets = answers
+    exact = ClassPredictions.of(scale * logits, targets)
+
+    kept = exact.rounded(7, five=True)
+    found = ClassPredictions.of_rounded(kept)
+
+    assert sum(tensor.element_size() for tensor in kept.values()) == 6
+    for metric in (top1, top5):
+        assert metric(found, targets).value == metric(exact, targets).value
+    for metric in (cross_entropy, calibration_error):
+        assert metric(found, targets).value == pytest.approx(
+            metric(exact, targets).value, rel=1e-3, abs=1e-3
+        )
+
+
+def test_rounded_confidences_stay_in_their_bins() -> None:
+    edges = torch.arange(1, 16, dtype=torch.float64) / 15
+    confidence = torch.cat([edges, edges - 1e-9, edges[:-1] + 1e-9])
+    exact = ClassPredictions(torch.zeros(44), None, confidence, confidence.log())
+
+    found = ClassPredictions.of_rounded(exact.rounded(2, five=False)).confidence
+
+    assert torch.bucketize(found, edges).equal(torch.bucketize(confidence, edges))
+    torch.testing.assert_close(found, confidence, rtol=0, atol=0.5 / 65535 + 1e-8)
+
+
 def test_points_are_taken_where_they_say() -> None:
     scores = {e: {"top1": Score(v, 0.1)} for e, v in {3: 50.0, 8: 60.0, 9: 80.0, 10: 70.0}.items()}
 

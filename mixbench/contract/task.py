@@ -349,6 +349,7 @@ class Task:
     def compact(self, predictions: Predictions, targets: Tensor) -> Predictions:
         """Return less data from which `score` computes the same metrics; by default, nothing.
 
-        It is what a suite keeps of the predictions of most seeds.
+        Values may be rounded so far that metrics change by at most 0.001, or by a thousandth. It is
+        what a suite keeps of the predictions of most seeds.
         """
         return {}

@@ -30,7 +30,7 @@ from mixbench.registry.units import find
 from mixbench.storage.spec import PUBLISHED
 from mixbench.storage.strict_model import TIME
 
-CLOSE = 1e-5  # relative tolerance of means that are computed again
+CLOSE = 1e-5  # tolerance of means that are computed again, for the rounding of a float32
 HIGHEST = 1e9  # of a metric without a limit, so that means and squares are finite
 CLOCKS_DIFFER = timedelta(days=1)
 BUILTIN = "builtin"
@@ -398,8 +398,8 @@ def _items(field: str, metric: MetricRecord, declared: Metric) -> Iterator[Wrong
             yield Wrong(f"{field}.{name}", f"its items give {value:.6g} (got {found:.6g})")
 
 
-def same_number(one: float | None, other: float | None) -> bool:
-    """Return whether two numbers are equal up to the rounding of a float32."""
+def same_number(one: float | None, other: float | None, tolerance: float = CLOSE) -> bool:
+    """Return whether two numbers are equal up to a tolerance, both relative and absolute."""
     if one is None or other is None:
         return one is other
-    return bool(np.isclose(one, other, rtol=CLOSE, atol=CLOSE))
+    return bool(np.isclose(one, other, rtol=tolerance, atol=tolerance))

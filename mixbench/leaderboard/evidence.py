@@ -42,7 +42,7 @@ DEEPEST = 5  # folders below the suite's
 MOST_PIXELS = 50_000_000
 MOST_EPOCHS = 10_000
 MOST_OUTPUTS = 10_000  # numbers per test item
-TENSORS = frozenset({"F64", "F32", "F16", "BF16", "I64", "I32", "I16", "U8", "BOOL"})
+TENSORS = frozenset({"F64", "F32", "F16", "BF16", "I64", "I32", "I16", "U16", "U8", "BOOL"})
 SUITE_FIGURE = re.compile(r"[\w.=,-]+\.gains\.(png|csv)|[\w.=,-]*confusion_of_pairs\.csv")
 Curve = Annotated[list[dict[Line, Number | None]], Field(max_length=MOST_EPOCHS)]
 CURVES: TypeAdapter[list[dict[str, float | None]]] = TypeAdapter(

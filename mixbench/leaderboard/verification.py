@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from mixbench.datasets.locate import DataSource
 from mixbench.errors import MixbenchError
-from mixbench.leaderboard.admission import BUILTIN, Asked, Wrong, same_number
+from mixbench.leaderboard.admission import BUILTIN, CLOSE, Asked, Wrong, same_number
 from mixbench.leaderboard.evidence import (
     TIERS_FILE,
     Evidence,
@@ -24,7 +24,7 @@ from mixbench.leaderboard.evidence import (
 )
 from mixbench.leaderboard.history import History, history, missing
 from mixbench.leaderboard.reruns import judged
-from mixbench.leaderboard.rescoring import located, predictions_of, recomputed
+from mixbench.leaderboard.rescoring import COMPACT, located, predictions_of, recomputed
 from mixbench.leaderboard.table import SELF_REPORTED, TIERS
 from mixbench.records.schema import Artifact, MetricRecord, Record
 from mixbench.storage.files import write_json
@@ -32,6 +32,7 @@ from mixbench.storage.spec import PUBLISHED
 
 CONSISTENT, RERUN = TIERS[1:]
 PERFECT = 100.0
+ROUNDED = 1e-3  # tolerance of metrics that are computed from compact predictions
 
 
 class Checked(NamedTuple):
@@ -158,23 +159,26 @@ def _other_metrics(
         anew = {metric.name: metric for metric in recomputed(record, artifact, path, source)}
     except MixbenchError as error:
         return [Wrong("artifacts", str(error))]
+    tolerance = ROUNDED if artifact.role == COMPACT else CLOSE
     return [
         Wrong(f"metrics.{number}.{field}", said)
         for number, metric in enumerate(record.metrics)
         if metric.at == "last"
-        for field, said in _differences(metric, anew[metric.name])
+        for field, said in _differences(metric, anew[metric.name], tolerance)
     ]
 
 
-def _differences(metric: MetricRecord, expected: MetricRecord) -> Iterator[tuple[str, str]]:
+def _differences(
+    metric: MetricRecord, expected: MetricRecord, tolerance: float
+) -> Iterator[tuple[str, str]]:
     """Yield the fields of a metric that differ from those computed again."""
     for field in ("value", "stderr"):
         one, other = getattr(metric, field), getattr(expected, field)
-        if not same_number(one, other):
+        if not same_number(one, other, tolerance):
             yield field, f"the predictions give {other} (got {one})"
     by_class, other_classes = metric.by_class or {}, expected.by_class or {}
     if by_class.keys() != other_classes.keys() or not all(
-        same_number(value, other_classes[name]) for name, value in by_class.items()
+        same_number(value, other_classes[name], tolerance) for name, value in by_class.items()
     ):
         yield "by_class", "is not what the predictions give"
     if metric.items != expected.items:

@@ -220,7 +220,8 @@ def models_predict_and_are_scored(subject: TaskSubject) -> str:
                 text = (
                     f"{score.value} from compact predictions, and {scores[metric].value} from all"
                 )
-                assert isclose(score.value, scores[metric].value, rel_tol=1e-5), f"{metric}: {text}"
+                same = isclose(score.value, scores[metric].value, rel_tol=1e-3, abs_tol=1e-3)
+                assert same, f"{metric}: {text}"
         if not subject.trains:
             continue
         train, index = task.load("train", folder, 0), torch.arange(7)

@@ -5,7 +5,11 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-from mixbench.contract import Score
+from mixbench.contract import Predictions, Score
+
+NUM_BINS = 15  # of the calibration error
+LEAST = torch.finfo(torch.half).min
+LEVELS = 65535  # of a rounded confidence: a multiple of NUM_BINS, so that no bin loses an item
 
 
 class ClassPredictions(NamedTuple):
@@ -16,7 +20,7 @@ class ClassPredictions(NamedTuple):
     predicted : (N,) integer
         Class with the largest logit.
     among_five : (N,) bool
-        Whether the true class is among those with the five largest logits.
+        Whether the true class is among those with the five largest logits; None if not kept.
     confidence : (N,) float
         Probability of the predicted class.
     log_likelihood : (N,) float
@@ -24,7 +28,7 @@ class ClassPredictions(NamedTuple):
     """
 
     predicted: Tensor
-    among_five: Tensor
+    among_five: Tensor | None
     confidence: Tensor
     log_likelihood: Tensor
 
@@ -36,6 +40,29 @@ class ClassPredictions(NamedTuple):
         five = logits.topk(min(5, logits.shape[1])).indices
         log_likelihood = exact.log_softmax(1).gather(1, true)[:, 0]
         return cls(predicted, (five == true).any(1), confidence, log_likelihood)
+
+    def rounded(self, num_classes: int, *, five: bool) -> Predictions:
+        """Return them in 5 bytes for each item, or 8 with over 256 classes, and 1 for `five`.
+
+        Confidences are rounded to the middle of one of 65,535 intervals, which stays in its bin of
+        the calibration error, and log-likelihoods to 11 bits.
+        """
+        among_five = {"among_five": self.among_five} if five and self.among_five is not None else {}
+        return {
+            "predicted": self.predicted.to(torch.uint8 if num_classes <= 256 else torch.int32),
+            "confidence": (self.confidence * LEVELS).ceil().to(torch.uint16),
+            "log_likelihood": self.log_likelihood.clamp(min=LEAST).half(),
+            **among_five,
+        }
+
+    @classmethod
+    def of_rounded(cls, kept: Predictions) -> Self:
+        """Return those that `rounded` returned, or that are float32."""
+        confidence = kept["confidence"]
+        if confidence.dtype == torch.uint16:
+            confidence = (confidence.double() - 0.5) / LEVELS
+        five = kept.get("among_five")
+        return cls(kept["predicted"], five, confidence, kept["log_likelihood"])
 
 
 def mean_of(values: Tensor) -> Score:
@@ -52,6 +79,7 @@ def top1(found: ClassPredictions, targets: Tensor) -> Score:
 
 def top5(found: ClassPredictions, targets: Tensor) -> Score:  # noqa: ARG001  # one form for all
     """Return the percentage of items whose class is among the five largest logits."""
+    assert found.among_five is not None
     return mean_of(100.0 * found.among_five)
 
 
@@ -60,7 +88,7 @@ def cross_entropy(found: ClassPredictions, targets: Tensor) -> Score:  # noqa: A
     return mean_of(-found.log_likelihood)
 
 
-def calibration_error(found: ClassPredictions, targets: Tensor, num_bins: int = 15) -> Score:
+def calibration_error(found: ClassPredictions, targets: Tensor, num_bins: int = NUM_BINS) -> Score:
     """Return the expected calibration error of the predicted class, in percent.
 
     The confidences are divided into `num_bins` bins of equal width over (0, 1], closed on the
@@ -70,7 +98,7 @@ def calibration_error(found: ClassPredictions, targets: Tensor, num_bins: int = 
     return calibration_gap(found.confidence.double(), found.predicted == targets, num_bins)
 
 
-def calibration_gap(confidence: Tensor, correct: Tensor, num_bins: int = 15) -> Score:
+def calibration_gap(confidence: Tensor, correct: Tensor, num_bins: int = NUM_BINS) -> Score:
     """Return the expected calibration error in percent, given confidences and correctness.
 
     Parameters

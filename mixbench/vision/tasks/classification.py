@@ -84,20 +84,14 @@ class Classification(Task):
         if "outputs" in predictions:
             found = ClassPredictions.of(predictions["outputs"], targets)
         else:
-            found = ClassPredictions(**predictions)
+            found = ClassPredictions.of_rounded(predictions)
         return {metric.name: SCORES[metric.name](found, targets) for metric in self.metrics}
 
     def compact(self, predictions: Predictions, targets: Tensor) -> Predictions:
-        """Return 10 bytes for each item instead of its logits, or 13 with over 256 classes."""
+        """Return 5 to 9 bytes for each item instead of its logits."""
         found = ClassPredictions.of(predictions["outputs"], targets)
-        return {
-            "predicted": found.predicted.to(
-                torch.uint8 if self.num_classes <= 256 else torch.int32
-            ),
-            "among_five": found.among_five,
-            "confidence": found.confidence.float(),
-            "log_likelihood": found.log_likelihood.float(),
-        }
+        five = any(metric.name == "top5" for metric in self.metrics)
+        return found.rounded(self.num_classes, five=five)
 
     def in_part(self, part: Part, classes: Tensor, seed: int) -> Tensor:
         """Return a mask of the official training images that are in a split, (N,) bool.
