@@ -12,6 +12,7 @@ import torch
 
 Purpose = Literal[
     "per_class",
+    "limit",
     "split",
     "init",
     "head",

@@ -25,7 +25,13 @@ from mixbench.train.loading import Request, batches
 from mixbench.vision.images.augment import Augmentation, CropFlip, ResizedCropFlip, centre, grey
 from mixbench.vision.images.decode import read_image
 from mixbench.vision.images.folders import class_folders, list_images, unreadable
-from mixbench.vision.images.splits import Normalization, ResidentSplit, StreamedSplit, read_all
+from mixbench.vision.images.splits import (
+    Normalization,
+    ResidentSplit,
+    StreamedSplit,
+    limited,
+    read_all,
+)
 from tests.support import until
 
 PHOTOGRAPHS = Path(__file__).parents[2] / "shared" / "data" / "clothing"
@@ -50,6 +56,27 @@ def from_files(images: Tensor, folder: Path, augment: Augmentation | None = None
     return StreamedSplit(
         paths, classes, ClassIndex(classes, 3), PIXELS, augment, fit=lambda image: image
     )
+
+
+@pytest.mark.parametrize("number", [1, 5, 9, 24, 1000])
+def test_a_trial_has_as_many_images_of_each_class_as_possible(
+    images: Tensor, tmp_path: Path, number: int
+) -> None:
+    kept = min(number, 24)
+    for whole in (in_memory(images), from_files(images, tmp_path)):
+        split = limited(whole, number, seed=3)
+
+        assert len(split) == kept
+        assert split.by_class is not None
+        assert split.by_class.counts.max() - split.by_class.counts.min() <= 1
+        assert split.by_class.classes.equal(split.targets)
+        everything, index = whole.read(torch.arange(24), None), torch.arange(kept)
+        places = [
+            int((everything == one).flatten(1).all(1).nonzero()) for one in split.read(index, None)
+        ]
+        assert places == sorted(set(places))
+        assert whole.targets[places].equal(split.targets)
+        assert limited(whole, number, seed=3).targets.equal(split.targets)
 
 
 def test_a_streamed_part_reads_what_a_batch_has_and_keeps_nothing(

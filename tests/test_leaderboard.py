@@ -141,6 +141,19 @@ def test_one_or_two_seeds_have_neither_ranks_nor_intervals(make_record: MakeReco
         assert any("cannot show a difference between methods" in note for note in board.notes)
 
 
+def test_a_trial_is_neither_ranked_nor_compared(make_record: MakeRecord) -> None:
+    recipe = {**make_record().recipe, "limit": 500, "max_steps": 20}
+    records = [make_record(m, s, 90.0 + s, recipe=recipe, protocol="custom")
+               for m in ("none", "mixup") for s in range(3)]  # fmt: skip
+
+    board = only(records)
+
+    assert board.rows[["first_rank", "low", "high", "p"]].isna().to_numpy().all()
+    assert "A trial, limit=500, max_steps=20: nothing is ranked." in board.notes
+    assert "limit=500" in board.facts[0]
+    assert "a trial, trained on at most 500 images" in board.facts
+
+
 def test_parameters_and_plugins_are_rows_of_their_own(make_record: MakeRecord) -> None:
     unit = make_record("mixup").method
     changed = unit.model_copy(update={"parameters": {"alpha": 0.2}, "changed": ["alpha"]})

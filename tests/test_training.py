@@ -283,6 +283,21 @@ class _KillingJournal:
         self.inner.end_epoch(row, weights, names)
 
 
+def test_a_trial_ends_within_an_epoch_and_is_resumed(tmp_path: Path) -> None:
+    recipe = replace(RECIPE, max_steps=5)
+    whole = train(setup(recipe=recipe), Silent())
+    with pytest.raises(_Killed):
+        train(setup(recipe=recipe), _KillingJournal(journal(tmp_path, []), at=4))
+
+    resumed = train(setup(recipe=recipe), journal(tmp_path, []))
+
+    assert_equal(final(whole), final(resumed))
+    assert [row["epoch"] for row in whole.curve] == [1, 2]
+    assert whole.curve[-1]["loss"] == pytest.approx(float(whole.losses[:2].mean()))
+    assert whole.counters.images == 5 * 30
+    assert "train_accuracy" in whole.curve[-1]
+
+
 def test_only_two_checkpoints_are_kept(tmp_path: Path) -> None:
     train(setup(), journal(tmp_path, []))
 

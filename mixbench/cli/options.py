@@ -42,6 +42,8 @@ class CellOptions(TypedDict):
     seed_list: str | None
     settings: tuple[str, ...]
     accumulate: int | None
+    limit: int | None
+    max_steps: int | None
     protocol: str | None
     data: str | None
     init: str | None
@@ -76,6 +78,14 @@ def cell_options(command: FC) -> FC:
             "--accumulate", type=click.IntRange(1), metavar="N",
             help="Compute each batch in N parts, for models that need more memory than there is "
             "(same as --set recipe.accumulate=N).",
+        ),
+        click.option(
+            "--limit", type=click.IntRange(1), metavar="N",
+            help="Use N images of each split, for a trial, which is not ranked.",
+        ),
+        click.option(
+            "--max-steps", type=click.IntRange(1), metavar="N",
+            help="Train N steps, for a trial, which is not ranked.",
         ),
         click.option(
             "--protocol",
@@ -125,6 +135,8 @@ def asked_cells(options: CellOptions, *, without_data: bool = False) -> "list[Ce
         "model": options["model"],
         "set": options["settings"],
         "accumulate": options["accumulate"],
+        "limit": options["limit"],
+        "max-steps": options["max_steps"],
         "protocol": options["protocol"] != QUICK and options["protocol"],
         "data": options["data"],
         "init": options["init"],
@@ -180,8 +192,16 @@ def make_request(options: CellOptions) -> "Request":
 
     methods, tasks = names(options["methods"]), names(options["tasks"])
     settings = read_settings(options["settings"])
-    if options["accumulate"] is not None:
-        settings.append(Setting(EVERY_RECIPE, "accumulate", str(options["accumulate"])))
+    of_recipes = {
+        "accumulate": options["accumulate"],
+        "limit": options["limit"],
+        "max_steps": options["max_steps"],
+    }
+    settings += [
+        Setting(EVERY_RECIPE, name, str(value))
+        for name, value in of_recipes.items()
+        if value is not None
+    ]
     for kind, given in (("method", methods), ("task", tasks)):
         if not given:
             raise UsageError(f"Name at least one {kind} with --{kind}; see: mixbench list {kind}s.")

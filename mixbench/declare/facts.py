@@ -252,6 +252,12 @@ class Recipe:
         or ``"half"``, where only the first half of each mixed batch is trained on.
     mix_off_epoch : epochs
         Number of epochs after which batches are no longer mixed; 0 mixes in all epochs.
+    limit
+        Number of images of each split that a trial uses, as many of each class as possible; 0 uses
+        all. Trials are not ranked.
+    max_steps
+        Number of steps after which a trial ends; 0 trains all epochs. The learning rate falls to
+        its last value within them.
     """
 
     model: str
@@ -289,6 +295,8 @@ class Recipe:
     mix_prob: Fraction = 1.0
     mix_mode: Literal["batch", "elem", "half"] = "batch"
     mix_off_epoch: CountOrZero = 0
+    limit: CountOrZero = 0
+    max_steps: CountOrZero = 0
 
     def values(self) -> dict[str, "ParameterValue"]:
         """Return the fields by name, without fields of `ADDED` that have their defaults.
@@ -305,6 +313,7 @@ class Recipe:
 USUAL: Mapping[str, Any] = {field.name: field.default for field in fields(Recipe)}  # of recipes
 # Fields of recipes that say how a protocol is computed; tables state them beside its name.
 EXECUTION = frozenset({"precision", "memory_format", "compile", "accumulate", "packed", "final_on"})
+TRIAL = ("limit", "max_steps")  # fields of recipes that make a trial, which is not ranked
 # Fields of recipes since November 2026. Earlier recipes behave as their defaults say.
 ADDED = frozenset(
     {"accumulate", "packed", "final_on"}
@@ -312,6 +321,7 @@ ADDED = frozenset(
     | {"ema_decay", "label_smoothing", "bce_loss", "bce_target_thresh"}
     | {"auto_augment", "random_erasing", "aug_repeats", "drop_path"}
     | {"mix_prob", "mix_mode", "mix_off_epoch"}
+    | {"limit", "max_steps"}
 )
 
 

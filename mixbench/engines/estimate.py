@@ -6,6 +6,7 @@ from contextlib import suppress
 from statistics import median
 from typing import NamedTuple
 
+from mixbench.declare.facts import TRIAL
 from mixbench.errors import Damaged
 from mixbench.storage.spec import Stage
 from mixbench.storage.store import Store
@@ -56,6 +57,10 @@ def estimate(stages: Iterable[Stage], store: Store) -> Estimate:
 
 
 def _similar(stage: Stage) -> tuple[str, ...]:
-    """Return the kind, task and model of a stage; stages that share them have similar costs."""
-    identity = stage.identity
-    return stage.kind, identity.task.name, identity.run.model if identity.run else ""
+    """Return the kind, task and model of a stage; stages that share them have similar costs.
+
+    Trials have the costs of other trials that are as short.
+    """
+    identity, run = stage.identity, stage.identity.run
+    trial = [str(getattr(run.recipe, name)) for name in TRIAL] if run else []
+    return stage.kind, identity.task.name, run.model if run else "", *trial

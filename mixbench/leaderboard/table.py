@@ -16,6 +16,7 @@ import pandas as pd
 
 from mixbench.datasets.locate import declared_holdout
 from mixbench.declare import BASELINE
+from mixbench.declare.facts import TRIAL
 from mixbench.errors import MixbenchError
 from mixbench.leaderboard.grouping import (
     changes,
@@ -184,7 +185,8 @@ def _leaderboard(group: Sequence[Record], submitted: Submitted | None, rule: Rul
     good = [record for record in group if record.status == "ok"]
     first, primary = good[0], good[0].primary
     runs = runs_by_method((method_label(record), record) for record in good)
-    found = verdicts(runs, rule, higher_is_better=primary.higher_is_better)
+    trial = [f"{name}={first.recipe[name]}" for name in TRIAL if first.recipe.get(name)]
+    found = [] if trial else verdicts(runs, rule, higher_is_better=primary.higher_is_better)
     rows = ranked_rows(runs_of(good), found, higher_is_better=primary.higher_is_better)
     ranks = rank_ranges([*runs], found)
     for place, column in enumerate(("first_rank", "last_rank")):
@@ -202,7 +204,9 @@ def _leaderboard(group: Sequence[Record], submitted: Submitted | None, rule: Rul
     trivial_baselines = {
         m.name: m.value for m in first.metrics if m.at == "last" and m.trivial_baseline
     }
-    notes = [*_notes(group, rows, found), *_other_comparisons(found), seeds_note(runs, found)]
+    named = f"A trial, {', '.join(trial)}: nothing is ranked."
+    notes = [*_notes(group, rows, found), *_other_comparisons(found)]
+    notes += [named if trial else seeds_note(runs, found)]
     if absent := rule.unmatched([*runs]):
         notes.append(f"Declared comparisons without a row: {', '.join(absent)}.")
     notes += [power_note(found, rule, primary.unit)]
@@ -295,6 +299,9 @@ def _trained_on(record: Record) -> Iterator[str]:
             held_out = declared_holdout(find("task", unit.name), unit.parameters)
     images = "official " if record.data.origin in PUBLISHED else ""
     images = f"the {images}training images"
+    if limit := record.recipe.get("limit"):
+        yield f"a trial, trained on at most {limit} images"
+        return
     if per_class := unit.parameters.get("per_class"):
         images = f"{per_class} training images of each class, which the seed draws"
     if held_out == 0:

@@ -123,13 +123,16 @@ def _items(stage: Stage, other: Set[str]) -> Items | None:
     train = min(train, per_class * classes) if per_class else train
     held_out = round(train * share)
     train = card.declared.items_per_image * (train - held_out)
-    return Items(train, data.num_validation or held_out, round(data.num_test * part))
+    numbers = train, data.num_validation or held_out, round(data.num_test * part)
+    limit = stage.identity.run.recipe.limit if stage.identity.run else 0
+    return Items(*(min(number, limit or number) for number in numbers))
 
 
 def _trained(stage: Stage, items: Items) -> int:
     """Return the number of images that the steps of a training process."""
     recipe = stage.run.recipe
     steps, size = recipe.epochs * (items.train // recipe.batch_size), recipe.batch_size
+    steps = min(steps, recipe.max_steps or steps)
     if recipe.mix_mode == "half":
         size = (size + 1) // 2
     return steps * size if stage.kind == "train" else 0

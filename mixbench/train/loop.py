@@ -89,8 +89,8 @@ def train(setup: Setup, journal: Journal) -> Run:
     with closing(reading) as images:
         for step, batch in enumerate(images, start):
             _train_on(run, step, batch, ahead.popleft())
-            if (step + 1) % run.steps_per_epoch == 0:
-                _end_epoch(run, (step + 1) // run.steps_per_epoch, journal)
+            if (step + 1) % run.steps_per_epoch == 0 or step + 1 == run.num_steps:
+                _end_epoch(run, -(-(step + 1) // run.steps_per_epoch), journal)
             journal.after_step(step + 1, run.num_steps, lambda: _state(run, step + 1))  # noqa: B023
     return run
 
@@ -177,14 +177,16 @@ def batch_index(run: Run, step: int) -> Tensor:
 
 def _end_epoch(run: Run, epoch: int, journal: Journal) -> None:
     """Check that the epoch's losses are finite, validate, and save the weights that are needed."""
-    bad = torch.nonzero(~run.losses.isfinite()).flatten().tolist()
+    first = (epoch - 1) * run.steps_per_epoch
+    losses = run.losses[: run.num_steps - first]  # a trial may end within an epoch
+    bad = torch.nonzero(~losses.isfinite()).flatten().tolist()
     if bad:
-        step = (epoch - 1) * run.steps_per_epoch + bad[0] + 1
-        raise Diverged(f"The loss is {run.losses[bad[0]].item()} at step {step} (epoch {epoch}).")
+        step = first + bad[0] + 1
+        raise Diverged(f"The loss is {losses[bad[0]].item()} at step {step} (epoch {epoch}).")
     _tick(run, "train_s")
     setup = run.setup
-    row = {"epoch": epoch, "loss": float(run.losses.mean()), **_validate(run)}
-    if epoch == setup.recipe.epochs:
+    row = {"epoch": epoch, "loss": float(losses.mean()), **_validate(run)}
+    if epoch == run.num_epochs:
         row |= _fit(run)
     wrong = [name for name, value in row.items() if not math.isfinite(value)]
     if wrong:
@@ -196,7 +198,7 @@ def _end_epoch(run: Run, epoch: int, journal: Journal) -> None:
     if run.validation is not None and _is_best(run):
         run.best = epoch
         names.append("best")
-    if epoch > setup.recipe.epochs - setup.recipe.tail:
+    if epoch > run.num_epochs - setup.recipe.tail:
         names.append(f"epoch-{epoch}")
     journal.end_epoch(row, lambda: weights(*run.ranked), names)
 

@@ -27,7 +27,7 @@ from mixbench.train.gradients import (
 )
 from mixbench.train.mixing import SharedStep
 from mixbench.train.optimizer import make_optimizer, parameter_groups
-from mixbench.vision.images.splits import read_packed, with_augmentation
+from mixbench.vision.images.splits import limited, read_packed, with_augmentation
 
 State: TypeAlias = dict[str, Any]
 Parts: TypeAlias = dict[tuple[Part, int], Split]  # by split name and seed, on the device
@@ -181,7 +181,13 @@ class Run:
     @property
     def num_steps(self) -> int:
         """Number of steps of the whole run."""
-        return self.setup.recipe.epochs * self.steps_per_epoch
+        every = self.setup.recipe.epochs * self.steps_per_epoch
+        return min(every, self.setup.recipe.max_steps or every)
+
+    @property
+    def num_epochs(self) -> int:
+        """Number of epochs, of which a trial may end the last one early."""
+        return -(-self.num_steps // self.steps_per_epoch)
 
 
 def begin(setup: Setup) -> Run:
@@ -277,6 +283,7 @@ def _part(setup: Setup, name: Part) -> Split:
     """Return a split of the data; the runs of one process share it."""
     if (name, setup.seed) not in setup.parts:
         part = setup.task.load(name, setup.folder, setup.seed)
+        part = limited(part, setup.recipe.limit, setup.seed)
         if setup.recipe.packed:
             part = read_packed(part, setup.folder, setup.recipe.packed)
         setup.parts[name, setup.seed] = part.to(setup.device)

@@ -13,7 +13,7 @@ from mixbench.train.criterion import criterion
 from mixbench.train.gradients import check_accumulation
 from mixbench.train.optimizer import parameter_groups
 from mixbench.vision.images.policies import transform_of
-from mixbench.vision.images.splits import read_packed, with_augmentation
+from mixbench.vision.images.splits import limited, read_packed, with_augmentation
 from mixbench.vision.models.build import refused_as, try_size
 from mixbench.worker.job import make_method, make_task
 
@@ -71,8 +71,9 @@ def check_recipe(
     if recipe.drop_path:
         model.set_drop_path(recipe.drop_path)
     parameter_groups(model, method, recipe)
-    if folder and (recipe.auto_augment or recipe.random_erasing):
+    if folder and (recipe.auto_augment or recipe.random_erasing or recipe.limit):
         split = held_out or task.load("train", Path(folder), stage.run.seed)
+        limited(split, recipe.limit)
         with_augmentation(split, recipe.auto_augment, recipe.random_erasing)
     elif recipe.auto_augment:
         transform_of(recipe.auto_augment, task.image_size)

@@ -28,6 +28,7 @@ from mixbench.storage.spec import TUNED, Stage, StageKind
 from mixbench.train.checkpoints import FIRST, LAST, DiskPredictionCache
 from mixbench.train.evaluation import at_points, predict_each
 from mixbench.train.loop import train
+from mixbench.vision.images.splits import limited
 from mixbench.vision.models.weights import MARK
 from mixbench.worker.adoption import adopt
 from mixbench.worker.data_checks import images_checked
@@ -115,8 +116,8 @@ def train_stage(job: Job) -> Work | None:
         run = train(setup, job.journal)
     if not job.distributed.is_main:
         return None
-    epochs, tail = setup.recipe.epochs, min(setup.recipe.tail, setup.recipe.epochs)
-    kept = tuple(range(epochs - tail + 1, epochs + 1))
+    epochs = run.num_epochs
+    kept = tuple(range(max(epochs - setup.recipe.tail, 0) + 1, epochs + 1))
     (job.built / "weights").mkdir()
     for name in (*(["best"] if run.best else []), *(f"epoch-{epoch}" for epoch in kept)):
         # Hard links: if this attempt fails later, the next one must still find these weights.
@@ -150,7 +151,8 @@ def evaluate(job: Job) -> Work:
         If a metric is infinite or NaN.
     """
     stage, store = job.stage, job.store
-    test = job.task.load("test", job.data, stage.run.seed).to(job.device)
+    test = limited(job.task.load("test", job.data, stage.run.seed), stage.run.recipe.limit)
+    test = test.to(job.device)
     model, method = revive(stage, job.device)
     parameters, extra = _size(model), _size(method)
     earlier_s, start = job.journal.earlier_s(), perf_counter()

@@ -18,6 +18,7 @@ from torch.utils.data import get_worker_info
 
 from mixbench.contract import ClassIndex, Split
 from mixbench.errors import BadParameter, DataError
+from mixbench.streams import generator
 from mixbench.vision.images.augment import Augmentation, CropFlip
 from mixbench.vision.images.decode import read_image
 from mixbench.vision.images.packs import Pack
@@ -86,6 +87,14 @@ class ImageSplit:
         other = copy(self)
         other.targets = targets
         return other
+
+    def only(self, items: Tensor) -> Self:
+        """Return a split of some items."""
+        fewer = self.with_targets(self.targets[items])
+        if self.by_class is not None:
+            kept, number = self.by_class.classes[items], len(self.by_class.counts)
+            fewer.by_class = ClassIndex(kept, number)
+        return fewer
 
     def to(self, device: torch.device) -> Self:
         """Return the same split with its batches on a device; leave this one unchanged."""
@@ -188,6 +197,12 @@ class ResidentSplit(ImageSplit):
         self.images = images
         self._augment = augment
 
+    def only(self, items: Tensor) -> Self:
+        """Return a split of some items."""
+        fewer = super().only(items)
+        fewer.images = self.images[items]
+        return fewer
+
     def to(self, device: torch.device) -> Self:
         """Return the same split with its images on a device; leave this one unchanged."""
         moved = super().to(device)
@@ -235,6 +250,12 @@ class StreamedSplit(ImageSplit):
         self._fit = fit
         self._packed: tuple[Pack, NDArray[np.int64]] | None = None
 
+    def only(self, items: Tensor) -> Self:
+        """Return a split of some items."""
+        fewer = super().only(items)
+        fewer._paths = self._paths[items.numpy()]
+        return fewer
+
     @property
     def files(self) -> list[Path]:
         """Paths of all image files of the split."""
@@ -272,6 +293,31 @@ class StreamedSplit(ImageSplit):
             return read_image(self.path(item))
         pack, rows = self._packed
         return pack.read(int(rows[item]))
+
+
+def limited(split: Split, number: int, seed: int = 0) -> Split:
+    """Return a split of at most so many items, as many of each class as possible; 0 keeps all.
+
+    Raises
+    ------
+    BadParameter
+        If the task does not use single images.
+    """
+    if not number:
+        return split
+    if type(split) not in {ResidentSplit, StreamedSplit}:  # boxes and captions describe the image
+        raise BadParameter(
+            f"limit must be 0 for a task that does not use single images (got {number})."
+        )
+    assert isinstance(split, ImageSplit)
+    order = torch.randperm(len(split), generator=generator(seed, "limit"))
+    if split.by_class is not None:  # the first of each class, then the second, ...
+        classes = split.by_class.classes[order]
+        order = order[classes.argsort(stable=True)]
+        counts = split.by_class.counts
+        place = torch.arange(len(order)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
+        order = order[place.argsort(stable=True)]
+    return split.only(order[:number].sort().values)
 
 
 def with_augmentation(split: Split, policy: str, erasing: float) -> Split:
