@@ -32,6 +32,7 @@ from mixbench.declare import (
     Metric,
     Recipe,
     Synthetic,
+    Weights,
     table_row,
 )
 from mixbench.errors import DataError
@@ -70,6 +71,9 @@ class Cifar10(Classification):
     per_class
         Number of training images of each class that are used, drawn by the seed; 0 uses all. The
         images that are held out are among them.
+    weights
+        Initial weights of training: ``random``, ``timm`` or ``timm:TAG`` (weights that timm
+        publishes) or a file.
     """
 
     version = 1
@@ -108,6 +112,7 @@ class Cifar10(Classification):
     )
     synthetic = Synthetic(train=400, test=100, protocols=("quick",))
     by_protocol = {"few": {"per_class": 100}}
+    added = ("weights",)
     metrics: tuple[Metric, ...] = TOP1
     models: ClassVar[tuple[str, ...]] = SMALL_NETS
     takes_timm = True
@@ -175,10 +180,14 @@ class Cifar10(Classification):
     )
 
     def __init__(
-        self, classes: Count = 10, holdout: Fraction = 0.1, per_class: CountOrZero = 0
+        self,
+        classes: Count = 10,
+        holdout: Fraction = 0.1,
+        per_class: CountOrZero = 0,
+        weights: Weights = "random",
     ) -> None:
         super().__init__(classes, (SIDE, SIDE), self._layout.normalization)
-        self.holdout, self.per_class = holdout, per_class
+        self.holdout, self.per_class, self.weights = holdout, per_class, weights
 
     def load(self, part: Part, folder: Path, seed: int) -> Split:
         """Read the test images, or the training or validation images of the training batches."""

@@ -26,6 +26,7 @@ from mixbench.declare import (
     Fraction,
     Recipe,
     Synthetic,
+    Weights,
     table_row,
 )
 from mixbench.vision.images.splits import Normalization
@@ -132,6 +133,10 @@ class Cifar100(Cifar10):
     )
 
     def __init__(
-        self, classes: Count = 100, holdout: Fraction = 0.1, per_class: CountOrZero = 0
+        self,
+        classes: Count = 100,
+        holdout: Fraction = 0.1,
+        per_class: CountOrZero = 0,
+        weights: Weights = "random",
     ) -> None:
-        super().__init__(classes, holdout, per_class)
+        super().__init__(classes, holdout, per_class, weights)

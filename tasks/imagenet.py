@@ -42,6 +42,7 @@ from mixbench.declare import (
     PositiveFraction,
     Recipe,
     Synthetic,
+    Weights,
     table_row,
 )
 from mixbench.errors import DataError
@@ -82,6 +83,9 @@ class Imagenet(Classification):
     lighting
         Standard deviation of the colour shift in training along the principal components of the
         colours of ImageNet, as a fraction of their standard deviations.
+    weights
+        Initial weights of training: ``random``, ``timm`` or ``timm:TAG`` (weights that timm
+        publishes) or a file.
     """
 
     version = 1
@@ -124,6 +128,7 @@ class Imagenet(Classification):
         "deit": {"jitter": 0.0, "lighting": 0.0, "interpolation": "bicubic"},
         "convnext": {"jitter": 0.0, "lighting": 0.0, "interpolation": "bicubic"},
     }  # fmt: skip
+    added = ("weights",)
     metrics = TOP1_AND_TOP5
     models = (
         *SMALL_NETS,
@@ -161,9 +166,10 @@ class Imagenet(Classification):
         crop_pct: PositiveFraction = 0.875,
         interpolation: Literal["bilinear", "bicubic"] = "bilinear",
         per_class: CountOrZero = 0,
+        weights: Weights = "random",
     ) -> None:
         super().__init__(classes, (side, side))
-        self.holdout, self.per_class = holdout, per_class
+        self.holdout, self.per_class, self.weights = holdout, per_class, weights
         self._augment = ResizedCropFlip(
             side, jitter=jitter, lighting=lighting, interpolation=interpolation
         )

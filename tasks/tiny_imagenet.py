@@ -36,6 +36,7 @@ from mixbench.declare import (
     Metric,
     Recipe,
     Synthetic,
+    Weights,
     table_row,
 )
 from mixbench.errors import DataError
@@ -65,6 +66,9 @@ class TinyImagenet(Classification):
     per_class
         Number of training images of each class that are used, drawn by the seed; 0 uses all. The
         images that are held out are among them.
+    weights
+        Initial weights of training: ``random``, ``timm`` or ``timm:TAG`` (weights that timm
+        publishes) or a file.
     """
 
     version = 1
@@ -104,6 +108,7 @@ class TinyImagenet(Classification):
         "quick_deit": {"classes": 10},
         "quick_convnext": {"classes": 10},
     }
+    added = ("weights",)
     metrics: tuple[Metric, ...] = TOP1_AND_TOP5
     models = (*SMALL_NETS, "resnet8_s2", *SMALL_PATCH_NETS)
     takes_timm = True
@@ -122,10 +127,14 @@ class TinyImagenet(Classification):
     )  # fmt: skip
 
     def __init__(
-        self, classes: Count = 200, holdout: Fraction = 0.1, per_class: CountOrZero = 0
+        self,
+        classes: Count = 200,
+        holdout: Fraction = 0.1,
+        per_class: CountOrZero = 0,
+        weights: Weights = "random",
     ) -> None:
         super().__init__(classes, (SIDE, SIDE), PIXELS)
-        self.holdout, self.per_class = holdout, per_class
+        self.holdout, self.per_class, self.weights = holdout, per_class, weights
 
     def load(self, part: Part, folder: Path, seed: int) -> Split:
         """Read the test images (official validation), or the training or validation images."""

@@ -4,19 +4,24 @@ import io
 import os
 import pickle  # noqa: TID251  # the official files are pickles
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import timm
 import torch
+from safetensors.torch import load_file, save_file
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from mixbench.contract import Task
 from mixbench.contract.loading import load_task
 from mixbench.errors import DataError
+from mixbench.plan.graph import plan
+from mixbench.plan.request import Request, cells_of
+from mixbench.records.declared import Declared
 from mixbench.registry.units import find
 from mixbench.vision.images.splits import ResidentSplit
 
@@ -224,3 +229,41 @@ def test_what_is_written_is_read_by_plain_pickle(name: str, folder: Path) -> Non
 
     assert content["data"].dtype == np.uint8
     assert content["data"].shape[1] == 3072
+
+
+@pytest.mark.full
+def test_training_starts_from_weights_of_timm(tmp_path: Path, mixbench: Callable[..., Any]) -> None:
+    net = timm.create_model("test_resnet", num_classes=7)
+    save_file(net.state_dict(), tmp_path / "net.safetensors")
+    run = ["run", "-m", "none", "-t", "cifar10", "--data", "synthetic", "--model", "test_resnet"]
+    run += ["--limit", "100", "--max-steps", "1", "--set", "cifar10.lr=1e-20"]
+
+    done = mixbench(*run, "--init", "net.safetensors")
+
+    assert done.returncode == 0, done.stderr
+    assert "weights=net.safetensors" in done.stdout
+    (kept,) = (tmp_path / "store/stages").glob("*/weights/epoch-1.safetensors")
+    trained = load_file(kept)
+    assert trained["model.net.conv1.0.weight"].allclose(net.state_dict()["conv1.0.weight"])
+    assert len(trained["model.net.fc.weight"]) == 10
+    for word in ("pretrained", "synthetic", "published"):
+        refused = mixbench(*run, "--init", word)
+        assert refused.returncode == 2
+        assert f"cifar10 cannot start from {word} weights: weights must be random, timm" in (
+            refused.stderr
+        )
+
+
+def test_keys_and_records_of_trainings_from_random_weights_stay_valid() -> None:
+    def planned(init: str | None) -> tuple[str, Mapping[str, object]]:
+        (cell,) = cells_of(Request(["none"], ["cifar10"], [0], init=init, without_data=True))
+        (stage,) = (s for s in plan([cell]).stages.values() if s.kind == "train")
+        parameters = stage.identity.task.parameters
+        assert ("weights" in Declared.of(cell).task.parameters) == ("weights" in parameters)
+        return stage.key, parameters
+
+    plain, usual, timms = planned(None), planned("random"), planned("timm")
+
+    assert plain == usual
+    assert plain[1] == {"classes": 10, "holdout": 0.1, "per_class": 0}
+    assert str(timms[1]["weights"]).startswith("timm of ")

@@ -99,7 +99,7 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     save_file(build("resnet18", classes=3, size=(64, 64), small=False).state_dict(), path)
 
-    with pytest.raises(DataError, match=r"other.safetensors do not fit this model: .* must have"):
+    with pytest.raises(DataError, match=r"other.safetensors do not fit this model: "):
         start_from(LARGE_MAP["resnet50"](5, large=True), str(path), {})
 
 

@@ -59,6 +59,7 @@ class Method(nn.Module):
     ema_decay: ClassVar[float] = 0.0
     recipe_of: ClassVar[tuple[str, ...]] = ()
     by_protocol: ClassVar[Mapping[str, Parameters]] = {}
+    added: ClassVar[tuple[str, ...]] = ()
     exempt: ClassVar[Mapping[str, str]] = {}
 
     def __init_subclass__(cls) -> None:

@@ -159,6 +159,9 @@ class Task:
         Default amount of generated data.
     by_protocol
         By protocol, values of the task's parameters that the user does not set.
+    added
+        Parameters that the task did not have in earlier results. Keys and records leave them out
+        while they have their defaults, and so stay valid.
     by_model
         By protocol and model, values of the recipe that differ from the protocol's.
     published
@@ -187,6 +190,7 @@ class Task:
     takes_timm: ClassVar[bool] = False
     synthetic: ClassVar[Synthetic]
     by_protocol: ClassVar[Mapping[str, Parameters]] = {}
+    added: ClassVar[tuple[str, ...]] = ()
     by_model: ClassVar[Mapping[str, Mapping[str, Parameters]]] = {}
     published: ClassVar[Mapping[str, Archive]] = {}
     variants: ClassVar[Mapping[str, Data]] = {}

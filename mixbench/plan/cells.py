@@ -45,6 +45,16 @@ class Unit(Generic[AnyCard]):
     published: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def stated(self) -> dict[str, ParameterValue]:
+        """The parameters, without those of the card's `added` that have their defaults."""
+        defaults = {name: self.card.defaults[name] for name in self.card.declared.added}
+        return {
+            name: value
+            for name, value in self.parameters.items()
+            if name not in defaults or value != defaults[name]
+        }
+
+    @property
     def replaced(self) -> dict[str, str]:
         """The values of the parameters that `identifying_parameters` replaces."""
         return {**self.files, **{n: str(self.parameters[n]) for n in self._published_by_timm}}
@@ -55,7 +65,7 @@ class Unit(Generic[AnyCard]):
         contents = {
             name: f"sha256:{content_digest(Path(path))}" for name, path in self.files.items()
         }
-        return {**self.parameters, **contents, **self._published_by_timm}
+        return {**self.stated, **contents, **self._published_by_timm}
 
     @property
     def _published_by_timm(self) -> dict[str, str]:

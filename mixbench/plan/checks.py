@@ -5,8 +5,9 @@ from typing import get_args
 
 from mixbench.datasets.locate import HOLDOUT
 from mixbench.declare import BASELINE, Recipe
+from mixbench.declare.facts import Parameters
 from mixbench.errors import BadParameter, UsageError
-from mixbench.plan.cells import PRETRAINED, PUBLISHED, TIMM, Cell, Unit, weights_of
+from mixbench.plan.cells import NO_FILE, PRETRAINED, PUBLISHED, TIMM, Cell, Unit, weights_of
 from mixbench.plan.tuning import Grid
 from mixbench.registry.cards import MethodCard, TaskCard
 from mixbench.registry.net_kinds import net_kind
@@ -32,6 +33,20 @@ def check_that_it_mixes(method: Unit[MethodCard], task: Unit[TaskCard]) -> None:
                 f"{method.card.name} would have no effect: {task.card.name} starts from {value} "
                 f"weights and fine-tunes without mixing. Use --init pretrained, --init FILE with "
                 f"weights pre-trained with it{too if 'finetune' in get_args(where) else ''}."
+            )
+
+
+def check_weights(card: TaskCard, parameters: Parameters) -> None:
+    """Raise an error if a task has no model or no files of the initial weights that are asked."""
+    declared = card.declared
+    for name in weights_of(card):
+        known = {"random", *([PUBLISHED] if declared.published else [])}
+        known |= {value for need in declared.needs.values() for value in need.when.get(name, ())}
+        value = str(parameters[name])
+        if value in NO_FILE and value not in {*known, "timm"}:
+            raise UsageError(
+                f"{card.name} cannot start from {value or 'no'} weights: {name} must be "
+                f"{', '.join(sorted(known))}, timm, timm:TAG or a file."
             )
 
 

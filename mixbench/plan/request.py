@@ -32,6 +32,7 @@ from mixbench.plan.checks import (
     check_net,
     check_recipe,
     check_that_it_mixes,
+    check_weights,
 )
 from mixbench.plan.tuning import Grid, candidates, grid_of
 from mixbench.registry.cards import Card, MethodCard, TaskCard
@@ -239,6 +240,7 @@ def _frame(card: TaskCard, request: Request) -> Frame:
     official, base = official_recipe(card, protocol, model), base_values(card, protocol)
     base |= layout_values(card, request.data, given)
     parameters, recipe = task_settings(card, base, official, given)
+    check_weights(card, parameters)
     data = _located(card, request, protocol, parameters)
     files = _published(card, request, parameters, model)
     grid = {} if request.tune is None else grid_of(card.name, recipe, request.tune)

@@ -54,7 +54,7 @@ def unit_record(unit: Unit[Card]) -> UnitRecord:
     return UnitRecord(
         name=unit.card.name,
         version=unit.card.version,
-        parameters={n: _line(value) for n, value in unit.parameters.items()},
+        parameters={n: _line(value) for n, value in unit.stated.items()},
         changed=unit.changed,
         source=unit.card.source,
         code=digest(unit.card.path),
@@ -76,7 +76,7 @@ def declaration(metric: Metric | MetricRecord) -> dict[str, Any]:
 def references(cell: Cell, origin: Origin) -> list[ReferenceRecord]:
     """Return the published results for a cell, if it uses their recipe on the official data."""
     wanted = (cell.method.card.name, cell.model, cell.protocol)
-    if cell.custom or cell.grid or origin not in PUBLISHED:
+    if cell.custom or cell.grid or cell.task.changed or origin not in PUBLISHED:
         return []
     return [
         ReferenceRecord(

@@ -44,6 +44,7 @@ class Declaration:
     version: Annotated[int, Ge(1)]
     needs: Mapping[str, Need] = field(default_factory=dict)
     by_protocol: Mapping[str, Values] = field(default_factory=dict)
+    added: tuple[str, ...] = ()
 
 
 @checked_dataclass(frozen=True, config=CHECKED, kw_only=True)

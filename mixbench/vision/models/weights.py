@@ -269,6 +269,11 @@ def adopt(module: nn.Module, state: State, but: Collection[str] = ()) -> None:
     # Files written before torch 0.4.1 lack num_batches_tracked.
     wanted = [name for name in own if not name.endswith("num_batches_tracked")]
     wrong = [n for n in wanted if n not in found or found[n].shape != own[n].shape]
+    if not found:
+        theirs, ours = (", ".join([*one][:NAMED]) for one in (state, own))
+        raise TensorMismatch(
+            f"none of its names is the model's; it begins with {theirs}, and the model with {ours}"
+        )
     if wrong:
         raise TensorMismatch(
             "; ".join(

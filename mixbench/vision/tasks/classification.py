@@ -25,6 +25,7 @@ from mixbench.vision.metrics import (
     top5,
 )
 from mixbench.vision.models.build import build
+from mixbench.vision.models.weights import in_order, start_from
 
 SCORES: Mapping[str, Callable[[ClassPredictions, Tensor], Score]] = {
     "top1": top1,
@@ -54,11 +55,14 @@ class Classification(Task):
     per_class
         Number of training images of each class that are used, before some are held out; 0 uses
         all. Tasks make it a parameter.
+    weights
+        Initial weights of training, as `mixbench.declare.Weights` says; tasks make it a parameter.
     """
 
     channels = 3
     holdout: float
     per_class: int = 0
+    weights: str = "random"
 
     def __init__(
         self, classes: int, size: tuple[int, int], pixels: Normalization = IMAGENET_NORMALIZATION
@@ -70,6 +74,10 @@ class Classification(Task):
     def build(self, model: str) -> Backbone:
         """Return a backbone; for up to 64 pixels, small-image networks are preferred to timm's."""
         return build(model, classes=self.num_classes, size=self.image_size, channels=self.channels)
+
+    def start(self, model: Backbone, trained: Mapping[str, Backbone]) -> None:
+        """Load the initial weights that the parameter `weights` names."""
+        start_from(model, self.weights, trained, self.normalization, in_order)
 
     def new_classifier(self, feature_dim: int) -> nn.Module:
         """Return a linear classifier for pooled features."""

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 
 import torch
 
-from mixbench.contract import Backbone, ClassIndex, Part, Split
+from mixbench.contract import ClassIndex, Part, Split
 from mixbench.datasets.listing import named_images
 from mixbench.declare import (
     FINE_TUNING,
@@ -32,7 +32,6 @@ from mixbench.vision.images.folders import Listing
 from mixbench.vision.images.lists import check_unique, read_lines, write_lines
 from mixbench.vision.images.scenes import looks, one_thing, write_images
 from mixbench.vision.images.splits import StreamedSplit
-from mixbench.vision.models.weights import in_order, start_from
 from mixbench.vision.tasks.classification import Classification
 
 AREA = (0.5, 1.0)  # range of a training crop's area, as a fraction of the image
@@ -93,10 +92,6 @@ class Transfer(Classification):
         self.mix_in = mix_in
         self._augment = ResizedCropFlip(side, area=AREA)
         self._fit = central(side)
-
-    def start(self, model: Backbone, trained: Mapping[str, Backbone]) -> None:
-        """Load the initial weights that the parameter `weights` names."""
-        start_from(model, self.weights, trained, self.normalization, in_order)
 
     def load(self, part: Part, folder: Path, seed: int) -> Split:
         """Return the official test images, or the training or validation split of the others."""
