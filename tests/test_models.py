@@ -1,24 +1,30 @@
 """Backbones: their sizes against the literature, and timm's by their names."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
-from safetensors.torch import save_file
+import torchvision
+from safetensors.torch import load_file, save_file
 from torch import nn
+from torchvision.models import get_model, list_models
 
 from mixbench.contract import Backbone, Output
-from mixbench.errors import UsageError
+from mixbench.errors import DataError, UnknownName, UsageError
+from mixbench.plan.models import named
 from mixbench.plan.request import Request, cells_of
+from mixbench.registry.model_names import timm_models, torchvision_models
 from mixbench.registry.parameters import read_settings
-from mixbench.registry.timm_names import timm_models
 from mixbench.vision.images.splits import IMAGENET_NORMALIZATION, Normalization
 from mixbench.vision.models import weights as module
 from mixbench.vision.models.build import SMALL, build
 from mixbench.vision.models.timm_models import TimmNet, normalization_of, timm_net
 from mixbench.vision.models.weights import start_from
+from tests.fake_hub import COMMIT, serving
 from tests.support import each
 
 # Of the authors, where they give one; for ten classes on 32 x 32 pixels.
@@ -196,5 +202,137 @@ def test_the_key_of_timms_weights_has_timms_version() -> None:
     assert cell.task.replaced == {"weights": "timm"}
 
 
-def test_the_names_of_timms_models_are_known_without_timm() -> None:
+def test_the_names_of_libraries_models_are_known_without_them() -> None:
     assert timm_models() == frozenset(timm.list_models())
+    assert torchvision_models() == frozenset(list_models(module=torchvision.models))
+
+
+OWN = """
+from torch import nn
+
+def layer(before, after):
+    return nn.Sequential(nn.Conv2d(before, after, 3, 2, 1), nn.BatchNorm2d(after), nn.ReLU())
+
+def build(num_classes):
+    pooled = nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    return nn.Sequential(layer(3, 8), layer(8, 16), *pooled, nn.Linear(16, num_classes))
+"""
+TRIAL = ("-t", "cifar10", "--protocol", "quick", "--limit", "100", "--max-steps", "1")
+
+
+@pytest.mark.full
+def test_a_model_of_the_users_own_is_a_file(mixbench: Callable[..., Any], tmp_path: Path) -> None:
+    path = tmp_path / "my net.py"
+    path.write_text(OWN)
+    run = ("run", "-m", "none,manifold_mixup,guided_patchmix", *TRIAL, "--model", "./my net.py")
+
+    first = mixbench(*run)
+    path.write_text(f"# a comment{OWN}")
+    same = mixbench(*run)
+    path.write_text(OWN.replace("16", "24"))
+    other = mixbench(*run)
+
+    assert (first.returncode, same.returncode, other.returncode) == (0, 0, 0), first.stderr
+    assert ", 0 to run" in same.stderr
+    assert ", 0 to run" not in other.stderr
+    trained = list((tmp_path / "store/records/cifar10/none").glob("my_net_*.json"))
+    assert len(trained) == 2
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("build = 3", "must define a function build(num_classes)"),
+        ("def build(n):", "must be a Python file"),
+        ("import no_such_module", "importing it raises ModuleNotFoundError"),
+        ("def build(n): return 1 / 0", "build(10) raises ZeroDivisionError"),
+        ("def build(n): return n", "must return a torch.nn.Module (got int)"),
+        (
+            "from torch.nn import *\ndef build(n): return Sequential(Flatten(), Linear(3072, n))",
+            "needs a module that returns a feature map",
+        ),
+    ],
+)  # fmt: skip
+def test_a_file_that_builds_no_model_is_told_in_a_sentence(
+    code: str, says: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "net.py"
+    path.write_text(code)
+
+    def built() -> None:
+        named(str(path), (), "cifar10")
+        build(str(path), classes=10, size=(32, 32))
+
+    with pytest.raises(UsageError) as caught:
+        built()
+
+    assert says in str(caught.value)
+    assert str(path) in str(caught.value) or "Sequential" in str(caught.value)
+
+
+def test_names_mean_models_of_libraries_with_and_without_weights() -> None:
+    def asked(name: str) -> tuple[str, str]:
+        model = named(name, ("resnet8",), "cifar10")
+        return model.name, model.weights
+
+    assert asked("resnet8") == ("resnet8", "")
+    assert asked("resnet18") == ("resnet18", "")
+    assert asked("resnet18.a1_in1k") == ("resnet18", "timm:a1_in1k")
+    assert asked("torchvision.resnet18") == ("torchvision.resnet18", "")
+    assert asked("shufflenet_v2_x0_5") == ("torchvision.shufflenet_v2_x0_5", "")
+    for wrong, meant in (("resnet19", "resnet10t"), ("shufflnet_v2_x0_5", "shufflenet_v2_x0_5")):
+        with pytest.raises(UnknownName, match=f"Did you mean '{meant}'|Did you mean 'resnet"):
+            asked(wrong)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "shufflenet_v2_x0_5", "swin_t"])
+def test_models_of_torchvision_are_backbones_and_take_files(name: str, tmp_path: Path) -> None:
+    net = build(f"torchvision.{name}", classes=7, size=(64, 64))
+    theirs = get_model(name, weights=None, num_classes=5)
+    torch.save(theirs.state_dict(), tmp_path / "net.pth")
+
+    start_from(net, str(tmp_path / "net.pth"), {})
+
+    out, features, _ = net.eval()(torch.zeros(2, 3, 64, 64))
+    assert out.shape == (2, 7)
+    assert features.shape == (2, net.feature_dim, *net.feature_size)
+    inner = net.get_submodule("net")
+    same = [
+        inner.state_dict()[key].equal(tensor)
+        for key, tensor in theirs.state_dict().items()
+        if inner.state_dict()[key].shape == tensor.shape
+    ]
+    assert len(same) > 10
+    assert all(same)
+    with pytest.raises(UsageError, match="timm has no weights of OwnNet"):
+        start_from(net, "timm", {})
+
+
+@pytest.mark.full
+def test_a_model_of_the_hub_comes_with_its_weights_and_normalisation(
+    mixbench_process: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, folder = timm.create_model("test_resnet", num_classes=3), tmp_path / "hub/org/net"
+    folder.mkdir(parents=True)
+    cfg = {"architecture": "test_resnet", "num_classes": 3, "pretrained_cfg": {
+        "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "num_classes": 3,
+    }}  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(cfg))
+    save_file(net.state_dict(), folder / "model.safetensors")
+    run = ("run", "-m", "none", *TRIAL, "--set", "cifar10.lr=1e-20")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+
+    with serving(tmp_path / "hub") as address:
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        done = mixbench_process(*run, "--model", "hf-hub:org/net")
+        absent = mixbench_process(*run, "--model", "hf-hub:org/other")
+
+    assert done.returncode == 0, done.stderr
+    assert f"weights=hf-hub:org/net@{COMMIT}" in done.stdout
+    assert "mean 0.1, 0.2, 0.3; std 0.4, 0.5, 0.6" in done.stdout
+    (kept,) = (tmp_path / "store/stages").glob("*/weights/epoch-1.safetensors")
+    trained = load_file(kept)
+    assert trained["model.net.conv1.0.weight"].allclose(net.state_dict()["conv1.0.weight"])
+    assert absent.returncode == DataError.exit_code
+    assert "hf-hub:org/other cannot be had from the Hugging Face Hub" in absent.stderr
+    assert "Traceback" not in absent.stderr

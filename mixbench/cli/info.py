@@ -62,8 +62,9 @@ def _task_lines(card: "TaskCard") -> Iterator[str]:
         yield f"  {_named(vars(recipe))}"
         for model, values in declared.by_model.get(protocol, {}).items():
             yield f"  with {model}: {_named(values)}"
-    timm = ", and every model of timm" if declared.takes_timm else ""
-    yield f"\nmodels: {', '.join(declared.models)}{timm}"
+    more = ["every model of timm and torchvision", "hf-hub:ORG/NAME", "./FILE.py"]
+    models = [*declared.models, *(more if declared.takes_timm else [])]
+    yield f"\nmodels: {', '.join(models)}"
     for metric in declared.metrics:
         better = "higher" if metric.higher_is_better else "lower"
         ranked = (

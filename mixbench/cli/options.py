@@ -62,7 +62,11 @@ def cell_options(command: FC) -> FC:
             "--suite", metavar="NAME",
             help="A leaderboard suite; -m, -t and --seeds select a part of it.",
         ),
-        click.option("--model", help="Backbone to use instead of the protocol's."),
+        click.option(
+            "--model",
+            help="Model to use instead of the protocol's: a name of timm or torchvision, "
+            "hf-hub:ORG/NAME, or ./FILE.py with a function build(num_classes).",
+        ),
         click.option(
             "--seeds",
             type=click.IntRange(1, MOST_SEEDS),
@@ -95,7 +99,7 @@ def cell_options(command: FC) -> FC:
         click.option(
             "--init", metavar="FILE|WORD",
             help="Initial weights: a checkpoint file or one of pretrained, synthetic, published, "
-            "timm, timm:TAG, random. Only for tasks that start from weights.",
+            "timm, timm:TAG, hf-hub:ORG/NAME, random. Only for tasks that start from weights.",
         ),
         click.option(
             "--tune", multiple=True, is_flag=False, flag_value="", metavar="[PARAM=V,V]",

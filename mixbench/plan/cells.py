@@ -11,11 +11,12 @@ from mixbench.declare import Recipe
 from mixbench.declare.facts import EXECUTION, ParameterValue
 from mixbench.plan.tuning import Grid
 from mixbench.registry.cards import Card, MethodCard, TaskCard
+from mixbench.registry.model_names import HUB
 from mixbench.registry.parameters import Setting
 
 PUBLISHED, PRETRAINED = "published", "pretrained"
 PATHS = frozenset({"File", "Folder", "Weights"})  # types of parameters that may name a path
-# Values of such parameters that name no path, besides those that begin with TIMM.
+# Values of such parameters that name no path, besides those that begin with TIMM or HUB.
 NO_FILE = ("", "random", PRETRAINED, "synthetic", "timm", PUBLISHED)
 TIMM = "timm:"
 
@@ -82,7 +83,8 @@ class Unit(Generic[AnyCard]):
         """The absolute paths of the parameters that are files, by parameter name."""
         names = [p.name for p in self.card.parameters if p.annotation in PATHS]
         values = {name: str(self.parameters[name]) for name in names}
-        given = {n: v for n, v in values.items() if v not in NO_FILE and not v.startswith(TIMM)}
+        no_path = (TIMM, HUB)
+        given = {n: v for n, v in values.items() if v not in NO_FILE and not v.startswith(no_path)}
         return {n: str(Path(path).resolve()) for n, path in {**given, **self.published}.items()}
 
     @property
@@ -123,6 +125,8 @@ class Cell:
         Grid of recipe values over which the training is tuned; empty if it is not tuned.
     base
         Cell of the base task, whose model is evaluated; None for a task that trains.
+    model_file
+        Path of the file that builds the model; empty for the models of libraries.
     """
 
     method: Unit[MethodCard]
@@ -135,6 +139,7 @@ class Cell:
     settings: Sequence[Setting] = ()
     grid: Grid = field(default_factory=dict)
     base: "Cell | None" = None
+    model_file: str = ""
 
     @property
     def custom(self) -> bool:

@@ -10,6 +10,7 @@ from mixbench.errors import BadParameter, UsageError
 from mixbench.plan.cells import NO_FILE, PRETRAINED, PUBLISHED, TIMM, Cell, Unit, weights_of
 from mixbench.plan.tuning import Grid
 from mixbench.registry.cards import MethodCard, TaskCard
+from mixbench.registry.model_names import HUB
 from mixbench.registry.net_kinds import net_kind
 
 
@@ -21,7 +22,7 @@ def check_that_it_mixes(method: Unit[MethodCard], task: Unit[TaskCard]) -> None:
         return
     for name in weights_of(task.card):
         value = str(task.parameters[name])
-        if value in {"random", "timm", PUBLISHED} or value.startswith(TIMM):
+        if value in {"random", "timm", PUBLISHED} or value.startswith((TIMM, HUB)):
             if evaluates:
                 raise UsageError(
                     f"{method.card.name} would have no effect: {task.card.name} evaluates {value} "
@@ -46,7 +47,7 @@ def check_weights(card: TaskCard, parameters: Parameters) -> None:
         if value in NO_FILE and value not in {*known, "timm"}:
             raise UsageError(
                 f"{card.name} cannot start from {value or 'no'} weights: {name} must be "
-                f"{', '.join(sorted(known))}, timm, timm:TAG or a file."
+                f"{', '.join(sorted(known))}, timm, timm:TAG, hf-hub:ORG/NAME or a file."
             )
 
 

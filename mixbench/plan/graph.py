@@ -133,6 +133,7 @@ class _Planned(NamedTuple):
         paths = Paths(
             data=str(cell.data.folder) if cell.data.folder else None,
             data_states=dict(cell.data.states),
+            model_file=cell.model_file,
             unit_files={r: str(u.card.path) for r, u in units.items() if u.card.source == "file"},
             replaced_parameters={r: unit.replaced for r, unit in units.items() if unit.replaced},
             file_states={

@@ -34,6 +34,7 @@ from mixbench.plan.checks import (
     check_that_it_mixes,
     check_weights,
 )
+from mixbench.plan.models import ModelName, named
 from mixbench.plan.tuning import Grid, candidates, grid_of
 from mixbench.registry.cards import Card, MethodCard, TaskCard
 from mixbench.registry.parameters import (
@@ -43,7 +44,6 @@ from mixbench.registry.parameters import (
     recipe_value,
     task_settings,
 )
-from mixbench.registry.timm_names import timm_models
 from mixbench.registry.units import find, paths
 
 EVERY_RECIPE = "recipe"  # in settings, in place of a task: the recipes of all tasks
@@ -78,6 +78,7 @@ class Frame:
     settings: Sequence[Setting]
     grid: Grid = field(default_factory=dict)
     base: "Frame | None" = None
+    model_file: str = ""
 
     def cell(self, method: Unit[MethodCard], seed: int) -> Cell:
         """Return the cell with this method and seed."""
@@ -92,6 +93,7 @@ class Frame:
             settings=self.settings,
             grid=self.grid,
             base=self.base.cell(method, seed) if self.base else None,
+            model_file=self.model_file,
         )
 
 
@@ -234,8 +236,10 @@ def _frame(card: TaskCard, request: Request) -> Frame:
     if protocol not in protocols:
         raise UnknownName(f"protocol of {card.name}", protocol, protocols)
     every = {s.parameter: s.text for s in request.settings if s.unit == EVERY_RECIPE}
-    given = every | _init(card, request.init) | given_to(card, request.settings)
-    model = _model(card, request.model or given.get("model") or protocols[protocol].model)
+    given = every | given_to(card, request.settings)
+    asked = _model(card, request.model or given.get("model") or protocols[protocol].model)
+    given = every | _init(card, request.init, asked.weights) | given_to(card, request.settings)
+    model = asked.name
     check_net(card, protocol, model)
     official, base = official_recipe(card, protocol, model), base_values(card, protocol)
     base |= layout_values(card, request.data, given)
@@ -247,7 +251,8 @@ def _frame(card: TaskCard, request: Request) -> Frame:
     for candidate in candidates(recipe, grid).values() if grid else [recipe]:
         check_recipe(card, protocol, candidate, {*given, *grid})
     unit = Unit(card, parameters, base, files)
-    return Frame(unit, model, protocol, recipe, data, request.settings, grid)
+    settings = request.settings
+    return Frame(unit, model, protocol, recipe, data, settings, grid, model_file=asked.file)
 
 
 def _located(card: TaskCard, request: Request, protocol: str, parameters: Parameters) -> DataSource:
@@ -310,25 +315,25 @@ def _evaluation(card: TaskCard, request: Request) -> Frame:
     return replace(base, task=Unit(card, parameters, values), data=data, base=base)
 
 
-def _init(card: TaskCard, init: str | None) -> dict[str, str]:
-    """Return the parameters of a task that ``--init`` sets."""
+def _init(card: TaskCard, init: str | None, of_model: str = "") -> dict[str, str]:
+    """Return the parameters of a task that ``--init`` sets, or the name of the model."""
+    if init is not None and of_model:
+        raise UsageError(
+            f"--init must be left out: the name of the model includes weights, {of_model} (got "
+            f"{init})."
+        )
+    init = init or of_model or None
     if init is not None and not weights_of(card):
         raise UsageError(f"--init: the task {card.name} takes no initial weights; leave it out.")
     return dict.fromkeys(weights_of(card), init) if init is not None else {}
 
 
-def _model(card: TaskCard, name: str) -> str:
-    """Return a model's name, after checking that the task can build the model."""
+def _model(card: TaskCard, name: str) -> ModelName:
+    """Return what a model's name means, after checking that the task takes the model."""
     declared = card.declared.models
-    if name in declared:
-        return name
-    if not card.declared.takes_timm:
-        raise UnknownName(f"model of {card.name}", name, declared)
-    of_timm = timm_models()
-    if name not in of_timm:
-        shown = [*declared, "every model of timm"]
-        raise UnknownName(f"model of {card.name}", name, {*declared, *of_timm}, shown)
-    return name
+    if name in declared or card.declared.takes_timm:
+        return named(name, declared, card.name)
+    raise UnknownName(f"model of {card.name}", name, declared)
 
 
 def as_trained(cell: Cell) -> Cell:
@@ -375,7 +380,8 @@ def _needed(
     if not need.task:
         check_method(method, cell.recipe)
         return on_held_in(replace(cell, method=method, grid={}, base=None))
-    key = need.task, need.data, cell.model, cell.protocol, tuple(cell.settings)
+    model = cell.model_file or cell.model
+    key = need.task, need.data, model, cell.protocol, tuple(cell.settings)
     request = Request([], [need.task], [], *key[2:4], need.data or None, cell.settings)
     request = replace(request, without_data=without_data)
     card = find("task", need.task)

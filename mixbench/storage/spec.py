@@ -125,6 +125,8 @@ class Paths:
         empty.
     unit_files
         Files of the methods and tasks that the user gave by path, by role.
+    model_file
+        File of the user's own that builds the model; else empty.
     replaced_parameters
         Values of the parameters that the identity replaces by digests of files or by versions, by
         role and parameter name.
@@ -134,6 +136,7 @@ class Paths:
 
     data: str | None = None
     earlier: str = ""
+    model_file: str = ""
     data_states: Mapping[Literal["train", "test"], str] = field(default_factory=dict)
     unit_files: Mapping[Role, str] = field(default_factory=dict)
     replaced_parameters: Annotated[

@@ -15,7 +15,7 @@ from mixbench.train.evaluation import batch_size
 from mixbench.train.setup import MEMORY
 from mixbench.vision.models.build import OF_THE_MODEL
 from mixbench.worker.environment import configure_torch
-from mixbench.worker.job import make_task
+from mixbench.worker.job import build, make_task
 
 STEPS, SECONDS = 30, 20.0  # of each network; it stops at the first that is reached
 PIXELS_ON_CPU = 4 * 224**2  # of the images of a step, without a GPU
@@ -58,7 +58,7 @@ def image_times(stage: Stage, device: torch.device, *, searches: bool) -> ImageT
     task, recipe = make_task(stage), stage.run.recipe
     configure_torch(recipe)
     memory = MEMORY[recipe.memory_format]
-    model = task.build(stage.run.model).to(device).to(memory_format=memory)
+    model = build(stage, task).to(device).to(memory_format=memory)
     if hasattr(model, "loss"):  # of boxes or words
         return None
     height, width = task.image_size

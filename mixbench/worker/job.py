@@ -12,9 +12,11 @@ from mixbench.contract import Backbone, Method, Task, Trained, attach
 from mixbench.contract.loading import load_method
 from mixbench.contract.loading import make_task as registered_task
 from mixbench.declare.facts import ParameterValue
-from mixbench.errors import Damaged
+from mixbench.errors import Damaged, UsageError
 from mixbench.plan.graph import card_of
+from mixbench.plan.models import DIGITS
 from mixbench.registry.cards import MethodCard, TaskCard
+from mixbench.registry.fingerprint import digest
 from mixbench.storage.manifest import TrainingResult
 from mixbench.storage.spec import TUNED, ExecutionOptions, Role, Stage
 from mixbench.storage.store import Store
@@ -80,7 +82,7 @@ class Job:
         return Setup(
             method=method,
             task=self.task,
-            model=run.model,
+            model=model_of(self.stage),
             recipe=recipe,
             seed=run.seed,
             folder=self.data,
@@ -173,6 +175,28 @@ def make_task(stage: Stage) -> Task:
     return registered_task(card, parameters_of(stage, "task"), base)
 
 
+def model_of(stage: Stage) -> str:
+    """Return the name of a stage's model for `Task.build`: that of its file if it has one.
+
+    Raises
+    ------
+    UsageError
+        If the file is no longer the one with which the stage was planned.
+    """
+    file, name = stage.paths.model_file, stage.run.model
+    if file and not (Path(file).is_file() and name.endswith(digest(Path(file))[:DIGITS])):
+        raise UsageError(
+            f"{file} has changed since the run was planned: run the same command again to plan it "
+            "with the new code."
+        )
+    return file or name
+
+
+def build(stage: Stage, task: Task) -> Backbone:
+    """Return a stage's freshly initialised model."""
+    return task.build(model_of(stage))
+
+
 def make_method(stage: Stage) -> Method:
     """Return the method of a stage, not yet bound to a model."""
     card = card_of(stage, "method")
@@ -183,7 +207,7 @@ def make_method(stage: Stage) -> Method:
 def revive(stage: Stage, device: torch.device) -> Trained:
     """Return a stage's model and bound method on a device; the weights must still be loaded."""
     task, method = make_task(stage), make_method(stage)
-    model = task.build(stage.run.model)
+    model = build(stage, task)
     attach(method, model, task)
     memory = MEMORY[stage.run.recipe.memory_format]
     return Trained(model.to(device).to(memory_format=memory), method.to(device))

@@ -15,7 +15,7 @@ from mixbench.train.optimizer import parameter_groups
 from mixbench.vision.images.policies import transform_of
 from mixbench.vision.images.splits import limited, read_packed, with_augmentation
 from mixbench.vision.models.build import refused_as, try_size
-from mixbench.worker.job import make_method, make_task
+from mixbench.worker.job import build, make_method, make_task
 
 
 def complaint(stage: Stage) -> str:
@@ -30,7 +30,7 @@ def complaint(stage: Stage) -> str:
         method.check(task, held_out)
         check_accumulation(method, run.recipe)
         check_packed(stage, task)
-        model = task.build(run.model)
+        model = build(stage, task)
         attach(method, model, task)
         check_test_size(task, model, run.model)
         if stage.kind in {"prepare", "train"}:

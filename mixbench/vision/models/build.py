@@ -9,7 +9,7 @@ import torch
 
 from mixbench.contract import Backbone
 from mixbench.errors import UsageError
-from mixbench.registry.timm_names import timm_models
+from mixbench.registry.model_names import TORCHVISION, timm_models
 from mixbench.vision.models.residual import PreActNet, ResidualNet
 
 
@@ -74,7 +74,8 @@ def build(
     Parameters
     ----------
     name
-        Name of a network for small images or of a timm model; if both exist, `small` decides.
+        Name of a network for small images or of a timm model; if both exist, `small` decides. Also
+        the name of a model of torchvision, with its prefix, and the path of a file that builds one.
     classes
         Number of outputs of the classifier.
     size
@@ -89,6 +90,10 @@ def build(
     UsageError
         If the model does not accept images of this size.
     """
+    if name.endswith(".py") or name.startswith(TORCHVISION):
+        from mixbench.vision.models.own_net import own_net
+
+        return own_net(name, classes, (channels, *size))
     if small is None:
         small = max(size) <= SMALL_SIDE
     if name in SMALL_PATCHES:

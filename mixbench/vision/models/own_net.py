@@ -1,14 +1,23 @@
 """Any network of the user's own as a backbone: its blocks and last feature map are found."""
 
+import sys
+import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchvision.models import get_model
 
 from mixbench.contract import Backbone, Output
 from mixbench.errors import UsageError
+from mixbench.registry.model_names import TORCHVISION
 from mixbench.vision.models.build import refused_as
+from mixbench.vision.models.weights import State, adopt
 
 FEWEST_BLOCKS = 2
 # Layers that are parts of a block, not blocks.
@@ -47,10 +56,8 @@ class OwnNet(Backbone):
     ) -> None:
         super().__init__()
         self.net = net
-        inner: Any = getattr(net, "_orig_mod", net)  # of torch.compile
-        inner = getattr(inner, "module", inner)  # of DistributedDataParallel
+        inner = self._within
         self._name = type(inner).__name__
-        self._within: nn.Module = inner
         self._kept: list[Tensor] = []
         prefix = next(name for name, module in self.named_modules() if module is inner)
         called, logits = self._called(shape)
@@ -74,7 +81,14 @@ class OwnNet(Backbone):
         self.blocks = tuple(f"{prefix}.{name}" for name in blocks or self._found_blocks(maps))
         linear = [n for n in called if isinstance(inner.get_submodule(n), nn.Linear)]
         self._last = linear[-1] if linear else ""
+        self.head_modules = (f"{prefix}.{self._last}",) if linear else ()
         inner.get_submodule(found).register_forward_hook(self._keep)
+
+    @property
+    def _within(self) -> nn.Module:
+        """The network without what torch.compile and DistributedDataParallel put around it."""
+        inner: nn.Module = getattr(self.net, "_orig_mod", self.net)
+        return getattr(inner, "module", inner)
 
     @property
     def classifier(self) -> nn.Module:  # type: ignore[override]  # its name is the network's
@@ -88,6 +102,12 @@ class OwnNet(Backbone):
         if not self._last:
             raise UsageError(f"{self._name} has no linear layer as a classifier.")
         return self._within.get_submodule(self._last)
+
+    def adopt(self, state: State) -> None:
+        """Load the weights of the same network, except those of the last linear layer."""
+        last = {id(tensor) for tensor in self.classifier.parameters()}
+        names = [name for name, tensor in self._within.named_parameters() if id(tensor) in last]
+        adopt(self._within, state, but=names)
 
     def forward(self, x: Tensor) -> Output:
         """Return the logits and the last feature map."""
@@ -145,6 +165,62 @@ class OwnNet(Backbone):
             if _parts(named[largest]) <= 1:
                 return blocks
             place, within = f"{largest}.", named[largest]
+
+
+def own_net(name: str, classes: int, shape: tuple[int, int, int]) -> OwnNet:
+    """Return a network of torchvision, or of a file of the user's own.
+
+    Parameters
+    ----------
+    name
+        Name in torchvision with the prefix of `TORCHVISION`; or the path of a Python file with a
+        function ``build(num_classes)``, and optionally the names ``BLOCKS`` and ``FEATURES`` of
+        modules of the network, which are found otherwise.
+    classes
+        Number of classes.
+    shape
+        Channels, height and width of the images.
+
+    Raises
+    ------
+    UsageError
+        If the file does not define such a function, or the network does not fit.
+    """
+    if name.startswith(TORCHVISION):
+        create = partial(get_model, name.removeprefix(TORCHVISION), weights=None)
+        with warnings.catch_warnings(), refused_as(f"torchvision cannot create {name}"):
+            warnings.simplefilter("ignore", FutureWarning)  # of slow initial weights
+            return OwnNet(create(num_classes=classes), shape)
+    file = _loaded(Path(name))
+    if not callable(getattr(file, "build", None)):
+        raise UsageError(f"{name} must define a function build(num_classes).")
+    try:
+        net = file.build(classes)
+    except Exception as error:  # the user's function may raise anything
+        raise UsageError(
+            f"{name}: build({classes}) raises {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(net, nn.Module):
+        raise UsageError(
+            f"{name}: build({classes}) must return a torch.nn.Module (got {type(net).__name__})."
+        )
+    if isinstance(net, Backbone):
+        raise UsageError(f"{name}: build({classes}) must return a plain module, no Backbone.")
+    return OwnNet(net, shape, getattr(file, "BLOCKS", ()), getattr(file, "FEATURES", ""))
+
+
+def _loaded(path: Path) -> ModuleType:
+    """Import a file of the user's own."""
+    spec = spec_from_file_location(f"mixbench_model_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # the user's file may raise anything
+        raise UsageError(f"{path}: importing it raises {type(error).__name__}: {error}") from error
+    return module
 
 
 def _is_map(out: Tensor) -> bool:

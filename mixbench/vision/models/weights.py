@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mixbench.errors import DataError, UsageError
+from mixbench.registry.model_names import HUB
 from mixbench.vision.images.splits import IMAGENET_NORMALIZATION, Normalization
 
 State = Mapping[str, Tensor]
@@ -100,6 +102,8 @@ def start_whole(
 
 def _named(model: nn.Module, weights: str) -> tuple[State, str]:
     """Return the tensors that `weights` names, and a description of them for error messages."""
+    if weights.startswith(HUB):
+        return hub_weights(weights), f"of {weights}"
     if weights.startswith("timm"):
         return timm_weights(model, weights.removeprefix("timm").lstrip(":")), f"of {weights}"
     return read_weights(Path(weights)), weights
@@ -138,7 +142,9 @@ def timm_weights(model: nn.Module, tag: str) -> State:
     """
     import timm
 
-    name = str(getattr(model, "name", type(model).__name__))
+    if not hasattr(model, "name"):
+        raise UsageError(f"timm has no weights of {type(model).__name__}: give a file with --init.")
+    name = str(model.name)
     called = f"{name}.{tag}" if tag else name
     try:
         net = timm.create_model(called, pretrained=True)
@@ -147,6 +153,21 @@ def timm_weights(model: nn.Module, tag: str) -> State:
         raise UsageError(f"timm's weights of {called} cannot be loaded: {first}") from error
     state: State = net.state_dict()
     return state
+
+
+def hub_weights(name: str) -> State:
+    """Return the weights of a model of the Hub, downloading them if necessary."""
+    import timm
+
+    try:
+        net = timm.create_model(name, pretrained=True)
+    except (RuntimeError, ValueError, OSError) as error:
+        first = " ".join(str(error).split())[:200]
+        raise UsageError(f"The weights of {name} cannot be loaded: {first}") from error
+    config: Any = net.pretrained_cfg
+    own = [[float(value) for value in config[key]] for key in ("mean", "std")]
+    # As in a checkpoint: the normalisation that the model was trained with is the second one.
+    return {MARK: torch.tensor([*IMAGENET_NORMALIZATION, *own]), **net.state_dict()}
 
 
 def _normalize(model: nn.Module, weights: str, state: State, given: Normalization) -> None:
