@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mixbench.cli.data_convert import convert
+from mixbench.cli.data_import import import_data
 from mixbench.cli.data_make import make
 from mixbench.cli.data_sets import data_set, filling, missing
 from mixbench.cli.options import as_json
@@ -29,6 +30,7 @@ def data() -> None:
 
 data.add_command(make)
 data.add_command(convert)
+data.add_command(import_data)
 
 
 @data.command("ls")

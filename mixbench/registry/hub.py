@@ -1,12 +1,17 @@
-"""Models of the Hugging Face Hub that timm loads."""
+"""Models and data sets of the Hugging Face Hub."""
 
 import json
 import logging
-from functools import cache
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache, partial
 from pathlib import Path
 
 from mixbench.errors import DataError, UsageError
 from mixbench.registry.model_names import HUB
+
+CONVERTED = "refs/convert/parquet"  # revision in which the Hub has all data sets as parquet files
+PARQUET = "*.parquet"
 
 
 @cache
@@ -26,21 +31,12 @@ def of_hub(asked: str) -> tuple[str, str]:
         If the model is not one of timm.
     """
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-    from huggingface_hub.utils.tqdm import disable_progress_bars
 
-    disable_progress_bars()
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells of each attempt
     repository, _, revision = asked.removeprefix(HUB).partition("@")
-    try:
+    with _asking(f"The model {asked}"):
         path = Path(hf_hub_download(repository, "config.json", revision=revision or None))
+    try:
         architecture = json.loads(path.read_text(encoding="utf-8"))["architecture"]
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        first = " ".join(str(error).split()).partition(". ")[0].rstrip(".")
-        raise DataError(
-            f"The model {asked} cannot be had from the Hugging Face Hub: {first}. Check its name "
-            "and the network, or give a file with --init."
-        ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(
             f"{asked} is not a model of timm: its config.json names no architecture. Give a file "
@@ -48,3 +44,45 @@ def of_hub(asked: str) -> tuple[str, str]:
         ) from error
     # The cache of the Hub keeps each commit in a folder of its own.
     return str(architecture), f"{HUB}{repository}@{path.parent.name}"
+
+
+def parquet_of_hub(asked: str) -> Path:
+    """Return the folder with the parquet files of a data set of the Hub, after downloading them.
+
+    Parameters
+    ----------
+    asked
+        ``ORG/NAME`` or ``ORG/NAME@REVISION``.
+
+    Raises
+    ------
+    DataError
+        If the Hub does not answer, or has no such data set.
+    """
+    from huggingface_hub import snapshot_download
+
+    name, _, revision = asked.partition("@")
+    get = partial(snapshot_download, name, repo_type="dataset", allow_patterns=PARQUET)
+    with _asking(f"The data set {asked}"):
+        folder = Path(get(revision=revision or None))
+        if any(folder.rglob(PARQUET)):
+            return folder
+        return Path(get(revision=CONVERTED))
+
+
+@contextmanager
+def _asking(what: str) -> Iterator[None]:
+    """Convert the errors of the Hub into a `DataError`."""
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    disable_progress_bars()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells of each attempt
+    try:
+        yield
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        first = " ".join(str(error).split()).partition(". ")[0].rstrip(".")
+        raise DataError(
+            f"{what} cannot be had from the Hugging Face Hub: {first}. Check its name and the "
+            "network, or give local files."
+        ) from error
