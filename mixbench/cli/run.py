@@ -17,6 +17,7 @@ from mixbench.cli.options import (
     as_json,
     asked_cells,
     cell_options,
+    names,
     rule_of,
     store_option,
 )
@@ -36,12 +37,15 @@ if TYPE_CHECKING:
     from mixbench.records.schema import Record
     from mixbench.storage.notes import RunNote
     from mixbench.storage.store import Store
+    from mixbench.trackers import Tracking
 
 INTERRUPTED = 130
 
 
 class RunOptions(CellOptions, EngineOptions):
-    """Values of the options that select cells, the engine and its resources."""
+    """Values of the options that select cells, the engine and its resources, and trackers."""
+
+    log: tuple[str, ...]
 
 
 @click.command()
@@ -55,6 +59,10 @@ class RunOptions(CellOptions, EngineOptions):
 )
 @click.option("--dry-run", is_flag=True, help="Show the plan and exit.")
 @click.option("--detach", is_flag=True, help="Submit this command as a SLURM job and return.")
+@click.option(
+    "--log", multiple=True, metavar="csv,tensorboard,wandb",
+    help="Log finished cells to CSV files, TensorBoard or Weights & Biases.",
+)  # fmt: skip
 @engine_options
 @as_json
 def run(
@@ -74,7 +82,10 @@ def run(
     from mixbench.engines.preflight import preflight
     from mixbench.plan.graph import plan as make_plan
     from mixbench.storage.store import Store
+    from mixbench.trackers import Tracking, check
 
+    kinds = names(options["log"])
+    check(kinds)
     plan = make_plan(asked_cells(options))
     store = Store(store_path)
     threads = max(cell.recipe.threads for cell in plan.cells)
@@ -96,7 +107,8 @@ def run(
             _forget(plan, store)
         if detach:
             return _detach(store, how)
-        return _run(plan, store, runs, rule_of(options["suite"]), as_json=as_json)
+        tracking = Tracking(store, kinds)
+        return _run(plan, store, runs, rule_of(options["suite"]), tracking, as_json=as_json)
 
 
 def _show_first_job(plan: "Plan", store: "Store", how: "Run") -> None:
@@ -196,14 +208,20 @@ def _forget(plan: "Plan", store: "Store") -> None:
 
 
 def _run(
-    plan: "Plan", store: "Store", runs: "Sequence[Run]", rule: "Rule", *, as_json: bool
+    plan: "Plan",
+    store: "Store",
+    runs: "Sequence[Run]",
+    rule: "Rule",
+    tracking: "Tracking",
+    *,
+    as_json: bool,
 ) -> int:
     """Run the plan, write the records and print the leaderboards; return the exit code."""
     from rich.console import Console
 
     from mixbench.engines.progress import Show
     from mixbench.engines.run_state import RunState, mark_cached
-    from mixbench.records.writer import SettledCell, write_record
+    from mixbench.records.writer import SettledCell, record_path, write_record
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # handle SIGTERM like Ctrl-C
     command = ["mixbench", *sys.argv[1:]]
@@ -222,6 +240,7 @@ def _run(
             outcomes, ran = state.outcomes(number), state.ran_for(number)
             settled = SettledCell(plan, store, number, outcomes, ran)
             records.append(write_record(settled, _as_recorded(command)))
+            tracking.add(record_path(store, plan, number))
 
         try:
             with store.launcher_lease(note).held(lambda: None):
@@ -234,6 +253,8 @@ def _run(
                 f"with:\n  {shlex.join(command)}"
             )
             return INTERRUPTED
+    for line in tracking.close():
+        click.echo(line, err=True)
     return _conclude(records, store, rule, as_json=as_json)
 
 
