@@ -10,6 +10,7 @@ from mixbench.cli.cache import cache
 from mixbench.cli.cancel import cancel
 from mixbench.cli.check import check
 from mixbench.cli.compare import compare
+from mixbench.cli.completion import completion
 from mixbench.cli.data import data
 from mixbench.cli.doctor import doctor
 from mixbench.cli.export import export
@@ -49,7 +50,7 @@ COMMANDS = (
     *(run, plan, list_units, info, report, figure, compare, score),
     *(leaderboard, site, submit, verify),
     *(check, preview, new, export),
-    *(status, logs, cancel, cache, data, doctor),
+    *(status, logs, cancel, cache, data, doctor, completion),
 )
 for command in COMMANDS:
     main.add_command(command)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mixbench.cli.completion import completed, units
 from mixbench.cli.options import as_json
 from mixbench.declare.facts import ParameterValue
 from mixbench.errors import UnknownName
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completed(units))
 @as_json
 def info(name: str, *, as_json: bool) -> None:
     """Show the description, parameters and protocols of a method or task."""

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, TypedDict
 import click
 from click.decorators import FC
 
+from mixbench.cli.completion import completed, methods, models, suites, tasks
+from mixbench.cli.request_file import config_options, save_request
 from mixbench.declare.facts import MOST_SEEDS
 from mixbench.errors import UnknownName, UsageError
 
@@ -53,17 +55,20 @@ class CellOptions(TypedDict):
 def cell_options(command: FC) -> FC:
     """Add the options that select cells."""
     options = (
-        click.option("-m", "--method", "methods", multiple=True, help="Methods: names, ./file.py."),
         click.option(
-            "-t", "--task", "tasks", multiple=True,
+            "-m", "--method", "methods", multiple=True, help="Methods: names, ./file.py.",
+            shell_complete=completed(methods),
+        ),
+        click.option(
+            "-t", "--task", "tasks", multiple=True, shell_complete=completed(tasks),
             help="Tasks: names, ./file.py, or a folder of your own images.",
         ),
         click.option(
-            "--suite", metavar="NAME",
+            "--suite", metavar="NAME", shell_complete=completed(suites),
             help="A leaderboard suite; -m, -t and --seeds select a part of it.",
         ),
         click.option(
-            "--model",
+            "--model", shell_complete=completed(models),
             help="Model to use instead of the protocol's: a name of timm or torchvision, "
             "hf-hub:ORG/NAME, or ./FILE.py with a function build(num_classes).",
         ),
@@ -110,7 +115,7 @@ def cell_options(command: FC) -> FC:
     )  # fmt: skip
     for option in reversed(options):
         command = option(command)
-    return command
+    return config_options(command)
 
 
 def names(texts: Sequence[str]) -> list[str]:
@@ -130,6 +135,9 @@ def asked_cells(options: CellOptions, *, without_data: bool = False) -> "list[Ce
     from mixbench.plan.checks import unsuited
     from mixbench.plan.request import cells_of
 
+    context = click.get_current_context()
+    if (path := context.meta.get("save_config")) is not None:
+        save_request(context, path)
     if options["suite"] is None:
         cells = cells_of(replace(make_request(options), without_data=without_data))
         for warning in dict.fromkeys(filter(None, map(unsuited, cells))):

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mixbench.cli.completion import completed
+from mixbench.cli.completion import methods as every_method
 from mixbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("methods", nargs=-1, required=True)
+@click.argument("methods", nargs=-1, required=True, shell_complete=completed(every_method))
 @click.option("-t", "--task", help="Task to take images from; generated if its data is missing.")
 @click.option("--data", metavar="PATH", help="Data folder of the task.")
 @click.option(

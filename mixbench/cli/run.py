@@ -22,6 +22,7 @@ from mixbench.cli.options import (
     store_option,
 )
 from mixbench.cli.plan import counted, data_lines, show_plan
+from mixbench.cli.request_file import written_out
 from mixbench.cli.skipped import tell
 from mixbench.errors import DataError, UsageError, naming_full_disk
 
@@ -224,7 +225,7 @@ def _run(
     from mixbench.records.writer import SettledCell, record_path, write_record
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # handle SIGTERM like Ctrl-C
-    command = ["mixbench", *sys.argv[1:]]
+    command = ["mixbench", *written_out(sys.argv[1:], click.get_current_context())]
     records: list[Record] = []
     with Show(Console(stderr=True)) as show:
         how = runs[0]
