@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 METHODS := none,cutmix,random_patchmix,guided_patchmix
 
-.PHONY: demo test test-fast slow clusters quick bench leaderboards submission lowest wheel lint check fix docs schema clean
+.PHONY: demo test test-fast slow clusters quick bench leaderboards submission lowest wheel lint check fix docs docs-site schema clean
 
 demo: .venv/ready  # locate generated birds with four methods, draw their maps, build the site
 	$(BIN)/mixbench run -m $(METHODS) -t cub_wsol --protocol quick
@@ -69,6 +69,11 @@ fix: .venv/ready
 
 docs: .venv/ready  # fill in what the pages take from the program
 	$(BIN)/python docs/build.py
+
+docs-site:  # the documentation as a site with search, in site/docs
+	$(PYTHON) -m venv build/docs
+	build/docs/bin/pip install --quiet --requirement docs/requirements.txt
+	NO_MKDOCS_2_WARNING=1 build/docs/bin/mkdocs build --quiet
 
 schema: .venv/ready
 	$(BIN)/python -c 'from mixbench.records.schema import schema_text; print(schema_text(), end="")' \

@@ -29,7 +29,7 @@ GUIDES = [
     f"docs/{name}.md"
     for name in (
         *("captions", "data", "detection", "engines", "getting-started", "guided-patchmix"),
-        *("leaderboards", "localization", "robustness", "transfer"),
+        *("leaderboards", "localization", "own-work", "robustness", "transfer"),
     )
 ]
 # What a command needs that a test must not have; these are read by the program, but not run.
@@ -45,6 +45,9 @@ NEEDS = {
     "convnext_tiny.pth": "a file of weights",
     "data verify": "the data",
     "data convert": "the data",
+    "data import": "the data",
+    "-t cifar10 --limit": "the data",
+    "--config mine.toml": "a file, which the command before writes",
     "./photos": "the data",
     "data pack": "the data",
     "-t imagenet --accumulate": "the data",
@@ -104,6 +107,7 @@ def test_the_program_knows_the_command(
         (tmp_path / folder).mkdir(parents=True)
     for name in ("cat", "dog"):
         (tmp_path / "photos" / name / "0.jpg").touch()
+    (tmp_path / "mine.toml").touch()
     group: click.Command = main
     context = click.Context(main)
     words = command.words
@@ -155,6 +159,12 @@ def test_pages_are_as_the_program_says() -> None:
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+def test_the_site_of_the_pages_has_them_all() -> None:
+    listed = re.findall(r": ([\w-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+
+    assert sorted(listed) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
 
 
 def blocks_of(page: Path) -> dict[str, str]:

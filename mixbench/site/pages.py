@@ -41,6 +41,7 @@ from mixbench.site import charts
 from mixbench.storage.files import read_json, write_bytes
 
 PREVIEW = "mixes"  # the name of the most informative picture of a method
+DOCS = "docs/index.html"  # the documentation, if it is built beside the leaderboards
 STATIC = ("site.css", "site.js")
 KINDS: tuple[Kind, Kind] = ("method", "task")
 
@@ -125,6 +126,7 @@ class Site:
             suites=[self._summary(name) for name in self.folders],
             methods=[find("method", name) for name in paths("method")],
             tasks=[find("task", name) for name in paths("task")],
+            documented=(out / DOCS).is_file(),
         )
         for name, answered in self.answered.items():
             yield self._suite(out, name, answered)
