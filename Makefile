@@ -17,7 +17,8 @@ test: .venv/ready  # on two cores; an idle one takes over tests of the other
 test-fast: .venv/ready  # while you edit: no processes, and one method and task of each kind
 	$(BIN)/pytest --numprocesses 2 --dist worksteal -m "not slow and not full"
 
-slow: .venv/ready  # kill loops, whole runs, installations
+slow: .venv/ready  # kill loops, whole runs, installations, other people's training loops
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[slow]"
 	$(BIN)/pytest -m slow
 
 clusters: .venv/ready  # the long tests of the SLURM and Ray engines

@@ -176,7 +176,6 @@ def blocks_of(page: Path) -> dict[str, str]:
 def test_the_tutorial_works_as_it_stands(mixbench_process: Run, tmp_path: Path) -> None:
     """Every command in its order; the written file takes the place of the template at once."""
     page = ROOT / "docs/tutorial.md"
-    shutil.copytree(ROOT / "leaderboards/digits", tmp_path / "leaderboards/digits")
     (name, text), = blocks_of(page).items()  # fmt: skip
     done = []
     for command in commands_in(page):
