@@ -1,9 +1,12 @@
 """The pages keep their word: what is generated is fresh, links lead somewhere, commands work."""
 
 import importlib.util
+import json
+import os
 import re
 import shlex
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -212,3 +215,23 @@ def test_a_page_works_as_it_stands(mixbench_process: Run, tmp_path: Path, page: 
                 words += ["--set", f"{task}.epochs=1"]
         result = mixbench_process(*words)
         assert result.returncode == 0, f"{command.text}\n{result.stdout}{result.stderr}"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the kernel
+def test_the_notebook_works_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    path = ROOT / "examples/first_steps.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells), "clear the outputs"
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+
+    nbclient.NotebookClient(
+        notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
+
+    said = json.dumps([cell.get("outputs", []) for cell in notebook.cells])
+    assert "image/png" in said
+    assert "3 seeds" in said or "undecided" in said
+    assert "step 4: loss" in said
+    assert "error" not in re.sub("stderr|standard error|calibration_error", "", said)
