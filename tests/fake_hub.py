@@ -1,5 +1,6 @@
 """A Hugging Face Hub on this machine, which serves the files of one folder."""
 
+import base64
 import hashlib
 import json
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 from threading import Thread
 from typing import ClassVar
 
+TOKEN = "hf_of_a_test"
 COMMIT = "c0ffee" * 6 + "c0ff"
 
 
@@ -28,6 +30,38 @@ class Hub(BaseHTTPRequestHandler):
             self._list(self.folder / parts[2] / parts[3], tree="tree" in parts)
         else:
             self._answer(404, b"{}")
+
+    def do_POST(self) -> None:
+        """Take the files of a commit, and create repositories."""
+        raw = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.headers.get("Authorization") != f"Bearer {TOKEN}":
+            self._answer(401, b'{"error": "Invalid username or password."}')
+            return
+        parts = self.path.partition("?")[0].strip("/").split("/")
+        answer: dict[str, object] = {"url": "", "name": "", "id": ""}
+        if parts[1] == "repos":
+            asked = json.loads(raw)
+            name = "/".join(filter(None, (asked.get("organization"), asked["name"])))
+            answer["url"] = f"http://{self.headers['Host']}/{name}"
+        if "preupload" in parts:
+            asked = json.loads(raw)["files"]
+            answer = {"files": [
+                {"path": one["path"], "uploadMode": "regular", "shouldIgnore": False}
+                for one in asked
+            ]}  # fmt: skip
+        if "commit" in parts:
+            place = self.folder / parts[2] / parts[3]
+            for line in raw.splitlines():
+                change = json.loads(line)
+                if change["key"] == "file":
+                    path = place / change["value"]["path"]
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_bytes(base64.b64decode(change["value"]["content"]))
+            answer = {
+                "commitOid": COMMIT,
+                "commitUrl": f"http://{self.headers['Host']}/me/net/commit/{COMMIT}",
+            }
+        self._answer(200, json.dumps(answer).encode())
 
     def _file(self, *, with_content: bool) -> None:
         repository, _, rest = self.path.partition("?")[0].strip("/").partition("/resolve/")

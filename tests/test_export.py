@@ -10,9 +10,11 @@ import pytest
 import timm
 import torch
 
+from mixbench.errors import DataError
 from mixbench.storage.store import Store
 from mixbench.worker.export import Predictor
 from mixbench.worker.job import give_weights, revive
+from tests.fake_hub import TOKEN, serving
 from tests.support import Run
 
 pytestmark = pytest.mark.full
@@ -96,3 +98,32 @@ def test_what_cannot_be_exported_is_one_sentence(
         assert done.returncode == 2
         assert said in done.stderr
         assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_model_is_pushed_to_the_hub_and_had_from_it(
+    mixbench: Run, mixbench_process: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert mixbench("run", "-m", "cutmix", *TIMM, *SMALL).returncode == 0
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    export = ("export", "cifar10", "--to", str(tmp_path / "made"), "--push-to-hub", "me/net")
+
+    with serving(tmp_path / "hub") as address:
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        refused = mixbench_process(*export)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        pushed = mixbench_process(*export)
+        again = mixbench_process(
+            "run", "-m", "none", *TIMM[:-2], *SMALL, "--model", "hf-hub:me/net", "--max-steps", "1"
+        )
+
+    assert refused.returncode == DataError.exit_code
+    assert "me/net cannot be pushed to the Hugging Face Hub: " in refused.stderr
+    assert pushed.returncode == 0, pushed.stderr
+    there, made = (tmp_path / place for place in ("hub/me/net", "made"))
+    names = {"config.json", "model.safetensors", "README.md"}
+    assert {path.name for path in there.iterdir()} >= names
+    assert all((there / name).read_bytes() == (made / name).read_bytes() for name in names)
+    assert "library_name: timm" in (there / "README.md").read_text()
+    assert again.returncode == 0, again.stderr
+    assert "weights=hf-hub:me/net@" in again.stdout

@@ -19,8 +19,12 @@ SHOWN = 5
     "--to", required=True, type=click.Path(path_type=Path),
     help="FILE.pt2 for a program that torch.export.load reads, or a folder that timm reads.",
 )  # fmt: skip
+@click.option(
+    "--push-to-hub", "repository", metavar="ORG/NAME",
+    help="Upload the folder to the Hugging Face Hub, if you are logged in.",
+)  # fmt: skip
 @store_option
-def export(cell: str, *, to: Path, store_path: Path) -> None:
+def export(cell: str, *, to: Path, repository: str | None, store_path: Path) -> None:
     """Write the model of a finished cell for use without mixbench; part of its name is enough.
 
     The model comes with the names of its classes, and with the mean and standard deviation that
@@ -29,17 +33,23 @@ def export(cell: str, *, to: Path, store_path: Path) -> None:
     \b
     mixbench export cutmix/resnet18/s0 --to exported      # timm.create_model("local-dir:exported")
     mixbench export digits/mixup --to model.pt2           # torch.export.load("model.pt2").module()
-    """  # noqa: D301  # click's marker: do not rewrap these lines
+    """  # noqa: D301, DOC501  # click's marker: do not rewrap these lines
     from mixbench.figures.predictions import names_of
     from mixbench.leaderboard.store_report import read_records
     from mixbench.worker.export import export as write
 
+    if repository is not None and to.suffix == ".pt2":
+        raise UsageError("--push-to-hub needs a folder that timm reads, as in --to exported.")
     store = existing_store(store_path)
     finished = {r.cell: r for r in read_records(store, skip=skip) if r.status == "ok"}
     record = finished[_only(cell, finished)]
     key = next(stage.key for stage in record.stages if stage.kind == "evaluate" and stage.own)
     for path in write(store.manifest(key).spec.stage, store, list(names_of(store, record)), to):
         click.echo(path)
+    if repository is not None:
+        from mixbench.registry.hub import push
+
+        click.echo(push(to, repository))
 
 
 def _only(part: str, cells: Iterable[str]) -> str:

@@ -70,19 +70,36 @@ def parquet_of_hub(asked: str) -> Path:
         return Path(get(revision=CONVERTED))
 
 
+def push(folder: Path, repository: str) -> str:
+    """Upload a folder as a model of the Hub, ORG/NAME, and return its address.
+
+    Raises
+    ------
+    DataError
+        If the Hub does not answer or does not let the user write, who has to be logged in.
+    """
+    from huggingface_hub import HfApi
+
+    with _asking(f"The model {repository}", "pushed to"):
+        api = HfApi()
+        address = api.create_repo(repository, exist_ok=True)
+        api.upload_folder(folder_path=folder, repo_id=repository)
+    return str(address)
+
+
 @contextmanager
-def _asking(what: str) -> Iterator[None]:
+def _asking(what: str, done: str = "had from") -> Iterator[None]:
     """Convert the errors of the Hub into a `DataError`."""
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells of each attempt
     try:
         yield
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+    except (HfHubHTTPError, ValueError, OSError) as error:  # no address is a ValueError
         first = " ".join(str(error).split()).partition(". ")[0].rstrip(".")
         raise DataError(
-            f"{what} cannot be had from the Hugging Face Hub: {first}. Check its name and the "
-            "network, or give local files."
+            f"{what} cannot be {done} the Hugging Face Hub: {first}. Check its name, the network "
+            "and `hf auth whoami`."
         ) from error

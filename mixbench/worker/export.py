@@ -1,6 +1,7 @@
 """Write a trained model in a form that timm or torch loads without mixbench."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,18 @@ def _write_program(
     torch.export.save(program, to, extra_files={"mixbench": json.dumps(facts)})
 
 
+def _card(facts: Mapping[str, Any]) -> str:
+    """Return the model card, with the metadata by which the Hub finds a model of timm."""
+    mean, std = (", ".join(f"{value:g}" for value in facts[name]) for name in ("mean", "std"))
+    return (
+        "---\nlibrary_name: timm\npipeline_tag: image-classification\ntags:\n- timm\n- mixbench\n"
+        f"---\n# {facts['architecture']} trained with {facts['method']} on {facts['task']}\n\n"
+        f"Trained and {SOURCE}, seed {facts['seed']}. It has {len(facts['label_names'])} classes, "
+        f"whose names are in config.json. Images are normalised with mean {mean} and standard "
+        f"deviation {std}.\n"
+    )
+
+
 def _write_for_timm(
     predictor: Predictor, shape: tuple[int, ...], facts: dict[str, Any], to: Path
 ) -> list[Path]:
@@ -123,10 +136,11 @@ def _write_for_timm(
         },
     }
     to.mkdir(parents=True, exist_ok=True)
-    written = [to / "config.json", to / "model.safetensors"]
+    written = [to / "config.json", to / "model.safetensors", to / "README.md"]
     write_json(written[0], config)
     weights = {name: tensor.contiguous() for name, tensor in model.net.state_dict().items()}
     write_bytes(written[1], save(weights))
+    write_bytes(written[2], _card(facts).encode())
     images = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         made = timm.create_model(f"local-dir:{to}", pretrained=True).eval()
