@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
+from queue import Queue
+from threading import Thread
+from time import perf_counter
 from typing import Any
 
 import click
@@ -25,7 +28,7 @@ from mixbench.storage.store import Store
 PACKAGES: Mapping[str, str] = {"tensorboard": "tensorboard", "wandb": "wandb"}
 FOLDER = "tracked"  # in the store
 LAST = "logged"  # file that is written last, so that no cell is logged twice
-PATIENCE_S = 120.0  # after the last cell
+PATIENCE_S = 120.0  # for one cell, when the run has ended
 PROJECT = "mixbench"
 
 
@@ -60,6 +63,7 @@ class Tracking:
     def __init__(self, store: Store, kinds: Sequence[str]) -> None:
         self._kinds, self._store = kinds, store
         self._started = False
+        self._records: Queue[Path | None] = Queue()
         self.told = store.root / FOLDER / "log.txt"
 
     @cached_property
@@ -72,27 +76,44 @@ class Tracking:
             )
 
     def add(self, record: Path) -> None:
-        """Log the cell of a record when the earlier ones are logged."""
+        """Log the cell of a record when the earlier ones are logged; return at once."""
         if not self._kinds:
             return
-        self._started = True
+        if not self._started:
+            self._started = True
+            Thread(target=self._write, daemon=True).start()
+        self._records.put(record)
+
+    def _write(self) -> None:
+        """Hand the records over, each when the process reads the next."""
         with suppress(OSError):  # the process has ended, which `close` tells
             stream = self._process.stdin
             assert stream is not None
-            stream.write(json.dumps(str(record)) + "\n")
-            stream.flush()
+            while record := self._records.get():
+                stream.write(json.dumps(str(record)) + "\n")
+                stream.flush()
+            stream.close()
 
     def close(self) -> list[str]:
-        """Wait until all cells are logged; return lines that tell where, and what went wrong."""
+        """Wait until all cells are logged; return lines that tell where, and what went wrong.
+
+        The process is killed when it has logged nothing for a while.
+        """
         if not self._started:
             return []
-        lines = [f"logged in {self.told.parent}"]
-        try:
-            self._process.communicate(timeout=PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            lines.append(f"--log: cells were not logged within {PATIENCE_S:.0f} s; see {self.told}")
-        if self._process.returncode:
+        self._records.put(None)
+        lines, process = [f"logged in {self.told.parent}"], self._process
+        seen, since = 0, perf_counter()
+        while process.poll() is None:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(0.5)
+            if (size := self.told.stat().st_size) != seen:
+                seen, since = size, perf_counter()
+            if perf_counter() - since > PATIENCE_S:
+                process.kill()
+                process.wait()
+                lines.append(f"--log: nothing was logged for {PATIENCE_S:.0f} s; see {self.told}")
+        if process.returncode > 0:
             lines.append(f"--log: some cells could not be logged; see {self.told}")
         return lines
 
@@ -263,6 +284,7 @@ def _log(store: Store, path: Path, kinds: Sequence[str]) -> int:
         try:
             LOG[kind](cell, folder)
             (folder / LAST).touch()
+            click.echo(f"{kind}: {record.cell}: logged")
         except Exception as error:  # noqa: BLE001  # a tracker may raise anything
             click.echo(f"{kind}: {record.cell}: {type(error).__name__}: {one_line(str(error))}")
             failed = 1

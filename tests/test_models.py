@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from mixbench.contract import Backbone, Output
 from mixbench.errors import DataError, UnknownName, UsageError
 from mixbench.plan.models import named
 from mixbench.plan.request import Request, cells_of
+from mixbench.registry.fingerprint import digest
 from mixbench.registry.model_names import timm_models, torchvision_models
 from mixbench.registry.parameters import read_settings
 from mixbench.vision.images.splits import IMAGENET_NORMALIZATION, Normalization
@@ -239,6 +241,68 @@ def test_a_model_of_the_users_own_is_a_file(mixbench: Callable[..., Any], tmp_pa
     assert len(trained) == 2
 
 
+def test_code_beside_a_file_is_part_of_its_model(tmp_path: Path) -> None:
+    path, helper = tmp_path / "net.py", tmp_path / "parts/layers.py"
+    helper.parent.mkdir()
+    helper.write_text("from torch import nn\n\nSIZE = 3\n")
+    (tmp_path / "unrelated.py").write_text("X = 1\n")
+    path.write_text(OWN.replace("from torch import nn", "from parts.layers import SIZE, nn"))
+    first = named(str(path), (), "cifar10").name
+
+    net = build(str(path), classes=10, size=(32, 32))
+    (tmp_path / "unrelated.py").write_text("X = 2\n")
+    same = named(str(path), (), "cifar10").name
+    helper.write_text("from torch import nn\n\nSIZE = 5\n")
+    digest.cache_clear()
+
+    assert net(torch.zeros(2, 3, 32, 32)).out.shape == (2, 10)
+    assert first == same != named(str(path), (), "cifar10").name
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("vit_b_16", "has no feature map after its last layers"),
+        ("inception_v3", "cannot be trained on images of 96 x 96 pixels"),
+    ],
+)
+def test_networks_of_torchvision_that_do_not_fit_are_refused(name: str, says: str) -> None:
+    side = 224 if name == "vit_b_16" else 96
+
+    with pytest.raises(UsageError, match=says):
+        build(f"torchvision.{name}", classes=10, size=(side, side))
+
+
+def test_channels_last_are_no_maps() -> None:
+    net = build("torchvision.swin_t", classes=10, size=(64, 64))
+
+    assert (net.feature_dim, net.feature_size) == (768, (2, 2))
+    assert net.blocks == ()
+
+
+@pytest.mark.parametrize("architecture", ["../../evil", "/tmp/evil.py", "resnet10000", 3])
+def test_architectures_that_timm_does_not_have_are_refused(
+    architecture: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"architecture": architecture}))
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: str(path))
+
+    with pytest.raises(UsageError, match="is a model that timm does not have"):
+        named(f"hf-hub:org/net@{architecture}", (), "cifar10")
+
+
+def test_weights_of_the_hub_are_pinned_to_a_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    def of_hub(asked: str) -> tuple[str, str]:
+        return "resnet18", f"{asked}@{COMMIT}"
+
+    monkeypatch.setattr("mixbench.plan.request.of_hub", of_hub)
+    for task in ("cifar10", "cifar10_fgsm"):
+        request = Request(["none"], [task], [0], init="hf-hub:a/b", model="resnet18")
+        (cell,) = cells_of(replace(request, without_data=True))
+        assert cell.task.identifying_parameters["weights"] == f"hf-hub:a/b@{COMMIT}"
+
+
 @pytest.mark.parametrize(
     ("code", "says"),
     [
@@ -251,6 +315,7 @@ def test_a_model_of_the_users_own_is_a_file(mixbench: Callable[..., Any], tmp_pa
             "from torch.nn import *\ndef build(n): return Sequential(Flatten(), Linear(3072, n))",
             "needs a module that returns a feature map",
         ),
+        (OWN.replace("16, num_classes)", "16, 12)"), "must return as many logits (got 12)"),
     ],
 )  # fmt: skip
 def test_a_file_that_builds_no_model_is_told_in_a_sentence(

@@ -114,6 +114,21 @@ REFUSED: dict[str, tuple[Mapping[str, pa.Table], dict[str, Any], str]] = {
     "no images": ({"a.parquet": pa.table({"text": ["a"], "label": [0]})}, {}, "no column holds"),
     "wrong column": ({"a.parquet": table(3)}, {"label": "klass"}, "must be a column of labels"),
     "wrong split": ({"train.parquet": table(3)}, {"splits": ["test"]}, "There is no split test"),
+    "one folder": (
+        {"a.parquet": table(3, ["a/b", "a_b", "c"], names=None)},
+        {},
+        "The classes 'a/b' and 'a_b' have the same folder, a_b",
+    ),
+    "unknown splits": (
+        {"train.parquet": table(3), "extra.parquet": table(3)},
+        {},
+        "extra.parquet is of an unknown split, and 1 in all: choose splits with --splits, of train",
+    ),
+    "no labels in the test": (
+        {"train.parquet": table(3), "test.parquet": table(3).drop_columns("label")},
+        {},
+        "test.parquet must have the column label, as ",
+    ),
     "subsets": (
         {"one/train/0.parquet": table(3), "two/train/0.parquet": table(3)},
         {},
@@ -135,6 +150,25 @@ def test_what_is_no_data_set_of_images_is_told_in_a_sentence(case: str, tmp_path
         imported()
 
     assert says in str(caught.value)
+
+
+def test_classes_named_as_splits_or_hidden_files_are_kept(tmp_path: Path) -> None:
+    labels = ["train", ".net", "x" * 300] * 4
+    source = write(tmp_path / "source", {"a.parquet": table(12, labels, names=None)})
+
+    parquet_images(source).write(tmp_path / "made", lambda _done, _of: None)
+
+    assert tree(tmp_path / "made") == {"train_": 4, "_net": 4, "x" * 100: 4}
+
+
+def test_a_damaged_file_is_told(tmp_path: Path) -> None:
+    source = write(tmp_path / "source", {"a.parquet": table()})
+    raw = bytearray((source / "a.parquet").read_bytes())
+    raw[200:260] = bytes(60)
+    (source / "a.parquet").write_bytes(raw)
+
+    with pytest.raises(DataError, match=r"a\.parquet(, row \d+)?"):
+        parquet_images(source).write(tmp_path / "made", lambda _done, _of: None)
 
 
 def test_no_parquet_file_is_told(tmp_path: Path) -> None:

@@ -49,7 +49,11 @@ def test_a_record_has_the_command_written_out(mixbench: Run, tmp_path: Path) -> 
     [
         ("methd = 3", "No option in bad.toml 'methd'. Did you mean 'method'?"),
         ("seeds = [", "--config bad.toml cannot be read"),
-        ("seeds = {a = 1}", "seeds must be a text, a number, true, or a list of these"),
+        ("seeds = {a = 1}", "seeds must be a text or a number (got"),
+        ("model = ['resnet8']", "model must be a text or a number (got"),
+        ("seeds = true", "seeds must be a text or a number (got"),
+        ("limit = 3.9", "Invalid value"),
+        ("method = [3, true]", "method must be a text or a number, or a list of these (got"),
         ("seeds = 'many'", "Invalid value"),
         ("fresh = true", "No option in bad.toml 'fresh'"),
     ],

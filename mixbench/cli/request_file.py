@@ -24,7 +24,7 @@ def read_request(context: click.Context, _: click.Parameter, path: Path | None) 
     UnknownName
         If the command has no such option.
     UsageError
-        If the file cannot be read, or a value is no text, number, true or list of these.
+        If the file cannot be read, or a value is not one of its option.
     """
     if path is None:
         return
@@ -38,15 +38,26 @@ def read_request(context: click.Context, _: click.Parameter, path: Path | None) 
         if name not in known:
             raise UnknownName(f"option in {path}", name, known)
         option = known[name]
-        many = value if isinstance(value, list) else [value]
-        if not all(isinstance(one, str | int | float) for one in many):
+        many = value if option.multiple and isinstance(value, list) else [value]
+        flag = option.is_flag and not option.multiple
+        if not all(_fits(one, flag=flag) for one in many):
+            must = "true or false" if flag else "a text or a number"
+            listed = ", or a list of these" if option.multiple else ""
             raise UsageError(
-                f"--config {path}: {name} must be a text, a number, true, or a list of these (got "
-                f"{one_line(str(value), 200)})."
+                f"--config {path}: {name} must be {must}{listed} (got {one_line(str(value), 200)})."
             )
         assert option.name is not None
-        found[option.name] = many if option.multiple else value
+        # As text, which the option converts as it does on the command line.
+        texts = [one if flag else str(one) for one in many]
+        found[option.name] = texts if option.multiple else texts[0]
     context.default_map = found
+
+
+def _fits(value: object, *, flag: bool) -> bool:
+    """Return whether a value of a file is one of an option."""
+    if flag or isinstance(value, bool):
+        return flag and isinstance(value, bool)
+    return isinstance(value, str | int | float)
 
 
 def save_request(context: click.Context, path: Path) -> None:

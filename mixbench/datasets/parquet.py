@@ -27,7 +27,8 @@ SPLITS = {  # words in the paths of files, and the folders that they become
 }  # fmt: skip
 ROWS = 256  # that are read at a time
 NO_LABEL = -1  # of test images whose labels are secret
-UNSAFE = re.compile(r"[/\\\0]|^\.+$|^\s|\s$")  # in names of folders
+UNSAFE = re.compile(r"[/\\\0]|^[.\s]+|\s+$")  # in names of folders; those with a dot are hidden
+LONGEST = 100  # characters of the name of a folder
 Tell = Callable[[int, int], None]
 
 
@@ -78,11 +79,13 @@ class ParquetImages:
             If a row has no image or no label.
         """
         done, of = 0, self.number
+        taken: dict[str, str] = {}
         for part, paths in self.files.items():
             inside = folder / part if len(self.files) > 1 else folder
             for place, row in self._rows(paths):
                 suffix, content = self._image_of(row, place)
-                target = inside / self._class_of(row, place) / f"{done:08}{suffix}"
+                name = _folder_of(self._class_of(row, place), taken)
+                target = inside / name / f"{done:08}{suffix}"
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(content)
                 done += 1
@@ -91,12 +94,17 @@ class ParquetImages:
 
     def _rows(self, paths: Sequence[Path]) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Yield each row of some files, and its place."""
+        import pyarrow as pa
+
         columns = [self.columns.image, self.columns.label]
         for path in paths:
-            batches = _open(path).iter_batches(ROWS, columns=columns)
-            rows = chain.from_iterable(batch.to_pylist() for batch in batches)
-            for number, row in enumerate(rows):
-                yield f"{path}, row {number}", row
+            try:
+                batches = _open(path).iter_batches(ROWS, columns=columns)
+                rows = chain.from_iterable(batch.to_pylist() for batch in batches)
+                yield from ((f"{path}, row {number}", row) for number, row in enumerate(rows))
+            except (pa.ArrowException, OSError) as error:
+                first = " ".join(str(error).split())
+                raise DataError(f"{path} is damaged: {first}.") from error
 
     def _image_of(self, row: Mapping[str, Any], place: str) -> tuple[str, bytes]:
         """Return the suffix and the content of a row's image file."""
@@ -118,8 +126,7 @@ class ParquetImages:
         names = self.columns.names
         if names and not (isinstance(label, int) and 0 <= label < len(names)):
             raise DataError(f"{place}: the label must be in 0..{len(names) - 1} (got {label!r}).")
-        name = names[label] if names else f"{label:06}" if isinstance(label, int) else str(label)
-        return UNSAFE.sub("_", name) or "_"
+        return names[label] if names else f"{label:06}" if isinstance(label, int) else str(label)
 
 
 def parquet_images(
@@ -158,33 +165,66 @@ def parquet_images(
     )  # fmt: skip
     if not files:
         raise DataError(f"{folder / subset} must hold parquet files (got none).")
-    known = {path: _split_of(path.relative_to(folder)) for path in files}
-    words = set(known.values())
-    if missing := [word for word in splits if word not in words]:
-        raise UsageError(f"There is no split {missing[0]}: there is {', '.join(sorted(words))}.")
-    chosen = {path: word for path, word in known.items() if not splits or word in splits}
+    used = _words(files, folder, splits)
     by_part: dict[str, list[Path]] = {}
-    for path, word in chosen.items():
-        by_part.setdefault(SPLITS[word], []).append(path)
+    for path, word in used.items():
+        by_part.setdefault(SPLITS[word or "train"], []).append(path)
     if "test" in by_part and "val" in by_part:  # as for a folder: the test images are the test
         del by_part["val"]
-    folders = {path.parent for paths in by_part.values() for path in paths}
-    subsets = {str(_above_split(path.relative_to(folder))) for path in folders}
+    every = [path for paths in by_part.values() for path in paths]
+    subsets = {str(_above_split(path.parent.relative_to(folder))) for path in every}
     if len(subsets) > 1:
         raise UsageError(
             f"{folder} has several subsets: choose one with --subset: {', '.join(sorted(subsets))}."
         )
-    first = next(iter(by_part.values()))[0]
-    return ParquetImages(by_part, _columns(first, image, label))
+    columns = _columns(every[0], image, label)
+    for path in every:
+        there = _open(path).schema_arrow.names
+        if lost := [name for name in (columns.image, columns.label) if name not in there]:
+            raise DataError(f"{path} must have the column {lost[0]}, as {every[0]} has.")
+    return ParquetImages(by_part, columns)
+
+
+def _words(files: Sequence[Path], folder: Path, splits: Sequence[str]) -> dict[Path, str]:
+    """Return the files of the splits that are used, with the words of their splits."""
+    known = {path: _split_of(path.relative_to(folder)) for path in files}
+    words = set(known.values()) - {""}
+    unknown = [path for path, word in known.items() if not word]
+    if unknown and words and not splits:
+        raise UsageError(
+            f"{unknown[0]} is of an unknown split, and {len(unknown)} in all: choose splits with "
+            f"--splits, of {', '.join(sorted(words))}."
+        )
+    if missing := [word for word in splits if word not in words]:
+        raise UsageError(f"There is no split {missing[0]}: there is {', '.join(sorted(words))}.")
+    return {path: word for path, word in known.items() if not splits or word in splits}
+
+
+def _folder_of(name: str, taken: dict[str, str]) -> str:
+    """Return the folder of a class; `taken` has the classes of the folders so far.
+
+    Raises
+    ------
+    DataError
+        If it is that of another class.
+    """
+    folder = UNSAFE.sub("_", name)[:LONGEST] or "_"
+    if folder in SPLITS.values():  # where a folder of this name is a split
+        folder += "_"
+    if taken.setdefault(folder, name) != name:
+        raise DataError(
+            f"The classes {taken[folder]!r} and {name!r} have the same folder, {folder}."
+        )
+    return folder
 
 
 def _split_of(path: Path) -> str:
-    """Return the word of a path that names its split; ``train`` if there is none."""
+    """Return the word of a path that names its split; empty if there is none."""
     for part in (path.stem, *reversed(path.parent.parts)):
         word = re.split(r"[-_.\d]", part.lower(), maxsplit=1)[0]
         if word in SPLITS:
             return word
-    return "train"
+    return ""
 
 
 def _above_split(folder: Path) -> Path:

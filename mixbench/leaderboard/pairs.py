@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import mean
 from typing import NamedTuple
 
+from mixbench.declare.facts import TRIAL
 from mixbench.errors import UnknownName
 from mixbench.leaderboard.grouping import (
     comparison_groups,
@@ -68,7 +69,7 @@ def compare_methods(records: Iterable[Record], first: str, second: str) -> Pairs
     Parameters
     ----------
     records
-        Records of any tasks, models and protocols.
+        Records of any tasks, models and protocols; trials are left out.
     first
         Label or name of the first method, or the path of its file.
     second
@@ -79,7 +80,8 @@ def compare_methods(records: Iterable[Record], first: str, second: str) -> Pairs
     UnknownName
         If a method has no record with a result, or no leaderboard contains both methods.
     """
-    groups = comparison_groups(record for record in records if record.status == "ok")
+    whole = (r for r in records if not any(r.recipe.get(name) for name in TRIAL))
+    groups = comparison_groups(record for record in whole if record.status == "ok")
     good = [record for group in groups for record in group]
     first, second = _label(first, good), _label(second, good)
     found = []

@@ -25,14 +25,14 @@ from mixbench.leaderboard.evidence import (
 from mixbench.leaderboard.history import History, history, missing
 from mixbench.leaderboard.reruns import judged
 from mixbench.leaderboard.rescoring import COMPACT, located, predictions_of, recomputed
-from mixbench.leaderboard.table import SELF_REPORTED, TIERS
+from mixbench.leaderboard.table import OF_PROBABILITIES, SELF_REPORTED, TIERS
 from mixbench.records.schema import Artifact, MetricRecord, Record
 from mixbench.storage.files import write_json
 from mixbench.storage.spec import PUBLISHED
 
 CONSISTENT, RERUN = TIERS[1:]
 PERFECT = 100.0
-ROUNDED = 1e-3  # tolerance of metrics that are computed from compact predictions
+ROUNDED = 1e-3  # tolerance of metrics of probabilities from compact predictions
 
 
 class Checked(NamedTuple):
@@ -159,12 +159,14 @@ def _other_metrics(
         anew = {metric.name: metric for metric in recomputed(record, artifact, path, source)}
     except MixbenchError as error:
         return [Wrong("artifacts", str(error))]
-    tolerance = ROUNDED if artifact.role == COMPACT else CLOSE
+    rounded = OF_PROBABILITIES if artifact.role == COMPACT else ()
     return [
         Wrong(f"metrics.{number}.{field}", said)
         for number, metric in enumerate(record.metrics)
         if metric.at == "last"
-        for field, said in _differences(metric, anew[metric.name], tolerance)
+        for field, said in _differences(
+            metric, anew[metric.name], ROUNDED if metric.name in rounded else CLOSE
+        )
     ]
 
 

@@ -1,11 +1,13 @@
 """Models that the user asks for by the name of a library, the id of the Hub or a file."""
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from mixbench.errors import DataError, UnknownName, UsageError
-from mixbench.registry.fingerprint import digest
+from mixbench.registry.fingerprint import combine, digest
 from mixbench.registry.hub import of_hub
 from mixbench.registry.model_names import HUB, TORCHVISION, timm_models, torchvision_models
 
@@ -51,11 +53,11 @@ def named(asked: str, declared: tuple[str, ...], task: str) -> ModelName:
     DataError
         If the file cannot be read, or the Hub does not answer.
     """
-    if asked.endswith(".py"):
-        return _of_file(Path(asked))
     if asked.startswith(HUB):
         architecture, weights = of_hub(asked)
         return ModelName(architecture, weights=weights)
+    if asked.endswith(".py"):
+        return _of_file(Path(asked))
     return _of_library(asked, declared, task)
 
 
@@ -78,8 +80,39 @@ def _of_file(path: Path) -> ModelName:
     if not path.is_file():
         raise DataError(f"--model: there is no file {path}.")
     try:
-        own = digest(path.resolve())
+        own = code_digest(path.resolve())
     except (SyntaxError, UnicodeDecodeError, ValueError) as error:
         raise UsageError(f"--model: {path} must be a Python file ({error}).") from error
     stem = re.sub(r"[^A-Za-z0-9_]", "_", path.stem).lstrip("_") or "net"
-    return ModelName(f"{stem}_{own[:DIGITS]}", str(path.resolve()))
+    return ModelName(f"{stem}_{own}", str(path.resolve()))
+
+
+def code_digest(path: Path) -> str:
+    """Return the first digits of a digest of a file's code, and of what it imports from beside it.
+
+    Installed packages are not included.
+    """
+    found: dict[Path, str] = {}
+    _collect(path, path.parent, found)
+    named = {file.relative_to(path.parent).as_posix(): value for file, value in found.items()}
+    return combine(named)[:DIGITS]
+
+
+def _collect(path: Path, beside: Path, found: dict[Path, str]) -> None:
+    """Add the digests of a file and, recursively, of the modules beside it that it imports."""
+    if path in found:
+        return
+    found[path] = digest(path)
+    for place in {beside / name for name in _imported(path)}:
+        for file in (place.with_suffix(".py"), *sorted(place.rglob("*.py"))):
+            if file.is_file():
+                _collect(file, beside, found)
+
+
+def _imported(path: Path) -> Iterator[str]:
+    """Yield the first parts of the names that a file imports."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module.partition(".")[0]

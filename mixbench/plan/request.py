@@ -37,6 +37,8 @@ from mixbench.plan.checks import (
 from mixbench.plan.models import ModelName, named
 from mixbench.plan.tuning import Grid, candidates, grid_of
 from mixbench.registry.cards import Card, MethodCard, TaskCard
+from mixbench.registry.hub import of_hub
+from mixbench.registry.model_names import HUB
 from mixbench.registry.parameters import (
     Setting,
     given_to,
@@ -244,6 +246,7 @@ def _frame(card: TaskCard, request: Request) -> Frame:
     official, base = official_recipe(card, protocol, model), base_values(card, protocol)
     base |= layout_values(card, request.data, given)
     parameters, recipe = task_settings(card, base, official, given)
+    parameters = _pinned(card, parameters, request)
     check_weights(card, parameters)
     data = _located(card, request, protocol, parameters)
     files = _published(card, request, parameters, model)
@@ -253,6 +256,17 @@ def _frame(card: TaskCard, request: Request) -> Frame:
     unit = Unit(card, parameters, base, files)
     settings = request.settings
     return Frame(unit, model, protocol, recipe, data, settings, grid, model_file=asked.file)
+
+
+def _pinned(
+    card: TaskCard, parameters: dict[str, ParameterValue], request: Request
+) -> dict[str, ParameterValue]:
+    """Return parameters in which weights of the Hub are named with their commit of now."""
+    if request.unlocated:
+        return parameters
+    named_there = {name: str(parameters[name]) for name in weights_of(card)}
+    of_the_hub = {n: of_hub(value)[1] for n, value in named_there.items() if value.startswith(HUB)}
+    return {**parameters, **of_the_hub}
 
 
 def _located(card: TaskCard, request: Request, protocol: str, parameters: Parameters) -> DataSource:
@@ -291,7 +305,7 @@ def _evaluation(card: TaskCard, request: Request) -> Frame:
     protocol = request.protocol or next(iter(card.declared.protocols))
     values = base_values(card, protocol)
     given = _init(card, request.init) | given_to(card, request.settings)
-    parameters = parameters_of(card, values, given)
+    parameters = _pinned(card, parameters_of(card, values, given), request)
     (weights,) = (parameters[name] for name in weights_of(card))
     if weights in {"random", "synthetic", PUBLISHED}:
         raise UsageError(

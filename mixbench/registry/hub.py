@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 
-from mixbench.errors import DataError, UsageError
-from mixbench.registry.model_names import HUB
+from mixbench.errors import DataError, UsageError, one_line
+from mixbench.registry.model_names import HUB, timm_models
 
 CONVERTED = "refs/convert/parquet"  # revision in which the Hub has all data sets as parquet files
 PARQUET = "*.parquet"
@@ -42,6 +42,11 @@ def of_hub(asked: str) -> tuple[str, str]:
             f"{asked} is not a model of timm: its config.json names no architecture. Give a file "
             "with --model and its weights with --init."
         ) from error
+    if architecture not in timm_models():
+        raise UsageError(
+            f"{asked} is a model that timm does not have, {one_line(str(architecture), 100)}: "
+            "install a newer timm, or choose another model."
+        )
     # The cache of the Hub keeps each commit in a folder of its own.
     return str(architecture), f"{HUB}{repository}@{path.parent.name}"
 
@@ -90,14 +95,13 @@ def push(folder: Path, repository: str) -> str:
 @contextmanager
 def _asking(what: str, done: str = "had from") -> Iterator[None]:
     """Convert the errors of the Hub into a `DataError`."""
-    from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells of each attempt
     try:
         yield
-    except (HfHubHTTPError, ValueError, OSError) as error:  # no address is a ValueError
+    except Exception as error:  # what its client raises, and what that one's client raises
         first = " ".join(str(error).split()).partition(". ")[0].rstrip(".")
         raise DataError(
             f"{what} cannot be {done} the Hugging Face Hub: {first}. Check its name, the network "

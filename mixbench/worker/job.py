@@ -14,9 +14,8 @@ from mixbench.contract.loading import make_task as registered_task
 from mixbench.declare.facts import ParameterValue
 from mixbench.errors import Damaged, UsageError
 from mixbench.plan.graph import card_of
-from mixbench.plan.models import DIGITS
+from mixbench.plan.models import code_digest
 from mixbench.registry.cards import MethodCard, TaskCard
-from mixbench.registry.fingerprint import digest
 from mixbench.storage.manifest import TrainingResult
 from mixbench.storage.spec import TUNED, ExecutionOptions, Role, Stage
 from mixbench.storage.store import Store
@@ -184,7 +183,7 @@ def model_of(stage: Stage) -> str:
         If the file is no longer the one with which the stage was planned.
     """
     file, name = stage.paths.model_file, stage.run.model
-    if file and not (Path(file).is_file() and name.endswith(digest(Path(file))[:DIGITS])):
+    if file and not (Path(file).is_file() and name.endswith(code_digest(Path(file)))):
         raise UsageError(
             f"{file} has changed since the run was planned: run the same command again to plan it "
             "with the new code."

@@ -15,6 +15,7 @@ from mixbench.train.optimizer import parameter_groups
 from mixbench.vision.images.policies import transform_of
 from mixbench.vision.images.splits import limited, read_packed, with_augmentation
 from mixbench.vision.models.build import refused_as, try_size
+from mixbench.vision.robustness.corrupted import Corrupted
 from mixbench.worker.job import build, make_method, make_task
 
 
@@ -26,6 +27,11 @@ def complaint(stage: Stage) -> str:
         # An evaluation has only a test split.
         if stage.paths.data and not isinstance(task, Evaluation) and task.has_validation:
             held_out = task.load("validation", Path(stage.paths.data), run.seed)
+        if run.recipe.limit and isinstance(task, Corrupted):
+            raise BadParameter(
+                "limit must be 0: every image is tested under every corruption (got "
+                f"{run.recipe.limit})."
+            )
         method = make_method(stage)
         method.check(task, held_out)
         check_accumulation(method, run.recipe)

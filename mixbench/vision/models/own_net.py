@@ -62,13 +62,22 @@ class OwnNet(Backbone):
         prefix = next(name for name, module in self.named_modules() if module is inner)
         called, logits = self._called(shape)
         self.num_classes = logits.shape[1]
-        maps = {n: out for n, out in called.items() if isinstance(out, Tensor) and _is_map(out)}
+        maps = {
+            name: out
+            for name, out in called.items()
+            if isinstance(out, Tensor) and _is_map(out, shape)
+        }
         found = features or next(reversed(maps), "")
         if found not in maps:
             raise UsageError(
                 f"{self._name} needs a module that returns a feature map, (B, D, h, w) with more "
                 f"than one place, for `features` (got {found or 'none'}; it has: "
                 f"{', '.join(maps) or 'none'}). timm's models work without."
+            )
+        if later := self._mixing_after(found, called):
+            raise UsageError(
+                f"{self._name} has no feature map after its last layers, of which {later} follows "
+                f"{found}: choose a network of timm, which has maps of transformers."
             )
         self.feature_dim = maps[found].shape[1]
         self.feature_size = (maps[found].shape[2], maps[found].shape[3])
@@ -153,6 +162,16 @@ class OwnNet(Backbone):
             )
         return outputs, logits
 
+    def _mixing_after(self, found: str, called: Mapping[str, object]) -> str:
+        """Return a layer with weights that keeps places apart after the last map; "" if none."""
+        names = [*called]
+        for name in names[names.index(found) + 1 :]:
+            out, module = called[name], self._within.get_submodule(name)
+            own = any(True for _ in module.parameters(recurse=False))
+            if own and not (isinstance(out, Tensor) and (out.dim() == 2 or out[0, 0].numel() == 1)):
+                return name
+        return ""
+
     def _found_blocks(self, maps: Mapping[str, Tensor]) -> list[str]:
         """Return the modules that hold several layers, at the highest level that has several."""
         place, within = "", self._within
@@ -190,7 +209,7 @@ def own_net(name: str, classes: int, shape: tuple[int, int, int]) -> OwnNet:
         create = partial(get_model, name.removeprefix(TORCHVISION), weights=None)
         with warnings.catch_warnings(), refused_as(f"torchvision cannot create {name}"):
             warnings.simplefilter("ignore", FutureWarning)  # of slow initial weights
-            return OwnNet(create(num_classes=classes), shape)
+            return _fitting(OwnNet(create(num_classes=classes), shape), name, classes, shape)
     file = _loaded(Path(name))
     if not callable(getattr(file, "build", None)):
         raise UsageError(f"{name} must define a function build(num_classes).")
@@ -206,7 +225,29 @@ def own_net(name: str, classes: int, shape: tuple[int, int, int]) -> OwnNet:
         )
     if isinstance(net, Backbone):
         raise UsageError(f"{name}: build({classes}) must return a plain module, no Backbone.")
-    return OwnNet(net, shape, getattr(file, "BLOCKS", ()), getattr(file, "FEATURES", ""))
+    own = OwnNet(net, shape, getattr(file, "BLOCKS", ()), getattr(file, "FEATURES", ""))
+    return _fitting(own, name, classes, shape)
+
+
+def _fitting(own: OwnNet, name: str, classes: int, shape: tuple[int, int, int]) -> OwnNet:
+    """Return a network, after checking its number of classes and that it can be trained.
+
+    Raises
+    ------
+    UsageError
+        If it has other classes, or raises in training mode for images of this size.
+    """
+    if own.num_classes != classes:
+        raise UsageError(
+            f"{name}: the network for {classes} classes must return as many logits (got "
+            f"{own.num_classes})."
+        )
+    before = {key: tensor.clone() for key, tensor in own.state_dict().items()}
+    said = f"{name} cannot be trained on images of {shape[1]} x {shape[2]} pixels"
+    with refused_as(said), torch.no_grad(), torch.random.fork_rng():
+        own.train()(torch.zeros(2, *shape))
+    own.load_state_dict(before)  # of batch norms
+    return own
 
 
 def _loaded(path: Path) -> ModuleType:
@@ -216,6 +257,8 @@ def _loaded(path: Path) -> ModuleType:
     assert spec.loader is not None
     module = module_from_spec(spec)
     sys.modules[spec.name] = module
+    if str(path.parent) not in sys.path:  # for what lies beside it
+        sys.path.append(str(path.parent))
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # the user's file may raise anything
@@ -223,9 +266,15 @@ def _loaded(path: Path) -> ModuleType:
     return module
 
 
-def _is_map(out: Tensor) -> bool:
-    """Return whether an output is a feature map of more than one place."""
-    return out.dim() == 4 and out.shape[2] * out.shape[3] > 1
+def _is_map(out: Tensor, shape: tuple[int, int, int]) -> bool:
+    """Return whether an output is a map of more than one place, as high and wide as the images.
+
+    Maps whose channels are last, (B, h, w, D), are none.
+    """
+    if out.dim() != 4 or out.shape[2] * out.shape[3] <= 1:
+        return False
+    rows, columns = out.shape[2:]
+    return abs(rows * shape[2] - columns * shape[1]) <= max(shape[1:])
 
 
 def _parts(module: nn.Module) -> int:
