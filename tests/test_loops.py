@@ -36,8 +36,8 @@ from tests.test_training import Silent, setup
 
 PAGE = Path(__file__).parents[1] / "docs/own-loop.md"
 TRANSFORMS = (
-    *("cutmix", "cutmix_16", "cutout", "fmix", "mixup", "none", "one_of"),
-    *("resizemix", "saliencymix", "smoothmix"),
+    *("cutmix", "cutmix_16", "cutout", "fmix", "gridmask", "hide_and_seek", "mixup", "none"),
+    *("one_of", "random_erasing", "resizemix", "saliencymix", "smoothmix"),
 )
 CLASSES, SHAPE = 5, (3, 32, 40)
 

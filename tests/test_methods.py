@@ -15,7 +15,7 @@ from torchvision.transforms.v2.functional import resize
 
 from mixbench.contract import Backbone, Method, Output, Sources, Step, mixed_loss
 from mixbench.contract.loading import load_method
-from mixbench.errors import BadParameter, InvalidUnit
+from mixbench.errors import BadParameter, InvalidUnit, UsageError
 from mixbench.registry.units import find
 from mixbench.streams import generator
 from mixbench.testing import Subject, ToyTask
@@ -184,6 +184,119 @@ def test_cutout_blacks_out_the_share_that_its_clipped_squares_cover() -> None:
     assert sources.index.shape == (20_000, 1)
     places = {tuple(image.flatten().tolist()) for image in mixed[:200]}
     assert len(places) > 100  # each image has a place of its own
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
+def test_label_smoothing_is_torchs(smoothing: float) -> None:
+    method = load_method(find("method", "label_smoothing"))(smoothing=smoothing)
+    step, bound = step_for(method, torch.randn(6, 3, 16, 12, generator=generator(1, "synthetic")))
+    mixed, sources = bound.mix(step.images, step)
+    output = step.model(mixed)
+
+    loss = bound.loss(output, sources, step)
+
+    expected = F.cross_entropy(output.out, step.targets, label_smoothing=smoothing)
+    assert mixed is step.images
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    with pytest.raises(UsageError, match="one class per image"):
+        bound.check(ManyLabels(), None)
+
+
+class ManyLabels(ToyTask):
+    """A task without single classes."""
+
+    num_classes = 0
+
+
+def test_hide_and_seek_hides_whole_squares_of_five_sizes() -> None:
+    """Of the source's five sizes at 224 pixels, one hides nothing; half of the squares are."""
+    method = load_method(find("method", "hide_and_seek"))()
+    step = step_of(torch.ones(600, 1, 112, 168))
+
+    mixed, sources = method.mix(step.images, step)
+
+    hidden = mixed[:, 0] == 0
+    found = []
+    for image in hidden:
+        fits = [  # every square is of one value; the finest sides do not divide the coarser ones
+            side
+            for side in (8, 16, 22, 28)
+            if all(
+                len(square.unique()) == 1
+                for rows in image.split(side)
+                for square in rows.split(side, 1)
+            )
+        ]
+        found.append(0 if not image.any() else max(fits))
+    counts = [found.count(side) for side in (0, 8, 16, 22, 28)]
+    assert sum(counts) == 600
+    assert stats.chisquare(counts).pvalue > 0.01
+    assert float(hidden.float().mean()) == pytest.approx(0.8 * 0.5, abs=0.02)
+    assert sources.weight.eq(1).all()
+
+
+def test_random_erasing_draws_the_boxes_of_its_algorithm() -> None:
+    """Against a loop as Algorithm 1 of the paper is written, by the boxes' areas and heights."""
+    method = load_method(find("method", "random_erasing"))()
+    step = step_of(torch.ones(4000, 1, 40, 60))
+    rng = np.random.default_rng(0)
+    areas: list[float] = []
+    heights: list[int] = []
+    while len(areas) < 2000:
+        area, ratio = rng.uniform(0.02, 0.4) * 40 * 60, rng.uniform(0.3, 1 / 0.3)
+        rows, columns = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
+        if rows < 40 and columns < 60:
+            areas.append(rows * columns)
+            heights.append(rows)
+
+    mixed, _ = method.mix(step.images, step)
+
+    gone = (mixed[:, 0] == 0).float()
+    erased = gone.flatten(1).any(1)
+    boxes = gone[erased]
+    down, across = boxes.amax(2).sum(1), boxes.amax(1).sum(1)
+    assert torch.equal(down * across, boxes.sum((1, 2)))  # they are boxes
+    assert float(erased.float().mean()) == pytest.approx(0.5, abs=0.03)
+    assert stats.ks_2samp((down * across).numpy(), areas).pvalue > 0.01
+    assert stats.ks_2samp(down.numpy(), heights).pvalue > 0.01
+    corners = boxes.amax(2).argmax(1) / (40 - down + 1)
+    assert float(corners.mean()) == pytest.approx(0.5, abs=0.06)
+
+
+def test_random_erasing_fills_with_noise_where_it_erases() -> None:
+    noisy = load_method(find("method", "random_erasing"))(prob=1.0, fill="noise")
+    step = step_of(torch.full((50, 3, 20, 20), 7.0))
+
+    mixed, _ = noisy.mix(step.images, step)
+
+    values = mixed[mixed != 7]
+    assert float(values.mean()) == pytest.approx(0, abs=0.05)
+    assert float(values.std()) == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize("rotate", [0.0, 360.0])
+def test_gridmask_removes_the_squares_between_its_stripes(rotate: float) -> None:
+    """Of a period d, squares of d - l are removed: a share of ((d - l) / d)², at any angle."""
+    method = load_method(find("method", "gridmask"))(prob=1.0, rotate=rotate, keep=0.6)
+    step = step_of(torch.ones(3000, 1, 64, 64))
+    periods = np.arange(round(0.43 * 64), 64)
+    stripes = np.floor(0.6 * periods + 0.5)
+
+    mixed, _ = method.mix(step.images, step)
+
+    gone = (mixed[:, 0] == 0).float()
+    expected = (((periods - stripes) / periods) ** 2).mean()
+    assert float(gone.mean()) == pytest.approx(expected, rel=0.04)
+    assert float(gone.mean(0).std()) < 0.03  # no place is preferred
+    if not rotate:
+        rows, columns = gone.amax(2), gone.amax(1)
+        assert torch.equal(gone, rows[:, :, None] * columns[:, None])
+
+
+def test_ranges_of_sizes_are_in_order() -> None:
+    for name in ("gridmask", "random_erasing"):
+        with pytest.raises(BadParameter, match="smallest must be at most largest"):
+            load_method(find("method", name))(smallest=0.5, largest=0.1)
 
 
 def test_fmix_keeps_a_share_that_is_uniform_and_says_it_to_the_pixel() -> None:
