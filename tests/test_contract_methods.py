@@ -59,6 +59,7 @@ OPTIONS: dict[str, list[dict[str, object]]] = {
     "one_of": [{"switch_prob": 0.0}, {"switch_prob": 1.0, "cutmix_alpha": 0.3}],
     "random_erasing": [{"fill": "noise"}, {"prob": 1.0, "smallest": 0.5, "largest": 1.0}],
     "patchup": [{"mode": "hard", "gamma": 0.5, "prob": 0.7}, {"block": 3}],
+    "transmix": [{"share": 1.0}, {"prob": 0.5, "alpha": 0.2}],
     "puzzlemix": [{"transport": False}, {"alpha": 0.2}, {"label_smoothness": 0.0, "prior": 2.0}],
     "resizemix": [{"smallest": 0.0}, {"largest": 1.0}],
     "saliencymix": [{"prob": 1.0}, {"prob": 1.0, "per_image": False}],

@@ -76,6 +76,13 @@ class Small(nn.Module):
         return logits
 
 
+def vit() -> nn.Module:
+    net: nn.Module = timm.create_model(
+        "test_vit", num_classes=CLASSES, img_size=SHAPE[1:], patch_size=8
+    )
+    return net
+
+
 def batch(number: int = 7) -> tuple[Tensor, Tensor]:
     rng = torch.Generator().manual_seed(number)
     return torch.randn(number, *SHAPE, generator=rng), torch.arange(number) % CLASSES
@@ -120,7 +127,8 @@ def test_every_method_runs_in_a_loop(name: str, tmp_path: Path) -> None:
     else:
         with pytest.raises(UsageError, match=f"{name} cannot be a transform .*mixbench.MixedLoss"):
             mixbench.transform(name, num_classes=CLASSES)(images, labels)
-    model = Small()
+    attends = find("method", name).declared.needs_attention
+    model = vit() if attends else Small()
     loss = mixed_loss(name, model, tmp_path)
 
     value = loss(images, labels)
@@ -129,6 +137,21 @@ def test_every_method_runs_in_a_loop(name: str, tmp_path: Path) -> None:
     assert value.isfinite()
     assert all(p.grad is not None for p in [*model.parameters(), *loss.parameters()])
     assert loss.predict(images).shape == (7, CLASSES)
+
+
+def test_a_model_of_timm_keeps_its_maps_and_its_mode() -> None:
+    """A ViT has maps of its last tokens; wrapped, it only mixes at the input."""
+    model = vit().eval()
+    loss = mixbench.MixedLoss("random_patchmix", model, image_shape=SHAPE, grid=2)
+    wrapped = nn.Sequential(model)
+
+    value = loss(*batch())
+
+    assert value.isfinite()
+    assert not any(module.training for module in model.modules())
+    assert mixbench.MixedLoss("cutmix", wrapped, image_shape=SHAPE)(*batch()).isfinite()
+    with pytest.raises(UsageError, match="has no feature map after its last layers"):
+        mixbench.MixedLoss("random_patchmix", wrapped, image_shape=SHAPE, grid=2)
 
 
 @pytest.mark.parametrize("name", ["mixup", "cutmix", "fmix", "smoothmix", "resizemix"])

@@ -186,6 +186,33 @@ def test_cutout_blacks_out_the_share_that_its_clipped_squares_cover() -> None:
     assert len(places) > 100  # each image has a place of its own
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_transmix_weighs_by_the_attention_to_the_box(share: float) -> None:
+    """The formula of the source, for each image by itself, with an attention that is made up."""
+    method: Any = load_method(find("method", "transmix"))(share=share)
+    step = step_of(torch.randn(6, 3, 16, 24, generator=generator(1, "synthetic")), seed=5)
+    mixed, sources = method.mix(step.images.clone(), step)
+    attention = torch.rand(6, 4, 6, generator=generator(2, "synthetic"), requires_grad=True)
+    logits = torch.randn(6, 5, generator=generator(3, "synthetic"), requires_grad=True)
+
+    loss = method.loss(Output(logits, torch.empty(0), attention), sources, step)
+
+    changed = (mixed != step.images).any(1)[(mixed != step.images).flatten(1).any(1)][0]
+    assert 0 < int(changed.sum()) < 16 * 24
+    terms = []
+    for item, (own, other) in enumerate(sources.index.tolist()):
+        seen = attention[item].detach()
+        inside = sum(float(seen[r, c]) for r in range(4) for c in range(6)
+                     if changed[4 * r, 4 * c])  # fmt: skip
+        area = float(changed.float().mean())
+        weight = (1 - share) * area + share * inside / float(seen.sum())
+        costs = -logits[item].log_softmax(0)
+        terms.append((1 - weight) * costs[step.targets[own]] + weight * costs[step.targets[other]])
+    assert loss.item() == pytest.approx(torch.stack(terms).mean().item(), rel=1e-5)
+    loss.backward()
+    assert attention.grad is None
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
 def test_label_smoothing_is_torchs(smoothing: float) -> None:
     method = load_method(find("method", "label_smoothing"))(smoothing=smoothing)

@@ -21,7 +21,9 @@ from mixbench.loops.transform import check_per_element, values_of
 from mixbench.registry.cards import MethodCard
 from mixbench.registry.units import find
 from mixbench.train.mixing import mixed_step
+from mixbench.vision.models.build import sized
 from mixbench.vision.models.own_net import OwnNet
+from mixbench.vision.models.timm_models import TimmNet
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
 
@@ -113,9 +115,12 @@ class MixedLoss(nn.Module):
                 "give the model that is not compiled."
             )
         shape = _shape(image_shape, dataset)
-        own = model if isinstance(model, Backbone) else OwnNet(model, shape, blocks, features)
+        training = {module: module.training for module in model.modules()}
+        own = _backbone(model, shape, blocks, features)
         self._model = [own]  # in a list, the user's model is not a part of this one
         classes = own.num_classes if isinstance(own, OwnNet) else _width(own, shape)
+        for module, mode in training.items():
+            module.training = mode
         self._task = OwnTask(classes, shape[1:], _unreduced(loss))
         self._split = None if dataset is None else OwnSplit(dataset, targets, classes)
         self._seed, self._per_element, self._step = seed, per_element, 0
@@ -182,6 +187,19 @@ class MixedLoss(nn.Module):
     def set_extra_state(self, state: dict[str, int]) -> None:
         """Continue after as many steps as a checkpoint states."""
         self._step = state["step"]
+
+
+def _backbone(
+    model: nn.Module, shape: tuple[int, int, int], blocks: Sequence[str], features: str
+) -> Backbone:
+    """Return the user's model as a backbone; timm's have maps and attention of their own."""
+    if isinstance(model, Backbone):
+        return model
+    if blocks or features or not hasattr(model, "forward_intermediates"):
+        return OwnNet(model, shape, blocks, features)
+    size = shape[1], shape[2]
+    net = TimmNet(lambda: model, type(model).__name__).measured(shape[0], size)
+    return sized(net, shape[0], size)
 
 
 class OwnSplit(Split):

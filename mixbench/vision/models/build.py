@@ -55,9 +55,9 @@ def refused_as(sentence: str) -> Iterator[None]:
 
 def try_size(model: Backbone, channels: int, size: tuple[int, int]) -> None:
     """Let a model predict a blank image of this size, in pixels."""
-    training = model.training
+    training, device = model.training, next(model.parameters()).device
     with torch.no_grad():
-        model.eval()(torch.zeros(1, channels, *size))
+        model.eval()(torch.zeros(1, channels, *size, device=device))
     model.train(training)
 
 
@@ -118,8 +118,9 @@ def sized(model: Sized, channels: int, size: tuple[int, int]) -> Sized:
         If the model's features are not a map of shape (B, D, h, w).
     """
     model.eval()
+    blank = torch.zeros(1, channels, *size, device=next(model.parameters()).device)
     with torch.no_grad():
-        features = model(torch.zeros(1, channels, *size)).features
+        features = model(blank).features
     if features.dim() != 4:  # (1, D, h, w)
         raise UsageError(
             f"{type(model).__name__} has no feature map for images of {size}: choose another model."

@@ -74,13 +74,12 @@ class OwnNet(Backbone):
                 f"than one place, for `features` (got {found or 'none'}; it has: "
                 f"{', '.join(maps) or 'none'}). timm's models work without."
             )
-        if later := self._mixing_after(found, called):
-            raise UsageError(
-                f"{self._name} has no feature map after its last layers, of which {later} follows "
-                f"{found}: choose a network of timm, which has maps of transformers."
-            )
-        self.feature_dim = maps[found].shape[1]
-        self.feature_size = (maps[found].shape[2], maps[found].shape[3])
+        later = self._mixing_after(found, called)
+        self._unfit = later and (
+            f"{self._name} has no feature map after its last layers, of which {later} follows "
+            f"{found}: choose a network of timm, which has maps of transformers."
+        )
+        self._map = tuple(maps[found].shape[1:])
         unknown = [name for name in blocks if name not in maps]
         if unknown:
             raise UsageError(
@@ -92,6 +91,26 @@ class OwnNet(Backbone):
         self._last = linear[-1] if linear else ""
         self.head_modules = (f"{prefix}.{self._last}",) if linear else ()
         inner.get_submodule(found).register_forward_hook(self._keep)
+
+    @property
+    def feature_dim(self) -> int:  # type: ignore[override]  # it may be missing
+        """Number of channels of the last feature map.
+
+        Raises
+        ------
+        UsageError
+            If the network has none after its last layers.
+        """
+        if self._unfit:
+            raise UsageError(self._unfit)
+        return self._map[0]
+
+    @property
+    def feature_size(self) -> tuple[int, int]:  # type: ignore[override]  # it may be missing
+        """Height and width of the last feature map; raises as `feature_dim`."""
+        if self._unfit:
+            raise UsageError(self._unfit)
+        return self._map[1], self._map[2]
 
     @property
     def _within(self) -> nn.Module:
@@ -237,6 +256,7 @@ def _fitting(own: OwnNet, name: str, classes: int, shape: tuple[int, int, int]) 
     UsageError
         If it has other classes, or raises in training mode for images of this size.
     """
+    _ = own.feature_dim  # raises if there is no map
     if own.num_classes != classes:
         raise UsageError(
             f"{name}: the network for {classes} classes must return as many logits (got "

@@ -166,7 +166,7 @@ class TimmNet(Backbone):
             If the model does not accept images of this size, or has no single feature map.
         """
         self._shape = channels, size
-        blank = torch.zeros(1, channels, *size)
+        blank = torch.zeros(1, channels, *size, device=self._device)
         self.eval()
         with (
             refused_as(f"{self.name} does not take images of {size[0]} x {size[1]} pixels"),
@@ -180,6 +180,10 @@ class TimmNet(Backbone):
         if self.embedding and not self._measure_embedding():
             self.embedding = ""
         return self.train()
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.net.parameters()).device  # type: ignore[no-any-return]  # of timm
 
     def _measure_embedding(self) -> bool:
         """Detect the layout of the embedded patches; return whether it could be detected."""
@@ -207,6 +211,7 @@ class TimmNet(Backbone):
         channels, (height, width) = self._shape
         images = torch.rand(1, channels, height, width, generator=rng).repeat(2, 1, 1, 1)
         images[1, :, : height // 8 or 1, : width // 8 or 1] += 1
+        images = images.to(self._device)
         seen: list[object] = []
 
         def stop(_module: nn.Module, _inputs: object, out: object) -> None:
