@@ -59,7 +59,8 @@ def figure(
         records = recorded([r for r in found if r.status == "ok"], chosen, names(tasks))
     cards = [find("method", unit) for unit in chosen or paths("method")]
     if name == "boundaries" and not chosen:
-        cards = [card for card in cards if card.declared.sites == ("input",)]
+        plain = [card for card in cards if card.declared.sites == ("input",)]
+        cards = [card for card in plain if not card.declared.needs_attention]
     drawn = FIGURES[name](Subjects(cards, store, records, seed))
     out.mkdir(parents=True, exist_ok=True)
     for ending in ("png", "pdf"):

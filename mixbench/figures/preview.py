@@ -71,7 +71,7 @@ def preview(
     rows = [("original", images, told(targets, task, classes))]
     for card in cards:
         method = _ready(card, task, folder, model, seed)
-        net = bound(method, task, model)
+        net = bound(method, task, model, to_mix=True)
         steps = [
             Step(images, targets, rng=rng, task=task, model=net, split=split)
             for rng in (generator(seed, "mix", number) for number in range(TRIES))

@@ -12,12 +12,18 @@ from mixbench.declare import Recipe
 Make = Callable[[], Method]
 
 
-def bound(method: Method, task: Task, model: str) -> Backbone:
-    """Return a model of the task with fixed initial weights, with the method bound to it."""
+def bound(method: Method, task: Task, model: str, *, to_mix: bool = False) -> Backbone:
+    """Return a model of the task with fixed initial weights, with the method bound to it.
+
+    Only `to_mix`, the model need not return what the method's loss reads.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(0)
         built = task.build(model)
-        attach(method, built, task)
+        if to_mix:
+            method.bind(built, task)
+        else:
+            attach(method, built, task)
     return built
 
 
