@@ -1,6 +1,8 @@
 """Figure of the images that a finished cell's method mixes in training, with their labels."""
 
+import textwrap
 from collections.abc import Sequence
+from itertools import zip_longest
 
 import torch
 from matplotlib.figure import Figure
@@ -11,7 +13,7 @@ from mixbench.storage.store import Store
 from mixbench.streams import generator
 from mixbench.worker.job import data_folder, make_task, revive, take_weights
 
-COLUMNS, NAMED = 8, 3
+COLUMNS, NAMED, WIDEST = 8, 3, 20  # images, classes of each, and characters of a class's name
 INK = "#1f2933"
 
 
@@ -32,15 +34,32 @@ def example_mixes(store: Store, key: str) -> Figure:
     take_weights(key, store, (model, method))
     seed = stage.run.seed
     split = task.load("train", folder, seed)
-    index = torch.arange(COLUMNS)
+    index = unlike(split.targets, COLUMNS, seed)
     images, targets = split.read(index, None), split.targets[index]
     rng = generator(seed, "mix", 0)
     step = Step(images, targets, rng=rng, task=task, model=model, split=split)
     with torch.no_grad():
         mixed, sources = method.mix(images, step)
-    names = task.class_names(folder)
+    names = [short(name) for name in task.class_names(folder)]
     labels = shares_of(sources, step.targets, task, names)
     return _draw(images, told(targets, task, names), mixed, labels, _title(method))
+
+
+def short(name: str) -> str:
+    """Return a class's name as it fits below an image."""
+    return textwrap.shorten(name, WIDEST, placeholder="…") if " " in name else name[:WIDEST]
+
+
+def unlike(targets: Tensor, number: int, seed: int) -> Tensor:
+    """Return the indices of some items from as many different classes as possible."""
+    drawn = torch.randperm(len(targets), generator=generator(seed, "order"))
+    if targets.dim() > 1:
+        return drawn[:number]
+    seen: dict[int, list[int]] = {}
+    for item in drawn.tolist():
+        seen.setdefault(int(targets[item]), []).append(item)
+    turns = [item for turn in zip_longest(*seen.values()) for item in turn if item is not None]
+    return torch.tensor(turns[:number])
 
 
 def shares_of(sources: Sources, targets: Tensor, task: Task, classes: Sequence[str]) -> list[str]:
@@ -71,7 +90,7 @@ def _largest(shares: Tensor) -> list[tuple[float, int]]:
 
 def _draw(images: Tensor, own: list[str], mixed: Tensor, labels: list[str], title: str) -> Figure:
     number = len(images)
-    figure = Figure(figsize=(1.15 * number, 3.4), layout="constrained")
+    figure = Figure(figsize=(1.6 * number, 4.4), layout="constrained")
     figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=INK)
     low, high = images.min(), images.max()
     for row, (batch, texts) in enumerate(((images, own), (mixed, labels))):
@@ -80,7 +99,7 @@ def _draw(images: Tensor, own: list[str], mixed: Tensor, labels: list[str], titl
             shown = ((batch[column] - low) / (high - low)).clamp(0, 1).permute(1, 2, 0)
             axes.imshow(shown.numpy(), cmap="gray", vmin=0, vmax=1)
             axes.set(xticks=[], yticks=[])
-            axes.set_xlabel(texts[column], fontsize=8, color=INK)
+            axes.set_xlabel(texts[column], fontsize=7, color=INK)
     return figure
 
 

@@ -1,8 +1,6 @@
 """Preview of methods: the images that they mix from the same images, without training."""
 
-import textwrap
 from collections.abc import Mapping, Sequence
-from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,13 +11,13 @@ from torch import Tensor
 from mixbench.contract import Method, Sources, Step, Task
 from mixbench.contract.loading import load_method
 from mixbench.declare import Need
-from mixbench.figures.mixes import INK, shares_of, told
+from mixbench.figures.mixes import INK, shares_of, short, told, unlike
 from mixbench.registry.cards import Card
 from mixbench.registry.units import find
 from mixbench.streams import generator
 from mixbench.train.untrained import bound, prepare
 
-COLUMNS, WIDEST = 6, 20  # images per row, and characters of a class name
+COLUMNS = 6  # images per row
 TRIES = 16  # steps per method; the one that mixes most evenly is shown
 
 
@@ -64,10 +62,9 @@ def preview(
         Seed of the choice of images and of the mixes.
     """
     split = task.load("train", folder, seed)
-    index = _unlike(split.targets, seed)
+    index = unlike(split.targets, COLUMNS, seed)
     images, targets = split.read(index, None), split.targets[index]
-    classes = [textwrap.shorten(n, WIDEST, placeholder="…") if " " in n else n[:WIDEST]
-               for n in task.class_names(folder)]  # fmt: skip
+    classes = [short(name) for name in task.class_names(folder)]
     rows = [("original", images, told(targets, task, classes))]
     for card in cards:
         method = _ready(card, task, folder, model, seed)
@@ -93,18 +90,6 @@ def drawn(rows: Sequence[Row]) -> Figure:
             panel.set(xticks=[], yticks=[])
             panel.set_xlabel(text, fontsize=7, color=INK)
     return figure
-
-
-def _unlike(targets: Tensor, seed: int) -> Tensor:
-    """Return the indices of some items from as many different classes as possible."""
-    drawn = torch.randperm(len(targets), generator=generator(seed, "order"))
-    if targets.dim() > 1:
-        return drawn[:COLUMNS]
-    seen: dict[int, list[int]] = {}
-    for item in drawn.tolist():
-        seen.setdefault(int(targets[item]), []).append(item)
-    turns = [item for turn in zip_longest(*seen.values()) for item in turn if item is not None]
-    return torch.tensor(turns[:COLUMNS])
 
 
 def _mixed(method: Method, step: Step) -> tuple[Step, Tensor, Sources]:
