@@ -45,9 +45,11 @@ class TransMix(CutMix):
         """Return the mixed batch; the weights are the fractions of pixels after clipping."""
         box = self.draw_box((x.shape[-2], x.shape[-1]), step.rng)
         partner = permutation(len(x), step.rng, x.device)
-        self._inside = torch.zeros(x.shape[-2:], device=x.device)
+        if self._inside.shape != x.shape[-2:]:
+            self._inside = torch.zeros(x.shape[-2:], device=x.device)
         if box is None:
             return x, Sources.unmixed(x)
+        self._inside.zero_()  # in place: a captured step reads it where it was
         self._inside[box.top : box.bottom, box.left : box.right] = 1
         kept = 1 - box.area / x[0, 0].numel()
         return self.paste(x, partner, box, step), Sources.pair(partner, kept)

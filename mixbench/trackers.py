@@ -20,6 +20,7 @@ from typing import Any
 
 import click
 
+from mixbench.declare import BASELINE
 from mixbench.errors import MixbenchError, UnknownName, UsageError, one_line
 from mixbench.records.schema import Record, parse
 from mixbench.storage.files import read_json, write_bytes
@@ -174,7 +175,7 @@ def finished(store: Store, path: Path) -> Finished:
     curve = read_json(store.root / artifact.path) if artifact else []
     trained = next((stage.key for stage in record.stages if stage.kind == "train"), None)
     mixes = None
-    if trained and record.method.name != "none":
+    if trained and record.method.name != BASELINE:
         try:
             mixes = _png(example_mixes(store, trained))
         except Exception as error:  # noqa: BLE001  # no picture is no reason not to log

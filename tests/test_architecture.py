@@ -4,9 +4,12 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+
+from mixbench.declare import Recipe
 
 ROOT = Path(__file__).parent.parent
 
@@ -39,12 +42,14 @@ def test_methods_use_the_contract_the_kernels_and_the_search() -> None:
 
 
 def test_the_core_knows_no_unit_by_name() -> None:
-    """Exceptions: "none" and "folder" are also common words, `declare.shared` has
-    data sets with the name of a task, and the migration of records a renamed method."""
+    """Exceptions: "none" and "folder" are also common words, two methods have the names of
+    recipe fields, `declare.shared` has data sets with the name of a task, and the migration of
+    records a renamed method."""
     exempt = {ROOT / "mixbench" / name for name in ("declare/shared.py", "records/migration.py")}
     names = {p.stem for d in ("methods", "tasks") for p in (ROOT / d).glob("[!_]*.py")} - {
         "none",
         "folder",
+        *(field.name for field in fields(Recipe)),
     }
 
     found = {

@@ -75,11 +75,8 @@ def test_what_is_no_request_is_told_in_a_sentence(
     ("words", "expected"),
     [
         ("run -m none,guid", ["none,guided_patchmix"]),
-        ("run -t cifar100_f", ["cifar100_fgsm"]),
         ("run --suite paper_table4", ["paper_table4", "paper_table4_finetuning"]),
         ("run --model torchvision.resnet18", ["torchvision.resnet18"]),
-        ("info saliency", ["saliencymix"]),
-        ("run --max-st", ["--max-steps"]),
     ],
 )
 def test_names_are_completed(words: str, expected: list[str]) -> None:
