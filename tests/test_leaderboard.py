@@ -4,7 +4,9 @@ from collections.abc import Callable
 import pytest
 from scipy import stats
 
+from mixbench.errors import UsageError
 from mixbench.leaderboard.formats import display, to_csv, to_json, to_markdown
+from mixbench.leaderboard.pairs import compare_methods
 from mixbench.leaderboard.table import Leaderboard, leaderboards
 from mixbench.records.schema import Record, StageRecord
 
@@ -152,6 +154,8 @@ def test_a_trial_is_neither_ranked_nor_compared(make_record: MakeRecord) -> None
     assert "A trial, limit=500, max_steps=20: nothing is ranked." in board.notes
     assert "limit=500" in board.facts[0]
     assert "a trial, trained on at most 500 images" in board.facts
+    with pytest.raises(UsageError, match="are not compared"):
+        compare_methods(records, "mixup", "none")
 
 
 def test_parameters_and_plugins_are_rows_of_their_own(make_record: MakeRecord) -> None:

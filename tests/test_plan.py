@@ -172,6 +172,7 @@ def test_unknown_names_are_errors(change: dict[str, Any], complaint: str) -> Non
         (["mix_off_epoch=401"], "mix_off_epoch must be at most epochs, 400 (got 401)"),
         (["mix_mode=elem"], "mix_mode must be batch or half for fmix"),
         (["optimizer=lamb", "momentum=1"], "momentum must be below 1 for the optimizer lamb"),
+        (["limit=99"], "limit must be at least batch_size, 100 (got 99)"),
         (["aug_repeats=101"], "aug_repeats must be at most batch_size, 100 (got 101)"),
         (["ema_decay=1"], "cifar100.ema_decay must be less than 1 (got '1')"),
         (["drop_path=1"], "cifar100.drop_path must be less than 1 (got '1')"),

@@ -8,7 +8,7 @@ from statistics import mean
 from typing import NamedTuple
 
 from mixbench.declare.facts import TRIAL
-from mixbench.errors import UnknownName
+from mixbench.errors import UnknownName, UsageError
 from mixbench.leaderboard.grouping import (
     comparison_groups,
     group_name,
@@ -79,9 +79,14 @@ def compare_methods(records: Iterable[Record], first: str, second: str) -> Pairs
     ------
     UnknownName
         If a method has no record with a result, or no leaderboard contains both methods.
+    UsageError
+        If all results are those of trials.
     """
-    whole = (r for r in records if not any(r.recipe.get(name) for name in TRIAL))
-    groups = comparison_groups(record for record in whole if record.status == "ok")
+    finished = [record for record in records if record.status == "ok"]
+    whole = [r for r in finished if not any(r.recipe.get(name) for name in TRIAL)]
+    if finished and not whole:
+        raise UsageError("Trials, with --limit or --max-steps, are not compared: run the whole.")
+    groups = comparison_groups(whole)
     good = [record for group in groups for record in group]
     first, second = _label(first, good), _label(second, good)
     found = []

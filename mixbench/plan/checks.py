@@ -93,6 +93,9 @@ def check_recipe(card: TaskCard, protocol: str, recipe: Recipe, given: Container
         f"aug_repeats must be at most batch_size, {recipe.batch_size} (got {recipe.aug_repeats})": (
             recipe.aug_repeats > recipe.batch_size
         ),
+        f"limit must be at least batch_size, {recipe.batch_size} (got {recipe.limit})": (
+            0 < recipe.limit < recipe.batch_size
+        ),
         f"warmup_epochs must be less than epochs, {recipe.epochs} (got {recipe.warmup_epochs})": (
             recipe.warmup_epochs >= recipe.epochs
         ),
