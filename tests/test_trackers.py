@@ -44,7 +44,7 @@ def test_curves_metrics_and_pictures_are_logged_once(mixbench: Run, tmp_path: Pa
     assert kept == {path: time for path, time in times.items() if path in kept}
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_a_tracker_that_fails_stops_no_run(mixbench: Run, tmp_path: Path) -> None:
     place = tmp_path / "store/tracked/csv"
     place.parent.mkdir(parents=True)
