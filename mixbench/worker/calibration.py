@@ -13,7 +13,7 @@ from mixbench.errors import MixbenchError
 from mixbench.storage.spec import Stage
 from mixbench.train.evaluation import batch_size
 from mixbench.train.setup import MEMORY
-from mixbench.vision.models.build import OF_THE_MODEL
+from mixbench.vision.models.trial import OF_THE_MODEL
 from mixbench.worker.environment import configure_torch
 from mixbench.worker.job import build, make_task
 

@@ -14,7 +14,7 @@ from mixbench.train.gradients import check_accumulation
 from mixbench.train.optimizer import parameter_groups
 from mixbench.vision.images.policies import transform_of
 from mixbench.vision.images.splits import limited, read_packed, with_augmentation
-from mixbench.vision.models.build import refused_as, try_size
+from mixbench.vision.models.trial import refused_as, try_size
 from mixbench.vision.robustness.corrupted import Corrupted
 from mixbench.worker.job import build, make_method, make_task
 

@@ -1,7 +1,6 @@
 """Construction of backbones by name."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
@@ -21,8 +20,6 @@ def _of_timm(name: str, channels: int, classes: int) -> Backbone:
 
 
 Sized = TypeVar("Sized", bound=Backbone)
-# What a network may raise for images that it does not take.
-OF_THE_MODEL = (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 SMALL_SIDE = 64  # maximum side of small images, in pixels
 # Networks for images of 32 or 64 pixels; each takes the number of channels and of classes.
 SMALL: dict[str, Callable[..., Backbone]] = {
@@ -42,23 +39,6 @@ SMALL_PATCHES = {
     "small_convnext_atto": "convnext_atto",
     "small_test_convnext": "test_convnext",
 }
-
-
-@contextmanager
-def refused_as(sentence: str) -> Iterator[None]:
-    """Raise the errors of a network as a `UsageError` that begins with a sentence."""
-    try:
-        yield
-    except OF_THE_MODEL as error:
-        raise UsageError(f"{sentence}: {error}") from error
-
-
-def try_size(model: Backbone, channels: int, size: tuple[int, int]) -> None:
-    """Let a model predict a blank image of this size, in pixels."""
-    training, device = model.training, next(model.parameters()).device
-    with torch.no_grad():
-        model.eval()(torch.zeros(1, channels, *size, device=device))
-    model.train(training)
 
 
 def build(

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mixbench.contract import Backbone, Output
+from mixbench.vision.models.tensors import State, adopt
 from mixbench.vision.models.timm_models import Net
-from mixbench.vision.models.weights import State, adopt
 
 
 class LargeMapNet(Backbone):

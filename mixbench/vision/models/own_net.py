@@ -16,8 +16,8 @@ from torchvision.models import get_model
 from mixbench.contract import Backbone, Output
 from mixbench.errors import UsageError
 from mixbench.registry.model_names import TORCHVISION
-from mixbench.vision.models.build import refused_as
-from mixbench.vision.models.weights import State, adopt
+from mixbench.vision.models.tensors import State, adopt
+from mixbench.vision.models.trial import refused_as
 
 FEWEST_BLOCKS = 2
 # Layers that are parts of a block, not blocks.

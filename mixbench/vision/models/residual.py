@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mixbench.contract import Backbone, Output
-from mixbench.vision.models.weights import State, adopt
+from mixbench.vision.models.tensors import State, adopt
 
 
 class BasicBlock(nn.Module):

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from mixbench.contract import Backbone, Output
 from mixbench.errors import UsageError
 from mixbench.vision.images.splits import Normalization
-from mixbench.vision.models.build import refused_as, try_size
-from mixbench.vision.models.weights import State, adopt
+from mixbench.vision.models.tensors import State, adopt
+from mixbench.vision.models.trial import refused_as, try_size
 
 EMBEDDINGS = ("patch_embed", "stem", "conv_stem", "conv1")  # timm's names, the first that exists
 MAPS = 4  # usually with strides of 4, 8, 16 and 32

@@ -1,6 +1,6 @@
 """Reading of initial weights from files or timm, and loading them into models."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from mixbench.errors import DataError, UsageError
 from mixbench.registry.model_names import HUB
 from mixbench.vision.images.splits import IMAGENET_NORMALIZATION, Normalization
+from mixbench.vision.models.tensors import State, TensorMismatch, adopt
 
-State = Mapping[str, Tensor]
-NAMED = 3  # maximum number of mismatched tensors that an error lists
 RGB = 3  # channels for which timm publishes weights
 MARK = "normalization"  # name of the buffer of `TimmNet`; states of runs always have it
 OWN = "model."  # prefix of the model's tensors in the checkpoints that training writes
@@ -262,46 +261,3 @@ def of_a_run(state: State) -> State:
     """Return the tensors of a model that a run has trained, with its normalisation as `MARK`."""
     inside = {n.removeprefix("encoder."): tensor for n, tensor in state.items()}
     return {MARK: torch.empty(0), **{n.removeprefix("net."): t for n, t in inside.items()}}
-
-
-class TensorMismatch(Exception):
-    """An error whose message lists tensors that do not fit a module."""
-
-
-def adopt(module: nn.Module, state: State, but: Collection[str] = ()) -> None:
-    """Load a module's tensors from a state; ignore tensors that the module does not have.
-
-    Parameters
-    ----------
-    module
-        Module to load the tensors into.
-    state
-        Tensors by name.
-    but
-        Names of the module's tensors that are not loaded.
-
-    Raises
-    ------
-    TensorMismatch
-        If tensors are missing or have other shapes.
-    """
-    own = {name: tensor for name, tensor in module.state_dict().items() if name not in but}
-    found = {name: state[name] for name in own if name in state}
-    # Files written before torch 0.4.1 lack num_batches_tracked.
-    wanted = [name for name in own if not name.endswith("num_batches_tracked")]
-    wrong = [n for n in wanted if n not in found or found[n].shape != own[n].shape]
-    if not found:
-        theirs, ours = (", ".join([*one][:NAMED]) for one in (state, own))
-        raise TensorMismatch(
-            f"none of its names is the model's; it begins with {theirs}, and the model with {ours}"
-        )
-    if wrong:
-        raise TensorMismatch(
-            "; ".join(
-                f"{name} must have the shape {tuple(own[name].shape)} "
-                f"(got {tuple(found[name].shape) if name in found else 'no tensor of that name'})"
-                for name in wrong[:NAMED]
-            )
-            + (f"; and {len(wrong) - NAMED} more" if len(wrong) > NAMED else "")
-        )
-    module.load_state_dict(found, strict=False)
