@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from queue import Queue
@@ -63,12 +62,25 @@ class Tracking:
 
     def __init__(self, store: Store, kinds: Sequence[str]) -> None:
         self._kinds, self._store = kinds, store
-        self._started = False
         self._records: Queue[Path | None] = Queue()
+        self._process: subprocess.Popen[str] | None = None
+        self._trouble = ""
         self.told = store.root / FOLDER / "log.txt"
 
-    @cached_property
-    def _process(self) -> "subprocess.Popen[str]":
+    def add(self, record: Path) -> None:
+        """Log the cell of a record when the earlier ones are logged; return at once."""
+        if not self._kinds or self._trouble:
+            return
+        if self._process is None:
+            try:
+                self._process = self._started()
+            except OSError as error:
+                self._trouble = f"--log: nothing is logged: {one_line(str(error))}"
+                return
+            Thread(target=self._write, args=(self._process,), daemon=True).start()
+        self._records.put(record)
+
+    def _started(self) -> "subprocess.Popen[str]":
         self.told.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-P", "-m", __name__, str(self._store.root), *self._kinds]
         with self.told.open("w", encoding="utf-8") as log:
@@ -76,19 +88,10 @@ class Tracking:
                 command, stdin=subprocess.PIPE, stdout=log, stderr=log, text=True
             )
 
-    def add(self, record: Path) -> None:
-        """Log the cell of a record when the earlier ones are logged; return at once."""
-        if not self._kinds:
-            return
-        if not self._started:
-            self._started = True
-            Thread(target=self._write, daemon=True).start()
-        self._records.put(record)
-
-    def _write(self) -> None:
+    def _write(self, process: "subprocess.Popen[str]") -> None:
         """Hand the records over, each when the process reads the next."""
         with suppress(OSError):  # the process has ended, which `close` tells
-            stream = self._process.stdin
+            stream = process.stdin
             assert stream is not None
             while record := self._records.get():
                 stream.write(json.dumps(str(record)) + "\n")
@@ -100,10 +103,11 @@ class Tracking:
 
         The process is killed when it has logged nothing for a while.
         """
-        if not self._started:
-            return []
+        process = self._process
+        if process is None:
+            return [self._trouble] if self._trouble else []
         self._records.put(None)
-        lines, process = [f"logged in {self.told.parent}"], self._process
+        lines = [f"logged in {self.told.parent}"]
         seen, since = 0, perf_counter()
         while process.poll() is None:
             with suppress(subprocess.TimeoutExpired):

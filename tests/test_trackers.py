@@ -7,6 +7,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mixbench import trackers
+from mixbench.storage.store import Store
 from tests.support import Run
 
 RUN = ("run", "-m", "none,cutmix", "-t", "digits", "--set", "digits.epochs=2")
@@ -57,6 +58,21 @@ def test_a_tracker_that_fails_stops_no_run(mixbench: Run, tmp_path: Path) -> Non
     assert "in the way" in place.read_text()
     assert "csv" in (tmp_path / "store/tracked/log.txt").read_text()
     assert len(list((tmp_path / "store/records").rglob("*.json"))) == 2
+
+
+def test_a_log_that_cannot_be_begun_is_told_at_the_end(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    store.open()
+    (store.root / "tracked").write_text("in the way")
+    tracking = trackers.Tracking(store, ["csv"])
+
+    tracking.add(tmp_path / "record.json")
+    tracking.add(tmp_path / "other.json")
+    told = tracking.close()
+
+    assert len(told) == 1
+    assert told[0].startswith("--log: nothing is logged: ")
+    assert trackers.Tracking(store, ["csv"]).close() == []
 
 
 @pytest.mark.slow
