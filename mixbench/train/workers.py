@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from torch import Tensor
@@ -20,6 +20,7 @@ SHARED_MEMORY = Path("/dev/shm")  # where workers leave their batches
 PREFETCHED = 2  # batches that each worker reads ahead
 WAITED_S = 30.0  # for a batch, before the log says so
 CLOSED = (ConnectionError, EOFError)  # of a worker that was killed while it hands a batch over
+SIGNAL_S = 0.5  # in which the end of a worker is heard of after its connection has closed
 LOG = logging.getLogger(__name__)
 
 
@@ -107,7 +108,10 @@ def _of_workers(
                 return
             yield batch
     except (RuntimeError, *CLOSED) as error:
-        if not isinstance(error, CLOSED) and "DataLoader worker" not in str(error):
+        if isinstance(error, CLOSED):
+            with suppress(RuntimeError):  # torch raises it as soon as it hears of the end
+                time.sleep(SIGNAL_S)
+        elif "DataLoader worker" not in str(error):
             raise
         raise MixbenchError(
             f"A DataLoader worker was killed ({' '.join(str(error).split())}). This is usually a "
@@ -115,6 +119,8 @@ def _of_workers(
         ) from error
     finally:
         monitor.ended.set()
+        with suppress(RuntimeError, *CLOSED):  # not in __del__, where nobody can catch it
+            fetched._shutdown_workers()  # type: ignore[attr-defined]
         del fetched
 
 
