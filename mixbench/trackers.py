@@ -4,6 +4,7 @@ One process, which the launcher starts, logs the cells one after the other. What
 the run goes on: what could not be logged is told at the end.
 """
 
+import io
 import json
 import subprocess
 import sys
@@ -117,8 +118,10 @@ class Tracking:
             if perf_counter() - since > PATIENCE_S:
                 process.kill()
                 process.wait()
-                lines.append(f"--log: nothing was logged for {PATIENCE_S:.0f} s; see {self.told}")
-        if process.returncode > 0:
+                return [
+                    *lines, f"--log: nothing was logged for {PATIENCE_S:.0f} s; see {self.told}"
+                ]  # fmt: skip
+        if process.returncode:
             lines.append(f"--log: some cells could not be logged; see {self.told}")
         return lines
 
@@ -170,11 +173,10 @@ class Finished:
         return {**found, "minutes": seconds / 60}
 
 
-def finished(store: Store, path: Path) -> Finished:
+def finished(store: Store, record: Record, path: Path) -> Finished:
     """Return what is logged of the cell of a record."""
     from mixbench.figures.mixes import example_mixes
 
-    record = parse(path.read_text(encoding="utf-8"), str(path))
     artifact = next((a for a in record.artifacts if a.role == "curve"), None)
     curve = read_json(store.root / artifact.path) if artifact else []
     trained = next((stage.key for stage in record.stages if stage.kind == "train"), None)
@@ -188,8 +190,6 @@ def finished(store: Store, path: Path) -> Finished:
 
 
 def _png(figure: Any) -> bytes:
-    import io
-
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=110)
     return file.getvalue()
@@ -247,8 +247,6 @@ def log_wandb(cell: Finished, folder: Path) -> None:
 
 def _pixels(png: bytes) -> Any:
     """Return the pixels of a picture, (H, W, 3) uint8."""
-    import io
-
     import numpy as np
     from PIL import Image
 
@@ -283,7 +281,7 @@ def _log(store: Store, path: Path, kinds: Sequence[str]) -> int:
     left = {kind: folder for kind, folder in folders.items() if not (folder / LAST).exists()}
     if record.status != "ok" or not left:
         return 0
-    cell = finished(store, path)
+    cell = finished(store, record, path)
     for kind, folder in left.items():
         folder.mkdir(parents=True, exist_ok=True)
         try:

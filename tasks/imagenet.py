@@ -85,7 +85,8 @@ class Imagenet(Classification):
         colours of ImageNet, as a fraction of their standard deviations.
     weights
         Initial weights of training: ``random``, ``timm`` or ``timm:TAG`` (weights that timm
-        publishes) or a file.
+        publishes), ``hf-hub:ORG/NAME`` (those of a model of timm on the Hugging Face Hub) or a
+        file.
     """
 
     version = 1

@@ -68,7 +68,8 @@ class TinyImagenet(Classification):
         images that are held out are among them.
     weights
         Initial weights of training: ``random``, ``timm`` or ``timm:TAG`` (weights that timm
-        publishes) or a file.
+        publishes), ``hf-hub:ORG/NAME`` (those of a model of timm on the Hugging Face Hub) or a
+        file.
     """
 
     version = 1

@@ -44,6 +44,9 @@ class Method(nn.Module):
     by_protocol
         By protocol, values of parameters that the user does not set; a value that suits a long
         recipe may not suit a quick one.
+    added
+        Parameters that the method did not have in earlier results. Keys and records leave them out
+        while they have their defaults, and so stay valid.
     exempt
         By name, the checks of `mixbench.testing` that the method cannot pass by design, and the
         reason, which ``mixbench check`` prints.

@@ -59,16 +59,13 @@ class ParquetImages:
         Files by the folder that their images go into: train, test or val.
     columns
         The columns that are read.
+    number
+        Number of images.
     """
 
     files: Mapping[str, Sequence[Path]]
     columns: Columns
-
-    @property
-    def number(self) -> int:
-        """Number of images."""
-        every = (path for paths in self.files.values() for path in paths)
-        return sum(_open(path).metadata.num_rows for path in every)
+    number: int
 
     def write(self, folder: Path, tell: Tell) -> None:
         """Write the image files, as they are, to folders of classes; in train/ and test/ or val/.
@@ -78,7 +75,7 @@ class ParquetImages:
         DataError
             If a row has no image or no label.
         """
-        done, of = 0, self.number
+        done = 0
         taken: dict[str, str] = {}
         for part, paths in self.files.items():
             inside = folder / part if len(self.files) > 1 else folder
@@ -89,8 +86,8 @@ class ParquetImages:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(content)
                 done += 1
-                if done % ROWS == 0 or done == of:
-                    tell(done, of)
+                if done % ROWS == 0 or done == self.number:
+                    tell(done, self.number)
 
     def _rows(self, paths: Sequence[Path]) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Yield each row of some files, and its place."""
@@ -177,12 +174,14 @@ def parquet_images(
         raise UsageError(
             f"{folder} has several subsets: choose one with --subset: {', '.join(sorted(subsets))}."
         )
-    columns = _columns(every[0], image, label)
+    columns, number = _columns(every[0], image, label), 0
     for path in every:
-        there = _open(path).schema_arrow.names
+        opened = _open(path)
+        there = opened.schema_arrow.names
         if lost := [name for name in (columns.image, columns.label) if name not in there]:
             raise DataError(f"{path} must have the column {lost[0]}, as {every[0]} has.")
-    return ParquetImages(by_part, columns)
+        number += opened.metadata.num_rows
+    return ParquetImages(by_part, columns, number)
 
 
 def _words(files: Sequence[Path], folder: Path, splits: Sequence[str]) -> dict[Path, str]:

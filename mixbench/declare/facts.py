@@ -22,8 +22,9 @@ File = Annotated[str, "file"]
 # Path of a folder. Keys depend on the paths and sizes of images and the content of other files.
 Folder = Annotated[str, "folder"]
 # Initial weights of a model: ``random``, ``published`` (from `Task.published`), those that timm
-# publishes (``timm`` or ``timm:TAG``), those of a finished cell (``pretrained``; ``synthetic`` if
-# that cell's data is generated), or the path of a file.
+# publishes (``timm`` or ``timm:TAG``), those of a model of timm on the Hugging Face Hub
+# (``hf-hub:ORG/NAME``), those of a finished cell (``pretrained``; ``synthetic`` if that cell's data
+# is generated), or the path of a file.
 Weights = Annotated[str, "weights"]
 # Value of a parameter, of any type that ``--set`` accepts.
 Parameters = Mapping[str, Any]  # by name; each value has the type that the class declares

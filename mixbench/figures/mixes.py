@@ -2,7 +2,6 @@
 
 import textwrap
 from collections.abc import Sequence
-from itertools import zip_longest
 
 import torch
 from matplotlib.figure import Figure
@@ -11,6 +10,7 @@ from torch import Tensor
 from mixbench.contract import Method, Sources, Step, Task
 from mixbench.storage.store import Store
 from mixbench.streams import generator
+from mixbench.vision.images.splits import in_turns
 from mixbench.worker.job import data_folder, make_task, revive, take_weights
 
 COLUMNS, NAMED, WIDEST = 8, 3, 20  # images, classes of each, and characters of a class's name
@@ -55,11 +55,11 @@ def unlike(targets: Tensor, number: int, seed: int) -> Tensor:
     drawn = torch.randperm(len(targets), generator=generator(seed, "order"))
     if targets.dim() > 1:
         return drawn[:number]
-    seen: dict[int, list[int]] = {}
-    for item in drawn.tolist():
-        seen.setdefault(int(targets[item]), []).append(item)
-    turns = [item for turn in zip_longest(*seen.values()) for item in turn if item is not None]
-    return torch.tensor(turns[:number])
+    # Classes take their turns in the order in which they appear.
+    _, classes = targets[drawn].unique(return_inverse=True)
+    first = torch.full((int(classes.max()) + 1,), len(drawn))
+    first = first.scatter_reduce(0, classes, torch.arange(len(drawn)), "amin")
+    return drawn[in_turns(first.argsort().argsort()[classes])[:number]]
 
 
 def shares_of(sources: Sources, targets: Tensor, task: Task, classes: Sequence[str]) -> list[str]:

@@ -4,7 +4,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence, Set
 
-from mixbench.declare.facts import EXECUTION, USUAL, ParameterValue
+from mixbench.declare.facts import EXECUTION, TRIAL, USUAL, ParameterValue
 from mixbench.records.schema import Record
 from mixbench.storage.spec import PUBLISHED
 
@@ -25,6 +25,11 @@ def comparison_groups(records: Iterable[Record]) -> list[list[Record]]:
     apart = [_told_apart(group) for group in groups.values()]
     answered = [group for group in apart if any(r.status == "ok" for r in group)]
     return sorted(answered, key=lambda group: group_name(representative(group)))
+
+
+def trial(record: Record) -> list[str]:
+    """Return what makes a record that of a trial, as in limit=500; empty if nothing does."""
+    return [f"{name}={record.recipe[name]}" for name in TRIAL if record.recipe.get(name)]
 
 
 def representative(group: Iterable[Record]) -> Record:

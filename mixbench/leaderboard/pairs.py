@@ -7,13 +7,13 @@ from pathlib import Path
 from statistics import mean
 from typing import NamedTuple
 
-from mixbench.declare.facts import TRIAL
 from mixbench.errors import UnknownName, UsageError
 from mixbench.leaderboard.grouping import (
     comparison_groups,
     group_name,
     method_label,
     representative,
+    trial,
 )
 from mixbench.leaderboard.numbers import difference_text, p_text
 from mixbench.leaderboard.ranks import Rule, compared, runs_by_method, word_of
@@ -83,7 +83,7 @@ def compare_methods(records: Iterable[Record], first: str, second: str) -> Pairs
         If all results are those of trials.
     """
     finished = [record for record in records if record.status == "ok"]
-    whole = [r for r in finished if not any(r.recipe.get(name) for name in TRIAL)]
+    whole = [record for record in finished if not trial(record)]
     if finished and not whole:
         raise UsageError("Trials, with --limit or --max-steps, are not compared: run the whole.")
     groups = comparison_groups(whole)

@@ -16,7 +16,6 @@ import pandas as pd
 
 from mixbench.datasets.locate import declared_holdout
 from mixbench.declare import BASELINE
-from mixbench.declare.facts import TRIAL
 from mixbench.errors import MixbenchError
 from mixbench.leaderboard.grouping import (
     changes,
@@ -25,6 +24,7 @@ from mixbench.leaderboard.grouping import (
     method_label,
     origin,
     own_data,
+    trial,
 )
 from mixbench.leaderboard.numbers import difference_text, p_text
 from mixbench.leaderboard.ranks import (
@@ -185,8 +185,8 @@ def _leaderboard(group: Sequence[Record], submitted: Submitted | None, rule: Rul
     good = [record for record in group if record.status == "ok"]
     first, primary = good[0], good[0].primary
     runs = runs_by_method((method_label(record), record) for record in good)
-    trial = [f"{name}={first.recipe[name]}" for name in TRIAL if first.recipe.get(name)]
-    found = [] if trial else verdicts(runs, rule, higher_is_better=primary.higher_is_better)
+    of_trial = ", ".join(trial(first))
+    found = [] if of_trial else verdicts(runs, rule, higher_is_better=primary.higher_is_better)
     rows = ranked_rows(runs_of(good), found, higher_is_better=primary.higher_is_better)
     ranks = rank_ranges([*runs], found)
     for place, column in enumerate(("first_rank", "last_rank")):
@@ -204,9 +204,8 @@ def _leaderboard(group: Sequence[Record], submitted: Submitted | None, rule: Rul
     trivial_baselines = {
         m.name: m.value for m in first.metrics if m.at == "last" and m.trivial_baseline
     }
-    named = f"A trial, {', '.join(trial)}: nothing is ranked."
     notes = [*_notes(group, rows, found), *_other_comparisons(found)]
-    notes += [named if trial else seeds_note(runs, found)]
+    notes += [f"A trial, {of_trial}: nothing is ranked." if of_trial else seeds_note(runs, found)]
     if absent := rule.unmatched([*runs]):
         notes.append(f"Declared comparisons without a row: {', '.join(absent)}.")
     notes += [power_note(found, rule, primary.unit)]

@@ -310,7 +310,7 @@ def _evaluation(card: TaskCard, request: Request) -> Frame:
     if weights in {"random", "synthetic", PUBLISHED}:
         raise UsageError(
             f"{card.name} evaluates the models of {other.name}: --init must be {PRETRAINED}, timm, "
-            f"timm:TAG or a weights file (got {weights!r})."
+            f"timm:TAG, hf-hub:ORG/NAME or a weights file (got {weights!r})."
         )
     if weights != PRETRAINED and request.tune is not None:
         raise UsageError(f"--tune: with {weights} weights, {card.name} trains no model; omit it.")

@@ -98,7 +98,7 @@ def _asking(what: str, done: str = "had from") -> Iterator[None]:
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells of each attempt
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it warns of each retry
     try:
         yield
     except Exception as error:  # what its client raises, and what that one's client raises

@@ -311,13 +311,22 @@ def limited(split: Split, number: int, seed: int = 0) -> Split:
         )
     assert isinstance(split, ImageSplit)
     order = torch.randperm(len(split), generator=generator(seed, "limit"))
-    if split.by_class is not None:  # the first of each class, then the second, ...
-        classes = split.by_class.classes[order]
-        order = order[classes.argsort(stable=True)]
-        counts = split.by_class.counts
-        place = torch.arange(len(order)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
-        order = order[place.argsort(stable=True)]
+    if split.by_class is not None:
+        order = order[in_turns(split.by_class.classes[order])]
     return split.only(order[:number].sort().values)
+
+
+def in_turns(classes: Tensor) -> Tensor:
+    """Return the positions of items, (N,) int64: the first of each class, then the second, ...
+
+    Parameters
+    ----------
+    classes : (N,) int64
+        Class index of each item.
+    """
+    order, counts = classes.argsort(stable=True), classes.bincount()
+    turn = torch.arange(len(order)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
+    return order[turn.argsort(stable=True)]
 
 
 def with_augmentation(split: Split, policy: str, erasing: float) -> Split:

@@ -16,7 +16,7 @@ from torchvision.models import get_model
 from mixbench.contract import Backbone, Output
 from mixbench.errors import UsageError
 from mixbench.registry.model_names import TORCHVISION
-from mixbench.vision.models.tensors import State, adopt
+from mixbench.vision.models.tensors import State, adopt_but
 from mixbench.vision.models.trial import refused_as
 
 FEWEST_BLOCKS = 2
@@ -79,7 +79,7 @@ class OwnNet(Backbone):
             f"{self._name} has no feature map after its last layers, of which {later} follows "
             f"{found}: choose a network of timm, which has maps of transformers."
         )
-        self._map = tuple(maps[found].shape[1:])
+        self._map = (maps[found].shape[1], maps[found].shape[2], maps[found].shape[3])
         unknown = [name for name in blocks if name not in maps]
         if unknown:
             raise UsageError(
@@ -93,6 +93,13 @@ class OwnNet(Backbone):
         inner.get_submodule(found).register_forward_hook(self._keep)
 
     @property
+    def _feature_map(self) -> tuple[int, int, int]:
+        """Channels, height and width of the last feature map."""
+        if self._unfit:
+            raise UsageError(self._unfit)
+        return self._map
+
+    @property
     def feature_dim(self) -> int:  # type: ignore[override]  # it may be missing
         """Number of channels of the last feature map.
 
@@ -101,16 +108,12 @@ class OwnNet(Backbone):
         UsageError
             If the network has none after its last layers.
         """
-        if self._unfit:
-            raise UsageError(self._unfit)
-        return self._map[0]
+        return self._feature_map[0]
 
     @property
     def feature_size(self) -> tuple[int, int]:  # type: ignore[override]  # it may be missing
         """Height and width of the last feature map; raises as `feature_dim`."""
-        if self._unfit:
-            raise UsageError(self._unfit)
-        return self._map[1], self._map[2]
+        return self._feature_map[1:]
 
     @property
     def _within(self) -> nn.Module:
@@ -133,9 +136,7 @@ class OwnNet(Backbone):
 
     def adopt(self, state: State) -> None:
         """Load the weights of the same network, except those of the last linear layer."""
-        last = {id(tensor) for tensor in self.classifier.parameters()}
-        names = [name for name, tensor in self._within.named_parameters() if id(tensor) in last]
-        adopt(self._within, state, but=names)
+        adopt_but(self._within, self.classifier, state)
 
     def forward(self, x: Tensor) -> Output:
         """Return the logits and the last feature map."""

@@ -12,6 +12,12 @@ class TensorMismatch(Exception):
     """An error whose message lists tensors that do not fit a module."""
 
 
+def adopt_but(module: nn.Module, layer: nn.Module, state: State) -> None:
+    """Load a module's tensors from a state as `adopt` does, except those of one of its layers."""
+    own = {id(tensor) for tensor in layer.parameters()}
+    adopt(module, state, [name for name, one in module.named_parameters() if id(one) in own])
+
+
 def adopt(module: nn.Module, state: State, but: Collection[str] = ()) -> None:
     """Load a module's tensors from a state; ignore tensors that the module does not have.
 

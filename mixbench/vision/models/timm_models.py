@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mixbench.contract import Backbone, Output
 from mixbench.errors import UsageError
 from mixbench.vision.images.splits import Normalization
-from mixbench.vision.models.tensors import State, adopt
+from mixbench.vision.models.tensors import State, adopt_but
 from mixbench.vision.models.trial import refused_as, try_size
 
 EMBEDDINGS = ("patch_embed", "stem", "conv_stem", "conv1")  # timm's names, the first that exists
@@ -153,9 +153,7 @@ class TimmNet(Backbone):
 
     def adopt(self, state: State) -> None:
         """Load timm's weights of the same model, except the classifier's."""
-        last = {id(tensor) for tensor in self.classifier.parameters()}
-        names = [name for name, tensor in self.net.named_parameters() if id(tensor) in last]
-        adopt(self.net, state, but=names)
+        adopt_but(self.net, self.classifier, state)
 
     def measured(self, channels: int, size: tuple[int, int]) -> Self:
         """Detect the layout of the features with one blank image, and return the model itself.

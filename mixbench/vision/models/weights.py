@@ -139,34 +139,33 @@ def timm_weights(model: nn.Module, tag: str) -> State:
     UsageError
         If timm has no weights for this model and tag, or they cannot be downloaded.
     """
-    import timm
-
     if not hasattr(model, "name"):
         raise UsageError(f"timm has no weights of {type(model).__name__}: give a file with --init.")
     name = str(model.name)
     called = f"{name}.{tag}" if tag else name
-    try:
-        net = timm.create_model(called, pretrained=True)
-    except (RuntimeError, ValueError, OSError) as error:
-        first = " ".join(str(error).split())[:200]
-        raise UsageError(f"timm's weights of {called} cannot be loaded: {first}") from error
-    state: State = net.state_dict()
+    state: State = _created(called, "timm's weights").state_dict()
     return state
 
 
 def hub_weights(name: str) -> State:
     """Return the weights of a model of the Hub, downloading them if necessary."""
+    net = _created(name, "The weights")
+    own = [[float(value) for value in net.pretrained_cfg[key]] for key in ("mean", "std")]
+    # As in a checkpoint: the normalisation that the model was trained with is the second one. In
+    # float64, because it is compared with that of the task.
+    values = torch.tensor([*IMAGENET_NORMALIZATION, *own], dtype=torch.float64)
+    return {MARK: values, **net.state_dict()}
+
+
+def _created(name: str, what: str) -> Any:
+    """Return a model of timm with its published weights, downloading them if necessary."""
     import timm
 
     try:
-        net = timm.create_model(name, pretrained=True)
+        return timm.create_model(name, pretrained=True)
     except (RuntimeError, ValueError, OSError) as error:
         first = " ".join(str(error).split())[:200]
-        raise UsageError(f"The weights of {name} cannot be loaded: {first}") from error
-    config: Any = net.pretrained_cfg
-    own = [[float(value) for value in config[key]] for key in ("mean", "std")]
-    # As in a checkpoint: the normalisation that the model was trained with is the second one.
-    return {MARK: torch.tensor([*IMAGENET_NORMALIZATION, *own]), **net.state_dict()}
+        raise UsageError(f"{what} of {name} cannot be loaded: {first}") from error
 
 
 def _normalize(model: nn.Module, weights: str, state: State, given: Normalization) -> None:
