@@ -24,7 +24,7 @@ from benchmarks.measuring import in_turns, publish, ratio, settle
 from benchmarks.scale import give_pairs
 from benchmarks.search import SETTINGS, compare
 from mixbench import kernels
-from mixbench.contract import Backbone, ClassIndex, Step, Trained
+from mixbench.contract import Backbone, ClassIndex, Normalization, Step, Trained
 from mixbench.contract.loading import load_method, load_task
 from mixbench.declare import Recipe
 from mixbench.registry.units import find
@@ -35,7 +35,7 @@ from mixbench.train.distributed import SINGLE_PROCESS
 from mixbench.train.gradients import EagerGradients, Gradients, GraphGradients
 from mixbench.train.mixing import SharedStep
 from mixbench.vision.images.augment import CropFlip
-from mixbench.vision.images.splits import Normalization, ResidentSplit
+from mixbench.vision.images.splits import ResidentSplit
 
 Way = Callable[[], object]
 PIXELS = Normalization((0.49, 0.48, 0.45), (0.25, 0.24, 0.26))

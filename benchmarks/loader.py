@@ -31,14 +31,14 @@ from torchvision.io import decode_jpeg
 from torchvision.transforms import v2
 
 from benchmarks.measuring import in_turns, publish, settle
-from mixbench.contract import Backbone, ClassIndex, Step
+from mixbench.contract import Backbone, ClassIndex, Normalization, Step
 from mixbench.contract.loading import load_method, load_task
 from mixbench.registry.units import find
 from mixbench.streams import generator
 from mixbench.vision.images.augment import CropFlip, ResizedCropFlip
 from mixbench.vision.images.decode import read_image
 from mixbench.vision.images.packs import Pack, write_pack
-from mixbench.vision.images.splits import Normalization, ResidentSplit
+from mixbench.vision.images.splits import ResidentSplit
 
 NUMBER, SIZE, TURNS, BATCHES, PHOTOGRAPHS = 20_000, 128, 9, 40, 64
 MEAN, DEVIATION = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)

@@ -9,7 +9,15 @@ Differs  nothing known. The recipe field label_smoothing does the same for all m
 
 from torch import Tensor
 
-from mixbench.contract import Method, Output, Sources, Split, Step, Task
+from mixbench.contract import (
+    Method,
+    Output,
+    Sources,
+    Split,
+    Step,
+    Task,
+    check_single_label,
+)
 from mixbench.contract.step import MixedTargetLoss
 from mixbench.declare import Fraction
 from mixbench.errors import UsageError
@@ -33,10 +41,7 @@ class LabelSmoothing(Method):
 
     def check(self, task: Task, held_out: Split | None) -> None:  # noqa: ARG002  # the contract
         """Check that every image of the task has one class."""
-        if not task.num_classes:
-            raise UsageError(
-                "label_smoothing needs a task with one class per image; choose another task."
-            )
+        check_single_label(task, "label_smoothing")
 
     def mix(self, x: Tensor, step: Step) -> tuple[Tensor, Sources]:  # noqa: ARG002  # the contract
         """Return the batch unchanged."""

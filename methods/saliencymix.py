@@ -14,6 +14,8 @@ Differs  in the saliency map: every image has its own, as in the paper; the sour
          this file does not round
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -23,6 +25,7 @@ from mixbench.declare import Fraction, Positive
 from mixbench.kernels import beta, box_masks, permutation
 
 NEIGHBOURHOODS = 12, 24, 48, 28, 56, 112  # half the sides of the neighbourhoods, in pixels
+CACHED = 2**16  # pixels whose sums fit into the cache of a core
 
 
 class SaliencyMix(Method):
@@ -40,7 +43,7 @@ class SaliencyMix(Method):
         boxes are centred on that of the first partner in the batch.
     """
 
-    version = 1
+    version = 2
 
     def __init__(
         self, alpha: Positive = 1.0, prob: Fraction = 0.5, *, per_image: bool = True
@@ -72,60 +75,91 @@ def saliency(x: Tensor) -> Tensor:
     Contrasts of pixels that are brighter than their neighbourhoods and of those that are darker are
     summed separately, divided by their maximum over the image, and then added.
     """
-    grey = _smooth(_smooth(_grey(x.float())))[:, 0]
-    brighter, darker = torch.zeros_like(grey), torch.zeros_like(grey)
-    sums = F.pad(grey.double(), (1, 0, 1, 0)).cumsum(1).cumsum(2)
-    for reach in NEIGHBOURHOODS:
-        contrast = grey - _surround(grey, sums, reach)
-        brighter += contrast.clamp_min(0)
-        darker -= contrast.clamp_max(0)
-    return _in_parts(brighter) + _in_parts(darker)
+    # A CPU takes few images at a time, so that all sums of their pixels stay in its cache.
+    few = max(CACHED // x[0, 0].numel(), 1) if x.device.type == "cpu" else len(x)
+    weights = [_weights((x.shape[-2], x.shape[-1]), reach, x.device) for reach in NEIGHBOURHOODS]
+    return torch.cat([_contrast(_grey(images.float()), weights) for images in x.split(few)])
+
+
+def _contrast(grey: Tensor, weights: Sequence[Tensor]) -> Tensor:
+    """Return the contrast of every pixel of greyscale images, (B, H, W); see `_weights`."""
+    grey = _smooth(_smooth(grey, 1), 2)
+    # Around zero, sums of float32 are exact enough, and contrasts do not change.
+    grey -= grey.mean((1, 2), keepdim=True)
+    sums = F.pad(grey, (1, 0, 1, 0)).cumsum(1).cumsum(2)
+    brighter, difference = torch.zeros_like(grey), torch.zeros_like(grey)
+    for reach, weight in zip(NEIGHBOURHOODS, weights, strict=True):
+        total = _windows(_windows(sums, reach, 1), reach, 2)
+        # The pixel minus the mean of the others in its window.
+        contrast = torch.sub(grey, total, out=total).mul_(weight).add_(grey)
+        difference += contrast
+        brighter += contrast.relu_()
+    return _in_parts(brighter) + _in_parts((brighter - difference).relu_())
 
 
 def _grey(x: Tensor) -> Tensor:
-    """Return greyscale images, (B, 1, H, W): OpenCV's weights for 3 channels, else the mean."""
+    """Return greyscale images, (B, H, W): OpenCV's weights for 3 channels, else the mean."""
     if x.shape[1] != 3:
-        return x.mean(1, keepdim=True)
+        return x.mean(1)
     weights = torch.tensor([0.114, 0.587, 0.299], device=x.device)
-    return torch.einsum("bchw,c->bhw", x, weights)[:, None]
+    return torch.einsum("bchw,c->bhw", x, weights)
 
 
-def _smooth(grey: Tensor) -> Tensor:
-    """Blur with a 3 x 3 Gaussian kernel and reflection padding, (B, 1, H, W)."""
-    weights = torch.tensor([0.25, 0.5, 0.25], device=grey.device)
-    height, width = grey.shape[-2:]
-    sides = "reflect" if min(height, width) > 1 else "replicate"
-    padded = F.pad(grey, (1, 1, 1, 1), mode=sides)
-    return F.conv2d(padded, torch.outer(weights, weights)[None, None])
+def _smooth(grey: Tensor, axis: int) -> Tensor:
+    """Blur twice with the weights 1/4, 1/2, 1/4 along an axis, with reflection at the edges."""
+    for _ in range(2 if grey.shape[axis] > 1 else 0):
+        blurred = grey / 2
+        length = grey.shape[axis]
+        blurred.narrow(axis, 1, length - 1).add_(grey.narrow(axis, 0, length - 1), alpha=0.25)
+        blurred.narrow(axis, 0, length - 1).add_(grey.narrow(axis, 1, length - 1), alpha=0.25)
+        blurred.select(axis, 0).add_(grey.select(axis, 1), alpha=0.25)
+        blurred.select(axis, -1).add_(grey.select(axis, -2), alpha=0.25)
+        grey = blurred
+    return grey
 
 
-def _surround(grey: Tensor, sums: Tensor, reach: int) -> Tensor:
-    """Return the mean of the pixels at most `reach` away, without the pixel itself, (B, H, W).
+def _windows(sums: Tensor, reach: int, axis: int) -> Tensor:
+    """Return the sum over the window of every pixel along an axis.
+
+    Windows extend one pixel further after the pixel than before it.
 
     Parameters
     ----------
-    grey : (B, H, W)
-        Greyscale images.
-    sums : (B, H + 1, W + 1)
-        Integral images: the sum of all pixels above and to the left of each position.
+    sums : (B, H + 1, ...)
+        Sum of all pixels before each position along the axis.
     reach : pixels
-        Half the side of the neighbourhood.
+        Half the length of the windows.
+    axis
+        The axis, whose length becomes that of the images.
     """
-    height, width = grey.shape[-2:]
-    (top, bottom), (left, right) = (_range(n, reach, grey.device) for n in (height, width))
-    high, low = sums[:, bottom], sums[:, top]
-    total = high[..., right] - high[..., left] - low[..., right] + low[..., left]
-    number = (bottom - top)[:, None] * (right - left) - 1
-    return ((total - grey) / number.clamp_min(1)).float()
+    length = sums.shape[axis] - 1
+    # The first pixel whose window ends at the edge, and the first whose window begins inside.
+    ends, begins = max(length - reach - 1, 0), min(reach - 1, length)
+    first, last = min(ends, begins), max(ends, begins)
+
+    def part(whole: Tensor, start: int, stop: int) -> Tensor:
+        return whole.narrow(axis, start, stop - start)
+
+    end = part(sums, length, length + 1)
+    found = torch.empty_like(part(sums, 0, length))
+    part(found, 0, first).copy_(part(sums, length - ends, length - ends + first))
+    if ends < begins:
+        part(found, first, last).copy_(end)
+    else:
+        upto, before = part(sums, length - ends + first, length), part(sums, 0, last - first)
+        torch.sub(upto, before, out=part(found, first, last))
+    torch.sub(end, part(sums, last - begins, length - begins), out=part(found, last, length))
+    return found
 
 
-def _range(length: int, reach: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return the first pixel and the end (exclusive) of each neighbourhood along an axis.
-
-    Neighbourhoods extend one pixel further after the centre than before it.
-    """
-    places = torch.arange(length, device=device)
-    return (places - reach + 1).clamp_min(0), (places + reach + 1).clamp_max(length)
+def _weights(size: tuple[int, int], reach: int, device: torch.device) -> Tensor:
+    """Return 1 / the number of other pixels in the window of every pixel, (H, W)."""
+    lengths = []
+    for length in size:
+        places = torch.arange(length, device=device)
+        after, before = (places + reach + 1).clamp_max(length), (places - reach + 1).clamp_min(0)
+        lengths.append(after - before)
+    return 1 / (lengths[0][:, None] * lengths[1] - 1).clamp_min(1)
 
 
 def _in_parts(contrast: Tensor) -> Tensor:

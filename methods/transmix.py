@@ -39,20 +39,18 @@ class TransMix(CutMix):
     def __init__(self, alpha: Positive = 1.0, prob: Fraction = 1.0, share: Fraction = 0.5) -> None:
         super().__init__(alpha, prob)
         self.share = share
-        self._inside = torch.empty(0)  # the box of the last batch, (H, W)
 
     def mix(self, x: Tensor, step: Step) -> tuple[Tensor, Sources]:
         """Return the mixed batch; the weights are the fractions of pixels after clipping."""
         box = self.draw_box((x.shape[-2], x.shape[-1]), step.rng)
         partner = permutation(len(x), step.rng, x.device)
-        if self._inside.shape != x.shape[-2:]:
-            self._inside = torch.zeros(x.shape[-2:], device=x.device)
         if box is None:
             return x, Sources.unmixed(x)
-        self._inside.zero_()  # in place: a captured step reads it where it was
-        self._inside[box.top : box.bottom, box.left : box.right] = 1
+        inside = torch.zeros(x.shape[-2:], device=x.device)
+        inside[box.top : box.bottom, box.left : box.right] = 1
         kept = 1 - box.area / x[0, 0].numel()
-        return self.paste(x, partner, box, step), Sources.pair(partner, kept)
+        sources = Sources.pair(partner, kept, inside.expand(len(x), -1, -1))
+        return self.paste(x, partner, box, step), sources
 
     def loss(self, output: Output, sources: Sources, step: Step) -> Tensor:
         """Return the loss with weights between the areas and the shares of the attention."""
@@ -60,7 +58,7 @@ class TransMix(CutMix):
             return super().loss(output, sources, step)
         assert output.attention is not None
         seen = output.attention.detach()
-        inside = interpolate(self._inside[None, None], seen.shape[-2:])[0, 0]
+        inside = interpolate(sources.more[0][:, None], seen.shape[-2:])[:, 0]
         attended = (seen * inside).sum((1, 2)) / seen.sum((1, 2))
         partners = (1 - self.share) * sources.weight[:, 1] + self.share * attended
         weighted = Sources(sources.index, torch.stack([1 - partners, partners], 1))

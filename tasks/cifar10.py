@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mixbench.contract import ClassIndex, Part, Split
+from mixbench.contract import ClassIndex, Normalization, Part, Split
 from mixbench.datasets.archives import digest_of
 from mixbench.datasets.digests import equal_files
 from mixbench.declare import (
@@ -41,7 +41,7 @@ from mixbench.vision.images.augment import CropFlip
 from mixbench.vision.images.folders import check_same_classes, class_folders, list_images
 from mixbench.vision.images.pickled import read_pickle, write_pickle
 from mixbench.vision.images.scenes import looks, one_thing, paint, shuffled_classes
-from mixbench.vision.images.splits import Normalization, ResidentSplit, read_all
+from mixbench.vision.images.splits import ResidentSplit, read_all
 from mixbench.vision.tasks.classification import Classification, check_classes
 
 SIDE = 32

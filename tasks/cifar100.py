@@ -13,6 +13,7 @@ Recipe   paper: the recipe of Cascante-Bonilla et al., BMVC 2021, arXiv:2106.090
 Expect   protocol paper, resnet32: 68.5 % top-1 without mixing (the paper)
 """
 
+from mixbench.contract import Normalization
 from mixbench.declare import (
     QUICK_PROTOCOLS,
     SMALL_FIELD_PROTOCOLS,
@@ -29,7 +30,6 @@ from mixbench.declare import (
     Weights,
     table_row,
 )
-from mixbench.vision.images.splits import Normalization
 
 from .cifar10 import Cifar10, PythonVersion
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mixbench.contract import Backbone, ClassIndex, Part, Split
+from mixbench.contract import Backbone, ClassIndex, Normalization, Part, Split
 from mixbench.declare import (
     TOP1,
     Data,
@@ -28,7 +28,7 @@ from mixbench.declare import (
 from mixbench.errors import BadParameter, DataError
 from mixbench.streams import generator
 from mixbench.vision.images.augment import CropFlip
-from mixbench.vision.images.splits import Normalization, ResidentSplit
+from mixbench.vision.images.splits import ResidentSplit
 from mixbench.vision.models.build import sized
 from mixbench.vision.models.residual import ResidualNet
 from mixbench.vision.tasks.classification import Classification

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mixbench.contract import PARTS, ClassIndex, Part, Split, check_paths
+from mixbench.contract import PARTS, ClassIndex, Normalization, Part, Split, check_paths
 from mixbench.datasets.listing import named_images
 from mixbench.declare import (
     QUICK_PROTOCOLS,
@@ -45,7 +45,7 @@ from mixbench.vision.images.augment import CropFlip
 from mixbench.vision.images.folders import Listing, list_images
 from mixbench.vision.images.lists import check_unique, read_lines, write_lines
 from mixbench.vision.images.scenes import looks, one_thing, shuffled_classes, write_images
-from mixbench.vision.images.splits import Normalization, ResidentSplit, read_all
+from mixbench.vision.images.splits import ResidentSplit, read_all
 from mixbench.vision.tasks.classification import Classification
 
 SIDE = 64

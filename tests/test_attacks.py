@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixbench.contract import Backbone, Output, Trained
+from mixbench.contract import Backbone, Normalization, Output, Trained
 from mixbench.contract.loading import load_method, make_task
 from mixbench.declare.attacks import Attack, attacks_of, eps_text, under_attack
 from mixbench.errors import DataError, MixbenchError
@@ -20,7 +20,6 @@ from mixbench.registry.units import find
 from mixbench.train import checkpoints as journal
 from mixbench.train.checkpoints import DiskPredictionCache
 from mixbench.train.evaluation import predict, predict_each
-from mixbench.vision.images.splits import Normalization
 from mixbench.vision.models.residual import ResidualNet
 from mixbench.vision.robustness.adversarial import Attacked
 from mixbench.vision.robustness.attacks import (

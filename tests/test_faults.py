@@ -48,13 +48,13 @@ class PartnerForgottenInTargets(Blend):
 
 class WeightsBeyondOne(Blend):
     def blended(self, x: Tensor, partner: Tensor, lam: float) -> Mixed:
-        index, weight = Sources.pair(partner, lam)
+        index, weight, _ = Sources.pair(partner, lam)
         return blend(x, partner, lam), Sources(index, weight + 0.1)
 
 
 class WeightsOfTheImagesType(Blend):
     def blended(self, x: Tensor, partner: Tensor, lam: float) -> Mixed:
-        index, weight = Sources.pair(partner, lam)
+        index, weight, _ = Sources.pair(partner, lam)
         return blend(x, partner, lam), Sources(index, weight.to(x.dtype))
 
 
@@ -134,7 +134,7 @@ class CellsTransposed(Method):
 
 class CellsCountedEqual(RandomPatchMix):  # type: ignore[misc,valid-type]
     def mix(self, x: Tensor, step: Step) -> Mixed:
-        mixed, (index, weight) = super().mix(x, step)
+        mixed, (index, weight, _) = super().mix(x, step)
         return mixed, Sources(index, torch.full_like(weight, 1 / 16))
 
 
@@ -223,7 +223,7 @@ class WeightsOfThePartner(SaliencyMix):  # type: ignore[misc,valid-type]
     """Gives every image the weight that its partner's box left."""
 
     def mix(self, x: Tensor, step: Step) -> Mixed:
-        mixed, (index, weight) = super().mix(x, step)
+        mixed, (index, weight, _) = super().mix(x, step)
         return mixed, Sources(index, weight[index[:, -1]])
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import RandomResizedCrop
 from torchvision.transforms.v2 import functional as tv
 
-from mixbench.contract import ClassIndex
+from mixbench.contract import ClassIndex, Normalization
 from mixbench.errors import DataError, MixbenchError
 from mixbench.streams import generator
 from mixbench.train import workers
@@ -26,7 +26,6 @@ from mixbench.vision.images.augment import Augmentation, CropFlip, ResizedCropFl
 from mixbench.vision.images.decode import read_image
 from mixbench.vision.images.folders import class_folders, list_images, unreadable
 from mixbench.vision.images.splits import (
-    Normalization,
     ResidentSplit,
     StreamedSplit,
     limited,

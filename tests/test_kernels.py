@@ -270,7 +270,7 @@ def test_random_patchmix_has_its_law(cells: str, deviation: float) -> None:
     shares = []
     for seed in range(4000):
         step = Step(two, torch.arange(50), rng=generator(seed, "mix"), task=task, model=Backbone())
-        index, weight = unit(cells=cells).mix(two, step)[1]
+        index, weight, _ = unit(cells=cells).mix(two, step)[1]
         # An item that is its own partner says nothing about the mask; some item is not.
         own = (weight * (index == torch.arange(50)[:, None])).sum(1)
         shares.append(float(own.min()))

@@ -14,14 +14,14 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torchvision.models import get_model, list_models
 
-from mixbench.contract import Backbone, Output
+from mixbench.contract import Backbone, Normalization, Output
 from mixbench.errors import DataError, UnknownName, UsageError
 from mixbench.plan.models import named
 from mixbench.plan.request import Request, cells_of
 from mixbench.registry.fingerprint import digest
 from mixbench.registry.model_names import timm_models, torchvision_models
 from mixbench.registry.parameters import read_settings
-from mixbench.vision.images.splits import IMAGENET_NORMALIZATION, Normalization
+from mixbench.vision.images.splits import IMAGENET_NORMALIZATION
 from mixbench.vision.models import weights as module
 from mixbench.vision.models.build import SMALL, build
 from mixbench.vision.models.timm_models import TimmNet, normalization_of, timm_net

@@ -28,6 +28,7 @@ from mixbench.contract import (
     Backbone,
     ClassIndex,
     Method,
+    Normalization,
     Output,
     Part,
     Sources,
@@ -55,7 +56,6 @@ from mixbench.train.setup import Setup, State, begin
 from mixbench.vision.images.augment import CropFlip
 from mixbench.vision.images.policies import erase, transform_of
 from mixbench.vision.images.splits import (
-    Normalization,
     ResidentSplit,
     StreamedSplit,
     with_augmentation,
@@ -417,7 +417,7 @@ def test_a_method_that_changes_the_batch_size_is_refused_in_half_batches() -> No
     class Double(Recorder):
         def mix(self, x: Tensor, step: Step) -> tuple[Tensor, Sources]:
             mixed, sources = super().mix(x, step)
-            return torch.cat([mixed, x]), Sources(*(torch.cat([t, t]) for t in sources))
+            return torch.cat([mixed, x]), Sources.of(*(torch.cat([t, t]) for t in sources.tensors))
 
     with pytest.raises(BadParameter, match="mix_mode must be batch for Double"):
         train(setup(small("deit", mix_mode="half", auto_augment=""), Double()), Memory())

@@ -4,7 +4,7 @@ Shapes use these axes throughout: batch (B), channel (C), height (H), width (W),
 `Sources`, the sources of a mixed item (also K). Images have the shape (B, C, H, W).
 """
 
-from mixbench.contract.backbone import Backbone, Output
+from mixbench.contract.backbone import AttentionKind, Backbone, Output
 from mixbench.contract.evaluation import Evaluation
 from mixbench.contract.method import (
     SINGLE,
@@ -13,6 +13,7 @@ from mixbench.contract.method import (
     Processes,
     Trained,
     attach,
+    check_single_label,
     mixed_loss,
 )
 from mixbench.contract.step import Draws, Loss, MixedTargetLoss, Mixing, ReadAhead, Sources, Step
@@ -20,6 +21,7 @@ from mixbench.contract.task import (
     PARTS,
     ClassIndex,
     Encode,
+    Normalization,
     Part,
     Predictions,
     Score,
@@ -31,6 +33,7 @@ from mixbench.contract.task import (
 __all__ = [
     "PARTS",
     "SINGLE",
+    "AttentionKind",
     "Backbone",
     "ClassIndex",
     "Draws",
@@ -40,6 +43,7 @@ __all__ = [
     "Method",
     "MixedTargetLoss",
     "Mixing",
+    "Normalization",
     "Output",
     "Part",
     "Predictions",
@@ -54,5 +58,6 @@ __all__ = [
     "Trained",
     "attach",
     "check_paths",
+    "check_single_label",
     "mixed_loss",
 ]

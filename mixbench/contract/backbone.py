@@ -1,11 +1,18 @@
 """The interface of models: a prediction, the last feature map, and names of submodules."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 from torch import Tensor, nn
 
 from mixbench.errors import UsageError
+
+# Attention that a model returns as a map over the places of its feature map, averaged over heads.
+# ``class_token``: that which the class token, or the pooled tokens, pay to each place in the last
+# block. ``patches``: that which all places pay to each place in the last block. ``rollout``: what
+# the class token, or the mean of the pooled tokens, has from each place after all blocks, if every
+# block takes the mean of each token and of what the token attends to (arXiv:2005.00928).
+AttentionKind: TypeAlias = Literal["class_token", "patches", "rollout"]
 
 
 class Output(NamedTuple):
@@ -18,9 +25,9 @@ class Output(NamedTuple):
     features : (B, D, h, w)
         Last feature map.
     attention : (B, h, w)
-        Attention of the class token, or of the pooled tokens, to each place of the feature map in
-        the last block, averaged over the heads; each map sums to 1. None unless the method asks for
-        it (`mixbench.contract.Method.needs_attention`).
+        Attention to each place of the feature map, of the kind that the method asks for
+        (`Method.needs_attention`, `Method.attention`). Each map sums to 1; a ``rollout`` sums to
+        less, the rest being from tokens that are no places. None unless the method asks for it.
     """
 
     out: Tensor
@@ -76,7 +83,7 @@ class Backbone(nn.Module):
         """Return a map in the form in which `embedding` returns it."""
         return mapped
 
-    def keep_attention(self) -> None:
+    def keep_attention(self, kind: AttentionKind = "class_token") -> None:  # for subclasses
         """Return attention with every output from now on.
 
         Raises

@@ -8,11 +8,12 @@ from typing import ClassVar, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from mixbench.contract.backbone import Backbone, Output
+from mixbench.contract.backbone import AttentionKind, Backbone, Output
 from mixbench.contract.step import Draws, Loss, MixedTargetLoss, Sources, Step
 from mixbench.contract.task import Split, Task
 from mixbench.declare import Need, Recipe
 from mixbench.declare.facts import NOT_INHERITED, Parameters
+from mixbench.errors import UsageError
 
 
 class Method(nn.Module):
@@ -28,7 +29,8 @@ class Method(nn.Module):
         Version of the method; raise it with every change that changes results.
     sites
         Sites where the method may mix; one is drawn uniformly in each step: ``input``, ``tokens``
-        (the embedded patches, or the first feature map), or a block of the model.
+        (the embedded patches, or the first feature map), a block of the model (``block1``, ...), or
+        its ``last`` block.
     needs
         Finished cells of the same task, model and seed whose models the method uses, by role, in
         its preparation (`Preparation.trained`) or in training (`Step.teachers`).
@@ -36,6 +38,8 @@ class Method(nn.Module):
         Whether `mix` heeds `Step.per_element`, so that every item can have a λ of its own.
     needs_attention
         Whether the method reads `Output.attention`. Models without attention maps are refused.
+    attention
+        Kind of attention that it reads: ``class_token``, ``patches`` or ``rollout``.
     ema_decay
         Decay of an exponential moving average of the model that the method reads (`Step.ema`); 0
         keeps none. It is neither validated nor ranked.
@@ -59,6 +63,7 @@ class Method(nn.Module):
     needs: ClassVar[Mapping[str, Need]] = {}
     per_element: ClassVar[bool] = False
     needs_attention: ClassVar[bool] = False
+    attention: ClassVar[AttentionKind] = "class_token"
     ema_decay: ClassVar[float] = 0.0
     recipe_of: ClassVar[tuple[str, ...]] = ()
     by_protocol: ClassVar[Mapping[str, Parameters]] = {}
@@ -155,7 +160,21 @@ def attach(method: Method, model: Backbone, task: Task) -> None:
     """
     method.bind(model, task)
     if method.needs_attention:
-        model.keep_attention()
+        model.keep_attention(method.attention)
+
+
+def check_single_label(task: Task, method: str) -> None:
+    """Check that every item of a task has one class; for `Method.check`.
+
+    Raises
+    ------
+    UsageError
+        If it has several classes or none.
+    """
+    if not task.num_classes:
+        raise UsageError(
+            f"{method} needs a task with one class per image; choose another task or method."
+        )
 
 
 class Trained(NamedTuple):

@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from mixbench.contract.backbone import Backbone
+from mixbench.contract.backbone import Backbone, Output
 from mixbench.contract.task import Split, Task
 from mixbench.errors import MixbenchError
 from mixbench.kernels import beta
@@ -27,14 +27,29 @@ class Sources(NamedTuple):
         Position of each source in the batch.
     weight : (B, K) float32
         Weight of each source, non-negative; each row sums to 1.
+    more : (B, ...) each
+        What else `Method.loss` needs to know of each mixed item, for instance masks. A method must
+        not keep that in itself: processes that train together, and recipes that divide a batch,
+        compute the loss of some items only.
     """
 
     index: Tensor  # type: ignore[assignment]  # shadows tuple.index, which is not used here
     weight: Tensor
+    more: tuple[Tensor, ...] = ()
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All tensors; ``Sources.of(*tensors)`` is the inverse."""
+        return self.index, self.weight, *self.more
+
+    @classmethod
+    def of(cls, index: Tensor, weight: Tensor, *more: Tensor) -> "Sources":
+        """Return the sources with these tensors."""
+        return cls(index, weight, more)
 
     def rows(self, rows: slice | Tensor) -> "Sources":
         """Return the sources of the given rows of the mixed batch."""
-        return Sources(self.index[rows], self.weight[rows])
+        return Sources.of(*(tensor[rows] for tensor in self.tensors))
 
     @classmethod
     def unmixed(cls, x: Tensor) -> "Sources":
@@ -43,7 +58,7 @@ class Sources(NamedTuple):
         return cls(own, torch.ones(own.shape, device=x.device))
 
     @classmethod
-    def pair(cls, partner: Tensor, lam: Tensor | float) -> "Sources":
+    def pair(cls, partner: Tensor, lam: Tensor | float, *more: Tensor) -> "Sources":
         """Return the sources of a batch in which each item is mixed with one partner.
 
         Parameters
@@ -52,10 +67,12 @@ class Sources(NamedTuple):
             Position in the batch of each item's partner.
         lam : (B,) or a number, in [0, 1]
             Weight of the item itself; its partner has the weight ``1 - lam``.
+        more : (B, ...) each
+            Value of the attribute `more`.
         """
         own = torch.arange(len(partner), device=partner.device)
         share = torch.as_tensor(lam, dtype=torch.float32, device=partner.device).expand(len(own))
-        return cls(torch.stack([own, partner], 1), torch.stack([share, 1 - share], 1))
+        return cls(torch.stack([own, partner], 1), torch.stack([share, 1 - share], 1), more)
 
 
 class MixedTargetLoss:
@@ -145,9 +162,10 @@ class Step:
     model
         Model that is being trained.
     num_saliency_images
-        Number of images for which `saliency` ran a forward and a backward pass in this step.
+        Number of images for which `saliency`, `predict` or `ask` ran a model in this step.
     site
-        Site at which this step mixes: ``"input"``, ``"tokens"``, ``"block1"``, ``"block2"``, ...
+        Site at which this step mixes: ``"input"``, ``"tokens"``, ``"block1"``, ``"block2"``, ...,
+        ``"last"``.
     loss
         Function of predictions and targets that returns the loss of each item, (B,): the task's
         loss, or that of the recipe or of the model, which replaces it.
@@ -274,6 +292,24 @@ class Step:
         start = len(self.images)
         self.images, self.targets, self._read_ahead = ahead.images, ahead.targets, None
         return torch.arange(start, len(self.images), device=self.images.device)
+
+    def predict(self) -> Output:
+        """Return the model's output for the unmixed batch, in evaluation mode, without gradients.
+
+        The mode of the model does not change.
+        """
+        training = self.model.training
+        self.model.eval()
+        output = self.ask(self.model)
+        self.model.train(training)
+        return output
+
+    def ask(self, teacher: Backbone) -> Output:
+        """Return a teacher's output for the unmixed batch, without gradients."""
+        self.num_saliency_images += len(self.images)
+        with torch.no_grad():
+            output: Output = teacher(self.images.to(next(teacher.parameters()).dtype))
+        return output
 
     def saliency(self) -> Tensor:
         """Return the norm of the loss's gradient at each pixel, (B, H, W).

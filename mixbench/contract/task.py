@@ -132,6 +132,21 @@ def check_paths(splits: Mapping[Part, Iterable[Path]]) -> None:
                 raise DataError(f"The image {path} is missing.")
 
 
+class Normalization(NamedTuple):
+    """Normalisation of pixels in [0, 1].
+
+    Attributes
+    ----------
+    mean
+        Mean of each channel, which is subtracted.
+    std
+        Standard deviation of each channel, by which the difference is divided.
+    """
+
+    mean: Sequence[float]
+    std: Sequence[float]
+
+
 class Task:
     """Base class of tasks: data, models, recipes, loss and evaluation in one file.
 
@@ -178,6 +193,9 @@ class Task:
         one class.
     image_size
         Height and width of the images that the model takes, for methods to check their parameters.
+    normalization
+        Mean and standard deviation of each channel, with which images in the range from 0 to 1 are
+        normalised; None if a task does not say.
     """
 
     version: ClassVar[int]
@@ -197,6 +215,7 @@ class Task:
     items_per_image: ClassVar[int] = 1
     evaluation_batch: ClassVar[int] = 0
     num_classes: int = 0
+    normalization: Normalization | None = None
     image_size: tuple[int, int]
 
     @property

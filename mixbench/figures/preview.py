@@ -1,5 +1,6 @@
 """Preview of methods: the images that they mix from the same images, without training."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -8,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from mixbench.contract import Method, Sources, Step, Task
+from mixbench.contract import Backbone, Method, Sources, Step, Task, attach
 from mixbench.contract.loading import load_method
 from mixbench.declare import Need
 from mixbench.figures.mixes import INK, shares_of, short, told, unlike
@@ -16,6 +17,7 @@ from mixbench.registry.cards import Card
 from mixbench.registry.units import find
 from mixbench.streams import generator
 from mixbench.train.untrained import bound, prepare
+from mixbench.vision.models.build import SMALL_SIDE, build
 
 COLUMNS = 6  # images per row
 TRIES = 16  # steps per method; the one that mixes most evenly is shown
@@ -68,13 +70,24 @@ def preview(
     rows = [("original", images, told(targets, task, classes))]
     for card in cards:
         method = _ready(card, task, folder, model, seed)
-        net = bound(method, task, model, to_mix=True)
+        if method.needs_attention:
+            net = _vit(method, task)
+        else:
+            net = bound(method, task, model, to_mix=True)
         steps = [
             Step(images, targets, rng=rng, task=task, model=net, split=split)
             for rng in (generator(seed, "mix", number) for number in range(TRIES))
         ]
+        for step in steps:
+            step.teachers = dict.fromkeys(card.declared.needs, copy.deepcopy(net).eval())
+            step.ema = copy.deepcopy(net).eval()
         step, mixed, sources = max((_mixed(method, step) for step in steps), key=_evenness)
-        rows.append((card.name, mixed, shares_of(sources, step.targets, task, classes)))
+        # A loss of its own may give other labels to images that come from one source each.
+        if sources.index.shape[1] == 1 and "loss" in card.defines:
+            texts = told(targets, task, classes)
+        else:
+            texts = shares_of(sources, step.targets, task, classes)
+        rows.append((card.name, mixed, texts))
     low, high = images.min(), images.max()
     return [Row(name, ((x - low) / (high - low)).clamp(0, 1), texts) for name, x, texts in rows]
 
@@ -92,6 +105,17 @@ def drawn(rows: Sequence[Row]) -> Figure:
     return figure
 
 
+def _vit(method: Method, task: Task) -> Backbone:
+    """Return an untrained network with attention maps, with the method bound to it."""
+    small = max(task.image_size) <= SMALL_SIDE
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        name = "small_test_vit" if small else "test_vit"
+        net = build(name, classes=task.num_classes, size=task.image_size)
+        attach(method, net, task)
+    return net
+
+
 def _mixed(method: Method, step: Step) -> tuple[Step, Tensor, Sources]:
     """Return a step, the first images that the method mixes from it, and their sources."""
     number = len(step.images)
@@ -99,11 +123,14 @@ def _mixed(method: Method, step: Step) -> tuple[Step, Tensor, Sources]:
     return step, mixed[:number].detach(), sources.rows(slice(number))
 
 
-def _evenness(mixed: tuple[Step, Tensor, Sources]) -> float:
-    """Return how evenly the images are mixed: 1/4 if half of each is another's, 0 if unmixed."""
-    index, weight = mixed[2]
+def _evenness(shown: tuple[Step, Tensor, Sources]) -> tuple[float, float]:
+    """Return how evenly the images are mixed, and how much they change.
+
+    The first is 1/4 if half of each image is another's, and 0 if they are not mixed.
+    """
+    step, mixed, (index, weight, _) = shown
     own = (weight * (index == torch.arange(len(index))[:, None])).sum(1)
-    return float((own * (1 - own)).mean())
+    return float((own * (1 - own)).mean()), float((mixed - step.images[: len(mixed)]).abs().mean())
 
 
 def _ready(card: Card, task: Task, folder: Path, model: str, seed: int) -> Method:

@@ -11,7 +11,16 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from mixbench.contract import Backbone, ClassIndex, Method, Preparation, Split, Step, attach
+from mixbench.contract import (
+    Backbone,
+    ClassIndex,
+    Method,
+    Normalization,
+    Preparation,
+    Split,
+    Step,
+    attach,
+)
 from mixbench.contract.loading import load_method
 from mixbench.declare import Recipe
 from mixbench.declare.facts import ParameterValue
@@ -65,6 +74,9 @@ class MixedLoss(nn.Module):
     image_shape
         Channels, height and width of the images, as in (3, 224, 224); by default those of the first
         image of `dataset`.
+    normalization
+        Mean and standard deviation of each channel, with which the images are normalised, as of
+        torchvision's ``Normalize``; for methods that work on pixels, as `augmix`.
     seed
         Seed of the random draws.
     per_element
@@ -94,6 +106,7 @@ class MixedLoss(nn.Module):
         targets: Sequence[int] | Tensor | None = None,
         search: str | Path | None = None,
         image_shape: tuple[int, int, int] | None = None,
+        normalization: tuple[Sequence[float], Sequence[float]] | None = None,
         seed: int = 0,
         per_element: bool = False,
         blocks: Sequence[str] = (),
@@ -121,7 +134,8 @@ class MixedLoss(nn.Module):
         classes = own.num_classes if isinstance(own, OwnNet) else _width(own, shape)
         for module, mode in training.items():
             module.training = mode
-        self._task = OwnTask(classes, shape[1:], _unreduced(loss))
+        scale = None if normalization is None else Normalization(*normalization)
+        self._task = OwnTask(classes, shape[1:], _unreduced(loss), scale)
         self._split = None if dataset is None else OwnSplit(dataset, targets, classes)
         self._seed, self._per_element, self._step = seed, per_element, 0
         self.method.check(self._task, None)
@@ -257,7 +271,10 @@ def _check_given(card: MethodCard, values: Mapping[str, ParameterValue], dataset
             f"MixedLoss({card.name!r}, model, dataset=train)."
         )
     needs = card.declared.needs.values()
-    if any(all(values[n] in asked for n, asked in need.when.items()) for need in needs):
+    asks = any(all(values[n] in asked for n, asked in need.when.items()) for need in needs)
+    if asks and "prepare" not in card.defines:
+        raise UsageError(f"{card.name} asks a trained model in every step: use `mixbench run`.")
+    if asks:
         raise UsageError(
             f"{card.name} starts from a trained model, which `mixbench run` provides: run it there "
             f"and give what its search found, as in MixedLoss({card.name!r}, model, "

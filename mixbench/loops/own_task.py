@@ -5,7 +5,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixbench.contract import Task
+from mixbench.contract import Normalization, Task
 from mixbench.contract.step import Loss
 from mixbench.streams import generator
 
@@ -22,10 +22,19 @@ class OwnTask(Task):
     loss
         Function of logits and class indices that returns the loss of each image, (B,); by default
         the cross-entropy.
+    normalization
+        Mean and standard deviation of each channel, if they are known.
     """
 
-    def __init__(self, classes: int, size: tuple[int, int], loss: Loss | None = None) -> None:
+    def __init__(
+        self,
+        classes: int,
+        size: tuple[int, int],
+        loss: Loss | None = None,
+        normalization: Normalization | None = None,
+    ) -> None:
         self.num_classes, self.image_size = classes, size
+        self.normalization = normalization
         self._loss = loss
 
     def loss(self, out: Tensor, targets: Tensor) -> Tensor:

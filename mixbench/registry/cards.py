@@ -54,6 +54,7 @@ class MethodDeclaration(Declaration):
     sites: tuple[str, ...] = ("input",)
     per_element: bool = False
     needs_attention: bool = False
+    attention: Literal["class_token", "patches", "rollout"] = "class_token"
     ema_decay: Annotated[float, Ge(0), Lt(1)] = 0.0
     recipe_of: tuple[str, ...] = ()
     exempt: Mapping[str, str] = field(default_factory=dict)

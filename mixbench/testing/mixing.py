@@ -79,7 +79,7 @@ def sources_are_in_batch(subject: Subject) -> str:
     """
     most = 0
     for where, mixed in subject.mixes:
-        index, weight = mixed.sources
+        index, weight = mixed.sources.index, mixed.sources.weight
         assert index.device == mixed.step.images.device, f"indices are on {index.device} {where}"
         assert index.device == weight.device, f"weights are on {weight.device} {where}"
         assert index.dtype == torch.int64, f"indices are {index.dtype} {where}"
@@ -140,7 +140,7 @@ def same_rng_same_result(subject: Subject) -> str:
     Else: draw only from `step.rng`; use no clock and keep no state between steps.
     """
     images = noise(6, (8, 12))
-    used, model, task = subject.bound()
+    used, model, task = subject.bound(size=(8, 12))
     for seed in SEEDS:
         first = mix(subject, images, seed)
         step = step_of(images, seed, task, model)
@@ -183,7 +183,7 @@ def announced_draws_are_drawn(subject: Subject) -> str:
     """  # noqa: DOC501 - checks state their faults in assertions
     announced = 0
     for seed in SEEDS:
-        method, model, task = subject.bound()
+        method, model, task = subject.bound(size=(8, 12))
         images, pool = noise(6, (8, 12)), noise(4 * CLASSES, (8, 12))
         draws = method.draws(len(images), generator(seed, "mix"))
         if draws is None:

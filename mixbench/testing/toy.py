@@ -15,6 +15,7 @@ from mixbench.contract import (
     Backbone,
     ClassIndex,
     Method,
+    Normalization,
     Part,
     Predictions,
     Score,
@@ -79,6 +80,9 @@ class ToyTask(Task):
     ----------
     channels
         Number of input channels of the model; the task's images have 3.
+    size : pixels
+        Height and width of the images that the ViT gets, which takes no others; those of the
+        task's images by default.
     """
 
     version = 1
@@ -86,9 +90,10 @@ class ToyTask(Task):
     image_size = (16, 12)
     metrics = (Metric("accuracy", "%", higher_is_better=True, primary=True),)
 
-    def __init__(self, channels: int = 3) -> None:
+    def __init__(self, channels: int = 3, size: tuple[int, int] | None = None) -> None:
         super().__init__()
-        self.channels = channels
+        self.channels, self.size = channels, size or self.image_size
+        self.normalization = Normalization((0.0,) * channels, (1.0,) * channels)
 
     def load(self, part: Part, folder: Path, seed: int) -> ToySplit:  # noqa: ARG002  # nothing to read
         """Return the images, which are the same for all splits."""
@@ -101,9 +106,7 @@ class ToyTask(Task):
     def build(self, model: str) -> Backbone:
         """Return a small ViT, or a residual network whose last feature map has 8 x 6 pixels."""
         if model == TOY_VIT:
-            return build(
-                "small_test_vit", classes=CLASSES, size=self.image_size, channels=self.channels
-            )
+            return build("small_test_vit", classes=CLASSES, size=self.size, channels=self.channels)
         net = ResidualNet(8, channels=self.channels, classes=CLASSES, strides=(1, 2, 1))
         return sized(net, self.channels, self.image_size)
 
@@ -157,9 +160,19 @@ class Subject:
         method.load_state_dict(self.prepared)
         return method
 
-    def bound(self, channels: int = 3) -> tuple[Method, Backbone, Task]:
-        """Return a new, prepared method, the toy task's model with fixed weights, and the task."""
-        method, task = self.fresh(), ToyTask(channels)
+    def bound(
+        self, channels: int = 3, size: tuple[int, int] | None = None
+    ) -> tuple[Method, Backbone, Task]:
+        """Return a new, prepared method, the toy task's model with fixed weights, and the task.
+
+        Parameters
+        ----------
+        channels
+            Number of channels of the images that the model gets.
+        size : pixels
+            Their height and width, which a ViT must know; those of the toy task by default.
+        """
+        method, task = self.fresh(), ToyTask(channels, size)
         model = TOY_VIT if method.needs_attention else "toy"
         return method, bound(method, task, model), task
 
@@ -207,12 +220,14 @@ class Mixed(NamedTuple):
     @classmethod
     def of(cls, step: Step, images: Tensor, sources: Sources) -> "Mixed":
         """Return the results without the graph of a method that learns how to mix."""
-        return cls(step, images.detach(), Sources(*(tensor.detach() for tensor in sources)))
+        return cls(
+            step, images.detach(), Sources.of(*(tensor.detach() for tensor in sources.tensors))
+        )
 
 
 def mix(subject: Subject, images: Tensor, seed: int, *, overwritable: bool = False) -> Mixed:
     """Mix a batch with a new method and a new random generator; see `step_of`."""
-    method, model, task = subject.bound(images.shape[1])
+    method, model, task = subject.bound(images.shape[1], (images.shape[2], images.shape[3]))
     step = step_of(images, seed, task, model, overwritable=overwritable)
     return Mixed.of(step, *method.mix(step.images, step))
 
@@ -294,7 +309,7 @@ def mixes(subject: Subject) -> Iterator[tuple[str, Mixed]]:
         for size in SIZES:
             for seed, (number, channels, overwritable) in enumerate(BATCHES):
                 images = lit(number + 4 * CLASSES, size, channels or number + 4 * CLASSES + 1, seed)
-                method, model, task = subject.bound(images.shape[1])
+                method, model, task = subject.bound(images.shape[1], size)
                 step = step_of(
                     images[:number].clone(), seed, task, model, pool=images[number:],
                     overwritable=overwritable,

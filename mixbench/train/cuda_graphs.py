@@ -104,7 +104,9 @@ class StepComputation:
         # A cached cast would be computed during the capture only, not in each replay.
         return torch.autocast(device.type, torch.bfloat16, self._half, cache_enabled=False)
 
-    def at_input(self, step: Step, inputs: Sequence[Tensor]) -> LossAndGrads:
+    def at_input(
+        self, step: Step, inputs: Sequence[Tensor], images: Tensor | None = None
+    ) -> LossAndGrads:
         """Return the loss and the gradients of a batch that was mixed at the input.
 
         Parameters
@@ -112,13 +114,15 @@ class StepComputation:
         step
             The training step that the batch belongs to.
         inputs
-            Mixed images, source index, source weight and targets.
+            Mixed images, the tensors of the sources and targets.
+        images
+            Images of the unmixed batch; None if the work is captured.
         """
-        mixed, index, weight, targets = inputs
+        mixed, *tensors, targets = inputs
         with self.precision(mixed.device):
             output = self.model(mixed)
             method = acting(self.method, step)
-            loss = method.loss(output, Sources(index, weight), _fixed(step, mixed, targets))
+            loss = method.loss(output, Sources.of(*tensors), _fixed(step, images, targets))
         return [loss.detach(), *torch.autograd.grad(loss, self.parameters, allow_unused=True)]
 
 
@@ -134,7 +138,7 @@ class InputMixGraph:
     step
         The step to capture.
     inputs
-        Mixed images, source index, source weight and targets.
+        Mixed images, the tensors of the sources and targets.
     """
 
     def __init__(
@@ -181,7 +185,7 @@ class HiddenMixGraph:
             # During the capture activations have no values: mix zeros to get the shapes.
             mixed, sources = mix(work.method, torch.zeros_like(found), step)
             self._mixed = mixed.detach().clone().requires_grad_()
-            self._sources = Sources(*(tensor.clone() for tensor in _two(sources)))
+            self._sources = Sources.of(*(tensor.clone() for tensor in _two(sources).tensors))
             self._onward = parts.enter_context(capture())
             return self._mixed
 
@@ -220,7 +224,7 @@ class HiddenMixGraph:
                 f"{self._sources.index.shape[1]}). Run the command again without --cuda-graphs."
             )
         with torch.no_grad():
-            _fill([self._mixed, *self._sources], [mixed, *sources])
+            _fill([self._mixed, *self._sources.tensors], [mixed, *sources.tensors])
         self._onward()
         of_own, *direct = torch.autograd.grad(
             mixed, (own, *self._work.parameters), self._of_mixed, allow_unused=True
@@ -230,9 +234,23 @@ class HiddenMixGraph:
         return [self._loss, *map(_sum, self._before, direct, self._after)]
 
 
-def _fixed(step: Step, images: Tensor, targets: Tensor) -> Step:
+class _WithoutImages(Step):
+    """A step whose images are not read again when it is replayed."""
+
+    @property
+    def images(self) -> Tensor:
+        """Raise an error, so that the step is not captured."""
+        raise RuntimeError("the loss reads Step.images; it must get them in Sources.more")
+
+    @images.setter
+    def images(self, images: Tensor) -> None:
+        """Forget the images."""
+
+
+def _fixed(step: Step, images: Tensor | None, targets: Tensor) -> Step:
     """Return a step without site and split, as `Method.loss` sees it in a graph."""
-    fixed = Step(images, targets, rng=step.rng, task=step.task, model=step.model, loss=step.loss)
+    kind, there = (_WithoutImages, targets) if images is None else (Step, images)
+    fixed = kind(there, targets, rng=step.rng, task=step.task, model=step.model, loss=step.loss)
     fixed.teachers, fixed.ema = step.teachers, step.ema
     return fixed
 
@@ -244,10 +262,10 @@ def _fill(own: Sequence[Tensor], others: Sequence[Tensor]) -> None:
 
 def _two(sources: Sources) -> Sources:
     """Return the sources of unmixed items as pairs, so that all steps have the same shapes."""
-    index, weight = sources
+    index, weight, more = sources
     if index.shape[1] > 1:
         return sources
-    return Sources(index.expand(-1, 2), torch.cat([weight, torch.zeros_like(weight)], 1))
+    return Sources(index.expand(-1, 2), torch.cat([weight, torch.zeros_like(weight)], 1), more)
 
 
 def _sum(*parts: Tensor | None) -> Tensor | None:

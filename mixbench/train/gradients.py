@@ -103,7 +103,7 @@ class AccumulatedGradients:
         )
         with autocast():
             mixed, sources = mix(self._method, step.images, step)
-        if mixed.requires_grad:
+        if any(tensor.requires_grad for tensor in (mixed, *sources.tensors)):
             raise BadParameter(
                 f"accumulate must be 1 for {type(self._method).__name__}, which trains what it "
                 f"mixes with (got {self._number})."
@@ -181,12 +181,16 @@ class GraphGradients:
         choose_site(method, step)
         compute: Callable[[], LossAndGrads]
         if step.site == "input":
+            before = [b.clone() for b in method.buffers()] if not self._seen else []
             mixed, sources = mix(method, step.images, step)
-            if mixed.requires_grad:  # its gradient would have to leave the graph
+            # Their gradients would have to leave the graph.
+            if any(tensor.requires_grad for tensor in (mixed, *sources.tensors)):
                 self._learns_to_mix = True
+                for buffer, old in zip(method.buffers(), before, strict=False):
+                    buffer.copy_(old)
                 return self._eagerly(step, drawn)
-            inputs = [mixed, *sources, _padded(step.targets)]
-            compute = partial(self._work.at_input, step, inputs)
+            inputs = [mixed, *sources.tensors, _padded(step.targets)]
+            compute = partial(self._work.at_input, step, inputs, step.images)
         else:
             inputs = [step.images, step.targets]
             compute = partial(self._compute, step, drawn)
@@ -199,6 +203,7 @@ class GraphGradients:
     def _eagerly(self, step: Step, drawn: Tensor) -> StepResult:
         """Compute a step eagerly, from the given generator state."""
         step.rng.set_state(drawn)
+        step.num_saliency_images = 0
         return self._eager(step)
 
     def _compute(self, step: Step, drawn: Tensor) -> LossAndGrads:

@@ -14,6 +14,7 @@ from mixbench.streams import generator
 from mixbench.train.distributed import SINGLE_PROCESS, Distributed
 
 TOKENS = "tokens"  # the site at which the model has embedded the images
+LAST = "last"  # the last block
 
 
 class Unmixed(Method):
@@ -55,7 +56,8 @@ def mix(method: Method, x: Tensor, step: Step) -> tuple[Tensor, Sources]:
         own, alone = Sources.unmixed(x).index, torch.zeros_like(sources.weight)
         alone[:, 0] = 1
         index = torch.where(rows[:, None], own, sources.index)
-        sources = Sources(index, torch.where(rows[:, None], alone, sources.weight))
+        weight = torch.where(rows[:, None], alone, sources.weight)
+        sources = Sources(index, weight, sources.more)
     kept = slice(0, (len(mixed) + 1) // 2 if half else None)
     return mixed[kept], sources.rows(kept)
 
@@ -196,6 +198,8 @@ def hooked(model: Backbone, site: str, hook: Callable[..., Tensor]) -> Iterator[
         If the model has no such block.
     """
     blocks = {f"block{i}": name for i, name in enumerate(model.blocks, start=1)}
+    if model.blocks:
+        blocks[LAST] = model.blocks[-1]
     if model.embedding:
         blocks[TOKENS] = model.embedding
     if site not in blocks:

@@ -260,6 +260,12 @@ class Averages:
     def update(self, shared: SharedStep) -> None:
         """Take in the weights after a step."""
         if self.of_recipe is not None:
+            # A method may begin to keep something in training, which is taken over as it is.
+            average: SharedStep = self.of_recipe.module
+            kept = dict(average.method.named_buffers(recurse=False))
+            for name, buffer in shared.method.named_buffers(recurse=False):
+                if name not in kept or kept[name].shape != buffer.shape:
+                    average.method.register_buffer(name, buffer.clone())
             self.of_recipe.update(shared)
         if self.of_method is not None:
             self.of_method.update(shared.model)

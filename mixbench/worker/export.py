@@ -10,12 +10,11 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from mixbench.contract import Backbone, Method
+from mixbench.contract import Backbone, Method, Normalization
 from mixbench.errors import UsageError
 from mixbench.storage.files import write_bytes, write_json
 from mixbench.storage.spec import Stage
 from mixbench.storage.store import Store
-from mixbench.vision.images.splits import Normalization
 from mixbench.vision.models.timm_models import TimmNet
 from mixbench.worker.job import give_weights, make_task, revive
 

@@ -219,7 +219,7 @@ def write_images(
     rng: torch.Generator,
 ) -> Tensor:
     """Write the painted scenes to image files; return the objects' boxes, (B, n, 4)."""
-    boxes, start = [], 0
+    boxes, start = [torch.zeros(0, 1, 4)] if not paths else [], 0
     for painted in paint(layout, kinds, size, rng):
         for path, image in zip(paths[start:], painted.images, strict=False):
             Image.fromarray(image.permute(1, 2, 0).numpy()).save(path, quality=QUALITY)

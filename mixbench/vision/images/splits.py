@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from mixbench.contract import ClassIndex, Split
+from mixbench.contract import ClassIndex, Normalization, Split
 from mixbench.errors import BadParameter, DataError
 from mixbench.streams import generator
 from mixbench.vision.images.augment import Augmentation, CropFlip
@@ -25,23 +25,6 @@ from mixbench.vision.images.packs import Pack
 from mixbench.vision.images.policies import auto_augment, erase, transform_of
 
 THREADS = 8  # for reading images outside DataLoader workers
-
-
-class Normalization(NamedTuple):
-    """Normalisation of pixels in [0, 1].
-
-    Attributes
-    ----------
-    mean
-        Mean of each channel, which is subtracted.
-    std
-        Standard deviation of each channel, by which the difference is divided.
-    """
-
-    mean: Sequence[float]
-    std: Sequence[float]
-
-
 IMAGENET_NORMALIZATION = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 

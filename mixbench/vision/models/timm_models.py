@@ -12,9 +12,8 @@ from timm.layers.drop import DropPath
 from timm.models import group_parameters
 from torch import Tensor, nn
 
-from mixbench.contract import Backbone, Output
+from mixbench.contract import AttentionKind, Backbone, Normalization, Output
 from mixbench.errors import UsageError
-from mixbench.vision.images.splits import Normalization
 from mixbench.vision.models.tensors import State, adopt_but
 from mixbench.vision.models.trial import refused_as, try_size
 
@@ -77,7 +76,7 @@ class TimmNet(Backbone):
         self.blocks = tuple(f"net.{module}" for module in deep)
         found = next((name for name in EMBEDDINGS if name in known), "")
         self.embedding = f"net.{found}" if found else ""
-        self._keeps_attention = False
+        self._keeps_attention: AttentionKind | None = None
 
     def convert(self, given: Normalization, own: Normalization) -> None:
         """Convert images with one normalisation to another before they enter the network."""
@@ -108,28 +107,37 @@ class TimmNet(Backbone):
             return mapped.flatten(2).mT
         return mapped if self._channels_first else mapped.permute(0, 2, 3, 1)
 
-    def keep_attention(self) -> None:
-        """Return the attention of the last block with every output from now on."""
-        blocks = getattr(self.net, "blocks", None)
-        attention: Net = getattr(blocks[-1], "attn", None) if blocks else None
-        if not hasattr(attention, "attn_drop") or not hasattr(self.net, "num_prefix_tokens"):
+    def keep_attention(self, kind: AttentionKind = "class_token") -> None:
+        """Return attention with every output from now on."""
+        blocks = getattr(self.net, "blocks", None) or ()
+        layers: list[Net] = [getattr(block, "attn", None) for block in blocks]
+        known = all(hasattr(layer, "attn_drop") for layer in layers)
+        if not (layers and known and hasattr(self.net, "num_prefix_tokens")):
             raise UsageError(f"{self.name} has no attention maps: choose a ViT of timm.")
-        self._keeps_attention = True
-        attention.fused_attn = False  # a fused kernel does not return its weights
-        attention.attn_drop.register_forward_hook(_keep)
+        self._keeps_attention = kind
+        for layer in layers if kind == "rollout" else layers[-1:]:
+            layer.fused_attn = False  # a fused kernel does not return its weights
+            layer.attn_drop.register_forward_hook(_keep)
         with refused_as(f"{self.name} has no attention maps: choose a ViT of timm"):
             try_size(self, *self._shape)
 
-    def _attention_map(self) -> Tensor:
+    def _attention_map(self, kind: AttentionKind) -> Tensor:
         """Return the kept attention, (B, h, w), and forget it."""
-        place = self.net.blocks[-1].attn.attn_drop
-        weights, first = place.kept.mean(1), self.net.num_prefix_tokens
-        del place.kept
-        pooled = self.net.global_pool != "token"
-        rows = weights[:, first:].mean(1) if pooled else weights[:, 0]
-        places = rows[:, first:]
-        found: Tensor = (places / places.sum(1, keepdim=True)).unflatten(1, self._grid)
-        return found
+        places = [block.attn.attn_drop for block in self.net.blocks]
+        kept = [place.__dict__.pop("kept") for place in places if "kept" in place.__dict__]
+        first, size = self.net.num_prefix_tokens, kept[-1].shape[-1]
+        tokens = torch.arange(size, device=kept[-1].device)
+        pooled = self.net.global_pool != "token" or kind == "patches"
+        asking = (tokens >= first if pooled else tokens == 0).to(kept[-1].dtype)
+        row = (asking / asking.sum()).expand(len(kept[-1]), 1, size)
+        for weights in reversed(kept):
+            attended = row @ weights
+            row = (row + attended) / 2 if kind == "rollout" else attended
+        found = row[:, 0, first:]
+        if kind != "rollout":
+            found = found / found.sum(1, keepdim=True)
+        mapped: Tensor = found.unflatten(1, self._grid)
+        return mapped
 
     def set_drop_path(self, rate: float) -> None:
         """Take over the stochastic depth of a network that timm creates with this rate."""
@@ -230,7 +238,8 @@ class TimmNet(Backbone):
         else:
             last, maps = self.net.forward_intermediates(x, indices=1, output_fmt="NCHW")
             features = maps[-1]
-        attention = self._attention_map() if self._keeps_attention else None
+        kind = self._keeps_attention
+        attention = self._attention_map(kind) if kind else None
         return Output(self.net.forward_head(last), features, attention)
 
     def maps(self, x: Tensor) -> list[Tensor]:
@@ -252,8 +261,8 @@ class TimmNet(Backbone):
 
 
 def _keep(module: nn.Module, _inputs: tuple[Tensor, ...], weights: Tensor) -> None:
-    """Keep the output of a module in the module, where a copy of the model has its own."""
-    module.kept = weights
+    """Keep the mean over the heads in the module, where a copy of the model has its own."""
+    module.__dict__["kept"] = weights.mean(1)
 
 
 def normalization_of(name: str, tag: str) -> Normalization | None:

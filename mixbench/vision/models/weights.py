@@ -8,9 +8,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from mixbench.contract import Normalization
 from mixbench.errors import DataError, UsageError
 from mixbench.registry.model_names import HUB
-from mixbench.vision.images.splits import IMAGENET_NORMALIZATION, Normalization
+from mixbench.vision.images.splits import IMAGENET_NORMALIZATION
 from mixbench.vision.models.tensors import State, TensorMismatch, adopt
 
 RGB = 3  # channels for which timm publishes weights

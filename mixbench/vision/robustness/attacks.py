@@ -15,10 +15,9 @@ import torchattacks
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixbench.contract import Output
+from mixbench.contract import Normalization, Output
 from mixbench.declare.attacks import Attack
 from mixbench.errors import MixbenchError
-from mixbench.vision.images.splits import Normalization
 
 STEP = 1 / 4  # step size of PGD as a fraction of its eps: 2/255 for 8/255
 TINY = torch.finfo(torch.float64).tiny

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-from mixbench.contract import Backbone, Evaluation, Split, Task
+from mixbench.contract import Backbone, Evaluation, Normalization, Split, Task
 from mixbench.errors import UsageError
-from mixbench.vision.images.splits import ImageSplit, Normalization
+from mixbench.vision.images.splits import ImageSplit
 from mixbench.vision.models.weights import start_whole
 from mixbench.vision.tasks.classification import Classification
 

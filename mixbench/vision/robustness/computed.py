@@ -18,11 +18,11 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from mixbench.contract import Part, Split
+from mixbench.contract import Normalization, Part, Split
 from mixbench.declare import COMPUTED_CORRUPTIONS, CORRUPTION_ERROR, CountOrZero, Weights
 from mixbench.errors import BadParameter
 from mixbench.streams import generator
-from mixbench.vision.images.splits import ImageSplit, Normalization
+from mixbench.vision.images.splits import ImageSplit
 from mixbench.vision.robustness.changed_images import stored
 from mixbench.vision.robustness.corrupted import Corrupted
 from mixbench.vision.robustness.corruptions import SEVERITIES, conditions

@@ -7,13 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixbench.contract import Backbone, Part, Predictions, Score, Task
+from mixbench.contract import Backbone, Normalization, Part, Predictions, Score, Task
 from mixbench.errors import DataError
 from mixbench.streams import generator
 from mixbench.vision.images.lists import first_names
 from mixbench.vision.images.splits import (
     IMAGENET_NORMALIZATION,
-    Normalization,
     stratified_draw,
     stratified_holdout,
 )
@@ -60,6 +59,7 @@ class Classification(Task):
     """
 
     channels = 3
+    normalization: Normalization
     holdout: float
     per_class: int = 0
     weights: str = "random"
