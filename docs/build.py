@@ -50,13 +50,11 @@ def built(page: str) -> str:
 
 
 def clothing_table() -> Iterator[str]:
-    """Yield the table of the suite `clothing_finetune`, without its columns of costs."""
+    """Yield the table of the suite `clothing_finetune`, without its notes."""
     page = (ROOT / "leaderboards/clothing_finetune/README.md").read_text(encoding="utf-8")
-    board = re.search(r"^\| +# \|.*?(?=^####|^Generated)", page, re.DOTALL | re.MULTILINE)
+    board = re.search(r"^\| +# \|.*?(?=^$)", page, re.DOTALL | re.MULTILINE)
     assert board is not None
-    for line in board[0].rstrip().splitlines():
-        columns = line.split("|")
-        yield "|".join([*columns[:9], ""]) if line.startswith("|") else line
+    yield from board[0].rstrip().splitlines()
 
 
 def commands() -> Iterator[str]:

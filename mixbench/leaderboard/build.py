@@ -139,28 +139,38 @@ def files_of(answered: Answered) -> dict[str, str]:
     """Return the content of a suite's generated files, by file name."""
     boards = answered.boards
     every = [*boards, *answered.boards_beside]
-    return {
-        "README.md": _readme(answered, boards),
-        "leaderboard.csv": to_csv(every),
-        "leaderboard.json": to_json(every),
-        "leaderboard.tex": to_latex(every),
-    }
+    files = {"README.md": _readme(answered, boards)}
+    if every:
+        files |= {
+            "leaderboard.csv": to_csv(every),
+            "leaderboard.json": to_json(every),
+            "leaderboard.tex": to_latex(every),
+        }
+    return files
 
 
 def build(folder: Path) -> list[Path]:
     """Write a suite's generated files; return the paths of those that changed."""
     changed = stale(folder)
     for path, text in changed.items():
-        write_bytes(path, text.encode())
+        if text is None:
+            path.unlink()
+        else:
+            write_bytes(path, text.encode())
     return list(changed)
 
 
-def stale(folder: Path) -> dict[Path, str]:
-    """Return the new content of those generated files of a suite that are out of date."""
+def stale(folder: Path) -> dict[Path, str | None]:
+    """Return the new content of those generated files of a suite that are out of date.
+
+    The content of a file that is not to be there is None.
+    """
+    files = files_of(read_answers(folder))
+    found = {folder / name: files.get(name) for name in TABLES}
     return {
-        folder / name: text
-        for name, text in files_of(read_answers(folder)).items()
-        if not (folder / name).exists() or (folder / name).read_bytes() != text.encode()
+        path: text
+        for path, text in found.items()
+        if (path.read_bytes().decode() if path.exists() else None) != text
     }
 
 
@@ -172,7 +182,7 @@ def _readme(answered: Answered, boards: list[Leaderboard]) -> str:
         *([f"Reproduces {in_markdown(suite.where)}."] if suite.where else []),
         f"    mixbench run --suite {answered.name}        # reproduce the results\n"
         f"    mixbench leaderboard build {answered.name}  # write this page from {RECORDS}/",
-        rule_text(suite),
+        rule_text(answered),
         *(f"**{in_markdown(title)}**: {in_markdown(said)}." for title, said in answers(boards)),
         *([suite.remark.replace("<", "&lt;")] if suite.remark else []),
     ]
@@ -190,8 +200,9 @@ def _readme(answered: Answered, boards: list[Leaderboard]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def rule_text(suite: Suite) -> str:
+def rule_text(answered: Answered) -> str:
     """Return which methods a suite compares, and when one is better or worse, as Markdown."""
+    suite = answered.suite
     margin = f" and the difference at least {suite.better.margin:g}" if suite.better.margin else ""
     compared = "; ".join(
         f"{', '.join(one.methods) or 'each method'} with {', '.join(one.others)}"
@@ -200,10 +211,17 @@ def rule_text(suite: Suite) -> str:
     return (
         f"Compared: {compared}. A method is *better* or *worse* if p, with Holm's correction over "
         f"these comparisons, is at most {suite.better.alpha:g}{margin}; otherwise it is "
-        f"*undecided*. {suite.seeds} seed{'s' if suite.seeds > 1 else ''}."
+        f"*undecided*. {suite.seeds} seed{'s' if suite.seeds > 1 else ''}{_so_far(answered)}."
     )
 
 
+def _so_far(answered: Answered) -> str:
+    """Return how many of the suite's seeds have run, if not all have."""
+    fewest = min((int(n) for board in answered.boards for n in board.rows["n"]), default=0)
+    return f" planned, {fewest} run so far" if fewest < answered.suite.seeds else ""
+
+
+TABLES = ("README.md", "leaderboard.csv", "leaderboard.json", "leaderboard.tex")
 WORDS = {"better": "better than", "worse": "worse than", "undecided": "undecided against"}
 
 

@@ -3,8 +3,8 @@
 import json
 import math
 import re
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate
 
 import pandas as pd
 from rich.console import Console
@@ -15,8 +15,10 @@ from mixbench.leaderboard.numbers import difference_text, p_text, plus_minus
 from mixbench.leaderboard.table import Leaderboard
 
 DIGITS = 10  # of numbers in CSV and JSON
-PIPE = 200  # characters per line if the output is not a terminal
-ESSENTIAL = 4  # number of columns that are always shown
+PIPE = 100  # characters per line if the output is not a terminal
+MOST_COLUMNS = 9  # of a Markdown table
+# What a narrow terminal leaves out last, after the method, its score and the difference.
+KEPT = ("p (Holm)", "seeds", "#")
 COSTS = (
     ("time (min)", "minutes", "{:.2f}"),
     ("GPU-hours", "gpu_hours", "{:.3g}"),
@@ -34,7 +36,7 @@ LATEX = str.maketrans({
 
 
 def display(board: Leaderboard) -> pd.DataFrame:
-    """Return the rows of a leaderboard as formatted text, with display headings."""
+    """Return the results of a leaderboard as formatted text, with display headings."""
     rows = board.rows
     marks = rows["other_seeds"].map({True: "*", False: ""})
     ranks = zip(rows["first_rank"], rows["last_rank"], strict=True)
@@ -56,15 +58,32 @@ def display(board: Leaderboard) -> pd.DataFrame:
         if name in rows:
             columns[heading] = list(rows[name])
     columns["seeds"] = [f"{n}{mark}" for n, mark in zip(rows["n"], marks, strict=True)]
-    columns |= {name: _formatted(rows[name], "{:.3g}") for name in board.secondary}
-    columns["best - last"] = _formatted(rows["best_gap"], "{:+.2f}")
-    for heading, name, form in (("train accuracy (%)", "train_accuracy", "{:.1f}"), *COSTS):
-        if not rows[name].isna().all():
-            columns[heading] = _formatted(rows[name], form)
-    columns["images"] = [_thousands(value) for value in rows["images"]]
-    columns["extra parameters"] = _formatted(rows["extra_parameters"], "{:,.0f}")
-    columns["verified"] = list(rows["verified"])
     return pd.DataFrame(columns)
+
+
+def display_more(board: Leaderboard) -> list[pd.DataFrame]:
+    """Return the other metrics of a leaderboard, and the costs, as tables of formatted text."""
+    rows = board.rows
+    metrics = {name: _alike(rows[name]) for name in board.secondary}
+    if not rows["train_accuracy"].isna().all():
+        metrics["train accuracy (%)"] = _formatted(rows["train_accuracy"], "{:.1f}")
+    metrics["best - last"] = _formatted(rows["best_gap"], "{:+.2f}")
+    costs = {
+        heading: _formatted(rows[name], form)
+        for heading, name, form in COSTS
+        if not rows[name].isna().all()
+    }
+    costs["images"] = [_thousands(value) for value in rows["images"]]
+    if rows["extra_parameters"].fillna(0).any():
+        costs["extra parameters"] = _formatted(rows["extra_parameters"], "{:,.0f}")
+    costs["verified"] = list(rows["verified"])
+    tables = []
+    for columns in (metrics, costs):
+        names = [name for name, texts in columns.items() if any(texts)]
+        for start in range(0, len(names), MOST_COLUMNS - 1):
+            part = {name: columns[name] for name in names[start : start + MOST_COLUMNS - 1]}
+            tables.append(pd.DataFrame({"method": list(rows["method"]), **part}))
+    return tables
 
 
 def _rank(first: float, last: float) -> str:
@@ -79,41 +98,104 @@ def _formatted(values: Iterable[float], form: str) -> list[str]:
     return ["" if math.isnan(value) else form.format(value) for value in values]
 
 
+def _alike(values: pd.Series) -> list[str]:
+    """Format the numbers of a column with as many decimals as three digits of the largest need."""
+    largest = values.abs().max()
+    if not (math.isfinite(largest) and largest > 0):
+        return _formatted(values, "{:.3g}")
+    decimals = min(max(2 - math.floor(math.log10(largest)), 0), 6)
+    return _formatted(values, f"{{:.{decimals}f}}")
+
+
 def to_terminal(board: Leaderboard) -> None:
-    """Print a leaderboard; omit the last columns if the terminal is too narrow."""
+    """Print a leaderboard; leave out what matters least if the terminal is too narrow."""
     console = Console()
-    if not console.is_terminal:
-        console = Console(width=PIPE)
-    texts, dropped = _fitting(display(board), console.width)
+    width = console.width if console.is_terminal else PIPE
+    whole = display(board)
+    for table in display_more(board):
+        whole = whole.join(table.drop(columns="method"))
+    texts, dropped = _fitting(whole, width)
     head, *lines = _lines(texts)
-    more = [f"Omitted columns: {', '.join(dropped)}; see mixbench report --format markdown."]
+    more = [f"Left out: {', '.join(dropped)}; see mixbench report --format markdown."]
     notes = [*board.notes, *(more if dropped else ())]
     for bold, plain in (
-        (board.title, board.facts),
-        (head, (f" {'─' * (len(head) - 1)}", *lines, "", *notes)),
-    ):
+        (board.title, [_wrapped(fact, width) for fact in board.facts if fact]),
+        (head, [f" {'─' * (min(len(head), width) - 1)}", *lines, "",
+                *(_wrapped(note, width) for note in notes)]),
+    ):  # fmt: skip
         console.print(f"\n[bold]{escape(bold)}[/bold]", highlight=False, soft_wrap=True)
         # One call for all lines: each call of rich is slow.
         console.print("\n".join(plain), markup=False, highlight=False, soft_wrap=True)
 
 
+def _wrapped(text: str, width: int) -> str:
+    """Break a text into lines of at most this width, between words."""
+    return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
+
+
 def _lines(texts: pd.DataFrame) -> Iterator[str]:
-    """Yield the heading and the rows of a table; a rich table would take ten times as long."""
+    """Yield the heading and the rows of a table; a rich table would take ten times as long.
+
+    What a label has in brackets stands below it.
+    """
     columns = [[str(name), *texts[name]] for name in texts.columns]
-    widths = [max(map(len, column)) for column in columns]
+    widths = [
+        max(_longest(text) if name == "method" else len(text) for text in column)
+        for name, column in zip(texts.columns, columns, strict=True)
+    ]
     for row in zip(*columns, strict=True):
-        cells = zip(texts.columns, row, widths, strict=True)
-        yield " " + "   ".join(
-            text.ljust(width) if name == "method" else text.rjust(width)
-            for name, text, width in cells
+        below: list[str] = []
+        shown = []
+        for name, text, width in zip(texts.columns, row, widths, strict=True):
+            if name == "method":
+                first, *below = _label_lines(text)
+                shown.append(first.ljust(width))
+            else:
+                shown.append(text.rjust(width))
+        yield f" {'   '.join(shown)}".rstrip()
+        before = 1 + sum(
+            width + 3
+            for name, width in zip(texts.columns, widths, strict=True)
+            if list(texts.columns).index(name) < list(texts.columns).index("method")
         )
+        yield from (" " * before + line for line in below)
+
+
+def _label_lines(label: str) -> list[str]:
+    """Return a label in lines: the name of the method, then each changed parameter."""
+    name, bracket, changed = label.partition("[")
+    if not bracket:
+        return [label]
+    return [name, *(f"  {one}" for one in changed.rstrip("]").split(","))]
+
+
+def _longest(label: str) -> int:
+    return max(map(len, _label_lines(label)))
 
 
 def _fitting(texts: pd.DataFrame, width: int) -> tuple[pd.DataFrame, list[str]]:
-    """Return the columns that fit into a width, and the headings of the others."""
-    widths = [max(len(name), *map(len, texts[name])) + 3 for name in texts.columns]
-    fitting = max(sum(total <= width for total in accumulate(widths)), ESSENTIAL)
-    return texts.iloc[:, :fitting], list(texts.columns[fitting:])
+    """Return the columns that fit into a width, and the headings of the others.
+
+    Columns that matter most are kept; all keep their order.
+    """
+    needed = {
+        name: 3
+        + max(len(name), *(_longest(t) if name == "method" else len(t) for t in texts[name]))
+        for name in texts.columns
+    }
+    names = list(texts.columns)
+    at = names.index("method")
+    important = [at, at + 1, at + 2, *(names.index(n) for n in KEPT if n in names)]
+    order = [*dict.fromkeys([*important, *range(len(names))])]
+    kept: set[str] = set()
+    left = width + 1  # no space after the last column
+    for place in order:
+        name = names[place]
+        left -= needed[name]
+        if left < 0 and len(kept) >= 3:  # method, score and difference
+            break
+        kept.add(name)
+    return texts[[n for n in names if n in kept]], [n for n in names if n not in kept]
 
 
 def to_markdown(boards: Sequence[Leaderboard]) -> str:
@@ -121,14 +203,20 @@ def to_markdown(boards: Sequence[Leaderboard]) -> str:
     parts = []
     for board in boards:
         facts = "\n".join(f"- {in_markdown(fact)}" for fact in board.facts if fact)
-        texts = display(board).map(in_markdown)
-        align = ["left" if name == "method" else "right" for name in texts.columns]
-        table = texts.to_markdown(index=False, disable_numparse=True, colalign=align)
+        results, *others = (_in_markdown(table) for table in (display(board), *display_more(board)))
         notes = map(in_markdown, board.notes)
-        parts.append("\n\n".join([f"### {in_markdown(board.title)}", facts, table, *notes]))
+        parts.append("\n\n".join([f"### {in_markdown(board.title)}", facts, results, *notes]))
         if board.probabilities:
             parts.append("\n\n".join(_probabilities(board)))
+        parts += [f"#### Further metrics and costs of {in_markdown(board.title)}", *others]
     return "\n\n".join(parts) + "\n"
+
+
+def _in_markdown(table: pd.DataFrame) -> str:
+    """Return a table of texts as Markdown."""
+    align = ["left" if name in {"method", "verified"} else "right" for name in table.columns]
+    texts = table.map(in_markdown)
+    return str(texts.to_markdown(index=False, disable_numparse=True, colalign=align))
 
 
 def _probabilities(board: Leaderboard) -> Iterator[str]:
@@ -174,28 +262,66 @@ def in_markdown(text: str) -> str:
 
 
 def to_latex(boards: Sequence[Leaderboard]) -> str:
-    """Return leaderboards as LaTeX tables for `booktabs`, with the best results in bold."""
+    r"""Return leaderboards as LaTeX tables that fit into a column of text.
+
+    They need ``\usepackage{array,booktabs,siunitx}``. A result is bold if its method is
+    significantly better than all others.
+    """
     return "\n".join(map(_latex, boards))
 
 
 def _latex(board: Leaderboard) -> str:
-    texts = display(board)
-    first = texts.columns[:5]
-    kept = [*first, *(name for name in ("published", "seeds") if name in texts)]
-    table = texts[kept].map(_escaped)
-    best = [last == 1 for last in board.rows["last_rank"]]
-    table.iloc[best, 2] = table.iloc[best, 2].map(lambda text: rf"\textbf{{{text}}}")
-    caption = _escaped(". ".join([board.title, *(fact for fact in board.facts if fact)]) + ".")
-    notes = _escaped(" ".join(board.notes))
+    rows = board.rows
+    decimals = max(len(text.split(" ")[0].partition(".")[2]) for text in _scores(board))
+    whole = max(len(f"{abs(mean):.0f}") for mean in rows["mean"])
+    heads = ["method", rf"{{{_escaped(board.metric)} ({_escaped(board.unit)})}}",
+             rf"vs {BASELINE} [95\,\% CI]", "$p$", "seeds"]  # fmt: skip
+    pairs = rows[["difference", "low", "high"]].itertuples(index=False, name=None)
+    lines = []
+    every = zip(rows["method"], _scores(board), rows["last_rank"], pairs, rows["p"], rows["n"],
+                strict=True)  # fmt: skip
+    for label, score, last, pair, p, n in every:
+        # A line may break before the parameters and between them.
+        name = _escaped(label).replace("[", r"\allowbreak[").replace(",", r",\allowbreak ")
+        shown = rf"\bfseries {score}" if last == 1 else score
+        cells = (
+            name,
+            shown,
+            _signed(difference_text(*pair)),
+            p_text(p).replace("<", "$<$"),
+            str(n),
+        )
+        lines.append(f"{' & '.join(cells)} \\\\")
+    facts = "; ".join(fact for fact in board.facts if fact)
     return "\n".join([
         r"\begin{table}",
-        rf"\caption{{{caption}}}",
-        r"\centering",
-        _tabular(table, f"rl{'r' * (len(kept) - 2)}"),
-        rf"\par\smallskip\footnotesize {notes}",
+        rf"\caption{{{_escaped(board.title)}.}}",
+        rf"\label{{tab:{re.sub('[^a-z0-9]+', '-', board.name.lower())}}}",
+        r"\centering\small\setlength{\tabcolsep}{3pt}",
+        r"\begin{tabular}{@{}>{\raggedright\arraybackslash}p{.3\linewidth}"
+        rf"S[table-format={whole}.{decimals}(2),separate-uncertainty,detect-weight]lrr@{{}}}}",
+        r"\toprule",
+        " & ".join(heads) + r" \\",
+        r"\midrule",
+        *lines,
+        r"\bottomrule",
+        r"\end{tabular}",
+        rf"\par\smallskip\begin{{minipage}}{{\linewidth}}\footnotesize {_escaped(facts)}. "
+        rf"{_escaped(' '.join(board.notes))}\end{{minipage}}",
         r"\end{table}",
         "",
     ])
+
+
+def _scores(board: Leaderboard) -> list[str]:
+    """Return means with their deviations as siunitx reads them."""
+    both = zip(board.rows["mean"], board.rows["std"], strict=True)
+    return [plus_minus(mean, std).replace("±", r"\pm") for mean, std in both]
+
+
+def _signed(text: str) -> str:
+    """Return a difference with its interval in math mode."""
+    return f"${text}$".replace(" ", r"\ ") if text else ""
 
 
 def _tabular(escaped: pd.DataFrame, columns: str | None = None) -> str:

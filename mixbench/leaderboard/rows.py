@@ -9,6 +9,7 @@ import pandas as pd
 from mixbench.declare import BASELINE
 from mixbench.leaderboard.grouping import method_label
 from mixbench.leaderboard.ranks import Verdict
+from mixbench.leaderboard.statistics import Comparison
 from mixbench.records.schema import Cost, MetricRecord, Record
 
 Row = Mapping[Hashable, Any]  # a row of a leaderboard's data frame
@@ -54,19 +55,35 @@ def is_shown(metric: MetricRecord) -> bool:
 
 
 def ranked_rows(
-    runs: pd.DataFrame, found: Sequence[Verdict], *, higher_is_better: bool
+    runs: pd.DataFrame,
+    found: Sequence[Verdict],
+    described: Mapping[str, Comparison],
+    *,
+    higher_is_better: bool,
 ) -> pd.DataFrame:
     """Return one row per method, best first.
 
     If the methods have different seeds, they are sorted by their difference to the baseline over
     common seeds, because means over different seeds are not comparable; `other_seeds` marks them.
+
+    Parameters
+    ----------
+    runs
+        One row for each run.
+    found
+        The declared comparisons.
+    described
+        Differences to the baseline that were not declared, by method. They have no p-value.
+    higher_is_better
+        Whether a higher value of the primary metric is better.
     """
     means = runs.drop(columns=["method", "seed", "value"]).astype(float)
     means = means.groupby(runs["method"]).mean()
     summary = runs.groupby("method")["value"].agg(n="count", mean="mean", std="std")
     empty = {"difference": None, "low": None, "high": None, "p": None}
     to_baseline = {v.first: v for v in found if v.second == BASELINE}
-    told = {
+    told = {m: dict(zip(empty, (*one[:3], None), strict=True)) for m, one in described.items()}
+    told |= {
         m: dict(zip(empty, (*v.comparison[:3], v.corrected), strict=True))
         for m, v in to_baseline.items()
     }

@@ -31,6 +31,7 @@ from mixbench.leaderboard.ranks import (
     Rule,
     Runs,
     Verdict,
+    compared,
     compared_by_seed,
     power_note,
     rank_ranges,
@@ -126,9 +127,10 @@ class Leaderboard:
         One row per method, best first. Columns: method, first_rank and last_rank (the ranks that
         the comparisons allow; NaN if they allow no verdict), n (number of seeds), mean, std
         (standard deviation over seeds), difference to the baseline, low and high (its confidence
-        interval), p (corrected by Holm's method), verdict (better or worse than the baseline, or
-        undecided; empty without a p-value), other_seeds (whether its seeds differ from those of the
-        baseline), published and off (published results with the marks of their sources, and
+        interval), p (corrected by Holm's method; NaN if it was not declared), verdict (better or
+        worse than the baseline, or undecided; empty without a p-value), other_seeds (whether its
+        seeds differ from those of the baseline), published and off (published results with the
+        marks of their sources, and
         the difference of the measured mean to them), the secondary metrics, best_gap (primary
         metric at the best validation epoch minus that after the last epoch), train_accuracy, the
         costs, tuned_to (the tuned recipe values) and verified (the verification tier).
@@ -187,7 +189,8 @@ def _leaderboard(group: Sequence[Record], submitted: Submitted | None, rule: Rul
     runs = runs_by_method((method_label(record), record) for record in good)
     of_trial = ", ".join(trial(first))
     found = [] if of_trial else verdicts(runs, rule, higher_is_better=primary.higher_is_better)
-    rows = ranked_rows(runs_of(good), found, higher_is_better=primary.higher_is_better)
+    described = _described(runs, found) if rule.pairings and not of_trial else {}
+    rows = ranked_rows(runs_of(good), found, described, higher_is_better=primary.higher_is_better)
     ranks = rank_ranges([*runs], found)
     for place, column in enumerate(("first_rank", "last_rank")):
         allowed = {method: both[place] for method, both in ranks.items()}
@@ -216,7 +219,7 @@ def _leaderboard(group: Sequence[Record], submitted: Submitted | None, rule: Rul
         task=first.task.name,
         model=first.model,
         comparable=first.data.origin in PUBLISHED and first.protocol == "paper",
-        title=f"{_titled(first)} v{first.task.version}, {first.model}, protocol {first.protocol}",
+        title=_titled(first),
         facts=tuple(_facts(good, trivial_baselines)),
         data_set=data_set_of(first),
         comparisons=tuple(found),
@@ -231,8 +234,20 @@ def _leaderboard(group: Sequence[Record], submitted: Submitted | None, rule: Rul
 
 
 def _titled(record: Record) -> str:
-    """Return the name of a task, with that of the user's own data."""
-    return " ".join([record.task.name, *own_data(record)])
+    """Return the heading of a group: its task, model and protocol, and what was changed."""
+    task = " ".join([record.task.name, *own_data(record)])
+    named = [f"{task} v{record.task.version}", record.model, f"protocol {record.protocol}"]
+    return ", ".join([*named, *changes(record)])
+
+
+def _described(runs: Mapping[str, Runs], found: Sequence[Verdict]) -> dict[str, Comparison]:
+    """Return the differences to the baseline that no declared comparison is about, by method."""
+    declared = {verdict.first for verdict in found if verdict.second == BASELINE}
+    others = (method for method in runs if method not in {BASELINE, *declared})
+    if BASELINE not in runs:
+        return {}
+    differences = ((method, compared(runs[method], runs[BASELINE])) for method in others)
+    return {method: one for method, one in differences if one is not None}
 
 
 def _facts(good: Sequence[Record], trivial_baselines: Mapping[str, float]) -> Iterator[str]:
@@ -240,7 +255,7 @@ def _facts(good: Sequence[Record], trivial_baselines: Mapping[str, float]) -> It
     first = good[0]
     data, primary = first.data, first.primary
     named = " ".join([*origin(first), "data:", data.name])
-    yield ", ".join(filter(None, [named, data.version, *changes(first)]))
+    yield ", ".join(filter(None, [named, data.version]))
     yield f"{primary.name} in {primary.unit}, last epoch, {primary.n} test items"
     if first.normalization:
         mean, std = (", ".join(f"{v:g}" for v in values) for values in first.normalization)
@@ -360,6 +375,12 @@ def _notes(group: Sequence[Record], rows: pd.DataFrame, found: Sequence[Verdict]
         return
     if any(verdict.word and verdict.second == BASELINE for verdict in found):
         yield _how_compared(found)
+    without_p = rows["low"].notna() & rows["p"].isna()
+    if found and without_p.any():
+        yield (
+            "A difference without p was not declared before the runs: it describes them, and "
+            "decides nothing."
+        )
     if rows["other_seeds"].any():
         yield (
             f"Rows with * have other seeds than {BASELINE}: means over other seeds are not "

@@ -196,7 +196,7 @@ class Site:
         return self._page(
             out, f"suites/{name}.html", template="suite.html", boards=self.boards[name],
             overall=found, diagram=diagram, **self._summary(name),
-            rule=rule_text(answered.suite).replace("*", ""),
+            rule=rule_text(answered).replace("*", ""),
             published=published_table(answered.suite, answered.boards),
             boards_beside=self.boards_beside[name], unasked=UNASKED, apart=APART,
         )  # fmt: skip
