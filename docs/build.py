@@ -21,16 +21,19 @@ from mixbench.cli import main
 from mixbench.contract.loading import load_task
 from mixbench.declare import Recipe
 from mixbench.engines.settings import Settings
+from mixbench.leaderboard.build import read_answers
 from mixbench.leaderboard.suite import Suite
 from mixbench.plan.request import base_values
 from mixbench.records.schema import Record
 from mixbench.registry.cards import TaskCard
 from mixbench.registry.modules import Kind
 from mixbench.registry.units import find, paths
+from mixbench.site.charts import side_by_side
 from mixbench.testing import METHOD_CHECKS, TASK_CHECKS
 
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parent
+EFFECTS = FOLDER / "effects.svg"
 BLOCK = re.compile(r"<!-- begin ([a-z-]+) -->\n.*?<!-- end -->", re.DOTALL)
 
 
@@ -277,8 +280,25 @@ BLOCKS: dict[str, Callable[[], Iterator[str]]] = {
     "task-checks": task_checks,
 }
 
+
+def effects() -> str:
+    """Return the chart of the README: differences on two sets of photographs, as SVG."""
+    clothes, cifar = (
+        read_answers(ROOT / "leaderboards" / name).boards
+        for name in ("clothing_finetune", "cifar10_few")
+    )
+    shown = {
+        "Photographs of clothes, fine-tuned": clothes[0],
+        "CIFAR-10, 100 photographs a class": cifar[0],
+    }
+    return side_by_side(shown).replace(
+        "<svg ", '<svg style="background:#fff" font-family="sans-serif" ', 1
+    )
+
+
 if __name__ == "__main__":
     for path in pages():
         text = path.read_text(encoding="utf-8")
         path.write_text(built(text), encoding="utf-8")
-    sys.stdout.write(f"{len(pages())} pages\n")
+    EFFECTS.write_text(effects(), encoding="utf-8")
+    sys.stdout.write(f"{len(pages())} pages and {EFFECTS.name}\n")

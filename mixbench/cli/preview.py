@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from mixbench.contract import Task
     from mixbench.registry.cards import TaskCard
 
+DPI = 150
+
 
 @click.command()
 @click.argument("methods", nargs=-1, required=True, shell_complete=completed(every_method))
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
 @click.option(
     "--images", type=click.Path(path_type=Path, file_okay=False, exists=True), metavar="DIR",
     help="Folder of images to mix.  [default: three photographs, unless --task is given]",
+)  # fmt: skip
+@click.option(
+    "--across", type=click.IntRange(1), metavar="N",
+    help="Draw one column for each method, with N images.",
 )  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=0, help="Seed of image choice and mixing.")
 @click.option(
@@ -33,6 +39,7 @@ def preview(
     task: str | None,
     data: str | None,
     images: Path | None,
+    across: int | None,
     seed: int,
     out: Path,
 ) -> None:
@@ -46,7 +53,7 @@ def preview(
 
     from mixbench.cli.options import names
     from mixbench.figures.pictures import bundled, pictures_in
-    from mixbench.figures.preview import drawn
+    from mixbench.figures.preview import drawn, drawn_across
     from mixbench.figures.preview import preview as rows_of
     from mixbench.figures.terminal import in_text
     from mixbench.plan.request import own_or_named
@@ -67,7 +74,8 @@ def preview(
             of_task, folder = _images(card, data, Path(scratch))
             model = card.declared.protocols["quick"].model
             rows = rows_of(cards, of_task, folder, model, seed)
-    drawn(rows).savefig(out, dpi=110)
+    figure = drawn_across(rows, across) if across else drawn(rows)
+    figure.savefig(out, dpi=DPI)
     console = Console()
     if console.color_system:
         console.print(in_text(rows, console.width))

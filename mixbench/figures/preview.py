@@ -105,6 +105,20 @@ def drawn(rows: Sequence[Row]) -> Figure:
     return figure
 
 
+def drawn_across(rows: Sequence[Row], number: int) -> Figure:
+    """Return a figure with one column for each method, of the first images of each."""
+    number = min(number, len(rows[0].images))
+    figure = Figure(figsize=(1.5 * len(rows), 1.5 * number + 0.2), layout="compressed")
+    panels = figure.subplots(number, len(rows), squeeze=False)
+    for column, row in enumerate(rows):
+        for panel, image in zip(panels[:, column], row.images, strict=False):
+            panel.imshow(image.permute(1, 2, 0).numpy(), cmap="gray", vmin=0, vmax=1)
+            panel.set(xticks=[], yticks=[])
+            panel.spines[:].set_visible(False)
+        panels[0, column].set_title(row.name, fontsize=10, color=INK)
+    return figure
+
+
 def _vit(method: Method, task: Task) -> Backbone:
     """Return an untrained network with attention maps, with the method bound to it."""
     small = max(task.image_size) <= SMALL_SIDE

@@ -222,6 +222,8 @@ class Suite(StrictModel):
     ----------
     question
         The question that the suite answers, as one sentence.
+    title
+        A few words for headings; the name of the suite by default.
     where
         Publication and table that the suite reproduces; empty if there is none.
     remark
@@ -250,6 +252,7 @@ class Suite(StrictModel):
     """
 
     question: Annotated[Line, Field(min_length=1)]
+    title: Annotated[str, Field(max_length=80)] = ""
     where: Annotated[str, Field(max_length=2000)] = ""
     remark: Annotated[str, Field(max_length=20_000)] = ""
     seeds: Annotated[int, Field(ge=1, le=MOST_SEEDS)] = 3

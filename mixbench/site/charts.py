@@ -1,8 +1,10 @@
 """Draw the charts of the site as SVG, with the colours and fonts of the page."""
 
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import pandas as pd
@@ -16,9 +18,16 @@ from mixbench.leaderboard.table import Leaderboard
 
 # Placeholder colours, replaced by CSS variables: text, secondary text, lines, and methods.
 INK, QUIET, LINE = "#010203", "#020304", "#030405"
-METHODS = tuple(f"#0405{n:02x}" for n in range(12))
+ACCENT, PAPER = "#040508", "#040509"
+METHODS = tuple(f"#0506{n:02x}" for n in range(12))
+LONG = 24  # characters of a label
+ON_WHITE = {
+    "var(--ink)": "#1c2127", "var(--quiet)": "#5b6570", "var(--line)": "#e3e4e0",
+    "var(--link)": "#0b5cad", "var(--raised)": "#ffffff",
+}  # fmt: skip
 PAGE = {
-    INK: "var(--ink)", QUIET: "var(--quiet)", LINE: "var(--line)",
+    INK: "var(--ink)", QUIET: "var(--quiet)", LINE: "var(--line)", ACCENT: "var(--link)",
+    PAPER: "var(--raised)",
     **{colour: f"var(--method-{n})" for n, colour in enumerate(METHODS)},
 }  # fmt: skip
 STYLE: Any = {
@@ -32,32 +41,88 @@ Curve = Sequence[Mapping[str, float]]  # metrics of each epoch
 Curves = Mapping[str, Sequence[Curve]]  # by method and seed
 
 
+# The methods that most leaderboards have; others get a colour of their own by their name.
+USUAL = ("cutmix", "mixup", "guided_patchmix", "random_patchmix", "manifold_mixup", "cutmix_16")
+
+
 def colours(methods: Iterable[str]) -> dict[str, str]:
-    """Return the colour of each method; the baseline has the colour of secondary text."""
-    others = sorted(set(methods) - {BASELINE})
-    return {BASELINE: QUIET, **{m: METHODS[n % len(METHODS)] for n, m in enumerate(others)}}
+    """Return the colour of each method, the same in all charts.
+
+    Rows of one method with other parameters share its colour. The baseline has that of text.
+    """
+    return {label: _colour(re.split(r"[\[ ]", label)[0]) for label in methods}
+
+
+def _colour(method: str) -> str:
+    if method == BASELINE:
+        return QUIET
+    if method in USUAL:
+        return METHODS[USUAL.index(method)]
+    others = METHODS[len(USUAL) :]
+    return others[crc32(method.encode()) % len(others)]
 
 
 def differences(board: Leaderboard) -> str:
-    """Draw each method's difference to the baseline, with its confidence interval."""
-    rows = board.rows[board.rows["difference"].notna()].iloc[::-1]
-    if rows.empty:
+    """Draw each method's difference to the baseline, with its confidence interval.
+
+    Decided differences are filled; what is undecided, or was not declared, is hollow.
+    """
+    number = int(board.rows["difference"].notna().sum())
+    if not number:
         return ""
     with rc_context(STYLE):
-        figure, axes = _axes(4.8, 0.9 + 0.32 * len(rows))
-        axes.axvline(0, color=QUIET, lw=1)
-        for place, row in enumerate(rows.to_dict("records")):
-            colour = colours(board.rows["method"])[row["method"]]
-            if not pd.isna(row["low"]):
-                axes.plot([row["low"], row["high"]], [place] * 2, color=colour, lw=2.5)
-            axes.plot(row["difference"], place, "o", color=colour, ms=6)
-        axes.set_yticks(range(len(rows)), list(rows["method"]), color=INK)
-        axes.set_ylim(-0.6, len(rows) - 0.4)
-        axes.set_xlabel(f"{board.metric}: difference to {BASELINE} ({board.unit}), 95% CI")
-        axes.grid(axis="x", lw=0.6)
-        axes.tick_params(length=0)
-        axes.spines["left"].set_visible(False)
-        return _svg(figure, f"Differences to {BASELINE}")
+        figure, axes = _axes(5.2, 0.75 + 0.3 * number)
+        _draw_differences(axes, board)
+        return _svg(figure, f"Differences to {BASELINE}: {board.title}")
+
+
+def side_by_side(boards: Mapping[str, Leaderboard]) -> str:
+    """Draw the differences of several leaderboards, by their titles, on white.
+
+    It is for pages that do not have the colours of the site.
+    """
+    most = max(int(board.rows["difference"].notna().sum()) for board in boards.values())
+    with rc_context(STYLE):
+        figure = Figure(figsize=(5.2 * len(boards), 1.05 + 0.3 * most), layout="constrained")
+        for axes, (title, board) in zip(figure.subplots(1, len(boards)), boards.items(),
+                                        strict=True):  # fmt: skip
+            _draw_differences(axes, board)
+            axes.set_title(title, loc="left", fontsize=10, color=INK)
+        text = _svg(figure, f"Differences to {BASELINE}")
+    for name, colour in ON_WHITE.items():
+        text = text.replace(name, colour)
+    return text
+
+
+def _draw_differences(axes: Axes, board: Leaderboard) -> None:
+    rows = board.rows[board.rows["difference"].notna()].iloc[::-1]
+    axes.axvline(0, color=QUIET, lw=1)
+    for place, row in enumerate(rows.to_dict("records")):
+        decided = row["verdict"] in {"better", "worse"}
+        colour = ACCENT if decided else QUIET
+        if not pd.isna(row["low"]):
+            axes.plot([row["low"], row["high"]], [place] * 2, color=colour, lw=2, zorder=2)
+        axes.plot(
+            row["difference"], place, "o", color=colour, ms=6.5, mew=1.6, zorder=3,
+            mfc=colour if decided else PAPER,
+        )  # fmt: skip
+        axes.annotate(
+            f"{row['difference']:+.1f}", (1, place), (4, 0), va="center", fontsize=9,
+            xycoords=("axes fraction", "data"), textcoords="offset points",
+            color=INK if decided else QUIET,
+        )  # fmt: skip
+    axes.set_yticks(range(len(rows)), [_short(label) for label in rows["method"]], color=INK)
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+    points = "points" if board.unit == "%" else board.unit
+    axes.set_xlabel(f"{board.metric}, difference to {BASELINE} in {points}, 95% CI")
+    axes.grid(axis="x", lw=0.6)
+    axes.tick_params(length=0)
+    axes.spines["left"].set_visible(False)
+
+
+def _short(label: str) -> str:
+    """Return a label without the names of the parameters, if it is long."""
+    return label if len(label) <= LONG else re.sub(r"([\[,])\w+=(?!True|False)", r"\1", label)
 
 
 def cost(board: Leaderboard) -> str:
@@ -65,15 +130,15 @@ def cost(board: Leaderboard) -> str:
     rows = board.rows
     name = "gpu_hours_total" if rows["gpu_hours_total"].notna().all() else "minutes"
     with rc_context(STYLE):
-        figure, axes = _axes(4.8, 3)
+        figure, axes = _axes(5.2, 3 + 0.12 * len(rows))
         for row in rows.to_dict("records"):
             colour = colours(rows["method"])[row["method"]]
             spread = None if pd.isna(row["std"]) else row["std"]
-            axes.errorbar(row[name], row["mean"], yerr=spread, fmt="o", color=colour, ms=6, lw=1.2)
-            axes.annotate(
-                row["method"], (row[name], row["mean"]), (7, 5), textcoords="offset points",
-                fontsize=9, color=colour,
+            axes.errorbar(
+                row[name], row["mean"], yerr=spread, fmt="o", color=colour, ms=6, lw=1.2,
+                label=_short(row["method"]),
             )  # fmt: skip
+        figure.legend(loc="outside lower left", ncols=2, fontsize=9, handletextpad=0.2)
         axes.set(
             xlabel="GPU-hours (total)" if name != "minutes" else "time (min)",
             ylabel=f"{board.metric} ({board.unit})",
@@ -94,20 +159,20 @@ def learning(curves: Curves, metric: str, unit: str) -> str:
     if not there:
         return ""
     with rc_context(STYLE):
-        figure, axes = _axes(4.8, 3)
+        figure, axes = _axes(5.2, 3 + 0.12 * len(there))
         for method, runs in there.items():
             length = min(map(len, runs))
             values = np.array([[point[column] for point in run[:length]] for run in runs])
             epochs = [point["epoch"] for point in runs[0][:length]]
             colour = colours(curves)[method]
-            axes.plot(epochs, values.mean(0), color=colour, lw=1.6, label=method)
+            axes.plot(epochs, values.mean(0), color=colour, lw=1.6, label=_short(method))
             if len(runs) > 1:
                 axes.fill_between(
                     epochs, values.min(0), values.max(0), color=colour, alpha=0.12, lw=0
                 )
         axes.set(xlabel="epoch", ylabel=f"validation {metric} ({unit})")
         axes.grid(lw=0.6)
-        axes.legend(fontsize=9, loc="best", labelcolor="linecolor")
+        figure.legend(loc="outside lower left", ncols=2, fontsize=9)
         return _svg(figure, "Learning curves")
 
 

@@ -1,12 +1,12 @@
 """Build the pages of the site: one for each suite, method, task and record."""
 
+import io
 import json
 import shutil
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
-import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 from pydantic import JsonValue
@@ -23,7 +23,12 @@ from mixbench.leaderboard.build import (
     rule_text,
 )
 from mixbench.leaderboard.evidence import FIGURES, artifact_path, tier_of
-from mixbench.leaderboard.formats import display, display_probabilities, probabilities_note
+from mixbench.leaderboard.formats import (
+    display,
+    display_more,
+    display_probabilities,
+    probabilities_note,
+)
 from mixbench.leaderboard.grouping import (
     comparison_groups,
     group_name,
@@ -38,44 +43,19 @@ from mixbench.registry.cards import Card
 from mixbench.registry.modules import Kind
 from mixbench.registry.units import find, paths
 from mixbench.site import charts
+from mixbench.site.boards import Board, overview, script, subtitle
+from mixbench.site.text import breakable, linked, plain
 from mixbench.storage.files import read_json, write_bytes
 
 PREVIEW = "mixes"  # the name of the most informative picture of a method
 DOCS = "docs/index.html"  # the documentation, if it is built beside the leaderboards
 STATIC = ("site.css", "site.js")
-KINDS: tuple[Kind, Kind] = ("method", "task")
-
-
-@dataclass(frozen=True)
-class Board:
-    """A leaderboard with everything that its page shows.
-
-    Attributes
-    ----------
-    board
-        The leaderboard.
-    texts
-        Formatted table of the leaderboard.
-    probabilities
-        Formatted rows of the table of cross-entropy and calibration error.
-    probabilities_note
-        Note below that table.
-    charts
-        Title and SVG of each chart.
-    pictures
-        Method and paths of its pictures, relative to the top of the site. An empty method stands
-        for pictures that compare all methods.
-    records
-        Records of the leaderboard, sorted by method and seed.
-    """
-
-    board: Leaderboard
-    texts: pd.DataFrame
-    probabilities: Sequence[Mapping[Hashable, str]]
-    probabilities_note: str
-    charts: list[tuple[str, Markup]]
-    pictures: list[tuple[str, list[str]]]
-    records: list[Record]
+LEADS: Mapping[Kind, str] = {
+    "method": "What each method does with images and labels. Each is one file, with its paper, the "
+    "source that was read, and how it differs.",
+    "task": "What methods are measured on: data, split, metrics and recipes.",
+}
+PREVIEW_DPI = 130
 
 
 class Site:
@@ -105,8 +85,9 @@ class Site:
         self._pages.globals |= {
             "label": method_label,
             "version": mixbench.__version__,
-            "all_suites": list(self.folders),
+            "documented": False,
         }
+        self._pages.filters |= {"plain": plain, "linked": linked, "breakable": breakable}
 
     def build(self, out: Path) -> Iterator[Path]:
         """Write all pages to a folder; yield the path of each file.
@@ -120,21 +101,34 @@ class Site:
                 path = out / FIGURES / name / figure.relative_to(folder / FIGURES)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(figure, path, follow_symlinks=False)
-        yield self._page(
-            out,
-            "index.html",
-            suites=[self._summary(name) for name in self.folders],
-            methods=[find("method", name) for name in paths("method")],
-            tasks=[find("task", name) for name in paths("task")],
-            documented=(out / DOCS).is_file(),
-        )
+        self._pages.globals["documented"] = (out / DOCS).is_file()
+        yield from self._entrances(out)
         for name, answered in self.answered.items():
             yield self._suite(out, name, answered)
             for path, record in answered.records.items():
                 yield from self._record(out, name, path, record)
-        for kind in KINDS:
+        for kind in LEADS:
             for name in paths(kind):
-                yield self._unit(out, kind, find(kind, name))
+                yield from self._unit(out, kind, find(kind, name))
+
+    def _entrances(self, out: Path) -> Iterator[Path]:
+        """Write the pages of the navigation, and what the search and the comparison read."""
+        suites = [self._summary(name) for name in self.folders]
+        shown = [(name, self.answered[name].suite, one) for name, one in overview(self.boards)]
+        yield self._page(out, "index.html", suites=suites, overview=shown)
+        yield self._page(out, "compare.html")
+        for kind, lead in LEADS.items():
+            cards = [find(kind, name) for name in paths(kind)]
+            yield self._page(
+                out, f"{kind}s.html", template="list.html", cards=cards, lead=lead,
+                heading=f"{kind.capitalize()}s",
+            )  # fmt: skip
+        titles = {name: one.suite.title or name for name, one in self.answered.items()}
+        places = [(titles[name], f"suites/{name}.html", one.suite.question)
+                  for name, one in self.answered.items()]  # fmt: skip
+        cards = [find(kind, name) for kind in LEADS for name in paths(kind)]
+        places += [(card.name, f"{card.kind}s/{card.name}.html", card.summary) for card in cards]
+        yield _written(out / "pages.js", script(places, titles, self.boards))
 
     def _boards(
         self, name: str, boards: Sequence[Leaderboard], records: Sequence[Record]
@@ -144,8 +138,9 @@ class Site:
         return [self._board(name, board, group) for board, group in both]
 
     def _board(self, name: str, board: Leaderboard, records: list[Record]) -> Board:
+        effects = Markup(charts.differences(board))  # trusted
         drawn = {
-            f"Difference to {BASELINE}": charts.differences(board),
+            f"Difference to {BASELINE}": effects,
             "Score and cost": charts.cost(board),
             "Learning curves": charts.learning(
                 self._curves(name, records), board.metric, board.unit
@@ -154,6 +149,9 @@ class Site:
         return Board(
             board=board,
             texts=display(board),
+            more=display_more(board),
+            effects=effects,
+            subtitle=subtitle(board, records[0]),
             probabilities=display_probabilities(board).to_dict("records"),
             probabilities_note=probabilities_note(board),
             charts=[(title, Markup(svg)) for title, svg in drawn.items() if svg],  # trusted
@@ -201,24 +199,23 @@ class Site:
             boards_beside=self.boards_beside[name], unasked=UNASKED, apart=APART,
         )  # fmt: skip
 
-    def _unit(self, out: Path, kind: Kind, card: Card) -> Path:
+    def _unit(self, out: Path, kind: Kind, card: Card) -> Iterator[Path]:
         shown = [
             (suite, board)
             for suite, boards in self.boards.items()
             for board in boards
             if any(getattr(record, kind).name == card.name for record in board.records)
         ]
-        previews = [
-            picture
-            for _, board in shown
-            for method, pictures in board.pictures
-            for picture in pictures
-            if kind == "method" and method.partition("[")[0] == card.name
-        ]
-        folder = f"{kind}s"
-        return self._page(
-            out, f"{folder}/{card.name}.html", template="unit.html", card=card, shown=shown,
-            previews=previews,
+        preview, told = "", ""
+        if kind == "method":
+            preview = f"previews/{card.name}.webp"
+            content, told = preview_of(card.name)
+            write_bytes(out / preview, content)
+            yield out / preview
+        yield self._page(
+            out, f"{kind}s/{card.name}.html", template="unit.html", card=card, shown=shown,
+            preview=preview, told=told,
+            suites={name: one.suite.title or name for name, one in self.answered.items()},
         )  # fmt: skip
 
     def _record(self, out: Path, suite: str, path: Path, record: Record) -> Iterator[Path]:
@@ -235,10 +232,23 @@ class Site:
     def _page(self, out: Path, place: str, /, *, template: str = "", **context: object) -> Path:
         """Write a page; its links start with `top`, the relative path to the top of the site."""
         top = "../" * place.count("/")
-        text = self._pages.get_template(template or place).render(top=top, **context)
+        text = self._pages.get_template(template or place).render(top=top, here=place, **context)
         return _written(out / place, text)
 
 
 def _written(path: Path, text: str) -> Path:
     write_bytes(path, text.encode())
     return path
+
+
+@cache
+def preview_of(name: str) -> tuple[bytes, str]:
+    """Return what a method makes of three photographs, as WebP, and a remark if that is nothing."""
+    from mixbench.figures.pictures import bundled
+    from mixbench.figures.preview import drawn, preview
+
+    rows = preview([find("method", name)], bundled(), Path(), "")
+    stream = io.BytesIO()
+    drawn(rows).savefig(stream, format="webp", dpi=PREVIEW_DPI)
+    same = bool((rows[0].images == rows[-1].images).all())
+    return stream.getvalue(), "It leaves them as they are." if same else ""

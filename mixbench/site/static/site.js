@@ -1,4 +1,4 @@
-// Sorts and filters the tables. Without it they are all there, in the leaderboard's own order.
+// Sorts and filters tables, searches pages, compares methods. Without it the tables are all there.
 "use strict";
 document.documentElement.classList.add("scripted");
 
@@ -42,3 +42,80 @@ document.querySelector(".filter input")?.addEventListener("input", (event) => {
     row.hidden = !row.textContent.toLowerCase().includes(wanted);
   }
 });
+
+// Search: every word of the query must be in a page's name or summary; names that match come first.
+const top_ = document.body.dataset.top;
+const box = document.querySelector(".search");
+function shown(query) {
+  const words = query.toLowerCase().split(/\s+/).filter(Boolean);
+  if (!words.length) return [];
+  const hits = PAGES.places.filter(([name, , about]) =>
+    words.every((word) => `${name} ${about}`.toLowerCase().includes(word)));
+  const inName = ([name]) => (words.every((word) => name.toLowerCase().includes(word)) ? 0 : 1);
+  return hits.sort((a, b) => inName(a) - inName(b)).slice(0, 12);
+}
+box?.querySelector("input").addEventListener("input", (event) => {
+  const list = box.querySelector("ul");
+  list.replaceChildren(...shown(event.target.value).map(([name, place, about]) => {
+    const [item, link, more] = ["li", "a", "span"].map((tag) => document.createElement(tag));
+    link.href = top_ + place;
+    link.textContent = name;
+    more.textContent = about;
+    link.append(more);
+    item.append(link);
+    return item;
+  }));
+  list.hidden = !list.children.length;
+});
+box?.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") box.querySelector("ul").hidden = true;
+  if (event.key === "Enter") box.querySelector("a")?.click();
+});
+
+// Comparison of two rows on every leaderboard that has both.
+const form = document.querySelector(".compare");
+function negated(text) {
+  const [, mean, low, high] = text.match(/^(\S+)(?: \[(\S+), (\S+)\])?$/) ?? [];
+  const turned = (value) => (value[0] === "+" ? "-" : "+") + value.slice(1);
+  return high ? `${turned(mean)} [${turned(high)}, ${turned(low)}]` : turned(mean);
+}
+function compare() {
+  const [first, second] = [form.first.value, form.second.value];
+  const rows = PAGES.boards.flatMap((board) =>
+    board.pairs
+      .filter(([a, b]) => (a === first && b === second) || (a === second && b === first))
+      .map(([a, , difference, seeds]) => [
+        board, board.rows[first], board.rows[second],
+        `${a === first ? difference : negated(difference)} ${board.unit}`, seeds,
+      ]));
+  document.querySelector(".compared tbody").replaceChildren(...rows.map(([board, ...texts]) => {
+    const row = document.createElement("tr");
+    const head = document.createElement("th");
+    const link = document.createElement("a");
+    link.href = top_ + board.place;
+    link.textContent = board.title;
+    head.className = "text";
+    head.scope = "row";
+    head.append(link);
+    row.append(head, ...texts.map((text) => {
+      const cell = document.createElement("td");
+      cell.textContent = text;
+      return cell;
+    }));
+    return row;
+  }));
+}
+if (form) {
+  const labels = [...new Set(PAGES.boards.flatMap((board) => Object.keys(board.rows)))].sort();
+  const asked = new URLSearchParams(location.search);
+  const wanted = { first: asked.get("first") ?? "cutmix", second: asked.get("second") ?? "none" };
+  for (const select of [form.first, form.second]) {
+    select.append(...labels.map((label) => new Option(label)));
+    const name = wanted[select.name];
+    select.value = labels.find((label) => label === name) ??
+      labels.find((label) => label.startsWith(`${name}[`)) ?? labels[0];
+    select.addEventListener("change", compare);
+  }
+  form.hidden = false;
+  compare();
+}
