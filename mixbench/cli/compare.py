@@ -7,6 +7,7 @@ import click
 from mixbench.cli.options import as_json, existing_store, names, store_option
 from mixbench.cli.report import recorded
 from mixbench.cli.skipped import skip
+from mixbench.cli.widths import wrapped
 
 
 @click.command()
@@ -37,4 +38,8 @@ def compare(
 
         records = [*read_answers(folder_of(suite)).compared]
     found = compare_methods(recorded(records, (), names(tasks)), first, second)
-    click.echo(to_json(found) if as_json else "\n".join(to_lines(found)))
+    if as_json:
+        click.echo(to_json(found))
+        return
+    for line in to_lines(found):
+        click.echo(wrapped(line, 4))

@@ -11,6 +11,7 @@ from mixbench.cli.skipped import skip
 if TYPE_CHECKING:
     from mixbench.records.schema import Record
 
+ENDINGS = ("png", "pdf")
 NAMES = ("mixes", "cycle", "mutations", "boundaries", "boxes", "evolution", "pairs")
 
 
@@ -48,6 +49,7 @@ def figure(
     """  # noqa: D301  # click's marker: do not rewrap these lines
     from mixbench.cli.report import recorded
     from mixbench.figures.patchmix.named import FIGURES, Subjects
+    from mixbench.figures.style import save
     from mixbench.leaderboard.store_report import read_records
     from mixbench.registry.units import find, paths
     from mixbench.storage.store import Store
@@ -63,7 +65,6 @@ def figure(
         cards = [card for card in plain if not card.declared.needs_attention]
     drawn = FIGURES[name](Subjects(cards, store, records, seed))
     out.mkdir(parents=True, exist_ok=True)
-    for ending in ("png", "pdf"):
-        path = out / f"{name}.{ending}"
-        drawn.savefig(path, dpi=160, metadata={"CreationDate": None} if ending == "pdf" else None)
-        click.echo(path)
+    save(drawn, out / f"{name}.png", endings=ENDINGS)
+    for ending in ENDINGS:
+        click.echo(out / f"{name}.{ending}")

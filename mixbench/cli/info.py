@@ -8,6 +8,7 @@ import click
 
 from mixbench.cli.completion import completed, units
 from mixbench.cli.options import as_json
+from mixbench.cli.widths import wrapped
 from mixbench.declare.facts import ParameterValue
 from mixbench.errors import UnknownName
 
@@ -36,7 +37,7 @@ def info(name: str, *, as_json: bool) -> None:
 def _head(card: "Card") -> Iterator[str]:
     yield f"{card.kind} {card.name}, version {card.version}, {card.source}\n{card.summary}\n"
     for field, text in card.header.items():
-        yield click.wrap_text(f"{field:8} {text}", 98, subsequent_indent=" " * 9)
+        yield wrapped(text, 9, f"{field:8} ")
 
 
 def _parameters(card: "Card") -> Iterator[str]:
@@ -44,11 +45,12 @@ def _parameters(card: "Card") -> Iterator[str]:
     if card.parameters:
         yield "\nparameters (--set NAME.PARAM=VALUE)"
     for parameter in card.parameters:
-        yield f"  {card.name}.{parameter.name}={_text(parameter.default)}  {parameter.plain_type}"
+        named = f"  {card.name}.{parameter.name}={_text(parameter.default)}  "
+        yield wrapped(parameter.plain_type, 6, named)
         if parameter.description:
-            yield click.wrap_text(parameter.description, 98, " " * 6, " " * 6)
+            yield wrapped(parameter.description, 6, " " * 6)
     for protocol, values in card.declared.by_protocol.items():
-        yield f"  under protocol {protocol}: {_named(values)}"
+        yield wrapped(_named(values), 6, f"  under protocol {protocol}: ")
 
 
 def _task_lines(card: "TaskCard") -> Iterator[str]:
@@ -60,12 +62,12 @@ def _task_lines(card: "TaskCard") -> Iterator[str]:
     for protocol, recipe in declared.protocols.items():
         generated = ", on generated images" if protocol in declared.synthetic.protocols else ""
         yield f"\nprotocol {protocol}{generated} (each field is a parameter {whose})"
-        yield f"  {_named(vars(recipe))}"
+        yield wrapped(_named(vars(recipe)), 2, "  ")
         for model, values in declared.by_model.get(protocol, {}).items():
-            yield f"  with {model}: {_named(values)}"
+            yield wrapped(_named(values), 6, f"  with {model}: ")
     more = ["every model of timm and torchvision", "hf-hub:ORG/NAME", "./FILE.py"]
     models = [*declared.models, *(more if declared.takes_timm else [])]
-    yield f"\nmodels: {', '.join(models)}"
+    yield wrapped(", ".join(models), 2, "\nmodels: ")
     for metric in declared.metrics:
         better = "higher" if metric.higher_is_better else "lower"
         ranked = (
@@ -96,8 +98,8 @@ def _published(references: Sequence["Reference"]) -> Iterator[str]:
         std = f" ± {ref.std:g}" if ref.std is not None else ""
         rows.setdefault(row, []).append(f"{ref.method} {ref.value:g}{std}")
     for (citation, where, metric, model, remark), numbers in rows.items():
-        yield f"\npublished {metric} of {model}: {citation}, {where}"
-        yield f"  {', '.join(numbers)}" + (f"  ({remark})" if remark else "")
+        yield wrapped(f"{citation}, {where}", 2, f"\npublished {metric} of {model}: ")
+        yield wrapped(", ".join(numbers) + (f"  ({remark})" if remark else ""), 2, "  ")
 
 
 def _find_any(name: str) -> "Card":

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mixbench.cli.options import as_json
+from mixbench.cli.widths import wrapped
 from mixbench.errors import InvalidUnit
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def list_units(what: str, *, as_json: bool) -> None:
         return
     width = max(map(len, lines), default=0)
     for name, text in lines.items():
-        click.echo(f"{name:{width}}  {text}")
+        click.echo(wrapped(text, width + 2, f"{name:{width}}  "))
 
 
 def _units(kind: "Kind") -> dict[str, str]:

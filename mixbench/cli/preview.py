@@ -33,7 +33,7 @@ DPI = 150
     "--out", type=click.Path(path_type=Path, dir_okay=False), default="preview.png",
     show_default=True, help="Output file: png, pdf or svg.",
 )  # fmt: skip
-def preview(
+def preview(  # noqa: PLR0913  # one for each option
     methods: tuple[str, ...],
     *,
     task: str | None,

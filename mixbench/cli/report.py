@@ -8,6 +8,7 @@ import click
 
 from mixbench.cli.options import QUICK, as_json, existing_store, names, store_option
 from mixbench.cli.skipped import skip
+from mixbench.cli.widths import columns
 from mixbench.errors import UnknownName
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ def report(**options: Unpack[ReportOptions]) -> None:
 
     form = "json" if options["as_json"] else options["form"]
     if options["suite"] is not None:
-        click.echo(tables.text_of(_of_suite(options["suite"], options), form), nl=False)
+        table = _of_suite(options["suite"], options)
+        click.echo(tables.text_of(table, form, columns()), nl=False)
         return
     store = existing_store(options["store_path"])
     wanted = names(options["methods"]), names(options["tasks"])
@@ -70,7 +72,7 @@ def report(**options: Unpack[ReportOptions]) -> None:
             click.echo(path)
         return
     if options["costs"]:
-        click.echo(tables.text_of(costs(records), form), nl=False)
+        click.echo(tables.text_of(costs(records), form, columns()), nl=False)
         return
     boards = leaderboards(records)
     writers = {

@@ -15,6 +15,7 @@ from mixbench.plan.status import Status
 from mixbench.storage.notes import STALLED_S, Progress
 
 LIVE_EVERY_S, PLAIN_EVERY_S = 0.25, 15.0
+LEAST_NAME = 16  # characters of a cell in the table
 MEASURED, LONG_S = 30, 600.0  # steps before the speed is reliable; shortest run with a forecast
 SHORT_S = 3.0  # assumed for a stage without training until one of its kind has ended
 ENDINGS: Mapping[Status, str] = {
@@ -183,7 +184,9 @@ class Show:
 
     def notice(self, text: str) -> None:
         """Print a message on a line."""
-        self._console.print(text, highlight=False, soft_wrap=True, markup=False)
+        # A line of a log stays one line; on a terminal it breaks between words.
+        whole = not self._console.is_terminal
+        self._console.print(text, highlight=False, soft_wrap=whole, markup=False)
 
     def update(self, board: RunState, engine: Engine) -> None:
         """Display what changed since the last call."""
@@ -199,7 +202,8 @@ class Show:
             self._estimate_shown = True
             self.notice(text)
         if self._live:
-            self._live.update(_table(board, engine, self._stall_monitor))
+            width = self._console.width
+            self._live.update(_table(board, engine, self._stall_monitor, width))
         else:
             self._tell_stalled(board)
             self.notice(summary(board))
@@ -225,16 +229,32 @@ def _ending(board: RunState, key: str) -> str:
     return f"{ENDINGS[state.status]:8} {stage.kind:8} {stage.label}{took}{why}"
 
 
-def _table(board: RunState, engine: Engine, stall_monitor: StallMonitor) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("cell", "stage", "where", "step", "speed", "ETA", "metrics", ""):
-        table.add_column(name, no_wrap=True)
-    now = time.monotonic()
+def _table(board: RunState, engine: Engine, stall_monitor: StallMonitor, width: int) -> Table:
+    """Return the table of the running stages, in at most so many columns of text.
+
+    Empty columns are left out. In a narrow terminal, the device and the metrics are left out next;
+    then names of cells lose their beginning, as their end tells the seed.
+    """
+    heads = ["cell", "stage", "step", "speed", "ETA", "metrics", "where", ""]
+    now, rows = time.monotonic(), []
     for key in board.running:
         stage = board.plan.stages[key]
         line = board.store.progress(key)
         said = stall_label(stall_monitor.age_s(key, line, now), started=bool(line))
-        table.add_row(stage.label, stage.kind, engine.place(key), *position(line), said)
+        step, speed, left, metrics = position(line)
+        rows.append([stage.label, stage.kind, step, speed, left, metrics, engine.place(key), said])
+    needed = [max([len(head), *(len(row[i]) for row in rows)]) for i, head in enumerate(heads)]
+    kept = [i for i in range(len(heads)) if i < 2 or any(row[i] for row in rows)]
+    for name in ("where", "metrics"):
+        if sum(needed[i] + 1 for i in kept) > width and (at := heads.index(name)) in kept:
+            kept.remove(at)
+    room = max(width - sum(needed[i] + 1 for i in kept[1:]), LEAST_NAME)
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for i in kept:
+        table.add_column(heads[i], no_wrap=True)
+    for row in rows:
+        name = row[0] if len(row[0]) <= room else f"…{row[0][1 - room :]}"
+        table.add_row(name, *(row[i] for i in kept[1:]))
     table.caption = summary(board)
     table.caption_justify = "left"
     return table

@@ -7,7 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from mixbench.figures.predictions import INK, QUIET, bare, names_of, pictures_of, shown_of
+from mixbench.figures.predictions import bare, names_of, pictures_of, shown_of
+from mixbench.figures.style import INK, QUIET
 from mixbench.records.schema import Record
 from mixbench.storage.store import Store
 from mixbench.vision.captions.tokenizer import sentences

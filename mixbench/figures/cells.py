@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from mixbench.figures.captions import captions
@@ -25,6 +24,7 @@ from mixbench.figures.robustness import (
     under_attacks,
     under_corruptions,
 )
+from mixbench.figures.style import DPI, save
 from mixbench.leaderboard.grouping import (
     comparison_groups,
     group_name,
@@ -33,8 +33,6 @@ from mixbench.leaderboard.grouping import (
 )
 from mixbench.records.schema import Record
 from mixbench.storage.store import Store
-
-DPI = 160
 
 
 def draw_cells(
@@ -99,8 +97,7 @@ def _write(drawn: Figure | pd.DataFrame, path: Path, dpi: int) -> Path:
         path = path.with_suffix(".csv")
         drawn.to_csv(path, index=False, lineterminator="\n")
         return path
-    FigureCanvasAgg(drawn)
-    drawn.savefig(path, dpi=dpi)
+    save(drawn, path, dpi)
     return path
 
 

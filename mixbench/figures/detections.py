@@ -10,7 +10,6 @@ from torch import Tensor
 
 from mixbench.figures.predictions import (
     FOUND,
-    INK,
     TRUE,
     WRONG,
     Picture,
@@ -19,6 +18,7 @@ from mixbench.figures.predictions import (
     pictures_of,
     shown_of,
 )
+from mixbench.figures.style import INK
 from mixbench.records.schema import Record
 from mixbench.storage.store import Store
 from mixbench.vision.box_iou import box_iou

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mixbench.declare import BASELINE
-from mixbench.figures.predictions import INK, QUIET
+from mixbench.figures.style import INK, QUIET, colour, label_ends
 from mixbench.leaderboard.grouping import comparison_groups, group_key, group_name
 from mixbench.leaderboard.table import leaderboards
 from mixbench.records.schema import Record
@@ -52,12 +52,16 @@ def drawn(table: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(6.4, 4), layout="constrained")
     axes = figure.subplots()
     axes.axhline(0, color=QUIET, lw=1)
-    methods = list(dict.fromkeys(table["method"]))
+    methods, ends = list(dict.fromkeys(table["method"])), list[tuple[str, float]]()
     for place, method in enumerate(methods):
         rows = table[table["method"] == method]
         at = rows[PER_CLASS] * 1.02 ** (place - (len(methods) - 1) / 2)  # beside each other
         errors = [rows["difference"] - rows["low"], rows["high"] - rows["difference"]]
-        axes.errorbar(at, rows["difference"], yerr=errors, fmt="o-", lw=1.5, ms=4, label=method)
+        axes.errorbar(
+            at, rows["difference"], yerr=errors, fmt="o", lw=1.5, ms=4, color=colour(method),
+            ls="--" if "[" in method else "-",
+        )  # fmt: skip
+        ends.append((method, float(rows["difference"].iloc[-1])))
     numbers = sorted(table[PER_CLASS].unique())
     axes.set_xscale("log")
     axes.set_xticks(numbers, [str(number) for number in numbers])
@@ -66,7 +70,7 @@ def drawn(table: pd.DataFrame) -> Figure:
         xlabel="training images of each class",
         ylabel=f"difference to {BASELINE} ({table['unit'].iloc[0]}), 95% CI",
     )
-    axes.legend(frameon=False, fontsize=8)
+    label_ends(axes, numbers[-1] * 1.05, ends)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(colors=INK)
     return figure

@@ -8,15 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from mixbench.figures.predictions import (
-    FOUND,
-    INK,
-    QUIET,
-    TRUE,
-    Picture,
-    pictures_of,
-    shown_of,
-)
+from mixbench.figures.predictions import FOUND, TRUE, Picture, pictures_of, shown_of
+from mixbench.figures.style import INK, QUIET, colour
 from mixbench.records.schema import Record
 from mixbench.storage.store import Store
 from mixbench.vision.localization.box_accuracy import (
@@ -114,7 +107,7 @@ def accuracy_curves(located: Mapping[str, Located]) -> Figure:
     for panel, (axes, overlap) in enumerate(zip(panels, OVERLAPS, strict=True)):
         for name, found in located.items():
             curve = found.accuracy.curves[panel]
-            axes.plot(GRID, curve, lw=1.4, label=f"{name}  {curve.max():.1f}")
+            axes.plot(GRID, curve, lw=1.4, label=f"{name}  {curve.max():.1f}", color=colour(name))
         flat = baseline.best[overlap]
         axes.axhline(flat, color=QUIET, ls="--", lw=1, label=f"centre baseline  {flat:.1f}")
         axes.set(xlabel="threshold of the map", xlim=(0, 1), ylim=(0, 100))

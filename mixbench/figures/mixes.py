@@ -8,13 +8,13 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from mixbench.contract import Method, Sources, Step, Task
+from mixbench.figures.style import INK
 from mixbench.storage.store import Store
 from mixbench.streams import generator
 from mixbench.vision.images.splits import in_turns
 from mixbench.worker.job import data_folder, make_task, revive, take_weights
 
 COLUMNS, NAMED, WIDEST = 8, 3, 20  # images, classes of each, and characters of a class's name
-INK = "#1f2933"
 
 
 def example_mixes(store: Store, key: str) -> Figure:

@@ -14,7 +14,7 @@ from mixbench.records.schema import Record
 from mixbench.storage.store import Store
 from mixbench.worker.job import data_folder, make_task
 
-INK, QUIET, TRUE, FOUND, WRONG = "#1f2933", "#9aa5b1", "#e02424", "#5bef5b", "#f59e0b"
+TRUE, FOUND, WRONG = "#e02424", "#5bef5b", "#f59e0b"
 ROWS = 6  # images shown, evenly spaced over the test part
 Picture = NDArray[np.float32]
 

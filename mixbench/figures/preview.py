@@ -12,7 +12,8 @@ from torch import Tensor
 from mixbench.contract import Backbone, Method, Sources, Step, Task, attach
 from mixbench.contract.loading import load_method
 from mixbench.declare import Need
-from mixbench.figures.mixes import INK, shares_of, short, told, unlike
+from mixbench.figures.mixes import shares_of, short, told, unlike
+from mixbench.figures.style import INK
 from mixbench.registry.cards import Card
 from mixbench.registry.units import find
 from mixbench.streams import generator

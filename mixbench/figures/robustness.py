@@ -10,7 +10,8 @@ from torch import Tensor
 
 from mixbench.declare import CORRUPTIONS
 from mixbench.declare.attacks import Attack, attacks_of, eps_text
-from mixbench.figures.predictions import INK, bare, shown_of
+from mixbench.figures.predictions import bare, shown_of
+from mixbench.figures.style import INK, colour
 from mixbench.records.schema import Record
 from mixbench.storage.store import Store
 from mixbench.vision.robustness.adversarial import Attacked, among_correct
@@ -82,7 +83,13 @@ def attack_curves(rows: pd.DataFrame) -> Figure:
         for method, own in there.groupby("method", sort=False):
             fgsm = own[own["attack"] == "fgsm"].sort_values("eps")
             (line,) = axes.plot(
-                fgsm["eps"].map(places), fgsm[column], marker="o", ms=3, lw=1.5, label=method
+                fgsm["eps"].map(places),
+                fgsm[column],
+                marker="o",
+                ms=3,
+                lw=1.5,
+                label=method,
+                color=colour(str(method)),
             )
             pgd = own[own["attack"] == "pgd"]
             axes.plot(pgd["eps"].map(places), pgd[column], "x", ms=7, mew=2, color=line.get_color())
@@ -128,9 +135,24 @@ def corruption_curves(rows: pd.DataFrame) -> Figure:
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.6), sharey=True)
     for method, own in rows.groupby("method", sort=False):
         by_severity = own.groupby("severity")["accuracy"].mean()
-        left.plot(by_severity.index, by_severity, marker="o", ms=3, lw=1.5, label=method)
+        left.plot(
+            by_severity.index,
+            by_severity,
+            marker="o",
+            ms=3,
+            lw=1.5,
+            label=method,
+            color=colour(str(method)),
+        )
         by_corruption = own.groupby("corruption", sort=False)["accuracy"].mean()
-        right.plot(range(len(by_corruption)), by_corruption, "o", ms=5, label=method)
+        right.plot(
+            range(len(by_corruption)),
+            by_corruption,
+            "o",
+            ms=5,
+            label=method,
+            color=colour(str(method)),
+        )
     _finish(left, "severity", "mean over corruptions")
     left.set_xticks(range(1, SEVERITIES + 1))
     left.set_ylabel("accuracy (%)")

@@ -378,8 +378,11 @@ def to_json(boards: Sequence[Leaderboard]) -> str:
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
-def text_of(frame: pd.DataFrame, form: str) -> str:
-    """Format a table of texts as ``table``, ``markdown``, ``latex``, ``csv`` or ``json``."""
+def text_of(frame: pd.DataFrame, form: str, width: int | None = None) -> str:
+    """Format a table of texts as ``table``, ``markdown``, ``latex``, ``csv`` or ``json``.
+
+    A ``table`` that is wider than `width` is printed row by row, with one line for each column.
+    """
     flat = frame if frame.index.name is None else frame.reset_index()
     if form == "json":
         return f"{flat.to_json(orient='records', indent=1, force_ascii=False)}\n"
@@ -389,7 +392,19 @@ def text_of(frame: pd.DataFrame, form: str) -> str:
         return f"{_tabular(flat.map(_escaped))}\n"
     style = "github" if form == "markdown" else "simple"
     text = flat.to_markdown(index=False, tablefmt=style, disable_numparse=True)
+    if form == "table" and width is not None and max(map(len, text.splitlines())) > width:
+        text = "\n\n".join(_row_by_row(flat))
     return f"{text}\n" if len(flat) else "No cell has finished yet; see mixbench status.\n"
+
+
+def _row_by_row(frame: pd.DataFrame) -> Iterator[str]:
+    """Yield each row as a heading and one line for each column that says something."""
+    first, *others = frame.columns
+    longest = max(len(str(name)) for name in others)
+    for row in frame.to_dict("records"):
+        lines = [f"  {name:{longest}}  {row[name]}" for name in others
+                 if str(row[name]) not in {"", "-"}]  # fmt: skip
+        yield "\n".join([str(row[first]), *lines])
 
 
 def _thousands(value: float) -> str:

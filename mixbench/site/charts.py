@@ -4,7 +4,6 @@ import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
-from zlib import crc32
 
 import numpy as np
 import pandas as pd
@@ -13,13 +12,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mixbench.declare import BASELINE
+from mixbench.figures.style import PALETTE, number_of
 from mixbench.leaderboard.overall import Overall
 from mixbench.leaderboard.table import Leaderboard
 
 # Placeholder colours, replaced by CSS variables: text, secondary text, lines, and methods.
 INK, QUIET, LINE = "#010203", "#020304", "#030405"
 ACCENT, PAPER = "#040508", "#040509"
-METHODS = tuple(f"#0506{n:02x}" for n in range(12))
+METHODS = tuple(f"#0506{n:02x}" for n in range(len(PALETTE)))
 LONG = 24  # characters of a label
 ON_WHITE = {
     "var(--ink)": "#1c2127", "var(--quiet)": "#5b6570", "var(--line)": "#e3e4e0",
@@ -41,25 +41,10 @@ Curve = Sequence[Mapping[str, float]]  # metrics of each epoch
 Curves = Mapping[str, Sequence[Curve]]  # by method and seed
 
 
-# The methods that most leaderboards have; others get a colour of their own by their name.
-USUAL = ("cutmix", "mixup", "guided_patchmix", "random_patchmix", "manifold_mixup", "cutmix_16")
-
-
 def colours(methods: Iterable[str]) -> dict[str, str]:
-    """Return the colour of each method, the same in all charts.
-
-    Rows of one method with other parameters share its colour. The baseline has that of text.
-    """
-    return {label: _colour(re.split(r"[\[ ]", label)[0]) for label in methods}
-
-
-def _colour(method: str) -> str:
-    if method == BASELINE:
-        return QUIET
-    if method in USUAL:
-        return METHODS[USUAL.index(method)]
-    others = METHODS[len(USUAL) :]
-    return others[crc32(method.encode()) % len(others)]
+    """Return the placeholder of each method's colour, which is that of all other figures."""
+    numbers = ((label, number_of(label)) for label in methods)
+    return {label: QUIET if number is None else METHODS[number] for label, number in numbers}
 
 
 def differences(board: Leaderboard) -> str:

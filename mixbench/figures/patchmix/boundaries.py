@@ -24,7 +24,7 @@ from mixbench.contract.loading import load_method
 from mixbench.declare import TOP1, Need
 from mixbench.declare.facts import ParameterValue
 from mixbench.errors import UsageError
-from mixbench.figures.mixes import INK
+from mixbench.figures.style import INK
 from mixbench.registry.cards import Card
 from mixbench.registry.units import find
 from mixbench.streams import generator

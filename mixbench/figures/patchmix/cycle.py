@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from mixbench.figures.patchmix.search import DROPPED, INK, KEPT, QUIET
+from mixbench.figures.patchmix.search import DROPPED, KEPT
+from mixbench.figures.style import INK, QUIET
 from mixbench.records.schema import Record
 from mixbench.search.fitness import HeldOut, Scorer
 from mixbench.search.genetic import Genetic, Individual, Settings

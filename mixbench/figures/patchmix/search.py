@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
+from mixbench.figures.style import INK, PALETTE, QUIET
 from mixbench.search.genetic import Draws, Fitness, Individual, Settings, mutate
 from mixbench.search.result import result_of
 from mixbench.search.space import Space
 
-INK, QUIET, KEPT, DROPPED = "#1f2933", "#9aa5b1", "#2f855a", "#c05621"
+KEPT, DROPPED = PALETTE[2], PALETTE[1]
 Result = Mapping[str, Any]
 SHOWN = 4  # pairs named at each marked generation
 MUTATIONS = ("flip tails", "transpose", "flip heads", "random tails")
@@ -38,7 +40,8 @@ def evolution(result: Result) -> Figure | None:
     axes.set(xlabel="generation", ylabel=f"{result['score']} on held-out compositions")
     axes.set_title(_left_of_first(result), loc="left", fontsize=10, color=INK)
     _mark_changes(axes, result["snapshots"])
-    axes.legend(frameon=False, loc="lower left")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.legend(loc="outside lower left", ncols=3, frameon=False, fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 

@@ -1,0 +1,80 @@
+"""The style of all figures and charts: colours, fonts, and how files are written."""
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from mixbench.declare import BASELINE
+
+INK, QUIET = "#1c2127", "#5b6570"
+DPI = 200  # twice that of a page on a screen
+LINE = 11  # height of a line of text, in points
+# Colours of methods, told apart by the colour-blind where few are drawn together.
+PALETTE = (
+    "#0b6bcb", "#c2410c", "#15803d", "#7e22ce", "#0f766e", "#0e7490",
+    "#be185d", "#4d7c0f", "#4338ca", "#b91c1c", "#a16207", "#86198f",
+)  # fmt: skip
+# The methods that most leaderboards have; others get a colour of their own by their name.
+USUAL = ("cutmix", "mixup", "guided_patchmix", "random_patchmix", "manifold_mixup", "cutmix_16")
+# Fonts as outlines of letters, which journals accept, and not as bitmaps.
+FONTS: Any = {"pdf.fonttype": 42, "ps.fonttype": 42, "svg.fonttype": "none"}
+
+
+def number_of(label: str) -> int | None:
+    """Return the place of a method's colour in the palette; None for the baseline.
+
+    Rows of one method with other parameters share its colour.
+    """
+    method = re.split(r"[\[ ]", label)[0]
+    if method == BASELINE:
+        return None
+    if method in USUAL:
+        return USUAL.index(method)
+    return len(USUAL) + crc32(method.encode()) % (len(PALETTE) - len(USUAL))
+
+
+def colour(label: str) -> str:
+    """Return the colour of a method, the same in all figures; grey for the baseline."""
+    number = number_of(label)
+    return QUIET if number is None else PALETTE[number]
+
+
+def label_ends(axes: Axes, x: float, ends: Iterable[tuple[str, float]]) -> None:
+    """Write names at the ends of curves, without overlap.
+
+    Parameters
+    ----------
+    axes
+        The axes, with their final limits.
+    x
+        Where all curves end.
+    ends
+        Name of each curve, and the value at its end.
+    """
+    low, high = axes.get_ylim()
+    box = axes.get_window_extent()
+    inches = box.height / axes.figure.dpi
+    least = (high - low) * LINE / 72 / inches
+    at = -float("inf")
+    for name, value in sorted(ends, key=lambda end: end[1]):
+        at = max(value, at + least)
+        axes.annotate(
+            name, (x, at), (8, 0), textcoords="offset points", va="center", fontsize=8,
+            color=colour(name), annotation_clip=False,
+        )  # fmt: skip
+
+
+def save(figure: Figure, path: Path, dpi: int = DPI, endings: Sequence[str] = ("png",)) -> None:
+    """Write a figure to files with these endings; files of the same figure are the same."""
+    FigureCanvasAgg(figure)
+    with rc_context(FONTS):
+        for ending in endings:
+            metadata = {"CreationDate": None} if ending == "pdf" else None
+            figure.savefig(path.with_suffix(f".{ending}"), dpi=dpi, metadata=metadata)
