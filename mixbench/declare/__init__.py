@@ -60,6 +60,7 @@ from mixbench.declare.shared import (
     TOP1_AND_TOP5,
     VOC_2007,
     VOC_2007_AND_2012,
+    WSOL_WEIGHTS,
     for_each_corruption,
     pretrained_on,
 )
@@ -93,6 +94,7 @@ __all__ = [
     "TOP1_AND_TOP5",
     "VOC_2007",
     "VOC_2007_AND_2012",
+    "WSOL_WEIGHTS",
     "Archive",
     "Count",
     "CountOrZero",

@@ -128,6 +128,7 @@ def table_row(  # noqa: PLR0913  # the columns of a published table
     *,
     metric: str = "top1",
     num_seeds: int | None = None,
+    protocol: str = "paper",
     remark: str = "",
 ) -> tuple[Reference, ...]:
     """Return the references of one row of a published table.
@@ -146,11 +147,24 @@ def table_row(  # noqa: PLR0913  # the columns of a published table
         Name of the metric that the row reports.
     num_seeds
         Number of runs behind each value; None if the publication does not state it.
+    protocol
+        Name of the protocol that follows the publication.
     remark
         Differences that a reader must know before comparing.
     """
     return tuple(
-        Reference(*(metric, method, model, value, citation, where, std, num_seeds), remark=remark)
+        Reference(*(
+            metric,
+            method,
+            model,
+            value,
+            citation,
+            where,
+            std,
+            num_seeds,
+            protocol,
+            remark,
+        ))
         for method, number in numbers.items()
         for value, std in [number if isinstance(number, tuple) else (number, None)]
     )

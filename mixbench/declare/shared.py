@@ -63,6 +63,24 @@ MAX_BOX_ACC = (
     Metric("top1_loc", "%", higher_is_better=True),
     Metric("centre_baseline", "%", higher_is_better=True, trivial_baseline=True),
 )
+# ImageNet weights with which localization begins, as in clovaai/wsolevaluation.
+WSOL_WEIGHTS = {
+    "resnet50": Archive(
+        "resnet50-19c8e357.pth",
+        "19c8e357",
+        "https://download.pytorch.org/models/resnet50-19c8e357.pth",
+    ),
+    "vgg16": Archive(
+        "vgg16-397923af.pth",
+        "397923af",
+        "https://download.pytorch.org/models/vgg16-397923af.pth",
+    ),
+    "inception_v3": Archive(
+        "inception_v3_google-1a9a5a14.pth",
+        "1a9a5a14",
+        "https://download.pytorch.org/models/inception_v3_google-1a9a5a14.pth",
+    ),
+}
 MEAN_AVERAGE_PRECISION = (
     Metric("map", "%", higher_is_better=True, primary=True),
     Metric("map_voc07", "%", higher_is_better=True),

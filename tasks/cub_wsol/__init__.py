@@ -28,7 +28,7 @@ from mixbench.datasets.archives import Finding
 from mixbench.declare import (
     CUB,
     MAX_BOX_ACC,
-    Archive,
+    WSOL_WEIGHTS,
     Count,
     Folder,
     Fraction,
@@ -36,6 +36,9 @@ from mixbench.declare import (
     Synthetic,
     Weights,
     table_row,
+)
+from mixbench.declare import (
+    Archive as Archive,
 )
 from mixbench.declare import (
     Data as Data,
@@ -88,23 +91,7 @@ class CubWsol(Localization, Classification):
 
     version = 1
     data = CUB
-    published = {
-        "resnet50": Archive(
-            "resnet50-19c8e357.pth",
-            "19c8e357",
-            "https://download.pytorch.org/models/resnet50-19c8e357.pth",
-        ),
-        "vgg16": Archive(
-            "vgg16-397923af.pth",
-            "397923af",
-            "https://download.pytorch.org/models/vgg16-397923af.pth",
-        ),
-        "inception_v3": Archive(
-            "inception_v3_google-1a9a5a14.pth",
-            "1a9a5a14",
-            "https://download.pytorch.org/models/inception_v3_google-1a9a5a14.pth",
-        ),
-    }
+    published = WSOL_WEIGHTS
     synthetic = Synthetic(train=90, test=30, protocols=("quick",))
     by_protocol = {"quick": {"classes": 6, "side": 48, "holdout": 0.15, "weights": "random"}}
     metrics = MAX_BOX_ACC

@@ -6,7 +6,7 @@ image sizes. Both follow from CUB's files and the image headers.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -234,8 +234,19 @@ def metadata(images: Located) -> dict[str, str]:
     return {name: "\n".join(text) for name, text in zip(METADATA, lines, strict=True)}
 
 
-def read_metadata(folder: Path, images: Path) -> Located:
+def read_metadata(
+    folder: Path, images: Path, place: Callable[[str, int], str] = lambda name, _class: name
+) -> Located:
     """Return the images and boxes of wsolevaluation's four metadata files.
+
+    Parameters
+    ----------
+    folder
+        Folder of the files.
+    images
+        Folder of the images.
+    place
+        Function of an image's name in the files and its class that returns its path in `images`.
 
     Raises
     ------
@@ -243,16 +254,18 @@ def read_metadata(folder: Path, images: Path) -> Located:
         If a line has another format, an image has no box, or a size differs from the image's.
     """
     names = read_lines(folder / "image_ids.txt")
-    named_images(images, names, folder / "image_ids.txt")
     tables = {
         name: _by_image(folder / f"{name}.txt", names, width)
         for name, width in zip(METADATA[1:], (1, 2, 4), strict=True)
     }
+    labels = [tables["class_labels"][name][0][0] for name in names]
+    placed = [place(name, label) for name, label in zip(names, labels, strict=True)]
+    named_images(images, placed, folder / "image_ids.txt")
     sizes = np.array([tables["image_sizes"][name][0] for name in names])
-    found = image_sizes([images / name for name in names])
+    found = image_sizes([images / name for name in placed])
     wrong = np.flatnonzero((sizes != found).any(1))
     if len(wrong):
-        name, (width, height) = names[wrong[0]], found[wrong[0]]
+        name, (width, height) = placed[wrong[0]], found[wrong[0]]
         raise DataError(
             f"{images / name} must have the size that is given in {folder / 'image_sizes.txt'}, "
             f"{sizes[wrong[0], 0]} x {sizes[wrong[0], 1]} pixels (got {width} x {height})."
@@ -260,8 +273,7 @@ def read_metadata(folder: Path, images: Path) -> Located:
     boxes = [tables["localization"][name] for name in names]
     most = max(map(len, boxes))
     padded = np.array([[*rows, *[rows[0]] * (most - len(rows))] for rows in boxes], np.int64)
-    classes = torch.tensor([tables["class_labels"][name][0][0] for name in names])
-    return Located(names, classes, sizes, padded)
+    return Located(placed, torch.tensor(labels), sizes, padded)
 
 
 def _by_image(path: Path, names: Sequence[str], width: int) -> dict[str, list[list[int]]]:
