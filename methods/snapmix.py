@@ -21,12 +21,13 @@ from mixbench.contract import (
     Split,
     Step,
     Task,
+    check_maps,
     check_single_label,
+    class_maps,
     mixed_loss,
 )
 from mixbench.declare import Fraction, Positive
 from mixbench.kernels import Box, beta, clipped_box, permutation
-from mixbench.vision.localization.cam import check_maps, class_maps
 
 
 class SnapMix(Method):

@@ -27,11 +27,11 @@ from mixbench.contract import (
     Step,
     Task,
     check_single_label,
+    class_weights,
     mixed_loss,
 )
 from mixbench.declare import Need, Positive, PositiveFraction
 from mixbench.kernels import beta, permutation
-from mixbench.vision.localization.cam import class_weights
 
 TRIES = 10  # for each block
 ASPECT = 0.3  # smallest ratio of the sides of a block; the largest is its inverse

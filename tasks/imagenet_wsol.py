@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 import torch
 from torch import Tensor
 
-from mixbench.contract import Backbone, ClassIndex, Part, Split
+from mixbench.contract import Backbone, ClassIndex, Part, Split, check_maps
 from mixbench.declare import (
     MAX_BOX_ACC,
     WSOL_WEIGHTS,
@@ -40,7 +40,6 @@ from mixbench.vision.images.lists import write_lines
 from mixbench.vision.images.scenes import looks, one_thing, write_images
 from mixbench.vision.images.splits import StreamedSplit
 from mixbench.vision.localization.box_accuracy import resized
-from mixbench.vision.localization.cam import check_maps
 from mixbench.vision.localization.task import Localization, classes_of
 from mixbench.vision.models.build import sized
 from mixbench.vision.models.large_map import LARGE_MAP

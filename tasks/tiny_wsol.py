@@ -14,13 +14,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mixbench.contract import Backbone, Evaluation, Part, Split
+from mixbench.contract import Backbone, Evaluation, Part, Split, check_maps
 from mixbench.declare import MAX_BOX_ACC, Weights
 from mixbench.errors import DataError
 from mixbench.vision.images.lists import read_lines
 from mixbench.vision.images.splits import ResidentSplit
 from mixbench.vision.localization.box_accuracy import resized
-from mixbench.vision.localization.cam import check_maps
 from mixbench.vision.localization.task import Localization
 
 from .tiny_imagenet import ROOT, SIDE, TinyImagenet

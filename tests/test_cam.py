@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import torch
 
+from mixbench.contract import check_maps, class_maps
 from mixbench.errors import Diverged, UsageError
-from mixbench.vision.localization.cam import check_maps, class_maps, score_maps
+from mixbench.vision.localization.cam import score_maps
 from mixbench.vision.models.build import build
 
 

@@ -152,7 +152,7 @@ def test_a_trial_is_neither_ranked_nor_compared(make_record: MakeRecord) -> None
 
     assert board.rows[["first_rank", "low", "high", "p"]].isna().to_numpy().all()
     assert "A trial, limit=500, max_steps=20: nothing is ranked." in board.notes
-    assert "limit=500" in board.facts[0]
+    assert "limit=500" in board.title
     assert "a trial, trained on at most 500 images" in board.facts
     with pytest.raises(UsageError, match="are not compared"):
         compare_methods(records, "mixup", "none")

@@ -72,7 +72,7 @@ def test_what_is_no_request_is_told_in_a_sentence(
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("run -m none,guid", ["none,guided_patchmix"]),
+        ("run -m none,guided_", ["none,guided_patchmix"]),
         ("run --suite paper_table4", ["paper_table4", "paper_table4_finetuning"]),
         ("run --model torchvision.resnet18", ["torchvision.resnet18"]),
     ],

@@ -69,7 +69,7 @@ def test_every_suite_asks_for_what_there_is(folder: Path) -> None:
         try:
             assert cells_of(request)
         except DataError:  # real data that is not here: every name was known before
-            assert folder.name.startswith(("paper_", "cifar10_", "clothing_", "tiny_"))
+            assert folder.name.startswith(("paper_", "cifar10_", "clothing_", "tiny_", "field_"))
 
 
 @pytest.mark.parametrize("folder", EVERY, ids=lambda path: path.name)
@@ -330,7 +330,7 @@ def test_names_cannot_break_a_table(make_record: MakeRecord) -> None:
 
     latex, markdown = to_latex(leaderboards([record])), to_markdown(leaderboards([record]))
 
-    assert r"mixup[a=$<$b$>$|\textbackslash{}x\_\%*`]" in latex
+    assert r"mixup\allowbreak[a=$<$b$>$|\textbackslash{}x\_\%*`]" in latex
     assert r"mixup[a=\<b\>\|\\x\_%\*\`]" in markdown
 
 
@@ -338,13 +338,15 @@ def test_latex_has_as_many_cells_in_every_row(digits: Path) -> None:
     text = to_latex(read_answers(digits).boards)
 
     rows = [line for line in text.splitlines() if line.endswith(r"\\")]
-    assert {row.count("&") for row in rows} == {5}
+    assert {row.count("&") for row in rows} == {4}
     assert text.count(r"\begin") == text.count(r"\end")
     assert len(rows) == 8
 
 
 def test_suites_are_found_by_name_and_listed(mixbench: Run, digits: Path) -> None:
-    lines = [line.split(maxsplit=1) for line in mixbench("list", "suites").stdout.splitlines()]
-    assert ["digits", "Does mixing improve a small model"] in [[n, q[:33]] for n, q in lines]
-    assert "paper_table1" in dict(lines)  # installed with mixbench
+    lines = mixbench("list", "suites").stdout.splitlines()
+    assert max(map(len, lines)) <= 100
+    named = dict(line.split(maxsplit=1) for line in lines if not line.startswith(" "))
+    assert named["digits"].startswith("Does mixing improve a small model")
+    assert "paper_table1" in named  # installed with mixbench
     assert digits.name == "digits"

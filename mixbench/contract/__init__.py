@@ -5,6 +5,7 @@ Shapes use these axes throughout: batch (B), channel (C), height (H), width (W),
 """
 
 from mixbench.contract.backbone import AttentionKind, Backbone, Output
+from mixbench.contract.class_maps import check_maps, class_maps, class_weights
 from mixbench.contract.evaluation import Evaluation
 from mixbench.contract.method import (
     SINGLE,
@@ -57,7 +58,10 @@ __all__ = [
     "Task",
     "Trained",
     "attach",
+    "check_maps",
     "check_paths",
     "check_single_label",
+    "class_maps",
+    "class_weights",
     "mixed_loss",
 ]

@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mixbench.contract import Backbone, ClassIndex, Part, Split
+from mixbench.contract import Backbone, ClassIndex, Part, Split, check_maps
 from mixbench.datasets.archives import Finding
 from mixbench.declare import (
     CUB,
@@ -46,7 +46,6 @@ from mixbench.declare import (
 from mixbench.vision.images.augment import CROP_PCT, WindowFlip, resize
 from mixbench.vision.images.splits import StreamedSplit
 from mixbench.vision.localization.box_accuracy import resized
-from mixbench.vision.localization.cam import check_maps
 from mixbench.vision.localization.task import Localization, classes_of
 from mixbench.vision.models.build import sized
 from mixbench.vision.models.large_map import LARGE_MAP

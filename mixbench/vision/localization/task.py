@@ -4,8 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from mixbench.contract import Backbone, Output, Predictions, Score, Task
-from mixbench.vision.localization.cam import class_maps
+from mixbench.contract import Backbone, Output, Predictions, Score, Task, class_maps
 from mixbench.vision.localization.scoring import localization_scores
 from mixbench.vision.metrics import mean_of
 
