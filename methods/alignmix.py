@@ -10,6 +10,7 @@ Differs  in half of the batches, which both mix at the input: there,
 """
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -34,6 +35,7 @@ class AlignMixup(Method):
     """
 
     version = 1
+    by_protocol: ClassVar = {"toy": {"iterations": 20}}
     sites = ("input", "last")
 
     def __init__(

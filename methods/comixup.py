@@ -12,7 +12,7 @@ Differs  in the minimization of the energy of one image: the source swaps pairs 
 """
 
 from itertools import combinations
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -56,6 +56,7 @@ class CoMixup(Method):
     """
 
     version = 1
+    by_protocol: ClassVar = {"toy": {"iterations": 2}}
 
     def __init__(  # noqa: PLR0913  # the parameters of the source
         self,

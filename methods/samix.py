@@ -39,9 +39,6 @@ class SAMix(AutoMix):
     """
 
     version = 1
-    exempt: ClassVar = {
-        "weights_match_pixels": "labels are weighted by λ, and a loss keeps the masks near it"
-    }
     upsampling: ClassVar[Literal["nearest", "bilinear"]] = "bilinear"
 
     def __init__(  # the parameters of the source

@@ -120,6 +120,7 @@ def test_tasks_may_have_other_numbers_of_processes(mixbench: Run, tmp_path: Path
     assert "'imagenot'" in refused.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.full
 def test_two_processes_find_what_one_finds(
     mixbench: Run, fast: tuple[str, ...], tmp_path: Path

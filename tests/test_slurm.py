@@ -351,6 +351,7 @@ def records(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in paths]
 
 
+@pytest.mark.slow
 def test_a_killed_launcher_finds_its_jobs_again(tmp_path: Path) -> None:
     with launched(tmp_path) as launcher:
         until(lambda: len(queue()) == 2, 30)
@@ -382,6 +383,7 @@ def test_killed_and_preempted_jobs_go_on(tmp_path: Path) -> None:
     assert "its process was asked to stop" in said
 
 
+@pytest.mark.slow
 def test_a_launcher_that_is_a_job_itself(
     tmp_path: Path, store: Store, script: Any, engine: SlurmEngine
 ) -> None:

@@ -882,6 +882,7 @@ def test_every_refusal_is_a_sentence(digits: Path) -> None:
     assert to_json(next(iter(read_answers(FOLDER / "digits").records.values())))
 
 
+@pytest.mark.slow
 @pytest.mark.full
 def test_one_new_record_is_run_again(mixbench: Run, tmp_path: Path) -> None:
     """With the same bits it is confirmed; a forged one is contradicted by three seeds."""

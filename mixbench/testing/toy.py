@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +23,7 @@ from mixbench.contract import (
     Split,
     Step,
     Task,
+    attach,
 )
 from mixbench.contract.loading import load_method
 from mixbench.declare import Metric, Need
@@ -30,7 +31,7 @@ from mixbench.declare.facts import Parameters
 from mixbench.registry.cards import Card
 from mixbench.registry.units import find
 from mixbench.streams import generator
-from mixbench.train.untrained import bound, prepare
+from mixbench.train.untrained import prepare
 from mixbench.vision.models.build import build, sized
 from mixbench.vision.models.residual import ResidualNet
 
@@ -173,8 +174,19 @@ class Subject:
             Their height and width, which a ViT must know; those of the toy task by default.
         """
         method, task = self.fresh(), ToyTask(channels, size)
-        model = TOY_VIT if method.needs_attention else "toy"
-        return method, bound(method, task, model), task
+        model = copy.deepcopy(_built(TOY_VIT if method.needs_attention else "toy", channels, size))
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            attach(method, model, task)
+        return method, model, task
+
+
+@cache
+def _built(model: str, channels: int, size: tuple[int, int] | None) -> Backbone:
+    """Return a model of the toy task with fixed weights, which must not be modified."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return ToyTask(channels, size).build(model)
 
 
 def subject_of(card: Card, parameters: Parameters | None = None) -> Subject:
@@ -257,7 +269,7 @@ def step_of(
         Whether the method may overwrite the batch.
     """
     others = images.repeat(CLASSES, 1, 1, 1) if pool is None else pool
-    step = Step(
+    step = _ToyStep(
         images,
         torch.arange(len(images)) % CLASSES,
         rng=generator(seed, "mix"),
@@ -331,7 +343,7 @@ def toy_step(split: Split, task: Task, model: Backbone, number: int) -> Step:
     index = torch.arange(number, number + 32) % len(split)
     images, targets = split.read(index, None), split.targets[index]
     rng = generator(number, "mix")
-    step = Step(images, targets, rng=rng, task=task, model=model, split=split)
+    step = _ToyStep(images, targets, rng=rng, task=task, model=model, split=split)
     return _with_teachers(step)
 
 
@@ -347,8 +359,24 @@ class _Untrained(dict[str, Backbone]):
         return self[role]
 
 
+class _ToyStep(Step):
+    """A step whose average of the model is a copy of it, made when it is asked for."""
+
+    _average: Backbone | None = None
+
+    @property
+    def ema(self) -> Backbone | None:
+        """Copy of the model, in evaluation mode."""
+        if self._average is None:
+            self._average = copy.deepcopy(self.model).eval()
+        return self._average
+
+    @ema.setter
+    def ema(self, average: Backbone | None) -> None:
+        self._average = average
+
+
 def _with_teachers(step: Step) -> Step:
-    """Return the step with copies of its model as teachers and as average of the model."""
+    """Return the step with copies of its model as teachers."""
     step.teachers = _Untrained(step.model)
-    step.ema = copy.deepcopy(step.model).eval()
     return step
