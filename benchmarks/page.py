@@ -81,8 +81,10 @@ def mixing(found: Found) -> Iterator[str]:
         for name in ours
     ]
     yield _table(["time by data type (copies of that type)", *types], rows)
-    methods = [[f"`{n}`", m["copies"], m["growth"]] for n, m in found["methods"].items()]
-    head = ["method, 112 x 112 pixels", "time (copies)", "time of 256 images / 128 images"]
+    methods = [
+        [f"`{n}`", m["copies"], m["copies_224"], m["growth"]] for n, m in found["methods"].items()
+    ]
+    head = ["method, copies of the batch", "112 x 112", "224 x 224", "time of 256 images / 128"]
     yield _table(head, methods)
 
 

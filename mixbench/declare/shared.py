@@ -111,7 +111,7 @@ LITE0 = {
 FINE_TUNED_PHOTOS = {
     "finetune": Recipe(
         model="tf_efficientnet_lite0",
-        epochs=10,
+        epochs=20,
         batch_size=50,
         lr=0.01,
         weight_decay=1e-4,
