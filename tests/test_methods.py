@@ -155,17 +155,26 @@ def test_drawn_items_have_the_asked_classes() -> None:
     assert len(step.images) == 7
 
 
-def test_saliency_has_no_side_effects() -> None:
+@pytest.mark.parametrize("asks", ["saliency", "predict"])
+def test_what_a_method_asks_of_the_model_has_no_side_effects(asks: str) -> None:
     step, _ = step_for(PatchMix(), torch.randn(4, 3, 16, 12))
     step.model.train()
+    frozen: Any = next(m for m in step.model.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    frozen.eval()
     before = {k: v.clone() for k, v in step.model.state_dict().items()}
 
-    saliency = step.saliency()
+    found = getattr(step, asks)()
 
-    assert saliency.shape == (4, 16, 12)
+    assert (found if asks == "saliency" else found.out).shape[0] == 4
+    assert step.num_saliency_images == 4
     assert step.model.training
+    assert not frozen.training
     assert all(p.grad is None for p in step.model.parameters())
     assert all(torch.equal(before[k], v) for k, v in step.model.state_dict().items())
+    if asks == "saliency":
+        assert found.shape == (4, 16, 12)
+    else:
+        assert not found.out.requires_grad
 
 
 def test_cutout_blacks_out_the_share_that_its_clipped_squares_cover() -> None:

@@ -1,6 +1,7 @@
 """The inputs of a method in one training step (`Step`) and its description of a mix (`Sources`)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -296,13 +297,10 @@ class Step:
     def predict(self) -> Output:
         """Return the model's output for the unmixed batch, in evaluation mode, without gradients.
 
-        The mode of the model does not change.
+        The mode of the model, and of each of its modules, does not change.
         """
-        training = self.model.training
-        self.model.eval()
-        output = self.ask(self.model)
-        self.model.train(training)
-        return output
+        with _evaluating(self.model):
+            return self.ask(self.model)
 
     def ask(self, teacher: Backbone) -> Output:
         """Return a teacher's output for the unmixed batch, without gradients."""
@@ -316,12 +314,21 @@ class Step:
 
         The model runs in evaluation mode; its mode and its parameters' gradients do not change.
         """
-        training = self.model.training
-        self.model.eval()
         images = self.images.detach().to(next(self.model.parameters()).dtype).requires_grad_()
-        with torch.enable_grad():
+        with _evaluating(self.model), torch.enable_grad():
             loss = self.loss(self.model(images).out, self.targets).sum()
             (gradient,) = torch.autograd.grad(loss, images)
-        self.model.train(training)
         self.num_saliency_images += len(images)
         return gradient.pow(2).mean(1).sqrt()
+
+
+@contextmanager
+def _evaluating(model: Backbone) -> Iterator[None]:
+    """Put a model in evaluation mode, and each of its modules in its own mode at the exit."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
