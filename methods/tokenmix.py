@@ -20,12 +20,14 @@ from torch import Tensor
 from torch.nn.functional import conv2d, interpolate
 
 from mixbench.contract import (
+    Backbone,
     Method,
     Output,
     Sources,
     Split,
     Step,
     Task,
+    check_maps,
     check_single_label,
     class_weights,
     mixed_loss,
@@ -71,6 +73,10 @@ class TokenMix(Method):
     def check(self, task: Task, held_out: Split | None) -> None:  # noqa: ARG002  # the contract
         """Check that every image of the task has one class."""
         check_single_label(task, "tokenmix")
+
+    def bind(self, model: Backbone, task: Task) -> None:  # noqa: ARG002  # the contract
+        """Check that the teacher, a model of the same kind, has class activation maps."""
+        check_maps(model, type(model).__name__)
 
     def mix(self, x: Tensor, step: Step) -> tuple[Tensor, Sources]:
         """Return the mixed batch; the weights are the fractions of pixels."""
