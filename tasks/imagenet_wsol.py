@@ -16,14 +16,12 @@ Differs  the classifier begins anew, where the reference keeps that of resnet50.
 Expect   no number that the authors publish as text
 """
 
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path, PurePosixPath
 
 import torch
-from torch import Tensor
 
-from mixbench.contract import Backbone, ClassIndex, Part, Split, check_maps
+from mixbench.contract import Part, Split
 from mixbench.declare import (
     MAX_BOX_ACC,
     WSOL_WEIGHTS,
@@ -34,24 +32,17 @@ from mixbench.declare import (
     Weights,
 )
 from mixbench.streams import generator
-from mixbench.vision.images.augment import CROP_PCT, WindowFlip, resize
 from mixbench.vision.images.folders import class_folders, list_images
 from mixbench.vision.images.lists import write_lines
 from mixbench.vision.images.scenes import looks, one_thing, write_images
-from mixbench.vision.images.splits import StreamedSplit
-from mixbench.vision.localization.box_accuracy import resized
-from mixbench.vision.localization.task import Localization, classes_of
-from mixbench.vision.models.build import sized
-from mixbench.vision.models.large_map import LARGE_MAP
-from mixbench.vision.models.weights import start_from
-from mixbench.vision.tasks.classification import Classification
+from mixbench.vision.localization.task import TrainedLocalization
 
 from .cub_wsol.files import Located, image_sizes, metadata, read_metadata
 
 SIZE = (72, 96)  # height and width of synthetic images, in pixels
 
 
-class ImagenetWsol(Localization, Classification):
+class ImagenetWsol(TrainedLocalization):
     """Classify photographs and locate their objects by class activation maps.
 
     Parameters
@@ -142,11 +133,8 @@ class ImagenetWsol(Localization, Classification):
         large_map: bool = True,
         weights: Weights = "published",
     ) -> None:
-        super().__init__(classes, (side, side))
+        super().__init__(classes, side, large_map=large_map, weights=weights)
         self.holdout = 0.0
-        self.large_map, self.weights = large_map, weights
-        self._augment = WindowFlip(round(side / CROP_PCT), side)
-        self._fit = partial(resize, size=self.image_size)
 
     @property
     def has_validation(self) -> bool:
@@ -166,44 +154,16 @@ class ImagenetWsol(Localization, Classification):
             places = partial(in_class_folder, every)
             return self._measured(read_metadata(folder / "metadata/test", folder, places), folder)
         listing = list_images(folder / "train", self.names_of(every, folder / "val"))
-        return self._split(listing.paths, listing.classes, listing.classes)
+        return self.split(listing.paths, listing.classes)
 
     def _measured(self, found: Located, folder: Path) -> Split:
-        """Return a split with ground-truth boxes, of the classes that are used."""
-        boxes = torch.from_numpy(resized(found.boxes, found.sizes)).flatten(1)
-        kept = found.classes < self.num_classes
-        targets = torch.cat([found.classes[:, None], boxes], 1)[kept]
-        there = zip(found.names, kept.tolist(), strict=True)
-        paths = [folder / name for name, is_kept in there if is_kept]
-        return self._split(paths, targets, targets[:, 0])
-
-    def _split(self, paths: list[Path], targets: Tensor, classes: Tensor) -> Split:
-        index = ClassIndex(classes, self.num_classes)
-        return StreamedSplit(
-            paths, targets, index, self.normalization, self._augment, fit=self._fit
-        )
+        """Return a split with ground-truth boxes."""
+        paths = [folder / name for name in found.names]
+        return self.measured(paths, found.classes, found.boxes, found.sizes)
 
     def class_names(self, folder: Path) -> list[str]:
         """Return the sorted WordNet ids of the classes that are used."""
         return self.names_of(class_folders(folder / "val"), folder / "val")
-
-    def build(self, model: str) -> Backbone:
-        """Return a backbone that supports class activation maps."""
-        if model not in LARGE_MAP:
-            net = super().build(model)
-        else:
-            large = LARGE_MAP[model](self.num_classes, large=self.large_map)
-            net = sized(large, self.channels, self.image_size)
-        check_maps(net, model)
-        return net
-
-    def start(self, model: Backbone, trained: Mapping[str, Backbone]) -> None:
-        """Load the initial weights of the model, as given by `weights`."""
-        start_from(model, self.weights, trained, self.normalization)
-
-    def loss(self, out: Tensor, targets: Tensor) -> Tensor:
-        """Return the cross-entropy of every image, (B,)."""
-        return super().loss(out, classes_of(targets))
 
     def synthesize(self, folder: Path, amount: Synthetic) -> None:
         """Write synthetic images of one object each, and their metadata, in the same folders."""

@@ -153,18 +153,9 @@ def table_row(  # noqa: PLR0913  # the columns of a published table
         Differences that a reader must know before comparing.
     """
     return tuple(
-        Reference(*(
-            metric,
-            method,
-            model,
-            value,
-            citation,
-            where,
-            std,
-            num_seeds,
-            protocol,
-            remark,
-        ))
+        Reference(
+            *(metric, method, model, value, citation, where, std, num_seeds), protocol, remark
+        )
         for method, number in numbers.items()
         for value, std in [number if isinstance(number, tuple) else (number, None)]
     )

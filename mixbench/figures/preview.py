@@ -79,9 +79,9 @@ def preview(
             Step(images, targets, rng=rng, task=task, model=net, split=split)
             for rng in (generator(seed, "mix", number) for number in range(TRIES))
         ]
+        other = copy.deepcopy(net).eval()
         for step in steps:
-            step.teachers = dict.fromkeys(card.declared.needs, copy.deepcopy(net).eval())
-            step.ema = copy.deepcopy(net).eval()
+            step.teachers, step.ema = dict.fromkeys(card.declared.needs, other), other
         step, mixed, sources = max((_mixed(method, step) for step in steps), key=_evenness)
         # A loss of its own may give other labels to images that come from one source each.
         if sources.index.shape[1] == 1 and "loss" in card.defines:

@@ -22,7 +22,7 @@ PALETTE = (
     "#be185d", "#4d7c0f", "#4338ca", "#b91c1c", "#a16207", "#86198f",
 )  # fmt: skip
 SALT = 133  # with it, the methods that most leaderboards have get different colours
-# Fonts as outlines of letters, which journals accept, and not as bitmaps.
+# TrueType fonts: many publishers refuse the fonts of type 3 that matplotlib embeds by default.
 FONTS: Any = {"pdf.fonttype": 42, "ps.fonttype": 42, "svg.fonttype": "none"}
 
 

@@ -143,6 +143,7 @@ def _lines(texts: pd.DataFrame) -> Iterator[str]:
         max(_longest(text) if name == "method" else len(text) for text in column)
         for name, column in zip(texts.columns, columns, strict=True)
     ]
+    before = 1 + sum(width + 3 for width in widths[: list(texts.columns).index("method")])
     for row in zip(*columns, strict=True):
         below: list[str] = []
         shown = []
@@ -153,11 +154,6 @@ def _lines(texts: pd.DataFrame) -> Iterator[str]:
             else:
                 shown.append(text.rjust(width))
         yield f" {'   '.join(shown)}".rstrip()
-        before = 1 + sum(
-            width + 3
-            for name, width in zip(texts.columns, widths, strict=True)
-            if list(texts.columns).index(name) < list(texts.columns).index("method")
-        )
         yield from (" " * before + line for line in below)
 
 

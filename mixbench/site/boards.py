@@ -1,6 +1,5 @@
 """Leaderboards as pages show them: their charts, and what the comparison of two methods reads."""
 
-import json
 import re
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from itertools import combinations
 
 import pandas as pd
 from markupsafe import Markup
+from pydantic import JsonValue
 
 from mixbench.datasets.locate import SYNTHETIC
 from mixbench.declare import BASELINE
@@ -90,23 +90,17 @@ def overview(boards: Mapping[str, Sequence[Board]]) -> Iterator[tuple[str, Board
                 yield name, shown
 
 
-def script(
-    places: Sequence[tuple[str, str, str]],
-    titles: Mapping[str, str],
-    boards: Mapping[str, Sequence[Board]],
-) -> str:
-    """Return the script with what the search finds, and what the comparison shows.
+def comparisons(titles: Mapping[str, str], boards: Mapping[str, Sequence[Board]]) -> JsonValue:
+    """Return the scores and differences that the comparison of two methods shows.
 
     Parameters
     ----------
-    places
-        Name, path and summary of each page that the search finds.
     titles
         Title of each suite, by name.
     boards
         The leaderboards of each suite.
     """
-    told = [
+    return [
         {
             "title": f"{titles[name]}: {shown.board.title}",
             "place": f"suites/{name}.html#{shown.board.name}",
@@ -117,24 +111,21 @@ def script(
         for name, of_suite in boards.items()
         for shown in of_suite
     ]
-    content = json.dumps({"places": places, "boards": told}, ensure_ascii=False)
-    escaped = content.replace("<", "\\u003c")  # no element begins in it
-    return f"const PAGES = {escaped};\n"
 
 
-def _scores_of(shown: Board) -> dict[str, str]:
+def _scores_of(shown: Board) -> dict[str, JsonValue]:
     """Return the score of each row as text, by its label."""
     both = zip(shown.board.rows["mean"], shown.board.rows["std"], strict=True)
     scores = (plus_minus(mean, std) for mean, std in both)
     return dict(zip(shown.board.rows["method"], scores, strict=True))
 
 
-def _pairs_of(shown: Board) -> list[tuple[str, str, str, int]]:
+def _pairs_of(shown: Board) -> list[JsonValue]:
     """Return the difference of each pair of rows as text, and the number of common seeds."""
     good = [record for record in shown.records if record.status == "ok"]
     runs = runs_by_method((method_label(record), record) for record in good)
     return [
-        (first, second, difference_text(*found[:3]), found.seeds)
+        [first, second, difference_text(*found[:3]), found.seeds]
         for first, second in combinations(runs, 2)
         if (found := compared(runs[first], runs[second])) is not None
     ]

@@ -43,7 +43,7 @@ from mixbench.registry.cards import Card
 from mixbench.registry.modules import Kind
 from mixbench.registry.units import find, paths
 from mixbench.site import charts
-from mixbench.site.boards import Board, overview, script, subtitle
+from mixbench.site.boards import Board, comparisons, overview, subtitle
 from mixbench.site.text import breakable, linked, plain
 from mixbench.storage.files import read_json, write_bytes
 
@@ -71,6 +71,7 @@ class Site:
         self.folders = {folder.resolve().name: folder for folder in folders}
         self.answered = {name: read_answers(folder) for name, folder in self.folders.items()}
         answers_ = self.answered.items()
+        self._titles = {name: answered.suite.title or name for name, answered in answers_}
         self.boards = {name: self._boards(name, a.boards, a.compared) for name, a in answers_}
         self.boards_beside = {
             name: self._boards(name, a.boards_beside, a.beside) for name, a in answers_
@@ -123,12 +124,15 @@ class Site:
                 out, f"{kind}s.html", template="list.html", cards=cards, lead=lead,
                 heading=f"{kind.capitalize()}s",
             )  # fmt: skip
-        titles = {name: one.suite.title or name for name, one in self.answered.items()}
-        places = [(titles[name], f"suites/{name}.html", one.suite.question)
-                  for name, one in self.answered.items()]  # fmt: skip
+        places: list[JsonValue] = [
+            [self._titles[name], f"suites/{name}.html", one.suite.question]
+            for name, one in self.answered.items()
+        ]
         cards = [find(kind, name) for kind in LEADS for name in paths(kind)]
-        places += [(card.name, f"{card.kind}s/{card.name}.html", card.summary) for card in cards]
-        yield _written(out / "pages.js", script(places, titles, self.boards))
+        places += [[card.name, f"{card.kind}s/{card.name}.html", card.summary] for card in cards]
+        yield _written(out / "pages.js", _constant("PAGES", places))
+        compared = comparisons(self._titles, self.boards)
+        yield _written(out / "comparisons.js", _constant("BOARDS", compared))
 
     def _boards(
         self, name: str, boards: Sequence[Leaderboard], records: Sequence[Record]
@@ -215,7 +219,7 @@ class Site:
         yield self._page(
             out, f"{kind}s/{card.name}.html", template="unit.html", card=card, shown=shown,
             preview=preview, told=told,
-            suites={name: one.suite.title or name for name, one in self.answered.items()},
+            suites=self._titles,
         )  # fmt: skip
 
     def _record(self, out: Path, suite: str, path: Path, record: Record) -> Iterator[Path]:
@@ -252,3 +256,9 @@ def preview_of(name: str) -> tuple[bytes, str]:
     drawn(rows).savefig(stream, format="webp", dpi=PREVIEW_DPI)
     same = bool((rows[0].images == rows[-1].images).all())
     return stream.getvalue(), "It leaves them as they are." if same else ""
+
+
+def _constant(name: str, content: JsonValue) -> str:
+    """Return a script that defines a constant, in which no HTML element begins."""
+    escaped = json.dumps(content, ensure_ascii=False).replace("<", "\\u003c")
+    return f"const {name} = {escaped};\n"

@@ -16,14 +16,10 @@ Expect   protocol paper, resnet50: 63.0 % MaxBoxAccV2 without mixing; reproducti
          differ by 4 points. Centred squares, which do not depend on the image, get 57.0 %
 """
 
-from collections.abc import Iterator, Mapping
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
-from mixbench.contract import Backbone, ClassIndex, Part, Split, check_maps
+from mixbench.contract import Part, Split
 from mixbench.datasets.archives import Finding
 from mixbench.declare import (
     CUB,
@@ -37,20 +33,7 @@ from mixbench.declare import (
     Weights,
     table_row,
 )
-from mixbench.declare import (
-    Archive as Archive,
-)
-from mixbench.declare import (
-    Data as Data,
-)
-from mixbench.vision.images.augment import CROP_PCT, WindowFlip, resize
-from mixbench.vision.images.splits import StreamedSplit
-from mixbench.vision.localization.box_accuracy import resized
-from mixbench.vision.localization.task import Localization, classes_of
-from mixbench.vision.models.build import sized
-from mixbench.vision.models.large_map import LARGE_MAP
-from mixbench.vision.models.weights import start_from
-from mixbench.vision.tasks.classification import Classification
+from mixbench.vision.localization.task import TrainedLocalization
 
 from .files import (
     ROOT,
@@ -64,7 +47,7 @@ from .files import (
 from .synthetic import write_birds
 
 
-class CubWsol(Localization, Classification):
+class CubWsol(TrainedLocalization):
     """Classify birds and locate them by the class activation maps of the classifier.
 
     Parameters
@@ -160,11 +143,8 @@ class CubWsol(Localization, Classification):
         weights: Weights = "published",
         cubv2: Folder = "",
     ) -> None:
-        super().__init__(classes, (side, side))
-        self.holdout, self.large_map = holdout, large_map
-        self.weights, self.cubv2 = weights, cubv2
-        self._augment = WindowFlip(round(side / CROP_PCT), side)
-        self._fit = partial(resize, size=self.image_size)
+        super().__init__(classes, side, large_map=large_map, weights=weights)
+        self.holdout, self.cubv2 = holdout, cubv2
 
     @property
     def held_out(self) -> float:
@@ -194,22 +174,12 @@ class CubWsol(Localization, Classification):
             birds = birds.only(self.in_part(part, birds.classes, seed))
         if part == "validation":
             return self._measured(located(birds, images), images)
-        return self._split(birds.names, images, birds.classes, birds.classes)
+        return self.split([images / name for name in birds.names], birds.classes)
 
     def _measured(self, found: Located, images: Path) -> Split:
         """Return a split with ground-truth boxes."""
-        boxes = torch.from_numpy(resized(found.boxes, found.sizes)).flatten(1)
-        kept = found.classes < self.num_classes
-        targets = torch.cat([found.classes[:, None], boxes], 1)[kept]
-        names = [name for name, there in zip(found.names, kept.tolist(), strict=True) if there]
-        return self._split(names, images, targets, targets[:, 0])
-
-    def _split(self, names: list[str], images: Path, targets: Tensor, classes: Tensor) -> Split:
-        index = ClassIndex(classes, self.num_classes)
-        paths = [images / name for name in names]
-        return StreamedSplit(
-            paths, targets, index, self.normalization, self._augment, fit=self._fit
-        )
+        paths = [images / name for name in found.names]
+        return self.measured(paths, found.classes, found.boxes, found.sizes)
 
     def class_names(self, folder: Path) -> list[str]:
         """Return the names of the classes that are used."""
@@ -222,21 +192,3 @@ class CubWsol(Localization, Classification):
     def synthesize(self, folder: Path, amount: Synthetic) -> None:
         """Write synthetic images of birds on cluttered backgrounds in the same format."""
         write_birds(folder / ROOT, self.num_classes, amount)
-
-    def build(self, model: str) -> Backbone:
-        """Return a backbone that supports class activation maps."""
-        if model not in LARGE_MAP:
-            net = super().build(model)
-        else:
-            large = LARGE_MAP[model](self.num_classes, large=self.large_map)
-            net = sized(large, self.channels, self.image_size)
-        check_maps(net, model)
-        return net
-
-    def start(self, model: Backbone, trained: Mapping[str, Backbone]) -> None:
-        """Load the initial weights of the model, as given by `weights`."""
-        start_from(model, self.weights, trained, self.normalization)
-
-    def loss(self, out: Tensor, targets: Tensor) -> Tensor:
-        """Return the cross-entropy of every image, (B,)."""
-        return super().loss(out, classes_of(targets))

@@ -49,7 +49,7 @@ const box = document.querySelector(".search");
 function shown(query) {
   const words = query.toLowerCase().split(/\s+/).filter(Boolean);
   if (!words.length) return [];
-  const hits = PAGES.places.filter(([name, , about]) =>
+  const hits = PAGES.filter(([name, , about]) =>
     words.every((word) => `${name} ${about}`.toLowerCase().includes(word)));
   const inName = ([name]) => (words.every((word) => name.toLowerCase().includes(word)) ? 0 : 1);
   return hits.sort((a, b) => inName(a) - inName(b)).slice(0, 12);
@@ -81,7 +81,7 @@ function negated(text) {
 }
 function compare() {
   const [first, second] = [form.first.value, form.second.value];
-  const rows = PAGES.boards.flatMap((board) =>
+  const rows = BOARDS.flatMap((board) =>
     board.pairs
       .filter(([a, b]) => (a === first && b === second) || (a === second && b === first))
       .map(([a, , difference, seeds]) => [
@@ -106,7 +106,7 @@ function compare() {
   }));
 }
 if (form) {
-  const labels = [...new Set(PAGES.boards.flatMap((board) => Object.keys(board.rows)))].sort();
+  const labels = [...new Set(BOARDS.flatMap((board) => Object.keys(board.rows)))].sort();
   const asked = new URLSearchParams(location.search);
   const wanted = { first: asked.get("first") ?? "cutmix", second: asked.get("second") ?? "none" };
   for (const select of [form.first, form.second]) {
