@@ -10,6 +10,7 @@ import torch
 from matplotlib.figure import Figure
 from pydantic import JsonValue
 
+from mixbench.figures.cells import drawn_of
 from mixbench.figures.gains import drawn, gains
 from mixbench.figures.patchmix.confusion import confusion
 from mixbench.figures.patchmix.search import combinations, evolution, mutations
@@ -35,6 +36,7 @@ def result() -> Any:
         history, {0: [1, 2], 50: [1, 5], 100: [1, 5]},
     )  # fmt: skip
     facts: dict[str, JsonValue] = {"score": "patch accuracy", "distinct": 12, "requests": 34}
+    facts["goal"] = "min"
     return json.loads(to_json(found, SPACE, NAMES, facts))
 
 
@@ -50,6 +52,7 @@ def test_evolution_draws_the_history_and_names_what_changed(result: Any) -> None
     assert list(np.asarray(best.get_ydata()))[::50] == [0.5, 0.45, 0.4]
     assert set(np.asarray(mean.get_ydata())) == {0.6}
     assert texts(figure) == ["+ (dog, ship)", "- (cat, ship)"]
+    assert "lower is better" in figure.axes[0].get_ylabel()
 
 
 def test_a_search_without_generations_has_no_evolution(result: Any) -> None:
@@ -108,3 +111,18 @@ def test_mutations_are_the_searchs_own(result: Any) -> None:
     assert (drawn["flip tails"] == ~drawn["found"]).all()
     assert (drawn["transpose"] == drawn["found"].T).all()
     assert axes[3].get_xlabel() != "(cat, dog)"
+
+
+def test_figures_say_what_they_are_drawn_of(make_record: MakeRecord) -> None:
+    record = make_record("mixup", 3, 50.0)
+    generated = record.model_copy(
+        update={
+            "data": record.data.model_copy(update={"name": "shapes", "origin": "synthetic"}),
+            "recipe": record.recipe | {"max_steps": 4},
+        }
+    )
+    seeds = [record.model_copy(update={"seed": seed}) for seed in range(8)]
+
+    assert drawn_of([generated]) == "data: shapes (generated) · trial with max_steps=4 · seed 3"
+    assert drawn_of(seeds).endswith("seeds 0 to 7")
+    assert drawn_of([*seeds[:2], seeds[5]]).endswith("seeds 0, 1, 5")

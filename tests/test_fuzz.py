@@ -96,7 +96,7 @@ def folder_of_one_seed(root: Path) -> Path:
     kept = [next((DIGITS / f"records/digits/{m}").glob("*.s0.*")) for m in ("none", "mixup")]
     digests = {a["sha256"][:16] for p in kept for a in json.loads(p.read_text())["artifacts"]}
     kept += [path for path in (DIGITS / "artifacts").iterdir() if path.name[:16] in digests]
-    kept += [DIGITS / "suite.toml", next((DIGITS / "figures").rglob("mixup/*.png"))]
+    kept += [DIGITS / "suite.toml", next((DIGITS / "figures").rglob("mixup/*.webp"))]
     for path in kept:
         copy = folder / path.relative_to(DIGITS)
         copy.parent.mkdir(parents=True, exist_ok=True)

@@ -260,12 +260,13 @@ def test_pictures_are_drawn_from_finished_cells(mixbench: Run, fast: tuple[str, 
     assert done.returncode == 0, done.stderr
     drawn = {Path(line).parent.name.split("[")[0] + "/" + Path(line).name
              for line in done.stdout.splitlines()}  # fmt: skip
-    assert drawn == {
-        "mixup/mixes.png", "guided_patchmix/mixes.png", "guided_patchmix/evolution.png",
-        "guided_patchmix/combinations.png", "guided_patchmix/mutations.png",
-    }  # fmt: skip
+    names = (
+        "mixup/mixes", "guided_patchmix/mixes", "guided_patchmix/evolution",
+        "guided_patchmix/combinations", "guided_patchmix/mutations",
+    )  # fmt: skip
+    assert drawn == {f"{name}.{ending}" for name in names for ending in ("png", "pdf")}
     for line in done.stdout.splitlines():
-        assert Path(line).read_bytes().startswith(b"\x89PNG")
+        assert Path(line).read_bytes().startswith((b"\x89PNG", b"%PDF"))
         assert Path(line).stat().st_size > 5_000
 
 

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -217,12 +218,14 @@ def sorted_in_browser(page: Path, table: int, heads: list[str], tmp_path: Path) 
     return found
 
 
-def found_by(page: Path, script: str, tmp_path: Path) -> tuple[dict[str, Any], str, str]:
+def found_by(
+    page: Path, script: str, tmp_path: Path, *options: str
+) -> tuple[dict[str, Any], str, str]:
     """Return what a script noted in the page, its console and its requests."""
-    dom, console, requests = browse(page, script, tmp_path)
+    dom, console, requests = browse(page, script, tmp_path, *options)
     text = re.search(r'data-found="([^"]*)"', dom)
     assert text, dom[-500:]
-    return json.loads(text[1].replace("&quot;", '"')), console, requests
+    return json.loads(unescape(text[1])), console, requests
 
 
 USE = """
@@ -289,3 +292,47 @@ def test_pages_fit_a_phone(site: Path, tmp_path: Path, page: str) -> None:
     assert wide
     assert int(wide[2]) <= 500  # as narrow as the browser can be made
     assert int(wide[1]) <= int(wide[2])
+
+
+AXE = """
+addEventListener("load", async () => {
+  for (const closed of document.querySelectorAll("details")) closed.open = true;
+  const rules = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"];
+  const wanted = {preload: false, runOnly: rules};
+  const said = (await axe.run(document, wanted)).violations.map(
+    ({id, nodes}) => `${id}: ${nodes[0].html.slice(0, 200)} (${nodes.length})`);
+  const dark = matchMedia("(prefers-color-scheme: dark)").matches;
+  document.body.dataset.found = JSON.stringify({said, dark});
+});
+"""
+
+
+@pytest.mark.slow
+@in_browser
+@pytest.mark.parametrize("shade", ["light", "dark"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        *(
+            "index",
+            "compare",
+            "methods",
+            "tasks",
+            "suites/clothing_finetune",
+            "suites/paper_table1",
+        ),
+        *("methods/gridmask", "tasks/cub_wsol", "record"),
+    ],
+)
+def test_pages_are_accessible(site: Path, tmp_path: Path, page: str, shade: str) -> None:
+    package = pytest.importorskip("axe_playwright_python", reason="pip install 'mixbench[slow]'")
+    axe = (
+        (Path(package.__file__).parent / "axe.min.js").read_text().replace("</script", "<\\/script")
+    )
+    path = min((site / "records").iterdir()) if page == "record" else site / f"{page}.html"
+    options = ["--virtual-time-budget=60000", "--blink-settings=preferredColorScheme=0"]
+
+    found, console, _ = found_by(path, axe + AXE, tmp_path, *options[: 2 if shade == "dark" else 1])
+
+    assert found == {"said": [], "dark": shade == "dark"}
+    assert console == ""

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import io
 import json
 import shutil
 import subprocess
@@ -12,13 +13,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.torch import load, save
 from torch import Tensor
 
 from mixbench.contract.loading import make_task
 from mixbench.errors import Damaged, MixbenchError, UsageError
 from mixbench.leaderboard.build import build, files_of, read_answers
-from mixbench.leaderboard.evidence import PNG, Finding
+from mixbench.leaderboard.evidence import Finding
 from mixbench.leaderboard.history import NOTHING_BEFORE
 from mixbench.leaderboard.rescoring import scored
 from mixbench.leaderboard.verification import note_tiers, verify
@@ -584,14 +586,14 @@ def test_known_records_are_neither_changed_nor_removed(mixbench: Run, digits: Pa
 
 @pytest.mark.full
 def test_artifacts_and_figures_of_others_stay_as_they_are(digits: Path) -> None:
-    drawn = digits / "figures/digits.resnet8.quick/mixup/mixes.png"
+    drawn = digits / "figures/digits.resnet8.quick/mixup/mixes.webp"
     drawn.parent.mkdir(parents=True)
-    source = next((FOLDER / "digits/figures").rglob("mixes.png"))
+    source = next((FOLDER / "digits/figures").rglob("mixes.webp"))
     shutil.copyfile(source, drawn)
     commit(digits.parent)
     assert findings(digits, base="HEAD") == []
 
-    shutil.copyfile(next((FOLDER / "digits/figures").rglob("none/*.png")), drawn)
+    shutil.copyfile(next((FOLDER / "digits/figures").rglob("none/*.webp")), drawn)
     curve = next((digits / "artifacts").glob("*.json"))
     rows = json.loads(curve.read_text())
     curve.write_text(json.dumps([row | {"validation_top1": 100.0} for row in rows]))
@@ -612,8 +614,8 @@ def test_figures_may_be_redrawn_with_a_new_record_of_their_row(digits: Path) -> 
     for artifact in json.loads(record)["artifacts"]:
         for file in (digits / "artifacts").glob(f"{artifact['sha256'][:16]}.*"):
             file.unlink()
-    sources = [*(FOLDER / "digits/figures").rglob("*.png")]
-    drawn = {name: digits / f"figures/digits.resnet8.quick/{name}/mixes.png"
+    sources = [*(FOLDER / "digits/figures").rglob("*.webp")]
+    drawn = {name: digits / f"figures/digits.resnet8.quick/{name}/mixes.webp"
              for name in ("mixup", "none")}  # fmt: skip
     for figure in drawn.values():
         figure.parent.mkdir(parents=True)
@@ -744,7 +746,22 @@ def test_a_record_that_was_only_migrated_counts_as_unchanged(digits: Path) -> No
 # --- Strange files --------------------------------------------------------------------------------
 
 
-PICTURE = next((FOLDER / "digits/figures").rglob("*.png")).read_bytes()
+PICTURE = next((FOLDER / "digits/figures").rglob("*.webp")).read_bytes()
+
+
+def riff(content: bytes) -> bytes:
+    """Return the bytes of a WebP file around its chunks."""
+    return b"RIFF" + (len(content) + 4).to_bytes(4, "little") + b"WEBP" + content
+
+
+def pictures(size: tuple[int, int], number: int = 1) -> bytes:
+    """Return a WebP file of so many unlike pictures."""
+    first, *others = (Image.new("RGB", size, (40 * i, 0, 0)) for i in range(number))
+    file = io.BytesIO()
+    first.save(file, "WEBP", quality=0, method=0, save_all=number > 1, append_images=others)
+    return file.getvalue()
+
+
 STRANGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "figures elsewhere": (lambda d: (d / "figures").symlink_to("/etc"), "no link"),
     "link": (lambda d: (d / "records/loop.json").symlink_to("."), "no link"),
@@ -757,13 +774,15 @@ STRANGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "list as tier": (lambda d: written(d, "verified.json", b'{"a": []}'), "must be a JSON object"),
     "unknown tier": (lambda d: written(d, "verified.json", b'{"a": "gold"}'), "must be self-repor"),
     "latin-1": (lambda d: written(d, "verified.json", b"\xff"), "cannot be read as UTF-8"),
-    "gif": (lambda d: written(d, "figures/a.png", b"GIF89a"), "is not a PNG image"),
-    "many pixels": (lambda d: written(d, "figures/a.png", PNG + b"\xff" * 40), "pixels"),
+    "gif": (lambda d: written(d, "figures/a.webp", b"GIF89a"), "is not a WebP image"),
+    "many pixels": (lambda d: written(d, "figures/a.webp", pictures((8200, 6200))), "pixels"),
+    "animated": (lambda d: written(d, "figures/a.webp", pictures((9, 9), 2)), "than one picture"),
+    "cut": (lambda d: written(d, "figures/a.webp", riff(PICTURE[12:900])), "is not a WebP image"),
     "svg": (lambda d: written(d, "figures/a.svg", b"<svg/>"), "is no file of a suite"),
     "formula": (lambda d: written(d, "figures/a.csv", b'a,"=HYPERLINK(1)"\n'), "has a formula"),
     "plus": (lambda d: written(d, "figures/a.csv", b"x;+HYPERLINK(1)\n"), "has a formula"),
-    "html behind": (lambda d: written(d, "figures/a.png", PICTURE + b"<html>"), "behind its pic"),
-    "no row": (lambda d: written(d, "figures/b.png", PICTURE), "is a figure of no row"),
+    "html behind": (lambda d: written(d, "figures/a.webp", PICTURE + b"<html>"), "behind its pic"),
+    "no row": (lambda d: written(d, "figures/b.webp", PICTURE), "is a figure of no row"),
     "bell": (lambda d: written(d, "figures/a.csv", b"a\x07\n"), "printable"),
 }
 

@@ -11,7 +11,6 @@ from mixbench.cli.skipped import skip
 if TYPE_CHECKING:
     from mixbench.records.schema import Record
 
-ENDINGS = ("png", "pdf")
 NAMES = ("mixes", "cycle", "mutations", "boundaries", "boxes", "evolution", "pairs")
 
 
@@ -65,6 +64,5 @@ def figure(
         cards = [card for card in plain if not card.declared.needs_attention]
     drawn = FIGURES[name](Subjects(cards, store, records, seed))
     out.mkdir(parents=True, exist_ok=True)
-    save(drawn, out / f"{name}.png", endings=ENDINGS)
-    for ending in ENDINGS:
-        click.echo(out / f"{name}.{ending}")
+    for path in save(drawn, out / name):
+        click.echo(path)

@@ -8,8 +8,6 @@ import click
 from mixbench.cli.leaderboard import REFUSED
 from mixbench.cli.options import existing_store, store_option
 
-FIGURES_DPI = 90  # small enough to be committed
-
 
 @click.command()
 @click.argument("name")
@@ -26,14 +24,14 @@ def submit(name: str, *, predictions: bool, number: int | None, store_path: Path
     """
     from mixbench.figures.cells import draw_cells
     from mixbench.leaderboard import submission, verification
-    from mixbench.leaderboard.evidence import FIGURES
+    from mixbench.leaderboard.evidence import FIGURE, FIGURES
     from mixbench.leaderboard.suite import folder_of
 
     folder = folder_of(name, here=True)
     store = existing_store(store_path)
     copied = math.inf if predictions and number is None else number or 0
     found = submission.submit(folder, store, predictions=copied)
-    drawn = draw_cells(store, found.records, folder / FIGURES, dpi=FIGURES_DPI)
+    drawn = draw_cells(store, found.records, folder / FIGURES, [FIGURE])
     for path in (*found.written, *drawn):
         click.echo(path)
     if found.missing:

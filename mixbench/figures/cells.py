@@ -24,23 +24,28 @@ from mixbench.figures.robustness import (
     under_attacks,
     under_corruptions,
 )
-from mixbench.figures.style import DPI, save
+from mixbench.figures.style import FOR_PAPERS, QUIET, save
 from mixbench.leaderboard.grouping import (
     comparison_groups,
     group_name,
     method_label,
     representative,
+    trial,
 )
 from mixbench.records.schema import Record
 from mixbench.storage.store import Store
 
 
 def draw_cells(
-    store: Store, records: Iterable[Record], out: Path | None = None, dpi: int = DPI
+    store: Store,
+    records: Iterable[Record],
+    out: Path | None = None,
+    suffixes: Sequence[str] = FOR_PAPERS,
 ) -> Iterator[Path]:
     """Draw every method on every task once, at its lowest seed, and the methods side by side.
 
-    The table of the confusion of found class pairs has all seeds.
+    The table of the confusion of found class pairs has all seeds. A line below each figure says
+    what was drawn: the data, what makes the run a trial, and the seeds.
 
     Parameters
     ----------
@@ -50,8 +55,8 @@ def draw_cells(
         Records of the cells to draw.
     out
         Output folder; by default, the folder ``figures`` of the store.
-    dpi
-        Resolution of the files in dots per inch.
+    suffixes
+        Suffixes of the files of each figure.
 
     Yields
     ------
@@ -60,14 +65,16 @@ def draw_cells(
     """
     records, root = list(records), out or store.root / "figures"
     for name, drawn in _of_all_seeds(store, records):
-        yield _write(drawn, root / f"{name}.png", dpi)
+        yield from _write(drawn, root / name, records, suffixes)
     for group, methods in first_runs(records).items():
         folder = root / group
         for method, record in methods.items():
             for name, figure in _pictures(store, record):
-                yield _write(figure, folder / method.replace("/", "_") / f"{name}.png", dpi)
+                yield from _write(
+                    figure, folder / method.replace("/", "_") / name, [record], suffixes
+                )
         for name, drawn in _side_by_side(store, methods):
-            yield _write(drawn, folder / f"{name}.png", dpi)
+            yield from _write(drawn, folder / name, [*methods.values()], suffixes)
 
 
 def _of_all_seeds(
@@ -91,14 +98,29 @@ def first_runs(records: Iterable[Record]) -> dict[str, dict[str, Record]]:
     return chosen
 
 
-def _write(drawn: Figure | pd.DataFrame, path: Path, dpi: int) -> Path:
+def _write(
+    drawn: Figure | pd.DataFrame, path: Path, records: Sequence[Record], suffixes: Sequence[str]
+) -> list[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(drawn, pd.DataFrame):
-        path = path.with_suffix(".csv")
+        path = path.with_name(f"{path.name}.csv")
         drawn.to_csv(path, index=False, lineterminator="\n")
-        return path
-    save(drawn, path, dpi)
-    return path
+        return [path]
+    drawn.supxlabel(drawn_of(records), x=0.01, ha="left", fontsize=7, color=QUIET)
+    return save(drawn, path, suffixes)
+
+
+def drawn_of(records: Sequence[Record]) -> str:
+    """Return what a figure of records is drawn of: the data, what makes it a trial, and seeds."""
+    data = {
+        f"{r.data.name} ({'generated' if r.data.origin == 'synthetic' else r.data.origin})"
+        for r in records
+    }
+    trials = {f"trial with {part}" for r in records for part in trial(r)}
+    seeds = sorted({r.seed for r in records})
+    numbers = ", ".join(map(str, seeds)) if len(seeds) < 5 else f"{seeds[0]} to {seeds[-1]}"
+    seed = f"seed{'s' if len(seeds) > 1 else ''} {numbers}"
+    return " · ".join(["data: " + ", ".join(sorted(data)), *sorted(trials), seed])
 
 
 def _side_by_side(

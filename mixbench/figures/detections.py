@@ -81,6 +81,8 @@ def _draw_found(
     same = sure[:, None, CLASS] == target[None, :, CLASS]
     shares = torch.from_numpy(box_iou(sure[:, :4].numpy(), target[:, :4].numpy()))
     right = (torch.where(same, shares, 0) > OVERLAP).any(1)
+    if not len(sure):
+        axes.set_xlabel(f"no box of score {SURE} or more", fontsize=7, color=INK)
     for row, is_right in reversed(list(zip(sure, right.tolist(), strict=True))):
         text = f"{names[int(row[CLASS])]} {100 * row[SCORE]:.0f} %"
         _frame(axes, row, text, FOUND if is_right else WRONG, "-")
@@ -93,4 +95,5 @@ def _frame(axes: Axes, row: Tensor, text: str, colour: str, line: str) -> None:
         Rectangle(corner, *size, fill=False, edgecolor=colour, linewidth=1.4, linestyle=line)
     )
     box = {"facecolor": colour, "edgecolor": "none", "pad": 0.8, "alpha": 0.85}
-    axes.text(*corner, text, fontsize=5.5, color=INK, va="bottom", bbox=box, clip_on=True)
+    ink = "white" if colour == TRUE else INK
+    axes.text(*corner, text, fontsize=6.5, color=ink, va="bottom", bbox=box, clip_on=True)

@@ -5,11 +5,12 @@ from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from mixbench.figures.predictions import FOUND, TRUE, Picture, pictures_of, shown_of
-from mixbench.figures.style import INK, QUIET, colour
+from mixbench.figures.style import INK, QUIET, colour, label_below
 from mixbench.records.schema import Record
 from mixbench.storage.store import Store
 from mixbench.vision.localization.box_accuracy import (
@@ -77,12 +78,16 @@ def overlays(store: Store, record: Record, located: Mapping[str, Located]) -> Fi
         for column, found in enumerate(located.values(), 1):
             (scores,) = enlarged(found.maps[item : item + 1])
             _show(axes[row, column], picture, truth)
-            axes[row, column].imshow(scores, cmap="jet", alpha=0.45, vmin=0, vmax=1)
+            axes[row, column].imshow(scores, cmap="magma", alpha=0.5, vmin=0, vmax=1)
             _frame(
                 axes[row, column], fitting_box(scores, truth, found.accuracy.thresholds[50]), FOUND
             )
-    for column, name in enumerate(["true box", *located]):
+    for column, name in enumerate(["image", *located]):
         axes[0, column].set_title(name, fontsize=8, color=INK)
+    lines = [Line2D([], [], color=shade, label=name) for shade, name in (
+        (TRUE, "true box"), (FOUND, "box of the map")
+    )]  # fmt: skip
+    figure.legend(handles=lines, loc="outside upper left", ncols=2, frameon=False, fontsize=8)
     return figure
 
 
@@ -96,12 +101,14 @@ def _show(axes: Axes, picture: Picture, truth: Ints) -> None:
 def _frame(axes: Axes, box: Ints, colour: str) -> None:
     left, top, right, bottom = box.tolist()
     size = (right - left, bottom - top)
-    axes.add_patch(Rectangle((left, top), *size, fill=False, edgecolor=colour, linewidth=1.6))
+    axes.add_patch(
+        Rectangle((left, top), *size, fill=False, edgecolor=colour, linewidth=1.6, clip_on=False)
+    )
 
 
 def accuracy_curves(located: Mapping[str, Located]) -> Figure:
     """Return curves of the images with a fitting box over the threshold, per required IoU (%)."""
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    figure = Figure(figsize=(11, 3.2 + 0.2 * (len(located) + 1)), layout="constrained")
     panels = figure.subplots(1, len(OVERLAPS), sharey=True)
     baseline = centre_baseline(next(iter(located.values())).truths)
     for panel, (axes, overlap) in enumerate(zip(panels, OVERLAPS, strict=True)):
@@ -110,9 +117,10 @@ def accuracy_curves(located: Mapping[str, Located]) -> Figure:
             axes.plot(GRID, curve, lw=1.4, label=f"{name}  {curve.max():.1f}", color=colour(name))
         flat = baseline.best[overlap]
         axes.axhline(flat, color=QUIET, ls="--", lw=1, label=f"centre baseline  {flat:.1f}")
-        axes.set(xlabel="threshold of the map", xlim=(0, 1), ylim=(0, 100))
+        axes.set(xlabel="threshold of the map", xlim=(0, 1))
+        axes.set_ylim(bottom=0)
         axes.set_title(f"IoU of at least {overlap} %", loc="left", fontsize=10, color=INK)
-        axes.legend(frameon=False, fontsize=7)
+        label_below(axes)
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("images with a fitting box (%)")
     return figure

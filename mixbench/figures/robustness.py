@@ -83,28 +83,32 @@ def attack_curves(rows: pd.DataFrame) -> Figure:
         for method, own in there.groupby("method", sort=False):
             fgsm = own[own["attack"] == "fgsm"].sort_values("eps")
             (line,) = axes.plot(
-                fgsm["eps"].map(places),
-                fgsm[column],
-                marker="o",
-                ms=3,
-                lw=1.5,
-                label=method,
-                color=colour(str(method)),
-            )
+                fgsm["eps"].map(places), fgsm[column], marker="o", ms=3, lw=1.5, label=method,
+                color=colour(str(method)), clip_on=False,
+            )  # fmt: skip
             pgd = own[own["attack"] == "pgd"]
-            axes.plot(pgd["eps"].map(places), pgd[column], "x", ms=7, mew=2, color=line.get_color())
+            axes.plot(
+                pgd["eps"].map(places), pgd[column], "x", ms=7, mew=2, color=line.get_color(),
+                clip_on=False,
+            )  # fmt: skip
         _finish(axes, "eps", title)
         axes.set_xticks(range(len(ticks)), ticks["eps_text"])
         if (there["attack"] == "pgd").any():
             steps = there.loc[there["attack"] == "pgd", "steps"].iloc[0]
             axes.plot([], [], "x", ms=7, mew=2, color=INK, label=f"PGD, {steps} steps")
-        axes.legend(frameon=False, fontsize=8)
     figure.axes[0].set_ylabel("accuracy (%)")
+    _legend(figure)
     return figure
 
 
+def _legend(figure: Figure) -> None:
+    """Put one legend of all panels beside them; the first panel has all names."""
+    handles, names = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside right upper", frameon=False, fontsize=8)
+
+
 def _finish(axes: Axes, label: str, title: str) -> None:
-    axes.set(xlabel=label, ylim=(0, 100))
+    axes.set(xlabel=label)
     axes.set_title(title, loc="left", fontsize=10, color=INK)
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -135,28 +139,14 @@ def corruption_curves(rows: pd.DataFrame) -> Figure:
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.6), sharey=True)
     for method, own in rows.groupby("method", sort=False):
         by_severity = own.groupby("severity")["accuracy"].mean()
-        left.plot(
-            by_severity.index,
-            by_severity,
-            marker="o",
-            ms=3,
-            lw=1.5,
-            label=method,
-            color=colour(str(method)),
-        )
+        shown = {"label": method, "color": colour(str(method)), "marker": "o"}
+        left.plot(by_severity.index, by_severity, ms=3, lw=1.5, **shown)
         by_corruption = own.groupby("corruption", sort=False)["accuracy"].mean()
-        right.plot(
-            range(len(by_corruption)),
-            by_corruption,
-            "o",
-            ms=5,
-            label=method,
-            color=colour(str(method)),
-        )
+        right.plot(range(len(by_corruption)), by_corruption, ls="", ms=5, **shown)
     _finish(left, "severity", "mean over corruptions")
     left.set_xticks(range(1, SEVERITIES + 1))
     left.set_ylabel("accuracy (%)")
-    left.legend(frameon=False, fontsize=8)
+    _legend(figure)
     _finish(right, "", "mean over severities")
     names = [str(name).replace("_", " ") for name in rows["corruption"].unique()]
     right.set_xticks(range(len(names)), names, rotation=40, ha="right", fontsize=8)
@@ -167,7 +157,8 @@ def corruption_curves(rows: pd.DataFrame) -> Figure:
 def adversaries(store: Store, record: Record) -> Figure:
     """Return some test images under FGSM in pixel space on a cell's model, at every eps.
 
-    Below each image is the class that the model predicts, in green if it is correct.
+    Below each image is the class that the model predicts, with a tick in green if it is correct,
+    and a cross otherwise.
     """
     key = next(stage.key for stage in record.stages if stage.kind == "evaluate")
     stage = store.manifest(key).spec.stage
@@ -201,5 +192,6 @@ def _draw(
             right = bool(taken[row] == classes[row])
             axes.imshow(images[row].permute(1, 2, 0).squeeze().numpy(), cmap="gray", vmin=0, vmax=1)
             bare(axes)
-            axes.set_xlabel(names[taken[row]], fontsize=7, color=RIGHT if right else MISTAKEN)
+            said = f"{'✓' if right else '✗'} {names[taken[row]]}"
+            axes.set_xlabel(said, fontsize=7, color=RIGHT if right else MISTAKEN)
     return figure

@@ -11,7 +11,6 @@ import json
 import math
 import re
 import stat
-import struct
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -32,9 +31,10 @@ from mixbench.storage.spec import PUBLISHED
 from mixbench.storage.strict_model import Line, Number, Whole
 
 RECORDS, TIERS_FILE, ARTIFACTS, FIGURES = "records", "verified.json", "artifacts", "figures"
+FIGURE = ".webp"  # suffix of the figures: a fraction of the bytes of a PNG of photographs
 GENERATED = ("README.md", "leaderboard.csv", "leaderboard.json", "leaderboard.tex")
 MIB = 1 << 20
-LARGEST = {".safetensors": 512 * MIB, ".png": 16 * MIB, ".csv": MIB, ".json": 4 * MIB}
+LARGEST = {".safetensors": 512 * MIB, FIGURE: 16 * MIB, ".csv": MIB, ".json": 4 * MIB}
 LARGEST_CURVE = MIB
 LARGEST_OTHER = 16 * MIB
 MOST_FILES = 100_000
@@ -43,14 +43,12 @@ MOST_PIXELS = 50_000_000
 MOST_EPOCHS = 10_000
 MOST_OUTPUTS = 10_000  # numbers per test item
 TENSORS = frozenset({"F64", "F32", "F16", "BF16", "I64", "I32", "I16", "U16", "U8", "BOOL"})
-SUITE_FIGURE = re.compile(r"[\w.=,-]+\.gains\.(png|csv)|[\w.=,-]*confusion_of_pairs\.csv")
+SUITE_FIGURE = re.compile(r"[\w.=,-]+\.gains\.(webp|csv)|[\w.=,-]*confusion_of_pairs\.csv")
 Curve = Annotated[list[dict[Line, Number | None]], Field(max_length=MOST_EPOCHS)]
 CURVES: TypeAdapter[list[dict[str, float | None]]] = TypeAdapter(
     Curve, config=ConfigDict(strict=True)
 )
 FORMULA = re.compile(r"[=@]|[+-](?![\d.])")
-PNG_END = b"IEND\xaeB`\x82"
-PNG = b"\x89PNG\r\n\x1a\n"
 
 
 class Finding(NamedTuple):
@@ -230,7 +228,7 @@ def _strange(path: Path, inside: Path) -> str:
 
 def _belongs(path: Path) -> bool:
     """Return whether a suite may have a file of this path and suffix."""
-    kinds = {RECORDS: {".json"}, ARTIFACTS: {".json", ".safetensors"}, FIGURES: {".png", ".csv"}}
+    kinds = {RECORDS: {".json"}, ARTIFACTS: {".json", ".safetensors"}, FIGURES: {FIGURE, ".csv"}}
     if len(path.parts) == 1:
         return path.name in {FILE, TIERS_FILE, *GENERATED}
     return path.suffix in kinds.get(path.parts[0], ())
@@ -268,7 +266,7 @@ def _check_artifacts(
     checks: dict[str, Callable[[Path], str]] = {
         ".json": lambda path: _no_curve(_text(path, findings)),
         ".csv": lambda path: _no_table(_text(path, findings)),
-        ".png": _no_picture,
+        FIGURE: _no_picture,
         ".safetensors": _no_tensors,
     }
     complete = not findings  # else the record of a file may be one of those refused
@@ -306,21 +304,28 @@ def _no_table(text: str) -> str:
 
 
 def _no_picture(path: Path) -> str:
-    """Return why a file is no PNG image of a usual size; empty if it is one."""
+    """Return why a file is no still WebP image of a usual size; empty if it is one."""
+    content = path.read_bytes()
+    if content[8:12] != b"WEBP":
+        return "is not a WebP image"
+    if int.from_bytes(content[4:8], "little") != len(content) - 8:
+        return "has something behind its picture"
+    return _not_shown(content)
+
+
+def _not_shown(content: bytes) -> str:
     from PIL import Image
 
-    content = path.read_bytes()
-    if not content.startswith(PNG) or len(content) < 24:
-        return "is not a PNG image"
-    width, height = struct.unpack(">II", content[16:24])
-    if not 0 < width * height <= MOST_PIXELS:
-        return f"has {width} x {height} pixels"
     try:
-        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
-            image.verify()
+        with Image.open(io.BytesIO(content), formats=["WEBP"]) as image:
+            if image.width * image.height > MOST_PIXELS:
+                return f"has {image.width} x {image.height} pixels"
+            if getattr(image, "n_frames", 1) != 1:
+                return "has more than one picture"
+            image.load()
     except (OSError, SyntaxError, ValueError) as error:
-        return f"is not a PNG image ({error})"
-    return "" if content.endswith(PNG_END) else "has something behind its picture"
+        return f"is not a WebP image ({error})"
+    return ""
 
 
 def _no_tensors(path: Path) -> str:

@@ -22,7 +22,7 @@ from mixbench.leaderboard.build import (
     read_answers,
     rule_text,
 )
-from mixbench.leaderboard.evidence import FIGURES, artifact_path, tier_of
+from mixbench.leaderboard.evidence import FIGURE, FIGURES, artifact_path, tier_of
 from mixbench.leaderboard.formats import (
     display,
     display_more,
@@ -177,7 +177,7 @@ class Site:
     def _pictures(self, name: str, question: str) -> list[tuple[str, list[str]]]:
         folder = self.folders[name] / FIGURES
         found: dict[str, list[str]] = {}
-        drawn = (folder / question).rglob("*.png")
+        drawn = (folder / question).rglob(f"*{FIGURE}")
         for path in sorted(drawn, key=lambda path: (path.stem != PREVIEW, path)):
             method = "" if path.parent.name == question else path.parent.name
             found.setdefault(method, []).append(f"{FIGURES}/{name}/{path.relative_to(folder)}")

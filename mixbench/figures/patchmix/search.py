@@ -37,11 +37,15 @@ def evolution(result: Result) -> Figure | None:
         label="best of the generation",
     )  # fmt: skip
     axes.plot(generations, [r["best"] for r in history], color=INK, lw=2, label="best so far")
-    axes.set(xlabel="generation", ylabel=f"{result['score']} on held-out compositions")
+    better = {"min": "lower", "max": "higher"}[result["goal"]]
+    axes.set(
+        xlabel="generation",
+        ylabel=f"{result['score']} on held-out compositions\n({better} is better)",
+    )
     axes.set_title(_left_of_first(result), loc="left", fontsize=10, color=INK)
     _mark_changes(axes, result["snapshots"])
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.legend(loc="outside lower left", ncols=3, frameon=False, fontsize=9)
+    figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 
@@ -49,7 +53,7 @@ def evolution(result: Result) -> Figure | None:
 def _left_of_first(result: Result) -> str:
     """Return how many of the found pairs the search started with."""
     left, number = result["first_pairs_left"], len(result["pairs"])
-    return f"{left} of {number} pairs found are those of one solution of the first generation"
+    return f"No solution at the start had more than {left} of the {number} class pairs found"
 
 
 def _mark_changes(axes: Axes, snapshots: Result) -> None:
