@@ -122,7 +122,7 @@ def test_the_command_builds_and_checks(mixbench: Run, digits: Path) -> None:
 def test_the_page_says_what_came_of_the_question(digits: Path) -> None:
     text = files_of(read_answers(digits))["README.md"]
 
-    assert "undecided: manifold_mixup" in text
+    assert "undecided against none: manifold_mixup" in text
     assert "Compared: each method with none." in text
     assert "95% confidence interval over seeds and test images" in text
     assert "Minimum detectable effect at 80 % power: with 5 seeds" in text

@@ -7,12 +7,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mixbench.declare import BASELINE
-from mixbench.figures.style import INK, QUIET, colour, label_ends
+from mixbench.figures.style import INK, QUIET, colour, label_ends, shapes
 from mixbench.leaderboard.grouping import comparison_groups, group_key, group_name
-from mixbench.leaderboard.table import leaderboards
+from mixbench.leaderboard.table import PER_CLASS, leaderboards
 from mixbench.records.schema import Record
-
-PER_CLASS = "per_class"
 
 
 def gains(records: Iterable[Record]) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -53,13 +51,14 @@ def drawn(table: pd.DataFrame) -> Figure:
     axes = figure.subplots()
     axes.axhline(0, color=QUIET, lw=1)
     methods, ends = list(dict.fromkeys(table["method"])), list[tuple[str, float]]()
+    marked = shapes(methods)
     for place, method in enumerate(methods):
         rows = table[table["method"] == method]
         at = rows[PER_CLASS] * 1.02 ** (place - (len(methods) - 1) / 2)  # beside each other
         errors = [rows["difference"] - rows["low"], rows["high"] - rows["difference"]]
         axes.errorbar(
-            at, rows["difference"], yerr=errors, fmt="o", lw=1.5, ms=4, color=colour(method),
-            ls="--" if "[" in method else "-",
+            at, rows["difference"], yerr=errors, fmt="".join(marked[method]), lw=1.5, ms=4,
+            color=colour(method),
         )  # fmt: skip
         ends.append((method, float(rows["difference"].iloc[-1])))
     numbers = sorted(table[PER_CLASS].unique())

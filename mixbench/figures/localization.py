@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from mixbench.figures.predictions import FOUND, TRUE, Picture, pictures_of, shown_of
-from mixbench.figures.style import INK, QUIET, colour, label_below
+from mixbench.figures.style import INK, QUIET, colour, label_below, shapes
 from mixbench.records.schema import Record
 from mixbench.storage.store import Store
 from mixbench.vision.localization.box_accuracy import (
@@ -111,12 +111,20 @@ def accuracy_curves(located: Mapping[str, Located]) -> Figure:
     figure = Figure(figsize=(11, 3.2 + 0.2 * (len(located) + 1)), layout="constrained")
     panels = figure.subplots(1, len(OVERLAPS), sharey=True)
     baseline = centre_baseline(next(iter(located.values())).truths)
+    marked = shapes(located)
     for panel, (axes, overlap) in enumerate(zip(panels, OVERLAPS, strict=True)):
         for name, found in located.items():
             curve = found.accuracy.curves[panel]
-            axes.plot(GRID, curve, lw=1.4, label=f"{name}  {curve.max():.1f}", color=colour(name))
+            axes.plot(
+                GRID,
+                curve,
+                marked[name][1],
+                lw=1.4,
+                label=f"{name}  {curve.max():.1f}",
+                color=colour(name),
+            )
         flat = baseline.best[overlap]
-        axes.axhline(flat, color=QUIET, ls="--", lw=1, label=f"centre baseline  {flat:.1f}")
+        axes.axhline(flat, color=QUIET, ls=(0, (1, 3)), lw=1, label=f"centre baseline  {flat:.1f}")
         axes.set(xlabel="threshold of the map", xlim=(0, 1))
         axes.set_ylim(bottom=0)
         axes.set_title(f"IoU of at least {overlap} %", loc="left", fontsize=10, color=INK)

@@ -1,6 +1,7 @@
 """Figures and tables of accuracy on attacked and on corrupted images."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from mixbench.declare import CORRUPTIONS
 from mixbench.declare.attacks import Attack, attacks_of, eps_text
 from mixbench.figures.predictions import bare, shown_of
-from mixbench.figures.style import INK, colour
+from mixbench.figures.style import INK, colour, shapes
 from mixbench.records.schema import Record
 from mixbench.storage.store import Store
 from mixbench.vision.robustness.adversarial import Attacked, among_correct
@@ -75,6 +76,7 @@ def _row(method: str, right: Tensor, column: int, attack: Attack) -> dict[str, s
 def attack_curves(rows: pd.DataFrame) -> Figure:
     """Return curves of every method's accuracy over eps, one panel per attack space and subset."""
     figure = Figure(figsize=(13, 4), layout="constrained")
+    marked = shapes(map(str, rows["method"].unique()))
     panels = zip(figure.subplots(1, len(PANELS), sharey=True), PANELS, strict=True)
     for axes, (space, column, title) in panels:
         there = rows[rows["space"] == space]
@@ -83,14 +85,11 @@ def attack_curves(rows: pd.DataFrame) -> Figure:
         for method, own in there.groupby("method", sort=False):
             fgsm = own[own["attack"] == "fgsm"].sort_values("eps")
             (line,) = axes.plot(
-                fgsm["eps"].map(places), fgsm[column], marker="o", ms=3, lw=1.5, label=method,
-                color=colour(str(method)), clip_on=False,
+                fgsm["eps"].map(places), fgsm[column], "".join(marked[str(method)]), ms=3, lw=1.5,
+                label=method, color=colour(str(method)), clip_on=False,
             )  # fmt: skip
             pgd = own[own["attack"] == "pgd"]
-            axes.plot(
-                pgd["eps"].map(places), pgd[column], "x", ms=7, mew=2, color=line.get_color(),
-                clip_on=False,
-            )  # fmt: skip
+            axes.plot(pgd["eps"].map(places), pgd[column], "x", ms=7, mew=2, color=line.get_color())
         _finish(axes, "eps", title)
         axes.set_xticks(range(len(ticks)), ticks["eps_text"])
         if (there["attack"] == "pgd").any():
@@ -137,10 +136,12 @@ def corruption_curves(rows: pd.DataFrame) -> Figure:
     """Return plots of every method's accuracy by severity and by corruption."""
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.6), sharey=True)
+    marked = shapes(map(str, rows["method"].unique()))
     for method, own in rows.groupby("method", sort=False):
         by_severity = own.groupby("severity")["accuracy"].mean()
-        shown = {"label": method, "color": colour(str(method)), "marker": "o"}
-        left.plot(by_severity.index, by_severity, ms=3, lw=1.5, **shown)
+        marker, line = marked[str(method)]
+        shown: Any = {"label": method, "color": colour(str(method)), "marker": marker}
+        left.plot(by_severity.index, by_severity, ls=line, ms=3, lw=1.5, **shown)
         by_corruption = own.groupby("corruption", sort=False)["accuracy"].mean()
         right.plot(range(len(by_corruption)), by_corruption, ls="", ms=5, **shown)
     _finish(left, "severity", "mean over corruptions")

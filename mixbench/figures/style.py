@@ -1,6 +1,7 @@
 """The style of all figures and charts: colours, fonts, and how files are written."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ PALETTE = (
     "#0b6bcb", "#c2410c", "#15803d", "#7e22ce", "#0f766e", "#0e7490",
     "#be185d", "#4d7c0f", "#4338ca", "#b91c1c", "#a16207", "#86198f",
 )  # fmt: skip
+SHAPES = (("o", "-"), ("s", "--"), ("^", ":"), ("D", "-."))  # markers and line styles
 SALT = 133  # with it, the methods that most leaderboards have get different colours
 FOR_PAPERS = (".png", ".pdf")
 OPTIONS = {  # of the files' writers
@@ -46,6 +48,17 @@ def colour(label: str) -> str:
     """Return the colour of a method, the same in all figures; grey for the baseline."""
     number = number_of(label)
     return QUIET if number is None else PALETTE[number]
+
+
+def shapes(labels: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Return the marker and line style of each row, which tell rows of one colour apart."""
+    taken: Counter[int | None] = Counter()
+    found = {}
+    for label in sorted(labels):
+        number = number_of(label)
+        found[label] = SHAPES[taken[number] % len(SHAPES)]
+        taken[number] += 1
+    return found
 
 
 def label_ends(axes: Axes, x: float, ends: Iterable[tuple[str, float]]) -> None:

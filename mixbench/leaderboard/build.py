@@ -222,25 +222,31 @@ def _so_far(answered: Answered) -> str:
 
 
 TABLES = ("README.md", "leaderboard.csv", "leaderboard.json", "leaderboard.tex")
-WORDS = {"better": "better than", "worse": "worse than", "undecided": "undecided against"}
+AGAINST = {"better": "better than", "worse": "worse than", "undecided": "undecided against"}
 
 
 def answers(boards: Iterable[Leaderboard]) -> Iterator[tuple[str, str]]:
     """Yield the title of each leaderboard, and which methods are better, worse and undecided."""
     for board in boards:
-        found: dict[str, list[str]] = {"better": [], "worse": [], "undecided": []}
-        for row in board.rows.to_dict("records"):
-            if row["verdict"]:
-                found[row["verdict"]].append(row["method"])
-        texts = [f"{word}: {', '.join(names)}" for word, names in found.items() if names]
-        texts += [
-            f"{verdict.first} {WORDS[verdict.word]} {verdict.second}"
-            for verdict in board.comparisons
-            if verdict.word and verdict.second != BASELINE
-        ]
-        said = "; ".join(texts)
+        said = [*_against_baseline(board), *_against_others(board)]
         if said:
-            yield board.title, said
+            yield board.title, "; ".join(said)
+
+
+def _against_baseline(board: Leaderboard) -> Iterator[str]:
+    for word, against in AGAINST.items():
+        methods = board.rows["method"][board.rows["verdict"] == word]
+        if len(methods):
+            yield f"{against} {BASELINE}: {', '.join(methods)}"
+
+
+def _against_others(board: Leaderboard) -> Iterator[str]:
+    others = [one for one in board.comparisons if one.word and one.second != BASELINE]
+    for first in dict.fromkeys(one.first for one in others):
+        for word, against in AGAINST.items():
+            seconds = [o.second for o in others if (o.first, o.word) == (first, word)]
+            if seconds:
+                yield f"{first} {against} {', '.join(seconds)}"
 
 
 def published_table(suite: Suite, boards: Iterable[Leaderboard]) -> list[dict[str, str]]:

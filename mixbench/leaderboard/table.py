@@ -237,7 +237,9 @@ def _titled(record: Record) -> str:
     """Return the heading of a group: its task, model and protocol, and what was changed."""
     task = " ".join([record.task.name, *own_data(record)])
     named = [f"{task} v{record.task.version}", record.model, f"protocol {record.protocol}"]
-    return ", ".join([*named, *changes(record)])
+    number = record.task.parameters.get(PER_CLASS)
+    named += [f"{PER_CLASS}={number}"] if number and PER_CLASS not in record.task.changed else []
+    return ", ".join([*named, *(one for one in changes(record) if not one.startswith(LAYOUT))])
 
 
 def _described(runs: Mapping[str, Runs], found: Sequence[Verdict]) -> dict[str, Comparison]:
@@ -261,6 +263,7 @@ def _facts(good: Sequence[Record], trivial_baselines: Mapping[str, float]) -> It
         mean, std = (", ".join(f"{v:g}" for v in values) for values in first.normalization)
         yield f"images normalised as for timm's initial weights: mean {mean}; std {std}"
     yield from _trained_on(first)
+    yield from (one for one in changes(first) if one.startswith(LAYOUT))
     yield from _own_mixing(good)
     yield from _budget(first)
     for name, value in trivial_baselines.items():
@@ -316,7 +319,7 @@ def _trained_on(record: Record) -> Iterator[str]:
     if limit := record.recipe.get("limit"):
         yield f"a trial, trained on at most {limit} images"
         return
-    if per_class := unit.parameters.get("per_class"):
+    if per_class := unit.parameters.get(PER_CLASS):
         images = f"{per_class} training images of each class, which the seed draws"
     if held_out == 0:
         yield f"trained on all of {images}"
@@ -351,6 +354,8 @@ def _chosen(records: Iterable[Record]) -> dict[str, str]:
     }
 
 
+PER_CLASS = "per_class"  # how many training images, which is said in each heading
+LAYOUT = "memory_format="  # how images lie in memory, which is said below it
 DATA_NOTES: Mapping[Origin, str] = {
     "official": "",
     "counted": "Files are as many as published, and published digests match; other contents are "

@@ -10,9 +10,10 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from mixbench.declare import BASELINE
-from mixbench.figures.style import PALETTE, number_of
+from mixbench.figures.style import PALETTE, number_of, shapes
 from mixbench.leaderboard.overall import Overall
 from mixbench.leaderboard.table import Leaderboard
 
@@ -116,11 +117,12 @@ def cost(board: Leaderboard) -> str:
     name = "gpu_hours_total" if rows["gpu_hours_total"].notna().all() else "minutes"
     with rc_context(STYLE):
         figure, axes = _axes(5.2, 3 + 0.12 * len(rows))
+        marked = shapes(rows["method"])
         for row in rows.to_dict("records"):
-            colour = colours(rows["method"])[row["method"]]
+            colour, (marker, _) = colours([row["method"]])[row["method"]], marked[row["method"]]
             spread = None if pd.isna(row["std"]) else row["std"]
             axes.errorbar(
-                row[name], row["mean"], yerr=spread, fmt="o", color=colour, ms=6, lw=1.2,
+                row[name], row["mean"], yerr=spread, fmt=marker, color=colour, ms=6, lw=1.2,
                 label=_short(row["method"]),
             )  # fmt: skip
         figure.legend(loc="outside lower left", ncols=2, fontsize=9, handletextpad=0.2)
@@ -145,16 +147,18 @@ def learning(curves: Curves, metric: str, unit: str) -> str:
         return ""
     with rc_context(STYLE):
         figure, axes = _axes(5.2, 3 + 0.12 * len(there))
+        marked = shapes(there)
         for method, runs in there.items():
             length = min(map(len, runs))
             values = np.array([[point[column] for point in run[:length]] for run in runs])
             epochs = [point["epoch"] for point in runs[0][:length]]
-            colour = colours(curves)[method]
-            axes.plot(epochs, values.mean(0), color=colour, lw=1.6, label=_short(method))
+            colour, (_, line) = colours([method])[method], marked[method]
+            axes.plot(epochs, values.mean(0), line, color=colour, lw=1.6, label=_short(method))
             if len(runs) > 1:
                 axes.fill_between(
                     epochs, values.min(0), values.max(0), color=colour, alpha=0.12, lw=0
                 )
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel="epoch", ylabel=f"validation {metric} ({unit})")
         axes.grid(lw=0.6)
         figure.legend(loc="outside lower left", ncols=2, fontsize=9)
