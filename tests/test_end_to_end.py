@@ -156,7 +156,9 @@ def test_corrupt_stages_are_put_aside_by_cache_gc(
     told = mixbench("cache", "gc", "--verify").stdout
     assert f"{weights} is damaged: its stage is now in {store / 'damaged'}" in told
     assert len(stages_of(store)) == 1
-    assert "to run  train" in mixbench("plan", "-m", "none", "-t", "digits", *fast).stdout
+    assert (
+        "to run  train" in mixbench("plan", "--stages", "-m", "none", "-t", "digits", *fast).stdout
+    )
 
 
 @contextmanager

@@ -332,7 +332,8 @@ def test_a_suite_is_planned_without_its_data(
     refused = mixbench("run", "--suite", suite)
 
     assert done.returncode == 0, done.stderr
-    assert f"missing {tmp_path / 'cifar10'}: get it with `mixbench data get cifar10`" in done.stdout
+    said = " ".join(done.stdout.split())
+    assert f"missing {tmp_path / 'cifar10'}: get it with `mixbench data get cifar10`" in said
     assert "180 cells, 420 stages: 0 cached, 420 to run" in done.stdout
     lines = [line.split() for line in done.stdout.splitlines()]
     row = next(line for line in lines if line[:2] == ["cifar10", "preact_resnet56"])

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -338,9 +339,35 @@ def test_latex_has_as_many_cells_in_every_row(digits: Path) -> None:
     text = to_latex(read_answers(digits).boards)
 
     rows = [line for line in text.splitlines() if line.endswith(r"\\")]
-    assert {row.count("&") for row in rows} == {4}
+    assert {row.count("&") for row in rows} == {3}  # all rows have as many seeds
     assert text.count(r"\begin") == text.count(r"\end")
     assert len(rows) == 8
+
+
+TEX = shutil.which("pdflatex")
+ARTICLE = r"""\documentclass[twocolumn]{article}
+\usepackage{array,booktabs,siunitx}
+\begin{document}
+%s
+\end{document}
+"""
+
+
+@pytest.mark.full
+@pytest.mark.skipif(TEX is None, reason="TeX is not installed: apt-get install texlive-science")
+def test_latex_compiles_into_a_column(tmp_path: Path) -> None:
+    tables = sorted(FOLDER.glob("*/leaderboard.tex"))
+    article = ARTICLE % "\n".join(path.read_text(encoding="utf-8") for path in tables)
+    (tmp_path / "all.tex").write_text(article)
+
+    done = subprocess.run(
+        [str(TEX), "-interaction=nonstopmode", "-halt-on-error", "all.tex"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in done.stdout
+    assert tables
 
 
 def test_suites_are_found_by_name_and_listed(mixbench: Run, digits: Path) -> None:

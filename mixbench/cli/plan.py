@@ -17,6 +17,8 @@ from mixbench.cli.options import (
     rule_of,
     store_option,
 )
+from mixbench.cli.stage_table import stage_table
+from mixbench.cli.widths import wrapped
 from mixbench.errors import Damaged
 
 if TYPE_CHECKING:
@@ -33,10 +35,12 @@ if TYPE_CHECKING:
     "--calibrate", is_flag=True,
     help="Measure 30 steps of each network on this machine, and estimate the hours.",
 )  # fmt: skip
+@click.option("--stages", is_flag=True, help="Show each stage instead of counts.")
 @as_json
 def plan(
-    *, store_path: Path, calibrate: bool, as_json: bool, **options: Unpack[CellOptions]
-) -> int:
+    *, store_path: Path, calibrate: bool, stages: bool, as_json: bool,
+    **options: Unpack[CellOptions],
+) -> int:  # fmt: skip
     """Show the cells and stages of a run, which are cached, and the images that they process.
 
     The data may be missing.
@@ -45,11 +49,11 @@ def plan(
     from mixbench.storage.store import Store
 
     plan = make_plan(asked_cells(options, without_data=True), without_data=True)
-    code = show_plan(plan, Store(store_path), as_json=as_json)
+    code = show_plan(plan, Store(store_path), as_json=as_json, stages=stages)
     if not as_json:
         _show_work(plan, calibrate=calibrate)
         for line in _power_lines(plan, Store(store_path), options["suite"]):
-            click.echo(line)
+            click.echo(wrapped(line, 2))
     return code
 
 
@@ -147,8 +151,8 @@ def _hours(work: "Workload", unit: str) -> float | None:
     return seconds / 3600 * (1 if cuda else torch.get_num_threads())
 
 
-def show_plan(plan: "Plan", store: "Store", *, as_json: bool) -> int:
-    """Print each stage and whether it is cached or would run; return the exit code."""
+def show_plan(plan: "Plan", store: "Store", *, as_json: bool, stages: bool = False) -> int:
+    """Print what is cached and what would run, as counts or by stage; return the exit code."""
     uses = Counter(key for chain in plan.chains for key in plan.rests_on(chain[-1]))
     rows = [
         {
@@ -163,11 +167,15 @@ def show_plan(plan: "Plan", store: "Store", *, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return 0
-    for row in rows:
-        shared = f", shared by {row['cells']} cells" if int(str(row["cells"])) > 1 else ""
-        click.echo(f"{row['state']:7} {row['stage']:8} {row['cell']}{shared}")
+    if stages:
+        for row in rows:
+            shared = f", shared by {row['cells']} cells" if int(str(row["cells"])) > 1 else ""
+            click.echo(f"{row['state']:7} {row['stage']:8} {row['cell']}{shared}")
+    else:
+        counted_rows = ((str(row["cell"]), str(row["state"])) for row in rows)
+        click.echo(f"{stage_table(counted_rows, ('cached', 'to run'))}\n")
     for line in data_lines(plan):
-        click.echo(line)
+        click.echo(wrapped(line, 8))
     cached = sum(row["state"] == "cached" for row in rows)
     click.echo(
         f"{counted('cell', len(plan.cells))}, {len(rows)} stages: {cached} cached, "

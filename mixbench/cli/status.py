@@ -10,15 +10,21 @@ import click
 
 from mixbench.cli.newest_run import StageRow, State, newest_run, stage_rows
 from mixbench.cli.options import as_json, existing_store, store_option
+from mixbench.cli.stage_table import stage_table
+from mixbench.cli.widths import wrapped
 
 if TYPE_CHECKING:
     from mixbench.storage.store import Store
 
 
+TOLD = {"finished", "waiting"}  # states that their number says enough about
+
+
 @click.command()
+@click.option("--stages", is_flag=True, help="Show each stage instead of counts.")
 @as_json
 @store_option
-def status(*, as_json: bool, store_path: Path) -> None:
+def status(*, stages: bool, as_json: bool, store_path: Path) -> None:
     """Show the progress of the newest run; works from any shell."""
     store = existing_store(store_path)
     run = newest_run(store)
@@ -28,8 +34,12 @@ def status(*, as_json: bool, store_path: Path) -> None:
     if as_json:
         click.echo(json.dumps({**asdict(run), "cells": [asdict(row) for row in rows]}, indent=1))
         return
-    click.echo(f"{run.created}  {' '.join(run.command)}")
-    for row in rows:
+    click.echo(wrapped(" ".join(run.command), 2, f"{run.created}  "))
+    if not stages:
+        counted = ((row.cell, row.state) for row in rows)
+        click.echo(f"\n{stage_table(counted, get_args(State))}\n")
+    once = {row.key: row for row in rows if row.state not in TOLD}  # cells share stages
+    for row in rows if stages else once.values():
         detail = f"  {row.detail}" if row.detail else ""
         click.echo(f"{row.state:9} {row.kind:8} {row.cell}{detail}")
     counts = Counter(row.state for row in rows)

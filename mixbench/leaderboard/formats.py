@@ -270,39 +270,41 @@ def _latex(board: Leaderboard) -> str:
     rows = board.rows
     decimals = max(len(text.split(" ")[0].partition(".")[2]) for text in _scores(board))
     whole = max(len(f"{abs(mean):.0f}") for mean in rows["mean"])
+    unlike = rows["n"].nunique() > 1
     heads = ["method", rf"{{{_escaped(board.metric)} ({_escaped(board.unit)})}}",
-             rf"vs {BASELINE} [95\,\% CI]", "$p$", "seeds"]  # fmt: skip
+             rf"vs {BASELINE} [95\,\% CI]", "$p$", *(["seeds"] if unlike else [])]  # fmt: skip
     pairs = rows[["difference", "low", "high"]].itertuples(index=False, name=None)
     lines = []
     every = zip(rows["method"], _scores(board), rows["last_rank"], pairs, rows["p"], rows["n"],
                 strict=True)  # fmt: skip
     for label, score, last, pair, p, n in every:
-        # A line may break before the parameters and between them.
-        name = _escaped(label).replace("[", r"\allowbreak[").replace(",", r",\allowbreak ")
+        name = re.sub(r"(\\_|,|(?=\[))", r"\1\\allowbreak ", _escaped(label))  # may break there
         shown = rf"\bfseries {score}" if last == 1 else score
         cells = (
             name,
             shown,
             _signed(difference_text(*pair)),
             p_text(p).replace("<", "$<$"),
-            str(n),
+            *([str(n)] if unlike else []),
         )
         lines.append(f"{' & '.join(cells)} \\\\")
-    facts = "; ".join(fact for fact in board.facts if fact)
+    seeds = [] if unlike else [f"{rows['n'].iloc[0]} seeds"]
+    facts = "; ".join([*seeds, *filter(None, board.facts)])
     return "\n".join([
         r"\begin{table}",
         rf"\caption{{{_escaped(board.title)}.}}",
         rf"\label{{tab:{re.sub('[^a-z0-9]+', '-', board.name.lower())}}}",
-        r"\centering\small\setlength{\tabcolsep}{3pt}",
-        r"\begin{tabular}{@{}>{\raggedright\arraybackslash}p{.3\linewidth}"
-        rf"S[table-format={whole}.{decimals}(2),separate-uncertainty,detect-weight]lrr@{{}}}}",
+        r"\centering\footnotesize\setlength{\tabcolsep}{2.5pt}",
+        r"\begin{tabular}{@{}>{\raggedright\arraybackslash}p{.28\linewidth}"
+        rf"S[table-format={whole}.{decimals}(2),separate-uncertainty,detect-weight]"
+        rf"lr{'r' if unlike else ''}@{{}}}}",
         r"\toprule",
         " & ".join(heads) + r" \\",
         r"\midrule",
         *lines,
         r"\bottomrule",
         r"\end{tabular}",
-        rf"\par\smallskip\begin{{minipage}}{{\linewidth}}\footnotesize {_escaped(facts)}. "
+        rf"\par\smallskip\begin{{minipage}}{{\linewidth}}\scriptsize {_escaped(facts)}. "
         rf"{_escaped(' '.join(board.notes))}\end{{minipage}}",
         r"\end{table}",
         "",
