@@ -1,11 +1,13 @@
 """Preview of methods: the images that they mix from the same images, without training."""
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -20,7 +22,7 @@ from mixbench.streams import generator
 from mixbench.train.untrained import bound, prepare
 from mixbench.vision.models.build import SMALL_SIDE, build
 
-COLUMNS = 6  # images per row
+COLUMNS, TALLEST = 6, 9  # images per row, and rows above each other
 TRIES = 16  # steps per method; the one that mixes most evenly is shown
 
 
@@ -94,16 +96,27 @@ def preview(
 
 
 def drawn(rows: Sequence[Row]) -> Figure:
-    """Return a figure of the rows."""
-    columns = len(rows[0].images)
-    figure = Figure(figsize=(1.7 * columns + 0.3, 2.05 * len(rows)), layout="constrained")
-    for axes, row in zip(figure.subplots(len(rows), columns, squeeze=False), rows, strict=True):
-        axes[0].set_ylabel(row.name, fontsize=9, color=INK)
-        for panel, image, text in zip(axes, row.images, row.texts, strict=True):
-            panel.imshow(image.permute(1, 2, 0).numpy(), cmap="gray", vmin=0, vmax=1)
-            panel.set(xticks=[], yticks=[])
-            panel.set_xlabel(text, fontsize=7, color=INK)
+    """Return a figure of the rows, in blocks side by side if there are many."""
+    columns, blocks = len(rows[0].images), math.ceil(len(rows) / TALLEST)
+    high = math.ceil(len(rows) / blocks)
+    size = ((1.7 * columns + 0.3) * blocks, 2.05 * high)
+    figure = Figure(figsize=size, layout="constrained")
+    for number, block in enumerate(figure.subfigures(1, blocks, squeeze=False)[0]):
+        panels = block.subplots(high, columns, squeeze=False)
+        for panel in panels.flat:
+            panel.axis("off")
+        for axes, row in zip(panels, rows[number * high :][:high], strict=False):
+            _draw_row(axes, row)
     return figure
+
+
+def _draw_row(axes: Sequence[Axes], row: Row) -> None:
+    for panel, image, text in zip(axes, row.images, row.texts, strict=True):
+        panel.axis("on")
+        panel.imshow(image.permute(1, 2, 0).numpy(), cmap="gray", vmin=0, vmax=1)
+        panel.set(xticks=[], yticks=[])
+        panel.set_xlabel(text, fontsize=7, color=INK)
+    axes[0].set_ylabel(row.name, fontsize=9, color=INK)
 
 
 def drawn_across(rows: Sequence[Row], number: int) -> Figure:
