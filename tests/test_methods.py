@@ -1,5 +1,6 @@
 """What is particular to one method: its formulas, derived here a second time."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -242,6 +243,36 @@ class ManyLabels(ToyTask):
     """A task without single classes."""
 
     num_classes = 0
+
+
+def test_hide_and_seek_has_one_size_if_it_is_set() -> None:
+    method = load_method(find("method", "hide_and_seek"))(hide_prob=0.66, side_frac=0.25)
+    step = step_of(torch.ones(400, 1, 16, 24))
+
+    hidden = method.mix(step.images, step)[0][:, 0] == 0
+
+    squares = hidden.unflatten(1, (4, 4)).unflatten(3, (6, 4)).transpose(2, 3).flatten(3)
+    assert torch.equal(squares.all(3), squares.any(3))
+    assert float(squares.all(3).float().mean()) == pytest.approx(0.66, abs=0.02)
+
+
+def test_adl_hides_the_strongest_places_or_weights_all() -> None:
+    """By loops over the places of each image, for maps and for tokens."""
+    adl = load_method(find("method", "adl"))
+    rng = generator(3, "synthetic")
+    x = torch.randn(5, 7, 3, 4, generator=rng) + 0.5
+    step = step_of(torch.ones(5, 1, 8, 8))
+    hidden, sources = adl(drop_prob=1.0, threshold=0.5).mix(x, step)
+    weighted, _ = adl(drop_prob=0.0).mix(x.flatten(2).mT, step)
+
+    assert sources.index.flatten().tolist() == [0, 1, 2, 3, 4]
+    for image, changed, tokens in zip(x.flatten(2), hidden.flatten(2), weighted, strict=True):
+        means = [float(place.mean()) for place in image.T]
+        for place, mean in enumerate(means):
+            kept = mean < 0.5 * max(means)
+            assert torch.equal(changed[:, place], image[:, place] * kept)
+            share = 1 / (1 + math.exp(-mean))
+            torch.testing.assert_close(tokens[place], image[:, place] * share)
 
 
 def test_hide_and_seek_hides_whole_squares_of_five_sizes() -> None:
