@@ -1,4 +1,4 @@
-"""ADL: hide the most attended features, or weight features by attention; a control for localization.
+"""ADL: hide the most attended features, or weight them by attention, without mixing.
 
 Paper    Choe & Shim, Attention-based Dropout Layer for Weakly Supervised Object Localization, CVPR
          2019, arXiv:1908.10028, §3
