@@ -1,6 +1,8 @@
 """Entry point: run a command and convert exceptions to error messages and exit codes."""
 
+import shutil
 import sys
+import textwrap
 import traceback
 from contextlib import suppress
 
@@ -44,14 +46,22 @@ def _told(error: Exception) -> int:
         sys.stderr.close()
         return 0
     if isinstance(error, MixbenchError):
-        click.echo(f"error: {error}", err=True)
+        click.echo(_shown(f"error: {error}"), err=True)
         return error.exit_code
     if isinstance(error, OSError | UnicodeError):
-        click.echo(f"error: {_sentence(error)}", err=True)
+        click.echo(_shown(f"error: {_sentence(error)}"), err=True)
         return NO_FILE
     traceback.print_exception(error)
     click.echo("error: This is a bug in mixbench: please report it with these lines.", err=True)
     return BUG
+
+
+def _shown(text: str) -> str:
+    """Break a text into lines between words for a terminal; elsewhere it stays one line."""
+    if not sys.stderr.isatty():
+        return text
+    width = shutil.get_terminal_size().columns
+    return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
 
 
 def _sentence(error: OSError | UnicodeError) -> str:

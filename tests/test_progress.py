@@ -1,7 +1,15 @@
 """What the user is told of the time that is left."""
 
+import fcntl
 import json
+import os
+import pty
+import re
+import struct
+import sys
+import termios
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -134,3 +142,38 @@ def test_a_stage_that_says_nothing_new_is_stalled() -> None:
     assert stall_label(0.0, started=False) == "starting"
     assert stall_label(1.0, started=True) == ""
     assert stall_label(200.0, started=True) == "stalled: no progress for 3 m 20 s"
+
+
+WIDE = 80
+
+
+def in_terminal(*command: str) -> str:
+    """Return what a command writes to a terminal of 80 columns, without its colours."""
+    child, terminal = pty.fork()
+    if not child:
+        os.execv(sys.executable, [sys.executable, "-P", "-m", "mixbench", *command])
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, WIDE, 0, 0))
+    written = b""
+    with suppress(OSError):  # the end of a terminal
+        while part := os.read(terminal, 1 << 16):
+            written += part
+    os.waitpid(child, 0)
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", written.decode())
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    "command",
+    [
+        "plan -m guided_patchmix,none -t clothing --set guided_patchmix.search=random --seeds 3",
+        "info guided_patchmix",
+        "report --suite clothing_finetune",
+        "list tasks",
+        "run -m nonee -t digits",
+    ],
+)
+def test_nothing_is_wider_than_the_terminal(command: str) -> None:
+    written = in_terminal(*command.split())
+
+    assert len(written) > 200
+    assert [line for line in written.splitlines() if len(line) > WIDE] == []

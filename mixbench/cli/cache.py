@@ -59,7 +59,8 @@ def list_stages(*, as_json: bool, store_path: Path) -> None:
         return
     for manifest, size in zip(manifests, sizes, strict=True):
         stage, mib = manifest.spec.stage, f"{size / 2**20:.2f} MiB"
-        click.echo(f"{manifest.key[:8]}  {stage.kind:8} {mib:>11}  {manifest.ended}  {stage.label}")
+        ended = manifest.ended[:16].replace("T", " ")  # to the minute
+        click.echo(f"{manifest.key[:8]} {stage.kind:8} {mib:>11} {ended} {stage.label}")
     click.echo(f"{len(sizes)} stages, {sum(sizes) / 2**20:.1f} MiB")
 
 

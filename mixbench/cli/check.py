@@ -6,6 +6,7 @@ from collections import Counter
 import click
 
 from mixbench.cli.options import as_json
+from mixbench.cli.widths import wrapped
 
 REFUSED = 3
 
@@ -39,9 +40,9 @@ def check(unit: str, *, as_json: bool) -> int:
         results.append(result)
         if as_json:
             continue
-        click.echo(f"{result.status:6}  {result.check:{width}}  {result.said}")
+        click.echo(wrapped(result.said, 8, f"{result.status:6}  {result.check:{width}}  "))
         if result.remedy:
-            click.echo(f"{'':8}{card.path}:{result.line}: {result.remedy}")
+            click.echo(wrapped(f"{card.path}:{result.line}: {result.remedy}", 8, " " * 8))
     counts = Counter(result.status for result in results)
     if as_json:
         click.echo(json.dumps([result._asdict() for result in results], indent=1))

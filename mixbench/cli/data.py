@@ -13,6 +13,7 @@ from mixbench.cli.data_make import make
 from mixbench.cli.data_sets import data_set, filling, missing
 from mixbench.cli.options import as_json
 from mixbench.cli.progress import bar, spinner
+from mixbench.cli.widths import wrapped
 from mixbench.declare import Archive, Data
 from mixbench.errors import DataError, DataFull, naming_full_disk
 
@@ -55,7 +56,8 @@ def list_data(*, as_json: bool) -> None:
     width = max(len(str(row["name"])) for row in rows)
     for row in rows:
         where = row["folder"] if row["here"] else f"missing; mixbench data get {row['name']}"
-        click.echo(f"{row['name']:{width}}  {where}\n{'':{width}}  licence: {row['licence']}")
+        click.echo(wrapped(str(where), width + 2, f"{row['name']:{width}}  "))
+        click.echo(wrapped(f"licence: {row['licence']}", width + 2, " " * (width + 2)))
 
 
 @data.command()

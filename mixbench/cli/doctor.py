@@ -15,6 +15,7 @@ import click
 
 import mixbench
 from mixbench.cli.options import as_json, store_option
+from mixbench.cli.widths import wrapped
 from mixbench.errors import MixbenchError, one_line
 
 LOW_GIB = 1.0
@@ -61,7 +62,7 @@ def doctor(*, as_json: bool, store_path: Path) -> int:
         click.echo(json.dumps(rows, indent=1))
     else:
         for row in rows:
-            click.echo(f"{row['status']:4} {row['check']:10} {row['text']}")
+            click.echo(wrapped(str(row["text"]), 16, f"{row['status']:4} {row['check']:10} "))
     return 0 if all(row["ok"] for row in rows) else 1
 
 

@@ -35,7 +35,8 @@ def info(name: str, *, as_json: bool) -> None:
 
 
 def _head(card: "Card") -> Iterator[str]:
-    yield f"{card.kind} {card.name}, version {card.version}, {card.source}\n{card.summary}\n"
+    yield f"{card.kind} {card.name}, version {card.version}, {card.source}"
+    yield f"{wrapped(card.summary)}\n"
     for field, text in card.header.items():
         yield wrapped(text, 9, f"{field:8} ")
 

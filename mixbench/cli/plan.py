@@ -18,7 +18,7 @@ from mixbench.cli.options import (
     store_option,
 )
 from mixbench.cli.stage_table import stage_table
-from mixbench.cli.widths import wrapped
+from mixbench.cli.widths import columns, wrapped
 from mixbench.errors import Damaged
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from mixbench.plan.workload import Workload
     from mixbench.records.schema import Record
     from mixbench.storage.store import Store
+
+
+NARROWEST = 10  # columns of a model's name
 
 
 @click.command()
@@ -110,7 +113,7 @@ def _show_work(plan: "Plan", *, calibrate: bool) -> None:
 
     from mixbench.plan.workload import workloads
 
-    head = ["task", "model", "cells", "trainings", "images trained", "searched (at most)"]
+    head = ["task", "model", "trainings", "images\ntrained", "searched\n(at most)"]
     unit = _unit() if calibrate else ""
     head += ["predicted", *([f"{unit}-hours"] if calibrate else [])]
     rows, total = [], 0.0
@@ -120,10 +123,14 @@ def _show_work(plan: "Plan", *, calibrate: bool) -> None:
             hours = _hours(work, unit)
             total += hours or 0.0
             numbers.append("?" if hours is None else f"{hours:,.3g}")
-        shown = numbers if work.known else ["?"] * (len(head) - 4)
-        rows.append([task, model, work.cells, work.trainings, *shown])
+        shown = numbers if work.known else ["?"] * (len(head) - 3)
+        rows.append([task, model, work.trainings, *shown])
     align = ("left", "left", *["right"] * (len(head) - 2))
-    click.echo(f"\n{tabulate(rows, head, disable_numparse=True, colalign=align)}")
+    longest = max((len(str(row[0])) for row in rows), default=0)
+    others = longest + 2 + sum(4 + max(map(len, name.split("\n"))) for name in head[2:])
+    widths = [None, max(NARROWEST, columns() - others), *([None] * (len(head) - 2))]
+    table = tabulate(rows, head, disable_numparse=True, colalign=align, maxcolwidths=widths)
+    click.echo(f"\n{table}")
     if calibrate:
         known = "" if all(row[-1] != "?" for row in rows) else " of the rows without ?"
         click.echo(f"{total:,.3g} {head[-1]} for all stages{known}, cached ones included")

@@ -24,6 +24,7 @@ from mixbench.cli.options import (
 from mixbench.cli.plan import counted, data_lines, show_plan
 from mixbench.cli.request_file import written_out
 from mixbench.cli.skipped import tell
+from mixbench.cli.widths import wrapped
 from mixbench.errors import DataError, UsageError, naming_full_disk
 
 if TYPE_CHECKING:
@@ -331,11 +332,12 @@ def _headline(plan: "Plan", state: "RunState") -> str:
     labels = {(cell.method.label, cell.task.label, cell.seed) for cell in cells}
     sign = "=" if len(labels) == len(cells) else "in"  # two files may have one name
     todo = state.count("waiting")
-    cached = len(state.states) - todo
-    return (
+    cached, needless = len(state.states) - todo, len(plan.stages) - len(state.states)
+    return wrapped(
         f"{product} {sign} {counted('cell', len(cells))}, {len(plan.stages)} stages: "
-        f"{cached} cached, {todo} to run in {counted('slot', state.num_slots)}   store "
-        f"{state.store.root}"
+        f"{cached} cached, {todo} to run in {counted('slot', state.num_slots)}"
+        f"{f', {needless} not needed' if needless else ''}   store {state.store.root}",
+        2,
     )
 
 

@@ -9,10 +9,10 @@ import pandas as pd
 from mixbench.declare import BASELINE
 from mixbench.leaderboard.grouping import (
     comparison_groups,
-    group_name,
     method_label,
     representative,
 )
+from mixbench.leaderboard.table import title_of
 from mixbench.records.schema import Record
 
 
@@ -30,7 +30,7 @@ def costs(records: Iterable[Record]) -> pd.DataFrame:
                 runs[method_label(record)].append(record)
         plain = mean(map(_total, runs[BASELINE])) if BASELINE in runs else None
         rows += [
-            {"leaderboard": group_name(representative(group)), "method": name, **_row(own, plain)}
+            {"leaderboard": title_of(representative(group)), "method": name, **_row(own, plain)}
             for name, own in runs.items()
         ]
     return pd.DataFrame(rows)

@@ -119,7 +119,7 @@ def to_terminal(board: Leaderboard) -> None:
     more = [f"Left out: {', '.join(dropped)}; see mixbench report --format markdown."]
     notes = [*board.notes, *(more if dropped else ())]
     for bold, plain in (
-        (board.title, [_wrapped(fact, width) for fact in board.facts if fact]),
+        (_wrapped(board.title, width), [_wrapped(fact, width) for fact in board.facts if fact]),
         (head, [f" {'─' * (min(len(head), width) - 1)}", *lines, "",
                 *(_wrapped(note, width) for note in notes)]),
     ):  # fmt: skip
@@ -391,18 +391,18 @@ def text_of(frame: pd.DataFrame, form: str, width: int | None = None) -> str:
     style = "github" if form == "markdown" else "simple"
     text = flat.to_markdown(index=False, tablefmt=style, disable_numparse=True)
     if form == "table" and width is not None and max(map(len, text.splitlines())) > width:
-        text = "\n\n".join(_row_by_row(flat))
+        text = "\n\n".join(_row_by_row(flat, width))
     return f"{text}\n" if len(flat) else "No cell has finished yet; see mixbench status.\n"
 
 
-def _row_by_row(frame: pd.DataFrame) -> Iterator[str]:
+def _row_by_row(frame: pd.DataFrame, width: int) -> Iterator[str]:
     """Yield each row as a heading and one line for each column that says something."""
     first, *others = frame.columns
     longest = max(len(str(name)) for name in others)
     for row in frame.to_dict("records"):
         lines = [f"  {name:{longest}}  {row[name]}" for name in others
                  if str(row[name]) not in {"", "-"}]  # fmt: skip
-        yield "\n".join([str(row[first]), *lines])
+        yield "\n".join([_wrapped(str(row[first]), width), *lines])
 
 
 def _thousands(value: float) -> str:

@@ -17,6 +17,7 @@ from mixbench.leaderboard.grouping import (
 )
 from mixbench.leaderboard.numbers import plus_minus
 from mixbench.leaderboard.suite import Layout, Published, Suite
+from mixbench.leaderboard.table import title_of
 from mixbench.records.schema import Record
 from mixbench.registry.parameters import parameters_of
 from mixbench.registry.units import find
@@ -91,7 +92,8 @@ def _plain(records: Iterable[Record]) -> pd.DataFrame:
         for record in group:
             if record.status == "ok":
                 values[method_label(record)].append(record.primary.value)
-        row = f"{group_name(representative(group))} {representative(group).primary.name}"
+        first = representative(group)
+        row = f"{title_of(first)}: {first.primary.name}"
         found[row] = {method: _cell(numbers, None) for method, numbers in values.items()}
     return pd.DataFrame.from_dict(found, orient="index").fillna("-").rename_axis("leaderboard")
 

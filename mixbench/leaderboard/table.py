@@ -219,7 +219,7 @@ def _leaderboard(group: Sequence[Record], submitted: Submitted | None, rule: Rul
         task=first.task.name,
         model=first.model,
         comparable=first.data.origin in PUBLISHED and first.protocol == "paper",
-        title=_titled(first),
+        title=title_of(first),
         facts=tuple(_facts(good, trivial_baselines)),
         data_set=data_set_of(first),
         comparisons=tuple(found),
@@ -233,7 +233,7 @@ def _leaderboard(group: Sequence[Record], submitted: Submitted | None, rule: Rul
     )
 
 
-def _titled(record: Record) -> str:
+def title_of(record: Record) -> str:
     """Return the heading of a group: its task, model and protocol, and what was changed."""
     task = " ".join([record.task.name, *own_data(record)])
     named = [f"{task} v{record.task.version}", record.model, f"protocol {record.protocol}"]

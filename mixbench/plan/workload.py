@@ -21,8 +21,6 @@ class Workload:
     ----------
     example
         A training or evaluation of the group.
-    cells
-        Number of cells.
     trainings
         Number of trainings, including those that other cells start from.
     trained
@@ -37,7 +35,6 @@ class Workload:
     """
 
     example: Stage
-    cells: int = 0
     trainings: int = 0
     trained: int = 0
     searched: int = 0
@@ -52,12 +49,11 @@ def workloads(plan: Plan) -> dict[tuple[str, str], Workload]:
         if stage.identity.run is not None:
             key = stage.identity.task.name, stage.run.model
             groups.setdefault(key, []).append(stage)
-    cells = [(cell.task.card.name, cell.model) for cell in plan.cells]
     other = {
         str(c.data.folder) for c in plan.cells if c.data.origin not in {*PUBLISHED, "re-encoded"}
     }
     return {
-        key: _of_group([(stage, _items(stage, other)) for stage in group], cells.count(key))
+        key: _of_group([(stage, _items(stage, other)) for stage in group])
         for key, group in groups.items()
     }
 
@@ -80,13 +76,12 @@ class Items(NamedTuple):
     test: int
 
 
-def _of_group(stages: list[tuple[Stage, Items | None]], cells: int) -> Workload:
+def _of_group(stages: list[tuple[Stage, Items | None]]) -> Workload:
     """Return the work of stages that share a task and a model."""
     known = [(stage, items) for stage, items in stages if items is not None]
     trainings = [stage for stage, _ in stages if stage.kind == "train"]
     return Workload(
         example=(trainings or [stages[0][0]])[0],
-        cells=cells,
         trainings=len(trainings),
         trained=sum(_trained(stage, items) for stage, items in known),
         searched=sum(_searched(stage) for stage, _ in stages),
