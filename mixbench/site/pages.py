@@ -44,7 +44,7 @@ from mixbench.registry.modules import Kind
 from mixbench.registry.units import find, paths
 from mixbench.site import charts
 from mixbench.site.boards import Board, comparisons, overview, subtitle
-from mixbench.site.text import breakable, linked, plain
+from mixbench.site.text import breakable, by_metric, linked, plain
 from mixbench.storage.files import read_json, write_bytes
 
 PREVIEW = "mixes"  # the name of the most informative picture of a method
@@ -229,8 +229,8 @@ class Site:
         content: JsonValue = json.loads(record.written)
         yield self._page(
             out, f"{place}.html", template="record.html", record=record, content=content,
-            suite=suite, tier=tier, raw=f"{record.digest[:16]}.json",
-            file=path.relative_to(self.folders[suite].parent),
+            metrics=by_metric(record.metrics), suite=suite, tier=tier,
+            raw=f"{record.digest[:16]}.json", file=path.relative_to(self.folders[suite].parent),
         )  # fmt: skip
 
     def _page(self, out: Path, place: str, /, *, template: str = "", **context: object) -> Path:

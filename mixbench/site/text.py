@@ -1,11 +1,18 @@
 """Values and texts as the pages write them."""
 
 import re
+from collections.abc import Iterable
 
 from markupsafe import Markup, escape
 
+from mixbench.records.schema import MetricRecord
+
 ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 GITHUB = re.compile(r"\b([A-Za-z0-9][\w-]*/[\w.-]+)@([0-9a-f]{7,40})\b")
+WHEN = {
+    "last": "last epoch", "best_validation": "best in validation",
+    "median_tail": "median of last",
+}  # fmt: skip
 MANY = 100_000  # from here on, thousands are separated
 
 
@@ -18,6 +25,21 @@ def plain(value: object) -> str:
     if abs(value) >= MANY:
         return f"{value:,.0f}"
     return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def by_metric(metrics: Iterable[MetricRecord]) -> list[dict[str, str | float | None]]:
+    """Return a row for each metric of a record, with its values after the epochs it is told for."""
+    metrics = list(metrics)
+    asked = [at for at in WHEN if any(metric.at == at for metric in metrics)]
+    rows: dict[str, dict[str, str | float | None]] = {}
+    for metric in metrics:
+        name = f"{metric.name} (trivial baseline)" if metric.trivial_baseline else metric.name
+        better = "higher" if metric.higher_is_better else "lower"
+        about = {"metric": name, "unit": metric.unit, "better": better}
+        row = rows.setdefault(name, {**about, **{WHEN[at]: None for at in asked}})
+        row[WHEN[metric.at]] = metric.value
+        row["test items"] = metric.n
+    return list(rows.values())
 
 
 def breakable(name: str) -> Markup:
