@@ -7,7 +7,7 @@ Differs  in the size: the sides of the squares are fractions of the shorter side
          are those of the source for images of 224 pixels. As in the source, each image has a size
          of its own, none in one of five cases, and hidden pixels are zero, the mean of normalized
          images. clovaai/wsolevaluation@96f4b88, wsol/method/has.py:10-31, has one size for all
-         images: ``side_frac``, with 0.54 and a probability of 0.66 for a ResNet-50 on birds
+         images: ``side_frac``, with 0.536 and a probability of 0.66 for a ResNet-50 on birds
 """
 
 import torch

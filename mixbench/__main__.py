@@ -1,14 +1,13 @@
 """Entry point: run a command and convert exceptions to error messages and exit codes."""
 
-import shutil
 import sys
-import textwrap
 import traceback
 from contextlib import suppress
 
 import click
 
 from mixbench.cli import main as commands
+from mixbench.cli.widths import wrapped
 from mixbench.errors import MixbenchError, one_line
 
 NO_FILE = 5  # a file or folder cannot be read or written
@@ -57,11 +56,10 @@ def _told(error: Exception) -> int:
 
 
 def _shown(text: str) -> str:
-    """Break a text into lines between words for a terminal; elsewhere it stays one line."""
+    """Break lines between words for a terminal; elsewhere they stay as they are."""
     if not sys.stderr.isatty():
         return text
-    width = shutil.get_terminal_size().columns
-    return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(wrapped(line, stream=sys.stderr) for line in text.split("\n"))
 
 
 def _sentence(error: OSError | UnicodeError) -> str:

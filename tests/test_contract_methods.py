@@ -54,7 +54,7 @@ OPTIONS: dict[str, list[dict[str, object]]] = {
     "gridmask": [{"prob": 1.0, "rotate": 0.0}, {"keep": 0.0}, {"largest": 0.43}],
     "label_smoothing": [{"smoothing": 1.0}, {"smoothing": 0.0}],
     "adl": [{"drop_prob": 0.5, "threshold": 0.5}],
-    "hide_and_seek": [{"hide_prob": 0.1}, {"hide_prob": 1.0}, {"side_frac": 0.54}],
+    "hide_and_seek": [{"hide_prob": 0.1}, {"hide_prob": 1.0}, {"side_frac": 0.536}],
     "patchmix_local_loss": [{"cells": "bernoulli"}, {"grid": 2, "local_weight": 0.2}],
     "mixup": [{"alpha": 0.1}, {"alpha": 1e-3}],
     "one_of": [{"switch_prob": 0.0}, {"switch_prob": 1.0, "cutmix_alpha": 0.3}],

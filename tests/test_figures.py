@@ -87,10 +87,11 @@ def test_gains_are_drawn_over_the_number_of_images(make_record: MakeRecord) -> N
         for seed in range(3)
     ]
 
-    ((name, table),) = gains(records)
+    ((name, table, own),) = gains(records)
     figure = drawn(table)
 
     assert name == "toy.net.quick"
+    assert sorted(own, key=records.index) == records
     assert table[["method", "per_class", "difference"]].values.tolist() == [
         ["mixup", 50, 4.0],
         ["mixup", 100, 1.0],
@@ -125,4 +126,5 @@ def test_figures_say_what_they_are_drawn_of(make_record: MakeRecord) -> None:
 
     assert drawn_of([generated]) == "data: shapes (generated) · trial with max_steps=4 · seed 3"
     assert drawn_of(seeds).endswith("seeds 0 to 7")
+    assert drawn_of([*seeds[:4], seeds[7]]).endswith("seeds 0, 1, 2, 3, 7")
     assert drawn_of([*seeds[:2], seeds[5]]).endswith("seeds 0, 1, 5")

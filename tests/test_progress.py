@@ -166,6 +166,8 @@ def in_terminal(*command: str) -> str:
     "command",
     [
         "plan -m guided_patchmix,none -t clothing --set guided_patchmix.search=random --seeds 3",
+        "plan --suite field_wsol",
+        "plan -m none,mixup -t digits --seeds 2 --tune lr=0.1,0.2",
         "info guided_patchmix",
         "report --suite clothing_finetune",
         "list tasks",

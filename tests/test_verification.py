@@ -754,6 +754,14 @@ def riff(content: bytes) -> bytes:
     return b"RIFF" + (len(content) + 4).to_bytes(4, "little") + b"WEBP" + content
 
 
+HTML = b"XMP " + (8).to_bytes(4, "little") + b"<script>"
+BOMB = riff(  # a canvas of 16,383 x 16,383 pixels in few bytes
+    b"VP8X" + (10).to_bytes(4, "little") + bytes(4) + (16_382).to_bytes(3, "little") * 2
+    + b"VP8L" + (6).to_bytes(4, "little") + b"\x2f" + (16_382 | 16_382 << 14).to_bytes(4, "little")
+    + b"\x00"
+)  # fmt: skip
+
+
 def pictures(size: tuple[int, int], number: int = 1) -> bytes:
     """Return a WebP file of so many unlike pictures."""
     first, *others = (Image.new("RGB", size, (40 * i, 0, 0)) for i in range(number))
@@ -776,12 +784,15 @@ STRANGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "latin-1": (lambda d: written(d, "verified.json", b"\xff"), "cannot be read as UTF-8"),
     "gif": (lambda d: written(d, "figures/a.webp", b"GIF89a"), "is not a WebP image"),
     "many pixels": (lambda d: written(d, "figures/a.webp", pictures((8200, 6200))), "pixels"),
-    "animated": (lambda d: written(d, "figures/a.webp", pictures((9, 9), 2)), "than one picture"),
+    "animated": (lambda d: written(d, "figures/a.webp", pictures((9, 9), 2)), "one picture"),
     "cut": (lambda d: written(d, "figures/a.webp", riff(PICTURE[12:900])), "is not a WebP image"),
     "svg": (lambda d: written(d, "figures/a.svg", b"<svg/>"), "is no file of a suite"),
     "formula": (lambda d: written(d, "figures/a.csv", b'a,"=HYPERLINK(1)"\n'), "has a formula"),
     "plus": (lambda d: written(d, "figures/a.csv", b"x;+HYPERLINK(1)\n"), "has a formula"),
-    "html behind": (lambda d: written(d, "figures/a.webp", PICTURE + b"<html>"), "behind its pic"),
+    "html behind": (lambda d: written(d, "figures/a.webp", PICTURE + b"<html>"), "do not fill it"),
+    "html inside": (lambda d: written(d, "figures/a.webp", riff(PICTURE[12:] + HTML)), "else in"),
+    "two": (lambda d: written(d, "figures/a.webp", riff(PICTURE[12:] * 2)), "one picture"),
+    "bomb": (lambda d: written(d, "figures/a.webp", BOMB), "too many pixels"),
     "no row": (lambda d: written(d, "figures/b.webp", PICTURE), "is a figure of no row"),
     "bell": (lambda d: written(d, "figures/a.csv", b"a\x07\n"), "printable"),
 }

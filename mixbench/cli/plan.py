@@ -44,7 +44,7 @@ def plan(
     *, store_path: Path, calibrate: bool, stages: bool, as_json: bool,
     **options: Unpack[CellOptions],
 ) -> int:  # fmt: skip
-    """Show the cells and stages of a run, which are cached, and the images that they process.
+    """Show what a run would do: stages to run, cached ones, and the images that they process.
 
     The data may be missing.
     """

@@ -322,7 +322,7 @@ def _conclude(records: list["Record"], store: "Store", rule: "Rule", *, as_json:
 
 
 def _headline(plan: "Plan", state: "RunState") -> str:
-    """Return one line with the numbers of cells, of cached stages and of stages to run."""
+    """Return the numbers of cells, and of stages that are cached, to run and not needed."""
     cells = plan.cells
     product = " x ".join((
         counted("method", len({cell.method.label for cell in cells})),

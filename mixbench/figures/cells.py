@@ -64,8 +64,8 @@ def draw_cells(
         Path of each file, after it is written.
     """
     records, root = list(records), out or store.root / "figures"
-    for name, drawn in _of_all_seeds(store, records):
-        yield from _write(drawn, root / name, records, suffixes)
+    for name, drawn, own in _of_all_seeds(store, records):
+        yield from _write(drawn, root / name, own, suffixes)
     for group, methods in first_runs(records).items():
         folder = root / group
         for method, record in methods.items():
@@ -73,20 +73,23 @@ def draw_cells(
                 yield from _write(
                     figure, folder / method.replace("/", "_") / name, [record], suffixes
                 )
-        for name, drawn in _side_by_side(store, methods):
-            yield from _write(drawn, folder / name, [*methods.values()], suffixes)
+        last = max(methods.values(), key=lambda record: record.created)
+        same = {name: record for name, record in methods.items() if record.data == last.data}
+        for name, drawn in _side_by_side(store, same):
+            yield from _write(drawn, folder / name, [*same.values()], suffixes)
 
 
 def _of_all_seeds(
     store: Store, records: Sequence[Record]
-) -> Iterator[tuple[str, Figure | pd.DataFrame]]:
-    """Yield what is drawn from the runs of all seeds, with names that may contain a folder."""
-    for name, table in gains(records):
-        yield from ((f"{name}.gains", table), (f"{name}.gains", gains_drawn(table)))
+) -> Iterator[tuple[str, Figure | pd.DataFrame, Sequence[Record]]]:
+    """Yield what is drawn from runs of all seeds, with its name and these runs."""
+    for name, table, own in gains(records):
+        for drawn in (table, gains_drawn(table)):
+            yield f"{name}.gains", drawn, own
     for group in comparison_groups(records):
         confused = confusion_of_pairs(store, group)
         if len(confused):
-            yield f"{group_name(representative(group))}/confusion_of_pairs", confused
+            yield f"{group_name(representative(group))}/confusion_of_pairs", confused, group
 
 
 def first_runs(records: Iterable[Record]) -> dict[str, dict[str, Record]]:
@@ -118,7 +121,9 @@ def drawn_of(records: Sequence[Record]) -> str:
     }
     trials = {f"trial with {part}" for r in records for part in trial(r)}
     seeds = sorted({r.seed for r in records})
-    numbers = ", ".join(map(str, seeds)) if len(seeds) < 5 else f"{seeds[0]} to {seeds[-1]}"
+    all_between = seeds[-1] - seeds[0] == len(seeds) - 1
+    long = len(seeds) > 4 and all_between
+    numbers = f"{seeds[0]} to {seeds[-1]}" if long else ", ".join(map(str, seeds))
     seed = f"seed{'s' if len(seeds) > 1 else ''} {numbers}"
     return " · ".join(["data: " + ", ".join(sorted(data)), *sorted(trials), seed])
 
@@ -126,13 +131,12 @@ def drawn_of(records: Sequence[Record]) -> str:
 def _side_by_side(
     store: Store, methods: Mapping[str, Record]
 ) -> Iterator[tuple[str, Figure | pd.DataFrame]]:
-    """Yield the figures that compare methods on one task and the same data, with their names.
+    """Yield the figures that compare runs of methods on the same data, with their names.
 
     A figure of curves comes with a table of the points on the curves.
     """
     last = max(methods.values(), key=lambda record: record.created)
-    same = {name: record for name, record in methods.items() if record.data == last.data}
-    found = {name: predictions_of(store, record) for name, record in same.items()}
+    found = {name: predictions_of(store, record) for name, record in methods.items()}
     kinds = next(iter(found.values())).keys()
     if "maps" in kinds:
         located = {name: located_of(tensors) for name, tensors in found.items()}

@@ -13,12 +13,13 @@ from mixbench.leaderboard.table import PER_CLASS, leaderboards
 from mixbench.records.schema import Record
 
 
-def gains(records: Iterable[Record]) -> Iterator[tuple[str, pd.DataFrame]]:
+def gains(records: Iterable[Record]) -> Iterator[tuple[str, pd.DataFrame, list[Record]]]:
     """Yield the gains over the baseline of each task that was trained on several numbers of images.
 
     The table has one row for each method and number of images per class, with the difference to
     the baseline and its confidence interval; it comes with the name of the comparison groups, but
-    for that number. Groups that use all images are left out, because their number is not known.
+    for that number, and with their records. Groups that use all images are left out, because their
+    number is not known.
     """
     families: dict[str, list[list[Record]]] = defaultdict(list)
     for group in comparison_groups(records):
@@ -27,7 +28,8 @@ def gains(records: Iterable[Record]) -> Iterator[tuple[str, pd.DataFrame]]:
     for groups in families.values():
         if len(groups) > 1:
             whole = pd.concat(map(_table, groups)).sort_values(["method", PER_CLASS])
-            yield group_name(_without_number(groups[0][0])), whole.reset_index(drop=True)
+            own = [record for group in groups for record in group if record.status == "ok"]
+            yield group_name(_without_number(own[0])), whole.reset_index(drop=True), own
 
 
 def _without_number(record: Record) -> Record:

@@ -288,7 +288,8 @@ def _latex(board: Leaderboard) -> str:
             *([str(n)] if unlike else []),
         )
         lines.append(f"{' & '.join(cells)} \\\\")
-    seeds = [] if unlike else [f"{rows['n'].iloc[0]} seeds"]
+    number = rows["n"].iloc[0]
+    seeds = [] if unlike else [f"{number} seed{'' if number == 1 else 's'}"]
     facts = "; ".join([*seeds, *filter(None, board.facts)])
     return "\n".join([
         r"\begin{table}",

@@ -86,16 +86,17 @@ def _runs(
 
 def _plain(records: Iterable[Record]) -> pd.DataFrame:
     """Return the table of the primary metric by leaderboard and method."""
-    found: dict[str, dict[str, str]] = {}
+    found: list[dict[str, str]] = []
+    rows: list[str] = []
     for group in comparison_groups(records):
         values: dict[str, list[float]] = defaultdict(list)
         for record in group:
             if record.status == "ok":
                 values[method_label(record)].append(record.primary.value)
         first = representative(group)
-        row = f"{title_of(first)}: {first.primary.name}"
-        found[row] = {method: _cell(numbers, None) for method, numbers in values.items()}
-    return pd.DataFrame.from_dict(found, orient="index").fillna("-").rename_axis("leaderboard")
+        rows.append(f"{title_of(first)}: {first.primary.name}")
+        found.append({method: _cell(numbers, None) for method, numbers in values.items()})
+    return pd.DataFrame(found, index=pd.Index(rows, name="leaderboard")).fillna("-")
 
 
 def _names(

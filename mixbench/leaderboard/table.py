@@ -219,7 +219,7 @@ def _leaderboard(group: Sequence[Record], submitted: Submitted | None, rule: Rul
         task=first.task.name,
         model=first.model,
         comparable=first.data.origin in PUBLISHED and first.protocol == "paper",
-        title=title_of(first),
+        title=", ".join(one for one in _said(first) if not one.startswith(LAYOUT)),
         facts=tuple(_facts(good, trivial_baselines)),
         data_set=data_set_of(first),
         comparisons=tuple(found),
@@ -234,12 +234,19 @@ def _leaderboard(group: Sequence[Record], submitted: Submitted | None, rule: Rul
 
 
 def title_of(record: Record) -> str:
-    """Return the heading of a group: its task, model and protocol, and what was changed."""
+    """Return the name of a group in words: its task, model, protocol, data, and what was changed.
+
+    Groups that are not compared have different names.
+    """
+    return ", ".join(_said(record))
+
+
+def _said(record: Record) -> list[str]:
     task = " ".join([record.task.name, *own_data(record)])
     named = [f"{task} v{record.task.version}", record.model, f"protocol {record.protocol}"]
     number = record.task.parameters.get(PER_CLASS)
     named += [f"{PER_CLASS}={number}"] if number and PER_CLASS not in record.task.changed else []
-    return ", ".join([*named, *(one for one in changes(record) if not one.startswith(LAYOUT))])
+    return [*named, *origin(record), *changes(record)]
 
 
 def _described(runs: Mapping[str, Runs], found: Sequence[Verdict]) -> dict[str, Comparison]:
