@@ -96,6 +96,8 @@ def test_every_suite_method_task_and_record_has_a_page(site: Path) -> None:
     assert "previews/guided_patchmix.webp" in page
     assert (site / "previews/guided_patchmix.webp").stat().st_size > 5000
     assert "Number of cells along each axis" in page
+    assert "Where it helps" in page
+    assert "Train on clean images, random compositions and compositions found by a search." in page
     assert 'href="https://arxiv.org/abs/2106.09011"' in page
     assert "Food-101" in (site / "tasks/food101.html").read_text()
 

@@ -33,12 +33,17 @@ OPTIONS = {  # of the files' writers
 FONTS: Any = {"pdf.fonttype": 42, "ps.fonttype": 42, "svg.fonttype": "none"}
 
 
+def method_of(label: str) -> str:
+    """Return the name of a row's method, without its changed parameters."""
+    return re.split(r"[\[ ]", label)[0]
+
+
 def number_of(label: str) -> int | None:
     """Return the place of a method's colour in the palette; None for the baseline.
 
     Rows of one method with other parameters share its colour.
     """
-    method = re.split(r"[\[ ]", label)[0]
+    method = method_of(label)
     if method == BASELINE:
         return None
     return crc32(f"{SALT}{method}".encode()) % len(PALETTE)

@@ -125,6 +125,8 @@ class Card:
         Name of the class that the file defines.
     summary
         First paragraph of the file's docstring.
+    about
+        First paragraph of the class's docstring; empty if it has none.
     header
         Fields of the docstring's header by name: Paper, Source, Differs, Data, ...
     parameters
@@ -147,6 +149,7 @@ class Card:
     source: Source
     class_name: str
     summary: str
+    about: str
     header: Mapping[str, str]
     parameters: tuple[Parameter, ...]
     declared: Declaration
@@ -245,7 +248,8 @@ def read_card(
         "path": path.resolve(),
         "source": source,
         "class_name": unit.name,
-        "summary": docstring.partition("\n\n")[0].replace("\n", " "),
+        "summary": _first_paragraph(docstring),
+        "about": _first_paragraph(ast.get_docstring(unit) or ""),
         "header": _header(docstring),
         "parameters": tuple(_parameters(classes)),
         "attributes": attributes,
@@ -289,6 +293,10 @@ def _unit_class(tree: ast.Module, name: str, path: Path) -> ast.ClassDef:
             f"{path} must define one public class, or one named {camel}; found {found}."
         )
     return chosen[0]
+
+
+def _first_paragraph(docstring: str) -> str:
+    return docstring.partition("\n\n")[0].replace("\n", " ")
 
 
 def _header(docstring: str) -> dict[str, str]:

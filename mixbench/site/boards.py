@@ -1,6 +1,5 @@
 """Leaderboards as pages show them: their charts, and what the comparison of two methods reads."""
 
-import re
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -11,6 +10,7 @@ from pydantic import JsonValue
 
 from mixbench.datasets.locate import SYNTHETIC
 from mixbench.declare import BASELINE
+from mixbench.figures.style import method_of
 from mixbench.leaderboard.grouping import method_label
 from mixbench.leaderboard.numbers import difference_text, plus_minus
 from mixbench.leaderboard.ranks import compared, runs_by_method
@@ -81,7 +81,7 @@ def overview(boards: Mapping[str, Sequence[Board]]) -> Iterator[tuple[str, Board
     seen: set[tuple[str, str, str]] = set()
     for name in sorted(boards, key=lambda one: order.get(one, len(order))):
         for shown in boards[name]:
-            methods = {re.split(r"[\[ ]", row)[0] for row in shown.board.rows["method"]}
+            methods = {*shown.board.rows["method"].map(method_of)}
             about = shown.board.data_set, shown.subtitle.partition(", ")[2]
             new = {(*about, method) for method in methods - {BASELINE}}
             real = shown.records[0].data.origin != SYNTHETIC

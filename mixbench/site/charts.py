@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mixbench.declare import BASELINE
-from mixbench.figures.style import PALETTE, number_of, shapes
+from mixbench.figures.style import PALETTE, method_of, number_of, shapes
 from mixbench.leaderboard.overall import Overall
 from mixbench.leaderboard.table import Leaderboard
 
@@ -62,6 +62,26 @@ def differences(board: Leaderboard) -> str:
         return _svg(figure, f"Differences to {BASELINE}: {board.title}")
 
 
+def where_it_helps(method: str, boards: Iterable[tuple[str, Leaderboard]]) -> str:
+    """Draw a method's difference to the baseline on each leaderboard in percent, by its name."""
+    found = []
+    for name, board in boards:
+        if board.unit == "%":
+            rows = board.rows[board.rows["difference"].notna()]
+            own = rows[rows["method"].map(method_of) == method]
+            found.append(
+                own.assign(method=[f"{name} {row[len(method) :]}" for row in own["method"]])
+            )
+    rows = pd.concat(found) if found else pd.DataFrame()
+    if rows.empty:
+        return ""
+    with rc_context(STYLE):
+        figure, axes = _axes(7, 0.75 + 0.3 * len(rows))
+        _draw_rows(axes, rows)
+        axes.set_xlabel(f"difference to {BASELINE} in points, 95% CI")
+        return _svg(figure, f"{method}: differences to {BASELINE}")
+
+
 def side_by_side(boards: Mapping[str, Leaderboard]) -> str:
     """Draw the differences of several leaderboards, by their titles, on white.
 
@@ -81,7 +101,15 @@ def side_by_side(boards: Mapping[str, Leaderboard]) -> str:
 
 
 def _draw_differences(axes: Axes, board: Leaderboard) -> None:
-    rows = board.rows[board.rows["difference"].notna()].iloc[::-1]
+    rows = board.rows[board.rows["difference"].notna()]
+    _draw_rows(axes, rows.assign(method=rows["method"].map(_short)))
+    points = "points" if board.unit == "%" else board.unit
+    axes.set_xlabel(f"{board.metric}, difference to {BASELINE} in {points}, 95% CI")
+
+
+def _draw_rows(axes: Axes, rows: pd.DataFrame) -> None:
+    """Draw the differences of rows below each other, the first on top."""
+    rows = rows.iloc[::-1]
     axes.axvline(0, color=QUIET, lw=1)
     for place, row in enumerate(rows.to_dict("records")):
         decided = row["verdict"] in {"better", "worse"}
@@ -97,10 +125,8 @@ def _draw_differences(axes: Axes, board: Leaderboard) -> None:
             xycoords=("axes fraction", "data"), textcoords="offset points",
             color=INK if decided else QUIET,
         )  # fmt: skip
-    axes.set_yticks(range(len(rows)), [_short(label) for label in rows["method"]], color=INK)
+    axes.set_yticks(range(len(rows)), rows["method"], color=INK)
     axes.set_ylim(-0.6, len(rows) - 0.4)
-    points = "points" if board.unit == "%" else board.unit
-    axes.set_xlabel(f"{board.metric}, difference to {BASELINE} in {points}, 95% CI")
     axes.grid(axis="x", lw=0.6)
     axes.tick_params(length=0)
     axes.spines["left"].set_visible(False)

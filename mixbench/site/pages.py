@@ -210,15 +210,21 @@ class Site:
             for board in boards
             if any(getattr(record, kind).name == card.name for record in board.records)
         ]
-        preview, told = "", ""
+        preview, told, helps = "", "", ""
         if kind == "method":
+            # Of the subtitle only the number of images, which stands between model and seeds.
+            named = (
+                (", ".join([self._titles[suite], *one.subtitle.split(", ")[1:-1]]), one.board)
+                for suite, one in shown
+            )
+            helps = charts.where_it_helps(card.name, named)
             preview = f"previews/{card.name}.webp"
             content, told = preview_of(card.name)
             write_bytes(out / preview, content)
             yield out / preview
         yield self._page(
             out, f"{kind}s/{card.name}.html", template="unit.html", card=card, shown=shown,
-            preview=preview, told=told,
+            preview=preview, told=told, helps=Markup(helps),  # trusted
             suites=self._titles,
         )  # fmt: skip
 
