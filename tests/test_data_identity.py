@@ -292,7 +292,9 @@ def test_a_mended_test_image_does_not_train_again(
     path = next((imagenet / "val").rglob("*.JPEG"))
     Image.new("RGB", (64, 48)).save(path)
 
-    plan = mixbench("plan", *CELLS, "--data", str(imagenet), "--store", str(tmp_path / "store"))
+    plan = mixbench(
+        "plan", "--stages", *CELLS, "--data", str(imagenet), "--store", str(tmp_path / "store")
+    )
 
     assert [line.split()[:3] for line in plan.stdout.splitlines()[:2]] == [
         ["cached", "train", "imagenet[classes=3]/none/resnet8/s0"],

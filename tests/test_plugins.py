@@ -50,10 +50,15 @@ def write(folder: Path, body: str, imports: str = "import torch", declared: str 
     return "./stay.py"
 
 
+def unfolded(text: str) -> str:
+    """Return what ``mixbench check`` prints, with each check in one line."""
+    return re.sub(r"\n {8}", " ", text)
+
+
 def test_every_check_is_a_line_with_what_was_measured(mixbench: Run) -> None:
     done = mixbench("check", "mixup")
 
-    lines = done.stdout.splitlines()
+    lines = unfolded(done.stdout).splitlines()
     assert done.returncode == 0
     assert len(lines) == len(METHOD_CHECKS) + 1
     assert all(line.startswith("ok ") for line in lines[:-1])
@@ -82,9 +87,10 @@ def test_a_fault_is_shown_with_its_line_and_its_remedy(
     done = mixbench("check", write(tmp_path, body))
 
     assert done.returncode == 3
-    line = next(line for line in done.stdout.splitlines() if check in line)
+    told = unfolded(done.stdout)
+    line = next(line for line in told.splitlines() if check in line)
     assert line.startswith("FAILED")
-    assert said in done.stdout
+    assert said in told
     assert "stay.py:1" in done.stdout  # lines 17 and 18
     assert "18 of 18 checks ran" in done.stdout
 
@@ -211,7 +217,7 @@ def test_a_fault_of_a_task_is_shown(
     done = mixbench("check", "./my_task.py")
 
     assert done.returncode == 3, done.stdout + done.stderr
-    line = next(line for line in done.stdout.splitlines() if check in line)
+    line = next(line for line in unfolded(done.stdout).splitlines() if check in line)
     assert line.startswith("FAILED")
     assert said in line
     assert "my_task.py:" in done.stdout

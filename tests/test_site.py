@@ -105,7 +105,7 @@ def test_every_suite_method_task_and_record_has_a_page(site: Path) -> None:
 def test_a_suite_without_records_shows_what_was_published(site: Path) -> None:
     page = (site / "suites/paper_table6.html").read_text()
 
-    assert "random_patchmix[grid=2]" in page
+    assert '<span class="changed"> [grid=2]</span>' in page
     assert "93.78" in page
 
 
