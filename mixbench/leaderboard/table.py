@@ -236,7 +236,7 @@ def _leaderboard(group: Sequence[Record], submitted: Submitted | None, rule: Rul
 def title_of(record: Record) -> str:
     """Return the name of a group in words: its task, model, protocol, data, and what was changed.
 
-    Groups that are not compared have different names.
+    It says all that `group_name` says, unlike the heading of a leaderboard.
     """
     return ", ".join(_said(record))
 

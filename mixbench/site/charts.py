@@ -63,10 +63,13 @@ def differences(board: Leaderboard) -> str:
 
 
 def where_it_helps(method: str, boards: Iterable[tuple[str, Leaderboard]]) -> str:
-    """Draw a method's difference to the baseline on each leaderboard in percent, by its name."""
+    """Draw a method's difference to the baseline on leaderboards, by their names.
+
+    They are those whose results are percentages that are better if they are higher.
+    """
     found = []
     for name, board in boards:
-        if board.unit == "%":
+        if board.unit == "%" and board.higher_is_better:
             rows = board.rows[board.rows["difference"].notna()]
             own = rows[rows["method"].map(method_of) == method]
             found.append(
@@ -104,7 +107,8 @@ def _draw_differences(axes: Axes, board: Leaderboard) -> None:
     rows = board.rows[board.rows["difference"].notna()]
     _draw_rows(axes, rows.assign(method=rows["method"].map(_short)))
     points = "points" if board.unit == "%" else board.unit
-    axes.set_xlabel(f"{board.metric}, difference to {BASELINE} in {points}, 95% CI")
+    better = "" if board.higher_is_better else ", lower is better"
+    axes.set_xlabel(f"{board.metric}, difference to {BASELINE} in {points}, 95% CI{better}")
 
 
 def _draw_rows(axes: Axes, rows: pd.DataFrame) -> None:
