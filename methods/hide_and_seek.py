@@ -45,14 +45,13 @@ class HideAndSeek(Method):
     def mix(self, x: Tensor, step: Step) -> tuple[Tensor, Sources]:
         """Return the images with hidden squares; the only source of each image is itself."""
         size, (height, width) = len(x), x.shape[-2:]
-        masks = [torch.zeros(size, height, width, dtype=torch.bool)]
+        masks = [] if self.side_frac else [torch.zeros(size, height, width, dtype=torch.bool)]
         for fraction in (self.side_frac,) if self.side_frac else SIDES:
             side = max(round(fraction * min(height, width)), 1)
             cells = size, -(-height // side), -(-width // side)
             hidden = torch.rand(cells, generator=step.rng) < self.hide_prob
             pixels = hidden.repeat_interleave(side, 1).repeat_interleave(side, 2)
             masks.append(pixels[:, :height, :width])
-        fewest = 1 if self.side_frac else 0  # a single size is that of every image
-        chosen = torch.randint(fewest, len(masks), (size,), generator=step.rng)
+        chosen = torch.randint(len(masks), (size,), generator=step.rng)
         mask = torch.stack(masks)[chosen, torch.arange(size)].to(x.device)
         return x.masked_fill(mask[:, None], 0), Sources.unmixed(x)

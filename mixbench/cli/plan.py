@@ -18,7 +18,7 @@ from mixbench.cli.options import (
     store_option,
 )
 from mixbench.cli.stage_table import stage_table
-from mixbench.cli.widths import columns, wrapped
+from mixbench.cli.widths import table, wrapped
 from mixbench.errors import Damaged
 
 if TYPE_CHECKING:
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from mixbench.plan.workload import Workload
     from mixbench.records.schema import Record
     from mixbench.storage.store import Store
-
-
-NARROWEST = 10  # columns of a model's name
 
 
 @click.command()
@@ -109,8 +106,6 @@ def _finished(
 
 def _show_work(plan: "Plan", *, calibrate: bool) -> None:
     """Print the images that the stages process, by task and model, and their estimated hours."""
-    from tabulate import tabulate
-
     from mixbench.plan.workload import workloads
 
     head = ["task", "model", "trainings", "images\ntrained", "searched\n(at most)"]
@@ -126,11 +121,7 @@ def _show_work(plan: "Plan", *, calibrate: bool) -> None:
         shown = numbers if work.known else ["?"] * (len(head) - 3)
         rows.append([task, model, work.trainings, *shown])
     align = ("left", "left", *["right"] * (len(head) - 2))
-    longest = max((len(str(row[0])) for row in rows), default=0)
-    others = longest + 2 + sum(4 + max(map(len, name.split("\n"))) for name in head[2:])
-    widths = [None, max(NARROWEST, columns() - others), *([None] * (len(head) - 2))]
-    table = tabulate(rows, head, disable_numparse=True, colalign=align, maxcolwidths=widths)
-    click.echo(f"\n{table}")
+    click.echo(f"\n{table(rows, head, 1, disable_numparse=True, colalign=align)}")
     if calibrate:
         known = "" if all(row[-1] != "?" for row in rows) else " of the rows without ?"
         click.echo(f"{total:,.3g} {head[-1]} for all stages{known}, cached ones included")

@@ -3,9 +3,11 @@
 import shutil
 import sys
 import textwrap
-from typing import TextIO
+from collections.abc import Sequence
+from typing import Any, TextIO
 
 WITHOUT_TERMINAL = 100  # columns
+NARROWEST = 10  # columns of the widest column of a table, however narrow the terminal is
 
 
 def columns(stream: TextIO | None = None) -> int:
@@ -13,6 +15,31 @@ def columns(stream: TextIO | None = None) -> int:
     if not (stream or sys.stdout).isatty():
         return WITHOUT_TERMINAL
     return shutil.get_terminal_size((WITHOUT_TERMINAL, 24)).columns
+
+
+def table(rows: Sequence[Sequence[object]], head: Sequence[str], wide: int, **options: Any) -> str:
+    """Return a table; texts of the column `wide` are broken where it would be too wide.
+
+    Parameters
+    ----------
+    rows
+        The cells of each row.
+    head
+        The headings; they may have several lines.
+    wide
+        Number of the column with the longest texts.
+    options
+        Further options of `tabulate.tabulate`.
+    """
+    from tabulate import tabulate
+
+    others = 0
+    for number, heading in enumerate(head):
+        if number != wide:  # tabulate puts two spaces between columns, and two beside headings
+            widest = max((len(str(row[number])) for row in rows), default=0)
+            others += max(widest + 2, max(map(len, heading.split("\n"))) + 4)
+    widths = [max(NARROWEST, columns() - others) if n == wide else None for n in range(len(head))]
+    return str(tabulate(rows, head, maxcolwidths=widths, **options))
 
 
 def wrapped(text: str, indent: int = 0, first: str = "", stream: TextIO | None = None) -> str:

@@ -75,7 +75,7 @@ def draw_cells(
                 )
         last = max(methods.values(), key=lambda record: record.created)
         same = {name: record for name, record in methods.items() if record.data == last.data}
-        for name, drawn in _side_by_side(store, same):
+        for name, drawn in _side_by_side(store, last, same):
             yield from _write(drawn, folder / name, [*same.values()], suffixes)
 
 
@@ -121,21 +121,22 @@ def drawn_of(records: Sequence[Record]) -> str:
     }
     trials = {f"trial with {part}" for r in records for part in trial(r)}
     seeds = sorted({r.seed for r in records})
-    all_between = seeds[-1] - seeds[0] == len(seeds) - 1
-    long = len(seeds) > 4 and all_between
-    numbers = f"{seeds[0]} to {seeds[-1]}" if long else ", ".join(map(str, seeds))
+    without_gaps = seeds[-1] - seeds[0] == len(seeds) - 1
+    numbers = ", ".join(map(str, seeds))
+    if len(seeds) > 4 and without_gaps:
+        numbers = f"{seeds[0]} to {seeds[-1]}"
     seed = f"seed{'s' if len(seeds) > 1 else ''} {numbers}"
     return " · ".join(["data: " + ", ".join(sorted(data)), *sorted(trials), seed])
 
 
 def _side_by_side(
-    store: Store, methods: Mapping[str, Record]
+    store: Store, last: Record, methods: Mapping[str, Record]
 ) -> Iterator[tuple[str, Figure | pd.DataFrame]]:
     """Yield the figures that compare runs of methods on the same data, with their names.
 
-    A figure of curves comes with a table of the points on the curves.
+    The images are those of the run `last`. A figure of curves comes with a table of the points on
+    the curves.
     """
-    last = max(methods.values(), key=lambda record: record.created)
     found = {name: predictions_of(store, record) for name, record in methods.items()}
     kinds = next(iter(found.values())).keys()
     if "maps" in kinds:

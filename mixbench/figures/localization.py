@@ -115,14 +115,8 @@ def accuracy_curves(located: Mapping[str, Located]) -> Figure:
     for panel, (axes, overlap) in enumerate(zip(panels, OVERLAPS, strict=True)):
         for name, found in located.items():
             curve = found.accuracy.curves[panel]
-            axes.plot(
-                GRID,
-                curve,
-                marked[name][1],
-                lw=1.4,
-                label=f"{name}  {curve.max():.1f}",
-                color=colour(name),
-            )
+            best = f"{name}  {curve.max():.1f}"
+            axes.plot(GRID, curve, marked[name][1], lw=1.4, label=best, color=colour(name))
         flat = baseline.best[overlap]
         axes.axhline(flat, color=QUIET, ls=(0, (1, 3)), lw=1, label=f"centre baseline  {flat:.1f}")
         axes.set(xlabel="threshold of the map", xlim=(0, 1))

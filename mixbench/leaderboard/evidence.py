@@ -326,6 +326,7 @@ def _no_picture(path: Path) -> str:
 
 
 def _too_large(content: bytes) -> str:
+    """Return why the head of a WebP file is none, or of too many pixels; empty otherwise."""
     from PIL import Image
 
     try:

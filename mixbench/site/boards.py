@@ -14,7 +14,7 @@ from mixbench.figures.style import method_of
 from mixbench.leaderboard.grouping import method_label
 from mixbench.leaderboard.numbers import difference_text, plus_minus
 from mixbench.leaderboard.ranks import compared, runs_by_method
-from mixbench.leaderboard.table import Leaderboard
+from mixbench.leaderboard.table import PER_CLASS, Leaderboard
 from mixbench.records.schema import Record
 
 FIRST = ("clothing_finetune", "cifar10_few", "tiny_few")  # photographs
@@ -62,10 +62,15 @@ class Board:
     records: list[Record]
 
 
+def images_a_class(record: Record) -> list[str]:
+    """Return the number of training images of each class; empty if all are used."""
+    number = (record.base_task or record.task).parameters.get(PER_CLASS)
+    return [f"{number} images a class"] if number else []
+
+
 def subtitle(board: Leaderboard, record: Record) -> str:
     """Return the model of a leaderboard, its number of training images, and its seeds."""
-    number = (record.base_task or record.task).parameters.get("per_class")
-    images = [f"{number} images a class"] if number else []
+    images = images_a_class(record)
     seeds = sorted({int(n) for n in board.rows["n"]})
     told = f"{seeds[0]} seeds" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
     return ", ".join([board.model, *images, told])

@@ -147,9 +147,9 @@ def cost(board: Leaderboard) -> str:
     name = "gpu_hours_total" if rows["gpu_hours_total"].notna().all() else "minutes"
     with rc_context(STYLE):
         figure, axes = _axes(5.2, 3 + 0.12 * len(rows))
-        marked = shapes(rows["method"])
+        shades, marked = colours(rows["method"]), shapes(rows["method"])
         for row in rows.to_dict("records"):
-            colour, (marker, _) = colours([row["method"]])[row["method"]], marked[row["method"]]
+            colour, (marker, _) = shades[row["method"]], marked[row["method"]]
             spread = None if pd.isna(row["std"]) else row["std"]
             axes.errorbar(
                 row[name], row["mean"], yerr=spread, fmt=marker, color=colour, ms=6, lw=1.2,
@@ -177,12 +177,12 @@ def learning(curves: Curves, metric: str, unit: str) -> str:
         return ""
     with rc_context(STYLE):
         figure, axes = _axes(5.2, 3 + 0.12 * len(there))
-        marked = shapes(there)
+        shades, marked = colours(there), shapes(there)
         for method, runs in there.items():
             length = min(map(len, runs))
             values = np.array([[point[column] for point in run[:length]] for run in runs])
             epochs = [point["epoch"] for point in runs[0][:length]]
-            colour, (_, line) = colours([method])[method], marked[method]
+            colour, (_, line) = shades[method], marked[method]
             axes.plot(epochs, values.mean(0), line, color=colour, lw=1.6, label=_short(method))
             if len(runs) > 1:
                 axes.fill_between(

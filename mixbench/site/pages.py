@@ -13,6 +13,7 @@ from pydantic import JsonValue
 
 import mixbench
 from mixbench.declare import BASELINE
+from mixbench.figures.style import method_of
 from mixbench.leaderboard.build import (
     APART,
     UNASKED,
@@ -43,7 +44,7 @@ from mixbench.registry.cards import Card
 from mixbench.registry.modules import Kind
 from mixbench.registry.units import find, paths
 from mixbench.site import charts
-from mixbench.site.boards import Board, comparisons, overview, subtitle
+from mixbench.site.boards import Board, comparisons, images_a_class, overview, subtitle
 from mixbench.site.text import breakable, by_metric, linked, plain
 from mixbench.storage.files import read_json, write_bytes
 
@@ -88,7 +89,9 @@ class Site:
             "version": mixbench.__version__,
             "documented": False,
         }
-        self._pages.filters |= {"plain": plain, "linked": linked, "breakable": breakable}
+        self._pages.filters |= {
+            "plain": plain, "linked": linked, "breakable": breakable, "method_of": method_of,
+        }  # fmt: skip
 
     def build(self, out: Path) -> Iterator[Path]:
         """Write all pages to a folder; yield the path of each file.
@@ -212,9 +215,8 @@ class Site:
         ]
         preview, told, helps = "", "", ""
         if kind == "method":
-            # Of the subtitle only the number of images, which stands between model and seeds.
             named = (
-                (", ".join([self._titles[suite], *one.subtitle.split(", ")[1:-1]]), one.board)
+                (", ".join([self._titles[suite], *images_a_class(one.records[0])]), one.board)
                 for suite, one in shown
             )
             helps = charts.where_it_helps(card.name, named)

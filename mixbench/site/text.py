@@ -1,7 +1,7 @@
 """Values and texts as the pages write them."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from markupsafe import Markup, escape
 
@@ -27,9 +27,8 @@ def plain(value: object) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def by_metric(metrics: Iterable[MetricRecord]) -> list[dict[str, str | float | None]]:
+def by_metric(metrics: Sequence[MetricRecord]) -> list[dict[str, str | float | None]]:
     """Return a row for each metric of a record, with its values after the epochs it is told for."""
-    metrics = list(metrics)
     asked = [at for at in WHEN if any(metric.at == at for metric in metrics)]
     rows: dict[str, dict[str, str | float | None]] = {}
     for metric in metrics:
