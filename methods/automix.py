@@ -66,18 +66,14 @@ class AutoMix(Method):
 
     def bind(self, model: Backbone, task: Task) -> None:
         """Create the block that computes masks."""
-        images = torch.zeros(2, getattr(task, "channels", 3), *task.image_size)
-        training = model.training
-        features = features_of(model.eval(), images)
-        model.train(training)
-        self.make_block(features.shape[1])
+        self.make_block(num_channels(model, task))
 
     def make_block(self, channels: int) -> None:
         """Create the layers of the block, for features with so many channels."""
         given = channels + (self.lam_input == "concat")
         self.value: nn.Module = nn.Conv2d(given, 1, 1)
         self.query = nn.Conv2d(given, max(channels // 2, 1), 1)
-        self.apply(_small_weights)
+        self.apply(small_weights)
 
     def scores(self, own: Tensor, other: Tensor, lam: float) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values, (B, D, h, w), of two feature maps."""
@@ -104,7 +100,7 @@ class AutoMix(Method):
         # For the features, for what trains the masks, and for the unmixed images of the loss.
         step.num_saliency_images += 3 * len(x)
         with torch.no_grad():
-            features = features_of(step.ema, x)
+            features = seen_by(step.ema, x).features
             mask = self.mask(features, partners[1], lams[1], x.shape[-2:])
         lam = lams[1]
         if min(lam, 1 - lam) <= self.lam_margin:
@@ -136,8 +132,22 @@ class AutoMix(Method):
         return ((1 - mask.mean() - lam).abs() - self.mask_margin).relu()
 
 
-def features_of(model: Backbone, images: Tensor) -> Tensor:
-    """Return the output of the last block but one, (B, D, h, w), without gradients.
+def num_channels(model: Backbone, task: Task) -> int:
+    """Return the number of channels of what `seen_by` returns of the task's images."""
+    images = torch.zeros(2, getattr(task, "channels", 3), *task.image_size)
+    training = model.training
+    features = seen_by(model.eval(), images).features
+    model.train(training)
+    return features.shape[1]
+
+
+def seen_by(model: Backbone, images: Tensor) -> Output:
+    """Return the output of a model, with that of its last block but one, without gradients.
+
+    Returns
+    -------
+    output
+        ``out`` as of the model; ``features``, (B, D, h, w), of the last block but one.
 
     Raises
     ------
@@ -145,23 +155,25 @@ def features_of(model: Backbone, images: Tensor) -> Tensor:
         If the model has a single block, or a block that does not return a feature map.
     """
     seen: list[Tensor] = []
-    if len(model.blocks) > 1:
-        block = model.get_submodule(model.blocks[-2])
-        handle = block.register_forward_hook(lambda _module, _inputs, found: seen.append(found))
-        try:
-            with torch.no_grad():
-                model.forward(images.to(next(model.parameters()).dtype))
-        finally:
+    handles = [
+        model.get_submodule(block).register_forward_hook(lambda _module, _in, out: seen.append(out))
+        for block in model.blocks[-2:-1]
+    ]
+    try:
+        with torch.no_grad():
+            output: Output = model.forward(images.to(next(model.parameters()).dtype))
+    finally:
+        for handle in handles:
             handle.remove()
     if not seen or seen[0].dim() != 4:
         raise UsageError(
             f"{type(model).__name__} has no block whose output is a feature map: choose a "
             "convolutional network with two blocks or more."
         )
-    return seen[0].float()
+    return output._replace(features=seen[0].float())
 
 
-def _small_weights(module: nn.Module) -> None:
+def small_weights(module: nn.Module) -> None:
     """Draw the weights of a convolution as the source does, so that all masks begin even."""
     if isinstance(module, nn.Conv2d):
         nn.init.normal_(module.weight, std=0.01)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mixbench.declare import Fraction, NonNegative, Positive
 
-from .automix import AutoMix, _small_weights
+from .automix import AutoMix, small_weights
 
 
 class SAMix(AutoMix):
@@ -63,7 +63,7 @@ class SAMix(AutoMix):
             nn.ELU(),
             nn.Conv2d(half, 1, 1, bias=False),
         )
-        self.apply(_small_weights)
+        self.apply(small_weights)
 
     def scores(self, own: Tensor, other: Tensor, lam: float) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values of two feature maps, scaled by λ."""

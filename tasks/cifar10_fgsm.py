@@ -7,6 +7,7 @@ Source   attacks from torchattacks; eps values from arXiv:2106.09011, Table 5, a
          1/255
 """
 
+from mixbench.declare import EPS_2_255, EPSILONS_ASCENDING
 from mixbench.vision.robustness.adversarial import Attacked
 
 
@@ -15,3 +16,8 @@ class Cifar10Fgsm(Attacked):
 
     version = 2
     evaluates = "cifar10"
+    # Small changes, because a model of few images has no accuracy left at those of large models.
+    by_protocol = {
+        "quick": {"eps": EPSILONS_ASCENDING},
+        "few": {"eps": EPSILONS_ASCENDING, "pgd_eps": (EPS_2_255,), "pgd_steps": 10},
+    }

@@ -437,7 +437,7 @@ def test_automix_computes_masks_by_attention_between_places() -> None:
     for parameter in method.parameters():
         torch.nn.init.normal_(parameter, generator=generator(1, "synthetic"))
     assert step.ema is not None
-    features = automix.features_of(step.ema, step.images)
+    features = automix.seen_by(step.ema, step.images).features
     partner = torch.tensor([1, 2, 3, 0])
 
     mask = method.mask(features, partner, 0.3, step.images.shape[-2:])
@@ -489,6 +489,100 @@ def test_only_the_average_of_the_model_trains_the_masks(name: str) -> None:
     for given, wanted in zip(*gradients, strict=True):
         torch.testing.assert_close(given, wanted, atol=1e-6, rtol=1e-4)
     assert all(p.grad is None for p in step.ema.parameters())
+
+
+@pytest.mark.parametrize("number", [2, 3])
+def test_adautomix_attends_to_the_other_images_and_shares_out_each_pixel(number: int) -> None:
+    method, step = step_for("adautomix", noise(4, (16, 12)), num_images=number, lam_input="concat")
+    for parameter in method.parameters():
+        torch.nn.init.normal_(parameter, generator=generator(1, "synthetic"))
+    features = torch.randn(4, 8, 4, 3, generator=generator(2, "synthetic"))
+    method.query, method.key = (torch.nn.Conv2d(9, 4, 1) for _ in range(2))
+    method.value = torch.nn.Conv2d(9, 1, 1)
+    index = torch.tensor([[0, 1, 2], [3, 3, 1], [2, 0, 3], [1, 2, 0]])[:, :number]
+    weight = torch.tensor([0.5, 0.2, 0.3])[:number].expand(4, -1)
+
+    masks = method.masks(features, Sources(index, weight), step.images.shape[-2:])
+
+    def applied(layer: torch.nn.Conv2d, image: Tensor) -> Tensor:
+        return F.linear(image.T, layer.weight.flatten(1), layer.bias).T
+
+    for b, row in enumerate(index.tolist()):
+        images = [
+            torch.cat([features[i], torch.full((1, 4, 3), float(w))]).flatten(1)
+            for i, w in zip(row, weight[b], strict=True)
+        ]
+        maps = []
+        for i, image in enumerate(images):
+            query = applied(method.query, image).clamp_min(0)
+            keys = [applied(method.key, other).clamp_min(0) for other in images]
+            products = torch.stack([query.T @ key for j, key in enumerate(keys) if j != i]).sum(0)
+            attention = (products / 2).softmax(1)
+            maps.append((attention @ applied(method.value, image).T).view(4, 3))
+        size = (16, 12)
+        large = F.interpolate(torch.stack(maps)[None], size, mode="bilinear")
+        torch.testing.assert_close(masks[b], large[0].softmax(0), atol=1e-5, rtol=1e-4)
+
+
+def mixed_by(sources: Sources, values: Tensor, shares: Tensor | None = None) -> Tensor:
+    """Return the sum of the sources' values, weighted by their weights or by masks."""
+    shares = sources.weight[:, :, None, None, None] if shares is None else shares[:, :, None]
+    return (shares.view(*shares.shape[: values.dim() + 1]) * values[sources.index]).sum(1)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("number", "similarity"), [(3, "lower"), (2, "raise")])
+def test_adautomix_hides_from_the_average_and_helps_it(
+    number: int, similarity: str, seed: int
+) -> None:
+    """In adversarial steps the block gets the reverse of the loss, and the similarity."""
+    method, step = step_for(
+        "adautomix", noise(6, (16, 12)), seed, num_images=number, similarity=similarity
+    )
+    mixed, sources = method.mix(step.images, step)
+    index, weight, mask, *outputs = sources.more
+    taught, average = Sources(index, weight), step.ema
+    assert average is not None
+    out, labels = step.model(mixed).out, F.one_hot(step.targets, CLASSES).float()
+
+    loss = method.loss(Output(out, torch.empty(0)), sources, step)
+
+    unmixed = F.cross_entropy(step.model(step.images).out, step.targets)
+    if number == 3:
+        plain = step.model(mixed_by(sources, step.images)).out
+        unmixed = (unmixed + F.cross_entropy(plain, mixed_by(sources, labels))) / 2
+    seen = average(mixed_by(taught, step.images, mask)).out
+    of_masks = F.cross_entropy(seen, mixed_by(taught, labels))
+    if outputs:
+        own = average(step.images).out[index]
+        similar = (F.cosine_similarity(seen[:, None], own, 2) * weight).sum(1).mean()
+        of_masks = 0.7 * similar * (1 if similarity == "lower" else -1) - 0.3 * of_masks
+    of_model = F.cross_entropy(out, mixed_by(sources, labels))
+    assert loss.item() == pytest.approx((of_model + unmixed + of_masks).item(), rel=1e-4)
+    found, expected = (
+        torch.autograd.grad(x, [*method.parameters()], retain_graph=True) for x in (loss, of_masks)
+    )
+    for given, wanted in zip(found, expected, strict=True):
+        torch.testing.assert_close(given, wanted, atol=1e-6, rtol=1e-4)
+    assert all(p.grad is None for p in average.parameters())
+
+
+def test_adautomix_trains_masks_on_other_pairs_but_on_the_same_triples_of_weights() -> None:
+    for number in (2, 3):
+        method, step = step_for("adautomix", noise(6, (16, 12)), num_images=number)
+        mixed, sources = method.mix(step.images, step)
+        index, weight, mask, *_ = sources.more
+        assert not mixed.requires_grad
+        assert mask.requires_grad
+        assert torch.equal(weight, sources.weight) == (number == 3)
+        assert torch.equal(index[:, 0], torch.arange(6)) == (number == 2)
+        assert not torch.equal(index, sources.index)
+
+
+def test_half_of_adautomix_s_steps_are_adversarial() -> None:
+    method, step = step_for("adautomix", noise(2, (16, 12)))
+    turns = [len(method.mix(step.images, step)[1].more) == 4 for _ in range(100)]
+    assert 30 < sum(turns) < 70
 
 
 def test_automix_needs_a_map_before_the_last() -> None:

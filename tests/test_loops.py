@@ -40,7 +40,7 @@ TRANSFORMS = (
     *("none", "one_of", "random_erasing", "resizemix", "saliencymix", "smoothmix"),
 )
 # They read a trained model, or an average of the model, which only the harness has.
-IN_THE_HARNESS = ("attentivemix", "automix", "samix", "tokenmix")
+IN_THE_HARNESS = ("adautomix", "attentivemix", "automix", "samix", "tokenmix")
 CLASSES, SHAPE = 5, (3, 32, 40)
 
 

@@ -6,6 +6,7 @@ torch.
 """
 
 from mixbench.declare.attacks import (
+    EPS_2_255,
     EPS_4_255,
     EPS_8_255,
     EPSILONS,
@@ -76,6 +77,7 @@ __all__ = [
     "CUB",
     "EPSILONS",
     "EPSILONS_ASCENDING",
+    "EPS_2_255",
     "EPS_4_255",
     "EPS_8_255",
     "FINE_TUNED_PHOTOS",

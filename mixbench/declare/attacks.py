@@ -11,7 +11,7 @@ Space = Literal["pixel", "normalized"]
 PAPER_EPSILONS = (0.1, 0.2, 0.3)  # Table 5 of arXiv:2106.09011, which does not state the space
 EPSILONS = (*PAPER_EPSILONS, 1 / 255, 2 / 255, 4 / 255, 8 / 255)
 EPSILONS_ASCENDING = tuple(sorted(EPSILONS))
-EPS_4_255, EPS_8_255 = 4 / 255, 8 / 255
+EPS_2_255, EPS_4_255, EPS_8_255 = 2 / 255, 4 / 255, 8 / 255
 
 
 class Attack(NamedTuple):

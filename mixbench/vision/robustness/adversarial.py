@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -102,13 +103,24 @@ class Attacked(ChangedImages):
 
     def score(self, predictions: Predictions, targets: Tensor) -> dict[str, Score]:
         """Return accuracies over all images and over those classified correctly when clean."""
-        correct = predictions["attacked"] == targets[:, None]
+        if "correct" in predictions:
+            bits = np.unpackbits(
+                predictions["correct"].numpy(), axis=1, count=1 + len(self.attacks)
+            )
+            correct = torch.from_numpy(bits).bool()
+        else:
+            correct = predictions["attacked"] == targets[:, None]
         clean = correct[:, 0]
         scores = {"top1": mean_of(100.0 * clean)}
         for attack, right in zip(self.attacks, correct[:, 1:].unbind(1), strict=True):
             scores[attack.name] = mean_of(100.0 * right)
             scores[f"{attack.name}_of_correct"] = mean_of(100.0 * among_correct(right, clean))
         return {metric.name: scores[metric.name] for metric in self.metrics}
+
+    def compact(self, predictions: Predictions, targets: Tensor) -> Predictions:
+        """Return one bit for each prediction, whether it is correct, instead of its class."""
+        correct = predictions["attacked"] == targets[:, None]
+        return {"correct": torch.from_numpy(np.packbits(correct.numpy(), axis=1))}
 
 
 def among_correct(right: Tensor, clean: Tensor) -> Tensor:
