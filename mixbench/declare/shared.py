@@ -1,5 +1,7 @@
 """Declarations that several tasks use."""
 
+from dataclasses import replace
+
 from mixbench.declare.facts import BASELINE, Archive, Data, Metric, Need, Recipe
 
 
@@ -54,7 +56,7 @@ CORRUPTION_ERROR = (
     Metric("corruption_error", "%", higher_is_better=False, primary=True),
     *CORRUPTED[1:],
 )
-MAX_BOX_ACC = (
+MAX_BOX_ACC: tuple[Metric, ...] = (
     Metric("max_box_acc_v2", "%", higher_is_better=True, primary=True),
     Metric("max_box_acc_30", "%", higher_is_better=True),
     Metric("max_box_acc_50", "%", higher_is_better=True),
@@ -63,6 +65,7 @@ MAX_BOX_ACC = (
     Metric("top1_loc", "%", higher_is_better=True),
     Metric("centre_baseline", "%", higher_is_better=True, trivial_baseline=True),
 )
+PIXEL_PRECISION = (*MAX_BOX_ACC, Metric("pxap", "%", higher_is_better=True))
 # ImageNet weights with which localization begins, as in clovaai/wsolevaluation.
 WSOL_WEIGHTS = {
     "resnet50": Archive(
@@ -163,6 +166,21 @@ CUB = Data(
     ),
     num_train=5994,
     num_test=5794,
+)
+CUB_WITH_MASKS = replace(
+    CUB,
+    name="cub_masks",
+    version="CUB-200-2011 with segmentations",
+    file_counts={**CUB.file_counts, "segmentations": 11788},
+    archives=(
+        *CUB.archives,
+        Archive(
+            "segmentations.tgz",
+            "4d47ba1228eae64f2fa547c47bc65255",
+            "https://data.caltech.edu/records/w9d68-gec53/files/segmentations.tgz",
+        ),
+    ),
+    shares_folder_with="cub",
 )
 VOC_2007 = Data(
     name="voc2007",

@@ -24,6 +24,7 @@ from mixbench.vision.localization.box_accuracy import (
 )
 from mixbench.vision.localization.components import Ints
 from mixbench.vision.localization.scoring import enlarged, map_overlaps
+from mixbench.vision.localization.task import truths_of
 
 
 class Located(NamedTuple):
@@ -46,7 +47,7 @@ class Located(NamedTuple):
 
 def located_of(tensors: Mapping[str, Tensor]) -> Located:
     """Return a cell's maps with the true boxes and the box accuracy."""
-    truths = tensors["targets"][:, 1:].unflatten(1, (-1, 4)).numpy()
+    truths = truths_of(tensors["targets"]).boxes
     maps = tensors["maps"]
     return Located(maps, truths, box_accuracy(map_overlaps(maps, truths)))
 

@@ -1,7 +1,8 @@
 """CUB-200-2011 localization: locate birds with a classifier that is trained without boxes.
 
 Data     Wah et al., The Caltech-UCSD Birds-200-2011 Dataset, 2011: CUB_200_2011/ as published;
-         optionally CUBV2 of Choe et al. with the metadata of clovaai/wsolevaluation
+         optionally CUBV2 of Choe et al. with the metadata of clovaai/wsolevaluation, and the masks
+         of segmentations.tgz, which give PxAP (`variant=masks`)
 Licence  non-commercial research and education; the photographs belong to their authors
 Split    test: the official 5,794 test images; validation: 10 % of every class of the official 5,994
          training images. With `cubv2`, validation uses the 1,000 images of CUBV2, and all 5,994
@@ -11,19 +12,25 @@ Recipe   paper: the recipe of clovaai/wsolevaluation@96f4b88, main.py and wsol/,
          learning rate for each model
 Differs  all methods use the learning rates of the CAM baseline (the reference tuned CutMix
          separately). VGG-16 also has a large feature map, 28x28; set cub_wsol.large_map=false for
-         the published 14x14
+         the published 14x14. The reference computes PxAP for other data only; here, a pixel
+         belongs to the bird if more than half of the masks' authors say so
 Expect   protocol paper, resnet50: 63.0 % MaxBoxAccV2 without mixing; reproductions of the reference
          differ by 4 points. Centred squares, which do not depend on the image, get 57.0 %
 """
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
+
+from torch import Tensor
 
 from mixbench.contract import Part, Split
 from mixbench.datasets.archives import Finding
 from mixbench.declare import (
     CUB,
+    CUB_WITH_MASKS,
     MAX_BOX_ACC,
+    PIXEL_PRECISION,
     WSOL_WEIGHTS,
     Count,
     Folder,
@@ -33,15 +40,19 @@ from mixbench.declare import (
     Weights,
     table_row,
 )
+from mixbench.errors import BadParameter
 from mixbench.vision.localization.task import TrainedLocalization
 
 from .files import (
+    MASKS,
     ROOT,
+    Birds,
     Located,
     chosen_birds,
     class_lines,
     compare_metadata,
     located,
+    read_masks,
     read_metadata,
 )
 from .synthetic import write_birds
@@ -68,11 +79,15 @@ class CubWsol(TrainedLocalization):
         path of a file of weights.
     cubv2
         Folder with the images of CUBV2 and the four files of its metadata in wsolevaluation. If
-        set, CUBV2 is the validation split.
+        set, CUBV2 is the validation split. Not with masks, which CUBV2 does not have.
+    variant
+        ``boxes``, or ``masks`` to compute PxAP as well, from the folder ``segmentations``.
     """
 
     version = 1
     data = CUB
+    variants = {"boxes": CUB, "masks": CUB_WITH_MASKS}
+    added = ("variant",)
     published = WSOL_WEIGHTS
     synthetic = Synthetic(train=90, test=30, protocols=("quick",))
     by_protocol = {"quick": {"classes": 6, "side": 48, "holdout": 0.15, "weights": "random"}}
@@ -133,7 +148,7 @@ class CubWsol(TrainedLocalization):
         ),
     )  # fmt: skip
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # the parameters of the task
         self,
         classes: Count = 200,
         side: Count = 224,
@@ -142,9 +157,14 @@ class CubWsol(TrainedLocalization):
         large_map: bool = True,
         weights: Weights = "published",
         cubv2: Folder = "",
+        variant: Literal["boxes", "masks"] = "boxes",
     ) -> None:
+        if cubv2 and variant == "masks":
+            raise BadParameter("cubv2 must be empty with variant=masks: CUBV2 has no masks.")
         super().__init__(classes, side, large_map=large_map, weights=weights)
-        self.holdout, self.cubv2 = holdout, cubv2
+        self.holdout, self.cubv2, self.variant = holdout, cubv2, variant
+        if variant == "masks":
+            self.metrics = PIXEL_PRECISION
 
     @property
     def held_out(self) -> float:
@@ -160,26 +180,34 @@ class CubWsol(TrainedLocalization):
         """Return the test images, the training images, or the validation images (or CUBV2).
 
         Targets of the training split are the classes, (N,). Targets of the other splits are the
-        classes and the ground-truth boxes in 224x224 images, (N, 1 + 4 n) int64.
+        classes and the ground-truth boxes in 224x224 images, (N, 1 + 4 n) int64, followed by the
+        masks if the variant has them.
         """
         images = folder / ROOT / "images"
         if part == "validation" and self.cubv2:
             images = Path(self.cubv2)
-            return self._measured(read_metadata(images, images), images)
+            return self._measured(read_metadata(images, images), images, None)
         birds = chosen_birds(folder / ROOT, self)
         if part == "test":
-            return self._measured(located(birds.only(~birds.train), images), images)
+            birds = birds.only(~birds.train)
+            return self._measured(located(birds, images), images, self._masks(folder, birds))
         birds = birds.only(birds.train)
         if not self.cubv2:
             birds = birds.only(self.in_part(part, birds.classes, seed))
         if part == "validation":
-            return self._measured(located(birds, images), images)
+            return self._measured(located(birds, images), images, self._masks(folder, birds))
         return self.split([images / name for name in birds.names], birds.classes)
 
-    def _measured(self, found: Located, images: Path) -> Split:
+    def _masks(self, folder: Path, birds: Birds) -> Tensor | None:
+        """Return the masks of birds, packed; None without masks."""
+        if self.variant == "boxes":
+            return None
+        return read_masks(folder / MASKS, folder / ROOT / "images", birds.names)
+
+    def _measured(self, found: Located, images: Path, masks: Tensor | None) -> Split:
         """Return a split with ground-truth boxes."""
         paths = [images / name for name in found.names]
-        return self.measured(paths, found.classes, found.boxes, found.sizes)
+        return self.measured(paths, found.classes, found.boxes, found.sizes, masks)
 
     def class_names(self, folder: Path) -> list[str]:
         """Return the names of the classes that are used."""
@@ -191,4 +219,5 @@ class CubWsol(TrainedLocalization):
 
     def synthesize(self, folder: Path, amount: Synthetic) -> None:
         """Write synthetic images of birds on cluttered backgrounds in the same format."""
-        write_birds(folder / ROOT, self.num_classes, amount)
+        masks = folder / MASKS if self.variant == "masks" else None
+        write_birds(folder / ROOT, self.num_classes, amount, masks)

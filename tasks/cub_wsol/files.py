@@ -19,12 +19,15 @@ from torch import Tensor
 from mixbench.datasets.archives import Finding
 from mixbench.datasets.listing import named_images
 from mixbench.errors import DataError
-from mixbench.vision.images.decode import image_size
+from mixbench.vision.images.decode import image_size, read_image
 from mixbench.vision.images.lists import check_unique, read_lines
+from mixbench.vision.localization.pixel_precision import packed
 from mixbench.vision.tasks.classification import Classification, check_classes
 
 ROOT = "CUB_200_2011"
 FILES = ("images", "image_class_labels", "train_test_split", "bounding_boxes")
+MASKS = "segmentations"
+HALF = 127
 THREADS = 8
 
 
@@ -204,6 +207,42 @@ def located(birds: Birds, images: Path) -> Located:
     last = np.minimum(np.stack([left + width, top + height], 1).astype(np.int64), sizes - 1)
     boxes = np.concatenate([first, last], 1)[:, None]
     return Located(birds.names, birds.classes, sizes, boxes)
+
+
+def read_masks(folder: Path, images: Path, names: Sequence[str]) -> Tensor:
+    """Return the masks of CUB's segmentations, packed, (N, MASK_WORDS) int64.
+
+    A pixel belongs to the bird if more than half of those who drew its outline say so: the files
+    hold shares of 255.
+
+    Parameters
+    ----------
+    folder
+        Folder of the masks, with a subfolder for each class.
+    images
+        Folder of the images.
+    names
+        Paths of the N images relative to their folder.
+
+    Raises
+    ------
+    DataError
+        If a mask is missing or damaged, or its size differs from the image's.
+    """
+
+    def mask_of(name: str) -> Tensor:
+        path = (folder / name).with_suffix(".png")
+        shares = read_image(path)[0].numpy()
+        (height, width), expected = shares.shape, image_size(images / name)
+        if (width, height) != expected:
+            raise DataError(
+                f"The mask {path} must have the size of its image, {expected[0]} x {expected[1]} "
+                f"pixels (got {width} x {height})."
+            )
+        return packed(shares > HALF)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        return torch.stack([*pool.map(mask_of, names)])
 
 
 def image_sizes(paths: Sequence[Path]) -> NDArray[np.int64]:

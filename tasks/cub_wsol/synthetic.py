@@ -16,8 +16,11 @@ SIZES = ((96, 72), (72, 96), (90, 90))  # widths and heights of images, in pixel
 RADIUS = (0.14, 0.32)  # range of the birds' radii, as a fraction of the image's shorter side
 
 
-def write_birds(root: Path, classes: int, amount: Synthetic) -> None:
-    """Write images of birds of the given number of classes, and their annotation files."""
+def write_birds(root: Path, classes: int, amount: Synthetic, masks: Path | None = None) -> None:
+    """Write images of birds of the given number of classes, and their annotation files.
+
+    With a folder `masks`, write a mask for each image there as well.
+    """
     kinds = looks(classes, birds=True)
     rng = generator(amount.seed, "synthetic")
     per_class = amount.train + amount.test
@@ -29,13 +32,15 @@ def write_birds(root: Path, classes: int, amount: Synthetic) -> None:
         for i, c in enumerate(labels.tolist())
     ]
     for name in folders:
-        (root / "images" / name).mkdir(parents=True)
+        for parent in (root / "images", *([masks] if masks else [])):
+            (parent / name).mkdir(parents=True)
     boxes = torch.empty(len(names), 4)
     for number, (width, height) in enumerate(SIZES):
         some = slice(number, None, len(SIZES))
         paths = [root / "images" / name for name in names[some]]
         layout = one_thing(labels[some], rng, RADIUS)
-        boxes[some] = write_images(paths, layout, kinds, (height, width), rng)[:, 0]
+        drawn = [(masks / name).with_suffix(".png") for name in names[some]] if masks else []
+        boxes[some] = write_images(paths, layout, kinds, (height, width), rng, drawn)[:, 0]
     train = torch.arange(len(names)) % per_class < amount.train
     columns = (names, (labels + 1).tolist(), train.int().tolist(), boxes.tolist())
     for name, column in zip(FILES, columns, strict=True):

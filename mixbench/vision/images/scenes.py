@@ -118,10 +118,13 @@ class Painted(NamedTuple):
     boxes : (B, n, 4) float32
         Left, top, width and height in pixels of the visible part of each object; all 0 if none of
         the object is visible.
+    masks : (B, n, H, W) bool
+        Visible pixels of each object.
     """
 
     images: Tensor
     boxes: Tensor
+    masks: Tensor
 
 
 def shuffled_classes(number: int, per_class: int, rng: torch.Generator) -> Tensor:
@@ -217,12 +220,21 @@ def write_images(
     kinds: list[Look],
     size: tuple[int, int],
     rng: torch.Generator,
+    masks: Sequence[Path] = (),
 ) -> Tensor:
-    """Write the painted scenes to image files; return the objects' boxes, (B, n, 4)."""
+    """Write the painted scenes to image files, and all objects of each scene to a file of `masks`.
+
+    Returns
+    -------
+    boxes : (B, n, 4)
+        Boxes of the objects, as of `Painted`.
+    """
     boxes, start = [torch.zeros(0, 1, 4)] if not paths else [], 0
     for painted in paint(layout, kinds, size, rng):
         for path, image in zip(paths[start:], painted.images, strict=False):
             Image.fromarray(image.permute(1, 2, 0).numpy()).save(path, quality=QUALITY)
+        for path, mask in zip(masks[start:], painted.masks.any(1), strict=False):
+            Image.fromarray(mask.byte().mul(255).numpy()).save(path)
         boxes.append(painted.boxes)
         start += len(painted.images)
     return torch.cat(boxes)
@@ -249,7 +261,8 @@ def _paint(
     light = 0.75 + 0.5 * torch.rand(len(layout), 1, 1, 1, generator=rng)
     noise = 0.06 * torch.randn(images.shape, generator=rng)
     pixels = ((images * light + noise).clamp(0, 1) * 255).round().to(torch.uint8)
-    return Painted(pixels, torch.stack([_boxes(mask) for mask in seen], 1))
+    masks = torch.stack(seen, 1)
+    return Painted(pixels, torch.stack([_boxes(mask) for mask in seen], 1), masks)
 
 
 def _grounds(number: int, size: tuple[int, int], rng: torch.Generator) -> Tensor:

@@ -18,6 +18,7 @@ from mixbench.vision.localization.box_accuracy import (
 )
 from mixbench.vision.localization.cam import score_maps
 from mixbench.vision.localization.components import Ints
+from mixbench.vision.localization.pixel_precision import pixel_average_precision
 
 CHUNK = 64  # maps upsampled at once
 
@@ -42,8 +43,12 @@ def map_overlaps(maps: Tensor, truths: Ints) -> NDArray[np.float64]:
     return np.stack([best_overlaps(scores, truth) for scores, truth in pairs])
 
 
-def localization_scores(maps: Tensor, truths: Ints, right: Tensor) -> dict[str, Score]:
+def localization_scores(
+    maps: Tensor, truths: Ints, right: Tensor, masks: Tensor
+) -> dict[str, Score]:
     """Return MaxBoxAccV2, MaxBoxAcc, top-1 localization accuracy and the centre baseline (%).
+
+    With masks, return PxAP as well.
 
     Parameters
     ----------
@@ -55,6 +60,8 @@ def localization_scores(maps: Tensor, truths: Ints, right: Tensor) -> dict[str, 
         Whether each image is classified correctly. The top-1 localization accuracy is the
         percentage of images that are classified correctly and have a box with an IoU of at least
         0.5, at the threshold of MaxBoxAcc at 50 %.
+    masks : (N, MASK_WORDS) int64
+        Packed masks of the objects in the test images, or (N, 0).
     """
     best = map_overlaps(maps, truths)
     accuracy = box_accuracy(best)
@@ -68,6 +75,8 @@ def localization_scores(maps: Tensor, truths: Ints, right: Tensor) -> dict[str, 
     scores["max_box_acc_v2"] = scores["max_box_acc_v2"]._replace(items=items)
     scores["top1_loc"] = Score(100.0 * float((found & right.numpy()).mean()))
     scores["centre_baseline"] = Score(centre_baseline(truths).v2)
+    if masks.numel():
+        scores["pxap"] = Score(pixel_average_precision(enlarged(maps), masks))
     return scores
 
 

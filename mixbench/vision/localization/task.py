@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,9 +21,12 @@ from mixbench.contract import (
     check_maps,
     class_maps,
 )
+from mixbench.errors import DataError
 from mixbench.vision.images.augment import CROP_PCT, WindowFlip, resize
 from mixbench.vision.images.splits import StreamedSplit
 from mixbench.vision.localization.box_accuracy import resized
+from mixbench.vision.localization.components import Ints
+from mixbench.vision.localization.pixel_precision import MASK_WORDS
 from mixbench.vision.localization.scoring import localization_scores
 from mixbench.vision.metrics import mean_of
 from mixbench.vision.models.build import sized
@@ -30,12 +34,14 @@ from mixbench.vision.models.large_map import LARGE_MAP
 from mixbench.vision.models.weights import start_from
 from mixbench.vision.tasks.classification import Classification
 
+MOST_BOXES = MASK_WORDS // 4
+
 
 class Localization(Task):
     """A task that scores where a classifier sees the class.
 
     Targets of validation and test are the classes and the true boxes in images of 224x224 pixels,
-    (N, 1 + 4 n) int64.
+    (N, 1 + 4 n) int64; where masks exist, they follow, (N, 1 + 4 n + `MASK_WORDS`).
     """
 
     def predict(
@@ -52,9 +58,9 @@ class Localization(Task):
 
     def score(self, predictions: Predictions, targets: Tensor) -> dict[str, Score]:
         """Return the classification accuracy, the box accuracies and the joint accuracy."""
-        classes, truths = targets[:, 0], targets[:, 1:].unflatten(1, (-1, 4))
-        right = predictions["outputs"].argmax(1) == classes
-        scores = localization_scores(predictions["maps"], truths.numpy(), right)
+        truths = truths_of(targets)
+        right = predictions["outputs"].argmax(1) == truths.classes
+        scores = localization_scores(predictions["maps"], truths.boxes, right, truths.masks)
         scores["top1"] = mean_of(100.0 * right)
         return {metric.name: scores[metric.name] for metric in self.metrics}
 
@@ -93,7 +99,12 @@ class TrainedLocalization(Localization, Classification):
         )
 
     def measured(
-        self, paths: list[Path], classes: Tensor, boxes: NDArray[np.int64], sizes: NDArray[np.int64]
+        self,
+        paths: list[Path],
+        classes: Tensor,
+        boxes: NDArray[np.int64],
+        sizes: NDArray[np.int64],
+        masks: Tensor | None = None,
     ) -> Split:
         """Return a split with ground-truth boxes, of the classes that are used.
 
@@ -107,10 +118,22 @@ class TrainedLocalization(Localization, Classification):
             First column, first row, last column and last row of each box.
         sizes : (N, 2) int64
             Width and height of the images in pixels.
+        masks : (N, MASK_WORDS) int64
+            Packed masks of the objects; None if there are none.
+
+        Raises
+        ------
+        DataError
+            If an image has too many boxes.
         """
-        truths = torch.from_numpy(resized(boxes, sizes)).flatten(1)
+        if boxes.shape[1] >= MOST_BOXES:
+            raise DataError(
+                f"An image must have fewer than {MOST_BOXES} boxes (got {boxes.shape[1]})."
+            )
+        truths = [torch.from_numpy(resized(boxes, sizes)).flatten(1)]
+        truths += [] if masks is None else [masks]
         kept = classes < self.num_classes
-        targets = torch.cat([classes[:, None], truths], 1)[kept]
+        targets = torch.cat([classes[:, None], *truths], 1)[kept]
         return self.split([p for p, there in zip(paths, kept.tolist(), strict=True) if there],
                           targets)  # fmt: skip
 
@@ -131,6 +154,32 @@ class TrainedLocalization(Localization, Classification):
     def loss(self, out: Tensor, targets: Tensor) -> Tensor:
         """Return the cross-entropy of every image, (B,)."""
         return super().loss(out, classes_of(targets))
+
+
+class Truths(NamedTuple):
+    """What the targets of a localization task's validation or test split hold.
+
+    Attributes
+    ----------
+    classes : (N,) int64
+        Classes of the images.
+    boxes : (N, n, 4) int64
+        True boxes.
+    masks : (N, MASK_WORDS) int64
+        Packed masks of the objects; (N, 0) if there are none.
+    """
+
+    classes: Tensor
+    boxes: Ints
+    masks: Tensor
+
+
+def truths_of(targets: Tensor) -> Truths:
+    """Return what targets with boxes hold."""
+    # Fewer boxes than this fit into the numbers of a mask, so the width tells.
+    end = targets.shape[1] - (MASK_WORDS if targets.shape[1] > MASK_WORDS else 0)
+    boxes = targets[:, 1:end].unflatten(1, (-1, 4)).numpy()
+    return Truths(targets[:, 0], boxes, targets[:, end:])
 
 
 def classes_of(targets: Tensor) -> Tensor:
