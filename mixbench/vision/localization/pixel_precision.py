@@ -17,8 +17,7 @@ from mixbench.errors import DataError
 from mixbench.vision.localization.box_accuracy import GRID, SIDE
 
 MASK_WORDS = SIDE * SIDE // 64
-FULL = 1.0  # scores of 1 have a bin of their own
-EDGES = np.append(GRID[1:], FULL)
+EDGES = np.append(GRID, [1.0, 2.0])  # scores of 1 have a bin of their own
 
 
 def packed(mask: NDArray[np.bool_]) -> Tensor:
@@ -54,13 +53,10 @@ def pixel_average_precision(scores: Iterable[NDArray[np.float64]], words: Tensor
     """
     if not words.any():
         raise DataError("All masks are empty, so PxAP is not defined.")
-    counts = np.zeros((2, len(EDGES) + 1))
+    counts = np.zeros((2, len(EDGES) - 1))
     for image, row in zip(scores, words, strict=True):
         inside = unpacked(row[None])[0]
-        counts += [
-            np.bincount(np.searchsorted(EDGES, pixels, "right"), minlength=len(EDGES) + 1)
-            for pixels in (image[inside], image[~inside])
-        ]
+        counts += [np.histogram(image[of], EDGES)[0] for of in (inside, ~inside)]
     right, wrong = counts[:, ::-1].cumsum(1)  # from the highest threshold down
     precision = right / np.maximum(right + wrong, 1)
     recall = right / right[-1]
