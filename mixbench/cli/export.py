@@ -31,8 +31,11 @@ def export(cell: str, *, to: Path, repository: str | None, store_path: Path) -> 
     normalise its images.
 
     \b
-    mixbench export cutmix/resnet18/s0 --to exported      # timm.create_model("local-dir:exported")
-    mixbench export digits/mixup --to model.pt2           # torch.export.load("model.pt2").module()
+    mixbench export cutmix/resnet18/s0 --to exported
+    timm.create_model("local-dir:exported", pretrained=True)
+    \b
+    mixbench export digits/mixup --to model.pt2
+    torch.export.load("model.pt2").module()
     """  # noqa: D301, DOC501  # click's marker: do not rewrap these lines
     from mixbench.figures.predictions import names_of
     from mixbench.leaderboard.store_report import read_records
