@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from mixbench.contract.loading import load_method, make_task
+from mixbench.datasets.locate import num_test_items
 from mixbench.declare import CORRUPTIONS
 from mixbench.errors import DataError
 from mixbench.registry.units import find
@@ -290,3 +291,12 @@ def test_computed_corruptions_do_not_depend_on_the_batch(tmp_path: Path) -> None
     )  # fmt: skip
     assert scores["corruption_error"].value == 0
     assert len(names) == len(scores["corruption_error"].by_class or ()) == 8
+
+
+def test_the_number_of_computed_images_is_known_without_data() -> None:
+    card = find("task", "cifar10_corrupted")
+
+    assert card.declared.test_items_per_image == len(computed.KINDS) * SEVERITIES
+    assert num_test_items(card, {"images": 1000}) == 40_000
+    assert num_test_items(card, {"images": 0}) == 400_000
+    assert num_test_items(find("task", "cifar10"), {}) == 10_000

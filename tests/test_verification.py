@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import load, save
 from torch import Tensor
@@ -129,6 +130,22 @@ def predicted(folder: Path, path: Path, change: Callable[[dict[str, Any]], dict[
         if metric["at"] == "last":
             metric |= {k: anew[metric["name"]][k] for k in ("value", "stderr", "items")}
     path.write_text(Record.model_validate_json(json.dumps(content)).written)
+
+
+def test_attacks_are_computed_again_from_a_bit_for_each_prediction() -> None:
+    """Their parameters say which attack is the primary metric; bits need no images."""
+    folder = FOLDER / "cifar10_robustness"
+    path = next((folder / "records/cifar10_fgsm/none").iterdir())
+    record = Record.model_validate_json(path.read_text())
+    (name,) = (a.sha256[:16] for a in record.artifacts if a.role == "compact_predictions")
+    bits = load((folder / f"artifacts/{name}.safetensors").read_bytes())["correct"]
+    assert bits.shape == (10_000, 2)
+
+    anew = scored(record, {"correct": bits, "targets": torch.zeros(len(bits))})
+
+    of_record = {metric.name: metric for metric in record.metrics if metric.at == "last"}
+    assert [m.name for m in anew if m.primary] == ["fgsm_1_255"] == [record.primary.name]
+    assert {metric.name: metric for metric in anew} == of_record
 
 
 # --- What a record must say -----------------------------------------------------------------------

@@ -186,6 +186,9 @@ class Task:
         variants.
     items_per_image
         Number of training items that the task makes of each training item of the data.
+    test_items_per_image
+        Number of test items that the task makes of each test image. A parameter `images`, if there
+        is one and it is not 0, is the number of test images that are used.
     evaluation_batch
         Number of items per batch in evaluation; 0 if it depends on the size of the images.
     num_classes
@@ -213,6 +216,7 @@ class Task:
     published: ClassVar[Mapping[str, Archive]] = {}
     variants: ClassVar[Mapping[str, Data]] = {}
     items_per_image: ClassVar[int] = 1
+    test_items_per_image: ClassVar[int] = 1
     evaluation_batch: ClassVar[int] = 0
     num_classes: int = 0
     normalization: Normalization | None = None

@@ -29,6 +29,7 @@ from mixbench.storage.spec import Origin, UnitIdentity
 
 SYNTHETIC: Final = "synthetic"
 VARIABLE = "MIXBENCH_DATA"
+IMAGES = "images"  # parameter of tasks: the number of test images that are used; 0 for all
 HOLDOUT = "holdout"  # parameter of tasks: the fraction of training images held out for validation
 MARK = "mixbench-synthetic.json"  # file that marks a folder of generated data
 CONVERTED = "mixbench-converted.json"  # file that marks a folder of converted data
@@ -163,6 +164,12 @@ def data_of(task: TaskCard, parameters: Mapping[str, ParameterValue]) -> Data:
     """Return a task's data; if there are variants, the one that its parameters select."""
     variant = parameters.get("variant", "")
     return task.declared.variants.get(str(variant), task.declared.data)
+
+
+def num_test_items(task: TaskCard, parameters: Mapping[str, ParameterValue]) -> int:
+    """Return the official number of a task's test items; 0 if it is unknown."""
+    images = int(str(parameters.get(IMAGES, 0))) or data_of(task, parameters).num_test
+    return task.declared.test_items_per_image * images
 
 
 def declared_holdout(task: TaskCard, parameters: Mapping[str, ParameterValue]) -> float | None:

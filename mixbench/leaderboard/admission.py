@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mixbench.datasets.locate import SYNTHETIC, data_of, declared_holdout
+from mixbench.datasets.locate import SYNTHETIC, data_of, declared_holdout, num_test_items
 from mixbench.datasets.survey import pinned_digest
 from mixbench.declare import Metric
 from mixbench.errors import MixbenchError, UnknownName, one_line
@@ -352,7 +352,7 @@ def _test_items(cell: Cell, record: Record) -> int:
     Those of some classes of a data set are not published; `Evidence` compares them with the rest of
     the table.
     """
-    published = data_of(cell.task.card, cell.task.parameters).num_test
+    published = num_test_items(cell.task.card, cell.task.parameters)
     units = [cell.task, *([cell.base.task] if cell.base else [])]
     whole = all(u.parameters.get(CLASSES) == u.card.defaults.get(CLASSES) for u in units)
     known = published and whole and record.data.origin in {*PUBLISHED, "re-encoded"}

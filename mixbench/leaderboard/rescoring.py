@@ -1,12 +1,13 @@
 """Recompute metrics from stored predictions with the current code."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mixbench.contract.loading import make_task
 from mixbench.datasets.locate import DataSource, locate
+from mixbench.declare import Metric
 from mixbench.errors import Damaged, DataError, one_line
 from mixbench.records.declared import declaration
 from mixbench.records.items import pack
@@ -129,17 +130,20 @@ def scored(
     task = _task(record)
     outputs = {name: value for name, value in predictions.items() if name != TARGETS}
     scores = task.score(outputs, predictions[TARGETS])
-    return list(_metrics(record, scores, len(predictions[TARGETS]), classes))
+    declared = {metric.name: metric for metric in task.metrics}
+    return list(_metrics(record, declared, scores, len(predictions[TARGETS]), classes))
 
 
 def _metrics(
-    record: Record, scores: "dict[str, Score]", number: int, classes: Sequence[str]
+    record: Record,
+    declared: Mapping[str, Metric],
+    scores: "dict[str, Score]",
+    number: int,
+    classes: Sequence[str],
 ) -> Iterator[MetricRecord]:
-    card = find("task", record.task.name)
     earlier = {metric.name: metric for metric in record.metrics if metric.at == "last"}
-    declared = {metric.name: metric for metric in card.declared.metrics}
     for name, score in scores.items():
-        known, metric = earlier.get(name), declared.get(name) or earlier[name]
+        known, metric = earlier.get(name), declared[name]
         by_class = None
         if score.by_class is not None and known and known.by_class:
             names = classes or list(known.by_class)

@@ -4,7 +4,7 @@ from collections.abc import Set
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from mixbench.datasets.locate import data_of, declared_holdout
+from mixbench.datasets.locate import data_of, declared_holdout, num_test_items
 from mixbench.declare import Data
 from mixbench.plan.graph import Plan, card_of
 from mixbench.registry.cards import TaskCard
@@ -107,7 +107,8 @@ def _items(stage: Stage, other: Set[str]) -> Items | None:
     parameters = stage.identity.task.parameters
     classes, of = (int(str(p.get("classes", 0))) for p in (parameters, card.defaults))
     share = declared_holdout(card, parameters)
-    read = data.num_test if stage.kind == "evaluate" else data.num_train
+    tested = num_test_items(card, parameters)
+    read = tested if stage.kind == "evaluate" else data.num_train
     official = "data" not in stage.inputs and stage.paths.data not in other
     per_class = int(str(parameters.get("per_class", 0)))
     countable = bool(classes) == bool(of) and (classes or not per_class)
@@ -118,7 +119,7 @@ def _items(stage: Stage, other: Set[str]) -> Items | None:
     train = min(train, per_class * classes) if per_class else train
     held_out = round(train * share)
     train = card.declared.items_per_image * (train - held_out)
-    numbers = train, data.num_validation or held_out, round(data.num_test * part)
+    numbers = train, data.num_validation or held_out, round(tested * part)
     limit = stage.identity.run.recipe.limit if stage.identity.run else 0
     return Items(*(min(number, limit or number) for number in numbers))
 

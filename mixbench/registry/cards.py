@@ -76,6 +76,7 @@ class TaskDeclaration(Declaration):
     variants: Mapping[str, Data] = field(default_factory=dict)
     evaluates: str = ""
     items_per_image: int = 1
+    test_items_per_image: int = 1
 
 
 @dataclass(frozen=True)

@@ -200,6 +200,7 @@ class ComputedCorruptions(Corrupted):
     """
 
     metrics = CORRUPTION_ERROR
+    test_items_per_image = 40  # eight corruptions at five severities
     corruptions = COMPUTED_CORRUPTIONS
 
     def __init__(self, images: CountOrZero = 0, weights: Weights = "pretrained") -> None:
