@@ -53,7 +53,7 @@ def plugin(tmp_path: Path) -> Callable[[str], str]:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ("run -m mixupp -t digits", "No method 'mixupp'. Did you mean 'mixup'? Known: adl, "),
+        ("run -m mixupp -t digits", "No method 'mixupp'. Did you mean 'mixup'? Known: adautomix, "),
         ("run -m none -t digit", "No task 'digit'. Did you mean 'digits'?"),
         ("run -m none -t digits --model resnet9", "No model of digits 'resnet9'."),
         ("run -m none -t digits --protocol long", "No protocol of digits 'long'."),

@@ -145,7 +145,7 @@ def test_a_changed_recipe_is_a_protocol_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"methods": ["mixupp"]}, r"No method 'mixupp'. Did you mean 'mixup'\? Known: adl"),
+        ({"methods": ["mixupp"]}, r"No method 'mixupp'. Did you mean 'mixup'\? Known: adautomix"),
         ({"tasks": ["digit"]}, r"No task 'digit'. Did you mean 'digits'\?"),
         ({"model": "resnet9"}, r"No model of digits 'resnet9'. Did you mean 'resnet\d+'\?"),
         ({"protocol": "fast"}, r"No protocol of digits 'fast'. Known: paper, quick."),

@@ -17,6 +17,7 @@ from mixbench.leaderboard.table import Leaderboard
 DIGITS = 10  # of numbers in CSV and JSON
 PIPE = 100  # characters per line if the output is not a terminal
 MOST_COLUMNS = 9  # of a Markdown table
+LONG_HEAD = 18  # characters of a head in LaTeX
 # What a narrow terminal leaves out last, after the method, its score and the difference.
 KEPT = ("p (Holm)", "seeds", "#")
 COSTS = (
@@ -266,12 +267,21 @@ def to_latex(boards: Sequence[Leaderboard]) -> str:
     return "\n".join(map(_latex, boards))
 
 
+def _stacked(head: str) -> str:
+    """Return a column's head, in two lines if it is long: it must fit into half a page's width."""
+    if len(head) <= LONG_HEAD or "_" not in head:
+        return _escaped(head)
+    ends = [place.end() for place in re.finditer("_", head)]
+    middle = min(ends, key=lambda end: abs(2 * end - len(head)))
+    return rf"\shortstack{{{_escaped(head[:middle])}\\{_escaped(head[middle:])}}}"
+
+
 def _latex(board: Leaderboard) -> str:
     rows = board.rows
     decimals = max(len(text.split(" ")[0].partition(".")[2]) for text in _scores(board))
     whole = max(len(f"{abs(mean):.0f}") for mean in rows["mean"])
     unlike = rows["n"].nunique() > 1
-    heads = ["method", rf"{{{_escaped(board.metric)} ({_escaped(board.unit)})}}",
+    heads = ["method", rf"{{{_stacked(f'{board.metric} ({board.unit})')}}}",
              rf"vs {BASELINE} [95\,\% CI]", "$p$", *(["seeds"] if unlike else [])]  # fmt: skip
     pairs = rows[["difference", "low", "high"]].itertuples(index=False, name=None)
     lines = []

@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ INK, QUIET, LINE = "#010203", "#020304", "#030405"
 ACCENT, PAPER = "#040508", "#040509"
 METHODS = tuple(f"#0506{n:02x}" for n in range(len(PALETTE)))
 LONG = 24  # characters of a label
+WIDE = 48  # characters of a line of one that names a leaderboard
 ON_WHITE = {
     "var(--ink)": "#1c2127", "var(--quiet)": "#5b6570", "var(--line)": "#e3e4e0",
     "var(--link)": "#0b5cad", "var(--raised)": "#ffffff",
@@ -81,6 +83,7 @@ def where_it_helps(method: str, boards: Iterable[tuple[str, Leaderboard]]) -> st
     with rc_context(STYLE):
         figure, axes = _axes(7, 0.75 + 0.3 * len(rows))
         _draw_rows(axes, rows)
+        axes.set_yticklabels([fill(text.get_text(), WIDE) for text in axes.get_yticklabels()])
         axes.set_xlabel(f"difference to {BASELINE} in points, 95% CI")
         return _svg(figure, f"{method}: differences to {BASELINE}")
 
