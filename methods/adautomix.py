@@ -5,9 +5,9 @@ Source   JinXins/Adversarial-AutoMixup@9d6fd12, openmixup/models/classifiers/AdA
          openmixup/models/heads/Ada_mix_pine.py:60-273
 Differs  as AutoMix does. A step is adversarial at random, with probability 1/2, where the source
          takes every second step. The average is in evaluation mode, so one pass through it gives
-         the features and the outputs of all unmixed images. The source adds their similarity to a
-         loss that it minimizes, which moves the mixed image away from its sources, although it is
-         to keep the meaning of the images (`similarity="raise"`)
+         the features and the outputs of all unmixed images. As in the source, an adversarial step
+         lowers the similarity of a mixed image to its sources, although the paper wants it to keep
+         their meaning, which `similarity="raise"` does
 """
 
 from typing import ClassVar, Literal
@@ -32,13 +32,14 @@ class AdAutoMix(Method):
     Parameters
     ----------
     alpha
-        Parameter α of Beta(α, α), from which the weights of the images are drawn.
+        Parameter α of Beta(α, α), from which the weights of the images are drawn. Three weights are
+        divided by their sum.
     num_images
         Number of images that are mixed into one: 3 in the source for CIFAR and Tiny-ImageNet, 2
         for ImageNet.
     lam_input
-        Whether the block gets the weights: ``none``, as in the source for CIFAR, or ``concat``, as
-        a further channel of the features, as in the source for ImageNet.
+        Whether the block gets the weights: ``none``, as in the source for convolutional networks on
+        CIFAR and Tiny-ImageNet, or ``concat``, as a further channel of the features, as elsewhere.
     adversarial_weight
         Weight β of the loss that an adversarial step raises; the similarity has 1 - β. In the
         source, 0.3 for CIFAR, 0.4 for Tiny-ImageNet and 0.1 for ImageNet.
@@ -49,7 +50,8 @@ class AdAutoMix(Method):
         With three images, weight of the loss of plain Mixup against that of unmixed
         images.
     lam_margin
-        If the weight of the first image is closer to 0 or 1, the images are mixed by Mixup.
+        If the weight of the first image is closer than this to 0 or 1, the images are mixed by
+        Mixup.
     """
 
     version = 1

@@ -133,7 +133,18 @@ class AutoMix(Method):
 
 
 def num_channels(model: Backbone, task: Task) -> int:
-    """Return the number of channels of what `seen_by` returns of the task's images."""
+    """Return the number of channels of what `seen_by` returns of the task's images.
+
+    Raises
+    ------
+    UsageError
+        If the model computes its loss itself, with parameters that its average's loss would train.
+    """
+    if hasattr(model, "loss"):
+        raise UsageError(
+            f"{type(model).__name__} computes its own loss, which the average of the model cannot "
+            "use: choose a task of classification, or mix in pre-training."
+        )
     images = torch.zeros(2, getattr(task, "channels", 3), *task.image_size)
     training = model.training
     features = seen_by(model.eval(), images).features

@@ -579,6 +579,36 @@ def test_adautomix_trains_masks_on_other_pairs_but_on_the_same_triples_of_weight
         assert not torch.equal(index, sources.index)
 
 
+@pytest.mark.parametrize("margin", [0.0, 0.5])
+@pytest.mark.parametrize("number", [2, 3])
+def test_adautomix_shows_the_images_of_the_labels_under_their_masks(
+    number: int, margin: float
+) -> None:
+    method, step = step_for(
+        "adautomix", noise(6, (16, 12)), num_images=number, lam_margin=margin, lam_input="concat"
+    )
+    for parameter in method.parameters():
+        torch.nn.init.normal_(parameter, generator=generator(1, "synthetic"))
+
+    mixed, sources = method.mix(step.images, step)
+
+    assert step.ema is not None
+    features = automix.seen_by(step.ema, step.images).features
+    masks = method.masks(features, sources, step.images.shape[-2:])
+    if margin:
+        masks = sources.weight[:, :, None, None].expand_as(masks)
+    torch.testing.assert_close(mixed, mixed_by(sources, step.images, masks), atol=1e-5, rtol=1e-4)
+    assert step.num_saliency_images == 6 * (4 if number == 3 else 3)
+
+
+def test_models_with_a_loss_of_their_own_are_refused() -> None:
+    method: Any = method_of("adautomix")
+    model: Any = torch.nn.Identity()
+    model.loss = F.cross_entropy
+    with pytest.raises(UsageError, match="computes its own loss"):
+        method.bind(model, ToyTask())
+
+
 def test_half_of_adautomix_s_steps_are_adversarial() -> None:
     method, step = step_for("adautomix", noise(2, (16, 12)))
     turns = [len(method.mix(step.images, step)[1].more) == 4 for _ in range(100)]

@@ -16,6 +16,8 @@ def test_settings_are_read_as_their_types() -> None:
     assert values["patch_loss"] is False
     assert values["head"] == "tied"
     assert values["alpha"] == 1.0
+    number = parameters_of(find("method", "adautomix"), {}, {"num_images": "2"})
+    assert number == {"num_images": 2}
 
 
 @pytest.mark.parametrize(

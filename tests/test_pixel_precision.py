@@ -145,6 +145,16 @@ def test_masks_that_are_missing_or_of_another_size_are_named(folder: Path) -> No
         task.load("test", folder, 0)
 
 
+def test_masks_without_a_bird_are_named(folder: Path) -> None:
+    """Masks of 0 and 1 hold nothing above half of 255."""
+    path = next((folder / "segmentations").glob("*/*.png"))
+    Image.fromarray(np.ones(read_image(path).shape[1:], np.uint8)).save(path)
+    files = importlib.import_module("mixbench.tasks.cub_wsol.files")
+    name = f"{path.parent.name}/{path.stem}.jpg"
+    with pytest.raises(DataError, match=r"must have pixels of the bird.*largest value is 1"):
+        files.read_masks(path.parents[1], folder / "CUB_200_2011" / "images", [name])
+
+
 def test_cubv2_has_no_masks(tmp_path: Path) -> None:
     with pytest.raises(BadParameter, match="CUBV2 has no masks"):
         task_with_masks(cubv2=str(tmp_path))

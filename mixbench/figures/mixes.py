@@ -38,6 +38,8 @@ def example_mixes(store: Store, key: str) -> Figure:
     images, targets = split.read(index, None), split.targets[index]
     rng = generator(seed, "mix", 0)
     step = Step(images, targets, rng=rng, task=task, model=model, split=split)
+    # The final model stands for what is not kept: its average, and the models of other cells.
+    step.ema, step.teachers = model, dict.fromkeys(method.needs, model)
     with torch.no_grad():
         mixed, sources = method.mix(images, step)
     names = [short(name) for name in task.class_names(folder)]

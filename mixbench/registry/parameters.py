@@ -3,7 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -116,6 +116,8 @@ def _parsed(kind: Any, text: str) -> ParameterValue:
     if get_origin(plain) is tuple:
         parts = text.split(",") if text else []
         return adapter.validate_python([_decimal(part.strip()) for part in parts])
+    if get_origin(plain) is Literal:
+        return adapter.validate_python({str(one): one for one in get_args(plain)}.get(text, text))
     return adapter.validate_strings(_decimal(text) if plain is float else text)
 
 

@@ -81,7 +81,8 @@ class CubWsol(TrainedLocalization):
         Folder with the images of CUBV2 and the four files of its metadata in wsolevaluation. If
         set, CUBV2 is the validation split. Not with masks, which CUBV2 does not have.
     variant
-        ``boxes``, or ``masks`` to compute PxAP as well, from the folder ``segmentations``.
+        ``boxes``, or ``masks`` to compute PxAP (metric `pxap`) as well, from the folder
+        ``segmentations``.
     """
 
     version = 1

@@ -21,7 +21,7 @@ from mixbench.datasets.listing import named_images
 from mixbench.errors import DataError
 from mixbench.vision.images.decode import image_size, read_image
 from mixbench.vision.images.lists import check_unique, read_lines
-from mixbench.vision.localization.pixel_precision import packed
+from mixbench.vision.localization.pixel_precision import MASK_WORDS, packed
 from mixbench.vision.tasks.classification import Classification, check_classes
 
 ROOT = "CUB_200_2011"
@@ -227,7 +227,7 @@ def read_masks(folder: Path, images: Path, names: Sequence[str]) -> Tensor:
     Raises
     ------
     DataError
-        If a mask is missing or damaged, or its size differs from the image's.
+        If a mask is missing, damaged or empty, or its size differs from the image's.
     """
 
     def mask_of(name: str) -> Tensor:
@@ -239,10 +239,17 @@ def read_masks(folder: Path, images: Path, names: Sequence[str]) -> Tensor:
                 f"The mask {path} must have the size of its image, {expected[0]} x {expected[1]} "
                 f"pixels (got {width} x {height})."
             )
-        return packed(shares > HALF)
+        mask = packed(shares > HALF)
+        if not mask.any():
+            raise DataError(
+                f"The mask {path} must have pixels of the bird, which are above {HALF} of 255 "
+                f"(its largest value is {shares.max()})."
+            )
+        return mask
 
     with ThreadPoolExecutor(THREADS) as pool:
-        return torch.stack([*pool.map(mask_of, names)])
+        found = [*pool.map(mask_of, names)]
+    return torch.stack(found) if found else torch.empty(0, MASK_WORDS, dtype=torch.int64)
 
 
 def image_sizes(paths: Sequence[Path]) -> NDArray[np.int64]:

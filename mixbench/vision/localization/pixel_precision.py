@@ -26,7 +26,9 @@ def packed(mask: NDArray[np.bool_]) -> Tensor:
     Each pixel of the square of `SIDE` takes the value of the mask's pixel at its upper left corner,
     as OpenCV's interpolation to the nearest does.
     """
-    rows, columns = (np.arange(SIDE) * length // SIDE for length in mask.shape)
+    rows, columns = (
+        np.floor(np.arange(SIDE) * (1 / (SIDE / length))).astype(np.int64) for length in mask.shape
+    )
     return torch.from_numpy(np.packbits(mask[rows][:, columns]).view(np.int64))
 
 
