@@ -37,6 +37,7 @@ def test_its_method_keeps_the_contract(tmp_path: Path) -> None:
 def test_the_catalog_names_every_unit(kind: Kind) -> None:
     for name in paths(kind):
         assert f"| `{name}`" in CATALOG
+    assert f" {len(paths(kind))} {kind}s" in README
 
 
 def test_it_is_short_enough_for_a_first_visit() -> None:

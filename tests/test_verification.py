@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import zlib
 from collections.abc import Callable
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -426,12 +427,11 @@ def test_predictions_of_another_record_prove_nothing(digits: Path) -> None:
     "raw",
     [
         b"this is no safetensors file",
-        save({"x": load(next((FOLDER / "digits/artifacts").glob("*.safetensors")).read_bytes())[
-            "targets"]}),
+        save({"x": torch.zeros(597, 10)}),
         b"\x02\0\0\0\0\0\0\0{}",
     ],
     ids=["garbage", "without targets", "empty"],
-)  # fmt: skip
+)
 def test_a_file_that_holds_no_predictions_is_named(digits: Path, raw: bytes) -> None:
     path = one(digits)
     content = json.loads(path.read_text())
@@ -904,7 +904,9 @@ def test_free_text_is_shown_as_it_is(digits: Path) -> None:
     assert findings(digits) == []
 
     files = files_of(read_answers(digits))
-    pages = [p for p in Site([digits]).build(digits.parent / "site") if p.suffix == ".html"]
+    built = Site([digits]).build(digits.parent / "site")
+    of_records = takewhile(lambda path: path.parent.name != "previews", built)  # slow, no such text
+    pages = [path for path in of_records if path.suffix == ".html"]
 
     (line,) = [line for line in files["README.md"].splitlines() if "evil" in line]
     assert line.startswith("- trained on ")

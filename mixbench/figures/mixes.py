@@ -106,4 +106,7 @@ def _draw(images: Tensor, own: list[str], mixed: Tensor, labels: list[str], titl
 
 
 def _title(method: Method) -> str:
-    return f"{type(method).__name__}: training images, and mixed images with their labels below"
+    absent = ["its average"] if method.ema_decay else []
+    absent += ["the teacher"] if "teacher" in method.needs else []
+    said = f" (of the final model, in place of {' and '.join(absent)})" if absent else ""
+    return f"{type(method).__name__}: training images, and mixed images{said} with labels below"

@@ -74,16 +74,14 @@ def where_it_helps(method: str, boards: Iterable[tuple[str, Leaderboard]]) -> st
         if board.unit == "%" and board.higher_is_better:
             rows = board.rows[board.rows["difference"].notna()]
             own = rows[rows["method"].map(method_of) == method]
-            found.append(
-                own.assign(method=[f"{name} {row[len(method) :]}" for row in own["method"]])
-            )
+            labels = [fill(f"{name} {row[len(method) :]}", WIDE) for row in own["method"]]
+            found.append(own.assign(method=labels))
     rows = pd.concat(found) if found else pd.DataFrame()
     if rows.empty:
         return ""
     with rc_context(STYLE):
         figure, axes = _axes(7, 0.75 + 0.3 * len(rows))
         _draw_rows(axes, rows)
-        axes.set_yticklabels([fill(text.get_text(), WIDE) for text in axes.get_yticklabels()])
         axes.set_xlabel(f"difference to {BASELINE} in points, 95% CI")
         return _svg(figure, f"{method}: differences to {BASELINE}")
 
