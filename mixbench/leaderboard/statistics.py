@@ -23,6 +23,7 @@ LEAST_SEEDS = 3  # with fewer, the variance over seeds is unknown or too uncerta
 POWER = 0.8  # of the minimum detectable effect
 QUANTILES = 100  # of the estimated variance of the seeds, for the minimum detectable effect
 NODES = 1000  # of the numerical integration over the variance of the seeds
+EXACT = 1e-12  # error of a root, in the unit of the metric
 
 
 class Variance(NamedTuple):
@@ -154,14 +155,14 @@ def _tail(size: float, variance: Variance, seeds: int) -> float:
 
 
 def _half_width(variance: Variance, seeds: int, alpha: float) -> float:
-    """Return the difference that has a p-value of `alpha`, by bisection."""
-    low, high = 0.0, math.sqrt(variance.items + max(variance.seeds, variance.noise))
-    while _tail(high, variance, seeds) > alpha:
-        high *= 2
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _tail(middle, variance, seeds) > alpha else (low, middle)
-    return high
+    """Return the difference that has a p-value of `alpha`."""
+    from scipy.optimize import brentq
+
+    most = math.sqrt(variance.items + max(variance.seeds, variance.noise))
+    while _tail(most, variance, seeds) > alpha:
+        most *= 2
+    found: float = brentq(lambda size: _tail(size, variance, seeds) - alpha, 0.0, most, xtol=EXACT)
+    return found
 
 
 @cache
@@ -208,6 +209,7 @@ def detectable(variance: Variance, seeds: int, alpha: float) -> float:
     alpha
         Significance level.
     """
+    from scipy.optimize import brentq
     from scipy.special import gammaln, ndtr
 
     bias = (2 / (seeds - 1)) ** 0.5 * np.exp(gammaln(seeds / 2) - gammaln((seeds - 1) / 2))
@@ -222,9 +224,8 @@ def detectable(variance: Variance, seeds: int, alpha: float) -> float:
         for share in shares[chosen]
     ])
     error = math.sqrt(variance.seeds + variance.items)
-    low, high = 0.0, float(least.max()) + 5 * error
-    for _ in range(60):
-        middle = (low + high) / 2
-        found = float(ndtr((middle - least) / error).mean()) >= POWER
-        low, high = (low, middle) if found else (middle, high)
-    return high
+    found: float = brentq(
+        lambda effect: float(ndtr((effect - least) / error).mean()) - POWER,
+        0.0, float(least.max()) + 5 * error, xtol=EXACT,
+    )  # fmt: skip
+    return found
