@@ -13,7 +13,7 @@ from PIL import Image
 from mixbench.datasets.digests import CACHE_FROM, cached_digests, equal_files
 from mixbench.datasets.listing import files_in, named_images
 from mixbench.datasets.locate import content_digest, origin_of, path_state
-from mixbench.datasets.survey import files_of, survey
+from mixbench.datasets.survey import DataPart, files_of, state_of, survey
 from mixbench.declare import Data
 from mixbench.errors import DataError
 from mixbench.storage.spec import SPECS
@@ -86,6 +86,17 @@ def test_a_part_is_identified_by_its_own_files(tmp_path: Path) -> None:
 
     assert after.parts["train"] == before.parts["train"]
     assert after.parts["test"] != before.parts["test"]
+
+
+def test_a_part_alone_has_the_same_state_and_is_all_that_is_listed(tmp_path: Path) -> None:
+    root = folders(tmp_path / "data")
+    states = survey(FOLDERS, root, tmp_path / "cache").states
+    parts: list[DataPart] = ["train", "test"]
+
+    assert {part: state_of(FOLDERS, root, part, tmp_path / "cache") for part in parts} == states
+
+    shutil.rmtree(root / "train")
+    assert state_of(FOLDERS, root, "test", tmp_path / "cache") == states["test"]
 
 
 def test_times_guard_and_do_not_identify(tmp_path: Path) -> None:

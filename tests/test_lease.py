@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from mixbench.storage import lease as leases
-from mixbench.storage.lease import Lease
+from mixbench.storage.lease import Held, Lease
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +91,18 @@ def test_a_still_heart_elsewhere_is_taken_over_after_a_while(path: Path) -> None
     elsewhere(path)
 
     assert 0.4 <= took_s(path) < 3
+
+
+def test_who_does_not_wait_learns_that_another_has_it(path: Path) -> None:
+    elsewhere(path)
+
+    with pytest.raises(Held), Lease(path).held(never, wait=False):
+        pass
+
+    assert json.loads(path.read_text())["owner"] == "other"
+    time.sleep(0.5)  # nobody has beaten since
+    with Lease(path).held(never, wait=False):
+        pass
 
 
 @pytest.mark.full

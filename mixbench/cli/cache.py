@@ -75,8 +75,15 @@ def why(*, as_json: bool, store_path: Path, **options: Unpack[CellOptions]) -> N
 
     store = existing_store(store_path)
     stages = plan(cells_of(make_request(options))).stages
+    manifests = sorted(store.manifests(), key=lambda manifest: manifest.ended)
+    stored = {(s.kind, s.label): s for s in (manifest.spec.stage for manifest in manifests)}
     rows = [
-        {"stage": s.kind, "cell": s.label, "key": key, "why": _reasons(s, store)}
+        {
+            "stage": s.kind,
+            "cell": s.label,
+            "key": key,
+            "why": _reasons(s, stored.get((s.kind, s.label)), store),
+        }
         for key, s in stages.items()
     ]
     if as_json:
@@ -90,18 +97,16 @@ def why(*, as_json: bool, store_path: Path, **options: Unpack[CellOptions]) -> N
             click.echo(f"        {reason}")
 
 
-def _reasons(stage: "Stage", store: "Store") -> list[str]:
-    """Return the reasons why a stage is not cached; empty if it is cached."""
+def _reasons(stage: "Stage", earlier: "Stage | None", store: "Store") -> list[str]:
+    """Return why a stage is not cached, unlike an earlier one of its label; empty if it is."""
     from mixbench.plan.why import differences
 
     if store.finished(stage.key):
         return []
-    stored = [manifest.spec.stage for manifest in store.manifests()]
-    same = [s for s in stored if (s.kind, s.label) == (stage.kind, stage.label)]
-    if not same:
+    if earlier is None:
         return ["no such stage is stored"]
     renewed = {role for role, key in stage.inputs.items() if not store.finished(key)}
-    return list(differences(same[-1], stage, renewed))
+    return list(differences(earlier, stage, renewed))
 
 
 @cache.command()

@@ -222,7 +222,7 @@ def _run(
     from rich.console import Console
 
     from mixbench.engines.progress import Show
-    from mixbench.engines.run_state import RunState, mark_cached
+    from mixbench.engines.run_state import RunState
     from mixbench.records.writer import SettledCell, record_path, write_record
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # handle SIGTERM like Ctrl-C
@@ -233,10 +233,6 @@ def _run(
         engine = how.engine(store)
         note = store.note_run(_noted(plan, command, how.name))
         state = RunState(plan, store, engine.num_slots, engine.gpus, how.nodes)
-        mark_cached(state, show.notice)
-        show.notice(_headline(plan, state))
-        for line in data_lines(plan):
-            show.notice(line)
 
         def on_cell(number: int) -> None:
             outcomes, ran = state.outcomes(number), state.ran_for(number)
@@ -245,7 +241,9 @@ def _run(
             tracking.add(record_path(store, plan, number))
 
         try:
+            # From here on, `cache gc` keeps what the run counts as cached.
             with store.launcher_lease(note).held(lambda: None):
+                _mark_cached(state, show)
                 _schedule(state, engine, runs, show, on_cell)
         except KeyboardInterrupt:
             finished = state.count("done", "cached")
@@ -258,6 +256,16 @@ def _run(
     for line in tracking.close():
         click.echo(line, err=True)
     return _conclude(records, store, rule, as_json=as_json)
+
+
+def _mark_cached(state: "RunState", show: "Show") -> None:
+    """Find out which stages are finished, and show how many, and what data the run reads."""
+    from mixbench.engines.run_state import mark_cached
+
+    mark_cached(state, show.notice)
+    show.notice(_headline(state))
+    for line in data_lines(state.plan):
+        show.notice(line)
 
 
 def _schedule(
@@ -321,9 +329,9 @@ def _conclude(records: list["Record"], store: "Store", rule: "Rule", *, as_json:
     return 1 if failed else 0
 
 
-def _headline(plan: "Plan", state: "RunState") -> str:
+def _headline(state: "RunState") -> str:
     """Return the numbers of cells, and of stages that are cached, to run and not needed."""
-    cells = plan.cells
+    cells = state.plan.cells
     product = " x ".join((
         counted("method", len({cell.method.label for cell in cells})),
         counted("task", len({cell.task.label for cell in cells})),
@@ -332,9 +340,9 @@ def _headline(plan: "Plan", state: "RunState") -> str:
     labels = {(cell.method.label, cell.task.label, cell.seed) for cell in cells}
     sign = "=" if len(labels) == len(cells) else "in"  # two files may have one name
     todo = state.count("waiting")
-    cached, needless = len(state.states) - todo, len(plan.stages) - len(state.states)
+    cached, needless = len(state.states) - todo, len(state.plan.stages) - len(state.states)
     return wrapped(
-        f"{product} {sign} {counted('cell', len(cells))}, {len(plan.stages)} stages: "
+        f"{product} {sign} {counted('cell', len(cells))}, {len(state.plan.stages)} stages: "
         f"{cached} cached, {todo} to run in {counted('slot', state.num_slots)}"
         f"{f', {needless} not needed' if needless else ''}   store {state.store.root}",
         2,

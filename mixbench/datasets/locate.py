@@ -17,6 +17,7 @@ from mixbench.datasets.survey import (
     contents_digest,
     folder_digest,
     folder_state,
+    state_of,
     survey,
 )
 from mixbench.declare import Archive, Data, Synthetic
@@ -326,7 +327,7 @@ def origin_of(
 
 def data_state(data: Data, folder: Path, part: DataPart) -> str:
     """Return the current state of the files that a part reads, as in `DataSource.states`."""
-    return survey(data, folder, digest_cache(), contents=False).states[part]
+    return state_of(data, folder, part, digest_cache())
 
 
 def path_state(path: Path) -> str:

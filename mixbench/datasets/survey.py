@@ -94,7 +94,7 @@ class Survey:
         return _combined({**self.digests, **{name: d for name, (_, d) in self.trees.items()}})
 
 
-def survey(data: Data, folder: Path, cache: Path, *, contents: bool = True) -> Survey:
+def survey(data: Data, folder: Path, cache: Path) -> Survey:
     """Return the survey of a data folder.
 
     Parameters
@@ -105,8 +105,6 @@ def survey(data: Data, folder: Path, cache: Path, *, contents: bool = True) -> S
         Folder of its files.
     cache
         File of the cached content digests.
-    contents
-        Whether the user's own images are read to identify them; their `states` do not need it.
 
     Raises
     ------
@@ -116,12 +114,30 @@ def survey(data: Data, folder: Path, cache: Path, *, contents: bool = True) -> S
     found = _Reading(data, folder)
     for name, official in data.files.items():
         found.add_file(name, official, cache)
-    with cached_digests(cache) if data.own and contents else nullcontext() as digest:
+    with cached_digests(cache) if data.own else nullcontext() as digest:
         for name in data.file_counts:
             found.add_tree(name, digest)
     if data.own and "." not in data.file_counts:  # nobody has said what else belongs to it
         found.skip_rest()
     return found.survey()
+
+
+def state_of(data: Data, folder: Path, part: DataPart, cache: Path) -> str:
+    """Return the state of a part as in `Survey.states`; what the other part reads is not listed.
+
+    Raises
+    ------
+    DataError
+        As for `survey`.
+    """
+    found = _Reading(data, folder)
+    for name, official in data.files.items():
+        if part in parts_of(data, name):
+            found.add_file(name, official, cache)
+    for name in data.file_counts:
+        if part in parts_of(data, name):
+            found.add_tree(name, None)
+    return found.survey().states[part]
 
 
 def tree(folder: Path, data: Data) -> tuple[int, str]:

@@ -2,12 +2,10 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
-from contextlib import suppress
 from statistics import median
 from typing import NamedTuple
 
 from mixbench.declare.facts import TRIAL
-from mixbench.errors import Damaged
 from mixbench.storage.spec import Stage
 from mixbench.storage.store import Store
 
@@ -36,23 +34,24 @@ class Estimate(NamedTuple):
 def estimate(stages: Iterable[Stage], store: Store) -> Estimate:
     """Estimate the cost of stages by the median of comparable finished stages, per epoch."""
     known: dict[tuple[str, ...], list[tuple[float, float]]] = defaultdict(list)
-    for key in store.finished_keys():
-        with suppress(Damaged):
-            manifest = store.manifest(key)
-            stage, cost = manifest.spec.stage, manifest.cost
-            size = max(stage.num_epochs, 1)
-            known[_similar(stage)].append((cost.wall_s / size, cost.gpu_s / size))
+    for manifest in store.manifests():
+        stage, cost = manifest.spec.stage, manifest.cost
+        size = max(stage.num_epochs, 1)
+        known[_similar(stage)].append((cost.wall_s / size, cost.gpu_s / size))
+    typical = {
+        similar: tuple(map(median, zip(*costs, strict=True))) for similar, costs in known.items()
+    }
     wall_s = gpu_s = 0.0
     number = unknown = 0
     for stage in stages:
         number += 1
-        costs = known.get(_similar(stage))
+        costs = typical.get(_similar(stage))
         if costs is None:
             unknown += 1
             continue
         size = max(stage.num_epochs, 1)
-        wall_s += size * median(wall for wall, _ in costs)
-        gpu_s += size * median(gpu for _, gpu in costs)
+        wall_s += size * costs[0]
+        gpu_s += size * costs[1]
     return Estimate(wall_s, gpu_s, number, unknown)
 
 

@@ -27,6 +27,10 @@ DEAD_S = 45.0  # without a heartbeat; longer than the delays of a busy network f
 LOOK_S = 0.5
 
 
+class Held(Exception):
+    """Another process holds the lock."""
+
+
 class Lease:
     """The lock of one stage.
 
@@ -42,17 +46,24 @@ class Lease:
         self._beat = 0
 
     @contextmanager
-    def held(self, lost: Callable[[], None]) -> Iterator[None]:
-        """Wait for the lock, and hold it while the context is active.
+    def held(self, lost: Callable[[], None], *, wait: bool = True) -> Iterator[None]:
+        """Hold the lock while the context is active.
 
         Parameters
         ----------
         lost
             Callback that is called in another thread if another process has taken the lock over,
             because this process was suspended for too long.
+        wait
+            Whether to wait for a process that holds the lock. That of a dead one is always taken.
+
+        Raises
+        ------
+        Held
+            If another process holds the lock, and `wait` is false.
         """
         with _alive(self._owner):
-            self._take()
+            self._take(wait=wait)
             ended = threading.Event()
             keeper = threading.Thread(target=self._keep, args=(ended, lost), daemon=True)
             keeper.start()
@@ -86,12 +97,14 @@ class Lease:
         """Return the time of the last heartbeat, as a time stamp of the file system."""
         return self._path.stat().st_mtime
 
-    def _take(self) -> None:
-        """Wait until no process holds the lock, and take it."""
+    def _take(self, *, wait: bool) -> None:
+        """Take the lock; wait until no process holds it, or raise `Held`."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         seen: Holder = {}
         since = time.monotonic()
         while not self._create():
+            if not wait and self.fresh():
+                raise Held
             content = self._read()
             if content != seen:
                 seen, since = content, time.monotonic()

@@ -27,6 +27,7 @@ from mixbench.errors import (
     naming_full_disk,
 )
 from mixbench.storage.files import now
+from mixbench.storage.lease import Held
 from mixbench.storage.manifest import Manifest
 from mixbench.storage.notes import STALLED_S, Failure
 from mixbench.storage.spec import DISTRIBUTED_KINDS, StageSpec
@@ -123,11 +124,12 @@ def _leased(store: Store, key: str, shared: Shared) -> int:
 
     It does not wait for a process of another launcher, because it would hold a slot meanwhile.
     """
-    if not store.finished(key) and store.running(key):
-        return _say("Another process is running this stage.", ELSEWHERE)
     try:
-        with naming_full_disk(store.root), store.lease(key).held(_end):
+        with naming_full_disk(store.root), store.lease(key).held(_end, wait=False):
             code = DONE if store.finished(key) else _guarded(store, key, shared)
+    except Held:
+        said = "Another process is running this stage."
+        return DONE if store.finished(key) else _say(said, ELSEWHERE)
     except StoreFull as error:
         code = _say(error, FULL)
     if code != DONE:

@@ -6,7 +6,7 @@ They run in another process because they import torch, which the launcher does n
 from collections.abc import Iterable
 from pathlib import Path
 
-from mixbench.contract import Backbone, Evaluation, Method, Split, Task, attach
+from mixbench.contract import Backbone, Evaluation, Method, Part, Split, Task, attach
 from mixbench.errors import BadParameter, DataError, MixbenchError
 from mixbench.storage.spec import STAGES, Stage
 from mixbench.train.criterion import criterion
@@ -19,14 +19,29 @@ from mixbench.vision.robustness.corrupted import Corrupted
 from mixbench.worker.job import build, make_method, make_task
 
 
-def complaint(stage: Stage) -> str:
+class Splits:
+    """Splits that several checks read, each loaded once: ImageNet's lists a million files."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, int, Part], Split] = {}
+
+    def load(self, stage: Stage, task: Task, part: Part) -> Split:
+        """Return a part of the data of a stage, whose task this is."""
+        assert stage.paths.data is not None
+        key = stage.data_key, stage.run.seed, part
+        if key not in self._known:
+            self._known[key] = task.load(part, Path(stage.paths.data), stage.run.seed)
+        return self._known[key]
+
+
+def complaint(stage: Stage, splits: Splits) -> str:
     """Return the error that a stage's method or model raises for its task, or an empty text."""
     try:
         task, run = make_task(stage), stage.run
         held_out = None
         # An evaluation has only a test split.
         if stage.paths.data and not isinstance(task, Evaluation) and task.has_validation:
-            held_out = task.load("validation", Path(stage.paths.data), run.seed)
+            held_out = splits.load(stage, task, "validation")
         if run.recipe.limit and isinstance(task, Corrupted):
             raise BadParameter(
                 "limit must be 0: every image is tested under every corruption (got "
@@ -35,12 +50,12 @@ def complaint(stage: Stage) -> str:
         method = make_method(stage)
         method.check(task, held_out)
         check_accumulation(method, run.recipe)
-        check_packed(stage, task)
+        check_packed(stage, task, splits)
         model = build(stage, task)
         attach(method, model, task)
         check_test_size(task, model, run.model)
         if stage.kind in {"prepare", "train"}:
-            check_recipe(stage, task, model, method, held_out)
+            check_recipe(stage, task, model, method, splits)
         if not task.needs.keys() & stage.inputs.keys():  # they are not trained yet
             task.start(model, {})
     except MixbenchError as error:
@@ -62,9 +77,7 @@ def check_test_size(task: Task, model: Backbone, name: str) -> None:
             try_size(model, getattr(task, "channels", 3), task.test_size)
 
 
-def check_recipe(
-    stage: Stage, task: Task, model: Backbone, method: Method, held_out: Split | None
-) -> None:
+def check_recipe(stage: Stage, task: Task, model: Backbone, method: Method, splits: Splits) -> None:
     """Check that a training can do what its recipe asks for.
 
     Raises
@@ -72,20 +85,20 @@ def check_recipe(
     MixbenchError
         If it cannot.
     """
-    recipe, folder = stage.run.recipe, stage.paths.data
+    recipe = stage.run.recipe
     criterion(task, recipe)
     if recipe.drop_path:
         model.set_drop_path(recipe.drop_path)
     parameter_groups(model, method, recipe)
-    if folder and (recipe.auto_augment or recipe.random_erasing or recipe.limit):
-        split = held_out or task.load("train", Path(folder), stage.run.seed)
+    if stage.paths.data and (recipe.auto_augment or recipe.random_erasing or recipe.limit):
+        split = splits.load(stage, task, "validation" if task.has_validation else "train")
         limited(split, recipe.limit)
         with_augmentation(split, recipe.auto_augment, recipe.random_erasing)
     elif recipe.auto_augment:
         transform_of(recipe.auto_augment, task.image_size)
 
 
-def check_packed(stage: Stage, task: Task) -> None:
+def check_packed(stage: Stage, task: Task, splits: Splits) -> None:
     """Check that the training images that a stage reads are packed, as they are now.
 
     Raises
@@ -105,13 +118,14 @@ def check_packed(stage: Stage, task: Task) -> None:
                 f"packed must be at least the side of the model's images, {side} (got "
                 f"{recipe.packed})."
             )
-        split = task.load("train", Path(folder), stage.run.seed)
+        split = splits.load(stage, task, "train")
         read_packed(split, Path(folder), recipe.packed, stage.paths.data_states["train"])
 
 
 def complaints(stages: Iterable[str]) -> list[str]:
     """Return the error messages of stages, each given as JSON."""
-    found = (complaint(STAGES.parse(text, "a stage")) for text in stages)
+    splits = Splits()
+    found = (complaint(STAGES.parse(text, "a stage"), splits) for text in stages)
     return [text for text in found if text]
 
 
