@@ -122,6 +122,10 @@ def test_a_method_that_raises_fails_alone(
     assert "log: " in done.stderr
     assert " none " in done.stdout
     assert "Runs without a result: mine (file) s0 (failed)." in done.stdout
+    assert mixbench("report", "-m", "mine").stderr.startswith("1 cell has no result")
+    shown = mixbench("preview", "./mine.py")
+    assert (shown.returncode, "Traceback" in shown.stderr) == (2, False)
+    assert "mine.py, line 15: ValueError: a bad day." in " ".join(shown.stderr.split())
     (record,) = (tmp_path / "store" / "records" / "digits" / "mine").glob("*.json")
     assert '"status": "failed"' in record.read_text()
     assert "skipped   evaluate digits" in mixbench("status").stdout

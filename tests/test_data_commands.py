@@ -151,6 +151,8 @@ def test_what_is_made_is_read_verified_and_labelled(mixbench: Run, tmp_path: Pat
 
     assert made.returncode == verified.returncode == run.returncode == 0, run.stderr
     assert "--set cifar10.classes=3 --data" in made.stdout
+    assert "is complete: generated images." in verified.stdout
+    assert "data    cifar10: synthetic in" in run.stderr
     (record,) = (tmp_path / "store").glob("records/cifar10/none/*.json")
     content = json.loads(record.read_text())
     assert content["data"]["origin"] == "synthetic"

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from mixbench.errors import UsageError
-from mixbench.leaderboard.formats import display, to_csv, to_json, to_markdown
+from mixbench.leaderboard.formats import display, to_csv, to_json, to_latex, to_markdown
 from mixbench.leaderboard.pairs import compare_methods
 from mixbench.leaderboard.table import Leaderboard, leaderboards
 from mixbench.records.schema import Record, StageRecord
@@ -130,6 +130,7 @@ def test_other_seeds_are_marked_and_sorted_by_the_paired_difference(
     assert list(board.rows["method"]) == ["mixup", "none", "cutmix"]
     assert list(board.rows["other_seeds"]) == [True, False, False]
     assert r"1\*" in to_markdown([board])
+    assert r"& 1* \\" in to_latex([board])
     assert any(note.startswith("Rows with * have other seeds than none") for note in board.notes)
 
 

@@ -384,6 +384,7 @@ def test_a_re_encoded_copy_is_labelled_everywhere(mixbench: Run, tmp_path: Path)
     changed = mixbench(*run)
 
     assert verified.returncode == done.returncode == 0, done.stderr
+    assert "is complete: a re-encoded copy, which is lossy." in verified.stdout
     assert "re-encoded data: cifar10" in done.stdout
     assert "The images are a re-encoded copy, which is lossy" in done.stdout
     assert "modified data: cifar10" in changed.stdout

@@ -220,12 +220,13 @@ def pack(name: str, folder: Path | None, short_side: int) -> int:
 def _verified(chosen: "DataSet", folder: Path, *, images: bool, as_json: bool) -> int:
     """Verify the folder of a data set, print the findings, and return the exit code."""
     from mixbench.contract.loading import make_task
-    from mixbench.datasets.locate import MARK, datasets_sharing_files
+    from mixbench.datasets.locate import CONVERTED, MARK, SYNTHETIC, datasets_sharing_files
     from mixbench.datasets.verify import compare
 
     declared = chosen.data
     findings = list(compare(declared, folder))
     generated = (folder / MARK).exists()
+    kind = SYNTHETIC if generated else "re-encoded" if (folder / CONVERTED).exists() else None
     if not generated and all(finding.ok for finding in findings):
         for one in datasets_sharing_files(chosen):
             if "verify" in one.task.defines:
@@ -236,7 +237,8 @@ def _verified(chosen: "DataSet", folder: Path, *, images: bool, as_json: bool) -
     wrong = [finding for finding in findings if not finding.ok]
     if as_json:
         rows = [finding._asdict() for finding in findings]
-        click.echo(json.dumps({"folder": str(folder), "ok": not wrong, "found": rows}, indent=1))
+        told = {"folder": str(folder), "ok": not wrong, "copy": kind, "found": rows}
+        click.echo(json.dumps(told, indent=1))
         return 1 if wrong else 0
     for finding in findings:
         click.echo(f"{'ok  ' if finding.ok else 'FAIL'} {finding.path}: {finding.text}")
@@ -250,7 +252,8 @@ def _verified(chosen: "DataSet", folder: Path, *, images: bool, as_json: bool) -
             err=True,
         )
         return 1
-    click.echo(f"{folder} is complete.")
+    origin = {SYNTHETIC: "generated images", "re-encoded": "a re-encoded copy, which is lossy"}
+    click.echo(f"{folder} is complete{f': {origin[kind]}' if kind else ''}.")
     return 0
 
 

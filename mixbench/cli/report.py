@@ -9,12 +9,14 @@ import click
 from mixbench.cli.options import QUICK, as_json, existing_store, names, store_option
 from mixbench.cli.skipped import skip
 from mixbench.cli.widths import columns
-from mixbench.errors import UnknownName
+from mixbench.datasets.locate import SYNTHETIC
+from mixbench.errors import UnknownName, UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from mixbench.records.schema import Record
+    from mixbench.storage.store import Store
 
 Form = Literal["table", "markdown", "latex", "csv", "json"]
 
@@ -53,13 +55,14 @@ class ReportOptions(TypedDict):
 def report(**options: Unpack[ReportOptions]) -> None:
     """Print the leaderboards of the store or the table of a suite, or draw figures."""
     from mixbench.leaderboard import formats as tables
-    from mixbench.leaderboard.costs import costs
     from mixbench.leaderboard.store_report import read_records
     from mixbench.leaderboard.table import leaderboards
 
     form = "json" if options["as_json"] else options["form"]
+    if options["protocol"] and options["suite"] is None:
+        raise UsageError("--protocol shows a part of a suite: add --suite NAME, or leave it out.")
     if options["suite"] is not None:
-        table = _of_suite(options["suite"], options)
+        table = _of_suite(options["suite"], options, form)
         click.echo(tables.text_of(table, form, columns()), nl=False)
         return
     store = existing_store(options["store_path"])
@@ -72,29 +75,45 @@ def report(**options: Unpack[ReportOptions]) -> None:
             click.echo(path)
         return
     if options["costs"]:
-        click.echo(tables.text_of(costs(records), form, columns()), nl=False)
+        click.echo(tables.text_of(_costs(records, form), form, columns()), nl=False)
         return
     boards = leaderboards(records)
-    writers = {
-        "markdown": tables.to_markdown,
-        "latex": tables.to_latex,
-        "csv": tables.to_csv,
-        "json": tables.to_json,
-    }
-    if form != "table":
+    if form == "table":
+        for board in boards:
+            tables.to_terminal(board)
+    else:
+        writers = {
+            "markdown": tables.to_markdown,
+            "latex": tables.to_latex,
+            "csv": tables.to_csv,
+            "json": tables.to_json,
+        }
         click.echo(writers[form](boards), nl=False)
-        return
-    for board in boards:
-        tables.to_terminal(board)
-    if not boards:
-        click.echo(f"No cell in {store.root} is finished yet; see `mixbench status`.")
+    _tell_missing(records, store)
 
 
-def _of_suite(name: str, options: ReportOptions) -> "pd.DataFrame":
+def _tell_missing(records: "Sequence[Record]", store: "Store") -> None:
+    """Say how many cells have no result, or that there are none."""
+    if failed := sum(record.status != "ok" for record in records):
+        said = "1 cell has" if failed == 1 else f"{failed} cells have"
+        click.echo(f"{said} no result, because a stage failed; see `mixbench status`.", err=True)
+    elif not records:
+        click.echo(f"No cell in {store.root} is finished yet; see `mixbench status`.", err=True)
+
+
+def _costs(records: "Sequence[Record]", form: Form) -> "pd.DataFrame":
+    """Return what each method costs: as texts for people, as numbers for programs."""
+    from mixbench.leaderboard.costs import costs
+    from mixbench.leaderboard.formats import display_costs
+
+    table = costs(records)
+    return table if form in {"csv", "json"} else display_costs(table)
+
+
+def _of_suite(name: str, options: ReportOptions, form: Form) -> "pd.DataFrame":
     """Return a suite's table or costs from the records of the store and the suite's folder."""
     from mixbench.leaderboard.admission import Asked
     from mixbench.leaderboard.build import read_answers
-    from mixbench.leaderboard.costs import costs
     from mixbench.leaderboard.grouping import without_rescored
     from mixbench.leaderboard.layout import laid_out
     from mixbench.leaderboard.store_report import read_records
@@ -111,11 +130,11 @@ def _of_suite(name: str, options: ReportOptions) -> "pd.DataFrame":
         found += read_records(Store(options["store_path"]), skip=skip)
     once = {record.cell: record for record in without_rescored(found)}
     records = suite.compared([asked.as_declared(r) for r in once.values() if asked.cell_of(r)])
-    if quick:
+    if any(record.data.origin == SYNTHETIC for record in records):
         click.echo("Small models on generated data: a pipeline test, no benchmark.", err=True)
-    return (
-        costs(records) if options["costs"] else laid_out(answered.suite, records, beside=not quick)
-    )
+    if options["costs"]:
+        return _costs(records, form)
+    return laid_out(answered.suite, records, beside=not quick)
 
 
 def recorded(

@@ -120,14 +120,19 @@ def _module(card: Card) -> ModuleType:
 
 def _why_not(card: Card, error: Exception) -> str:
     """Return a message that names the line at which an import failed, and what to do."""
-    line = line_of(card, error)
-    where = f"{card.path}, line {line}" if line else str(card.path)
-    what = f"{where}: {type(error).__name__}: {error}"
+    what = located(card, error)
     if isinstance(error, ModuleNotFoundError) and error.name == card.module.rpartition(".")[0]:
         return f"{what}. Import built-in units absolutely: from mixbench.methods.NAME import ..."
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"{what}. Install it where mixbench runs: pip install {error.name.partition('.')[0]}"
     return f"{what}. Fix the file: importing it must not raise."
+
+
+def located(card: Card, error: Exception) -> str:
+    """Return the error that a unit's file has raised, with the file and its line."""
+    line = line_of(card, error)
+    where = f"{card.path}, line {line}" if line else str(card.path)
+    return f"{where}: {type(error).__name__}: {error}"
 
 
 def line_of(card: Card, error: Exception) -> int | None:

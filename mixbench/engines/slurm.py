@@ -68,7 +68,12 @@ def resources_of(settings: SlurmSettings, size: int = 1) -> Resources:
         number = re.fullmatch(r"gpu(?::\w+)?:(\d+)", settings.gres)
         return Resources(size, settings.gres, float(number[1]) if number else 1.0)
     done = slurm_queue.call(["sinfo", "--noheader", "--format", "%G"])
-    there = dict(re.findall(r"(gpu|shard)(?::\w+)?:(\d+)", done.stdout if done else ""))
+    if done is None or done.returncode:
+        raise UsageError(
+            "--engine slurm: sinfo does not say which GPUs the cluster has. Wait until its "
+            "controller answers, or set gres under [slurm] in the settings file."
+        )
+    there = dict(re.findall(r"(gpu|shard)(?::\w+)?:(\d+)", done.stdout))
     if settings.jobs_per_gpu > 1:
         if "shard" not in there or size > 1:
             raise UsageError(

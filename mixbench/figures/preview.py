@@ -2,7 +2,8 @@
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,8 +13,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from mixbench.contract import Backbone, Method, Sources, Step, Task, attach
-from mixbench.contract.loading import load_method
+from mixbench.contract.loading import load_method, located
 from mixbench.declare import Need
+from mixbench.errors import InvalidUnit, MixbenchError
 from mixbench.figures.mixes import shares_of, short, told, unlike
 from mixbench.figures.style import INK
 from mixbench.registry.cards import Card
@@ -72,19 +74,20 @@ def preview(
     classes = [short(name) for name in task.class_names(folder)]
     rows = [("original", images, told(targets, task, classes))]
     for card in cards:
-        method = _ready(card, task, folder, model, seed)
-        if method.needs_attention:
-            net = _vit(method, task)
-        else:
-            net = bound(method, task, model, to_mix=True)
-        steps = [
-            Step(images, targets, rng=rng, task=task, model=net, split=split)
-            for rng in (generator(seed, "mix", number) for number in range(TRIES))
-        ]
-        other = copy.deepcopy(net).eval()
-        for step in steps:
-            step.teachers, step.ema = dict.fromkeys(card.declared.needs, other), other
-        step, mixed, sources = max((_mixed(method, step) for step in steps), key=_evenness)
+        with _named(card):
+            method = _ready(card, task, folder, model, seed)
+            if method.needs_attention:
+                net = _vit(method, task)
+            else:
+                net = bound(method, task, model, to_mix=True)
+            steps = [
+                Step(images, targets, rng=rng, task=task, model=net, split=split)
+                for rng in (generator(seed, "mix", number) for number in range(TRIES))
+            ]
+            other = copy.deepcopy(net).eval()
+            for step in steps:
+                step.teachers, step.ema = dict.fromkeys(card.declared.needs, other), other
+            step, mixed, sources = max((_mixed(method, step) for step in steps), key=_evenness)
         # A loss of its own may give other labels to images that come from one source each.
         if sources.index.shape[1] == 1 and "loss" in card.defines:
             texts = told(targets, task, classes)
@@ -93,6 +96,20 @@ def preview(
         rows.append((card.name, mixed, texts))
     low, high = images.min(), images.max()
     return [Row(name, ((x - low) / (high - low)).clamp(0, 1), texts) for name, x, texts in rows]
+
+
+@contextmanager
+def _named(card: Card) -> Iterator[None]:
+    """Name the file and line of an error that a method from outside mixbench raises."""
+    try:
+        yield
+    except MixbenchError:
+        raise
+    except Exception as error:
+        if card.source == "builtin":
+            raise
+        said = f"{located(card, error)}. `mixbench check {card.path}` says more."
+        raise InvalidUnit(said) from error
 
 
 def drawn(rows: Sequence[Row]) -> Figure:

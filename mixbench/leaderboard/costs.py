@@ -17,7 +17,7 @@ from mixbench.records.schema import Record
 
 
 def costs(records: Iterable[Record]) -> pd.DataFrame:
-    """Return one row for each leaderboard and method, with means over the method's runs.
+    """Return one row for each leaderboard and method, with numbers that are means over its runs.
 
     Times depend on the machine: compare only rows of one leaderboard whose cells ran on the same
     hardware.
@@ -36,8 +36,8 @@ def costs(records: Iterable[Record]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _row(records: list[Record], plain: float | None) -> dict[str, str]:
-    """Return the formatted costs of a method, as means over its runs."""
+def _row(records: list[Record], plain: float | None) -> dict[str, float | None]:
+    """Return the costs of a method, as means over its runs; None where there are none."""
     costs_ = [record.cost for record in records if record.cost is not None]
     extra, whole = costs_[0].extra_parameters, costs_[0].parameters
     total = mean(map(_total, records))
@@ -47,15 +47,15 @@ def _row(records: list[Record], plain: float | None) -> dict[str, str]:
     prepared = [s.wall_s for r in records for s in r.stages if s.own and s.kind == "prepare"]
     first = [s.wall_s for r in records for s in r.stages if not s.own and s.kind == "train"]
     return {
-        "extra parameters": f"{extra:,}",
-        "extra / model parameters": f"{100 * extra / whole:.1f} %",
-        "step time (ms)": f"{1000 * trained / steps:.1f}" if steps else "",
-        "base models (s)": f"{sum(first) / len(records):.1f}" if first else "",
-        "preparation (s)": f"{mean(prepared):.1f}" if prepared else "",
-        "images": f"{mean(cost.images for cost in costs_):,.0f}",
-        "total time (s)": f"{total:.1f}",
-        f"time vs {BASELINE}": f"{total / plain:.2f} x" if plain else "",
-        "seeds": str(len(records)),
+        "extra parameters": extra,
+        "extra / model parameters": extra / whole,
+        "step time (ms)": 1000 * trained / steps if steps else None,
+        "base models (s)": sum(first) / len(records) if first else None,
+        "preparation (s)": mean(prepared) if prepared else None,
+        "images": mean(cost.images for cost in costs_),
+        "total time (s)": total,
+        f"time vs {BASELINE}": total / plain if plain else None,
+        "seeds": len(records),
     }
 
 

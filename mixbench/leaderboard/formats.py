@@ -28,6 +28,16 @@ COSTS = (
     ("RAM (GiB)", "peak_host_gib", "{:.1f}"),
     ("energy (kWh)", "energy_kwh", "{:.3g}"),
 )
+COST_FORMS = {  # of the columns of `costs`
+    "extra parameters": "{:,.0f}",
+    "extra / model parameters": "{:.1%}",
+    "step time (ms)": "{:.1f}",
+    "base models (s)": "{:.1f}",
+    "preparation (s)": "{:.1f}",
+    "images": "{:,.0f}",
+    "total time (s)": "{:.1f}",
+    f"time vs {BASELINE}": "{:.2f} x",
+}
 # Special characters of LaTeX, and characters that its fonts have only in math mode.
 LATEX = str.maketrans({
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
@@ -39,7 +49,6 @@ LATEX = str.maketrans({
 def display(board: Leaderboard) -> pd.DataFrame:
     """Return the results of a leaderboard as formatted text, with display headings."""
     rows = board.rows
-    marks = rows["other_seeds"].map({True: "*", False: ""})
     ranks = zip(rows["first_rank"], rows["last_rank"], strict=True)
     pairs = rows[["difference", "low", "high"]].itertuples(index=False, name=None)
     columns: dict[str, list[str]] = {
@@ -58,8 +67,14 @@ def display(board: Leaderboard) -> pd.DataFrame:
     ):
         if name in rows:
             columns[heading] = list(rows[name])
-    columns["seeds"] = [f"{n}{mark}" for n, mark in zip(rows["n"], marks, strict=True)]
+    columns["seeds"] = _numbers_of_seeds(rows)
     return pd.DataFrame(columns)
+
+
+def _numbers_of_seeds(rows: pd.DataFrame) -> list[str]:
+    """Return the number of seeds of each row, with a mark if they are not those of the baseline."""
+    both = zip(rows["n"], rows["other_seeds"], strict=True)
+    return [f"{number}{'*' if other else ''}" for number, other in both]
 
 
 def display_more(board: Leaderboard) -> list[pd.DataFrame]:
@@ -280,12 +295,13 @@ def _latex(board: Leaderboard) -> str:
     rows = board.rows
     decimals = max(len(text.split(" ")[0].partition(".")[2]) for text in _scores(board))
     whole = max(len(f"{abs(mean):.0f}") for mean in rows["mean"])
-    unlike = rows["n"].nunique() > 1
+    unlike = rows["n"].nunique() > 1 or rows["other_seeds"].any()
     heads = ["method", rf"{{{_stacked(f'{board.metric} ({board.unit})')}}}",
              rf"vs {BASELINE} [95\,\% CI]", "$p$", *(["seeds"] if unlike else [])]  # fmt: skip
     pairs = rows[["difference", "low", "high"]].itertuples(index=False, name=None)
     lines = []
-    every = zip(rows["method"], _scores(board), rows["last_rank"], pairs, rows["p"], rows["n"],
+    numbers = _numbers_of_seeds(rows)
+    every = zip(rows["method"], _scores(board), rows["last_rank"], pairs, rows["p"], numbers,
                 strict=True)  # fmt: skip
     for label, score, last, pair, p, n in every:
         name = re.sub(r"(\\_|,|(?=\[))", r"\1\\allowbreak ", _escaped(label))  # may break there
@@ -295,7 +311,7 @@ def _latex(board: Leaderboard) -> str:
             shown,
             _signed(difference_text(*pair)),
             p_text(p).replace("<", "$<$"),
-            *([str(n)] if unlike else []),
+            *([n] if unlike else []),
         )
         lines.append(f"{' & '.join(cells)} \\\\")
     number = rows["n"].iloc[0]
@@ -387,8 +403,14 @@ def to_json(boards: Sequence[Leaderboard]) -> str:
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
+def display_costs(costs: pd.DataFrame) -> pd.DataFrame:
+    """Return the costs of methods as formatted text."""
+    known = costs.columns.intersection([*COST_FORMS])
+    return costs.assign(**{n: _formatted(costs[n].astype(float), COST_FORMS[n]) for n in known})
+
+
 def text_of(frame: pd.DataFrame, form: str, width: int | None = None) -> str:
-    """Format a table of texts as ``table``, ``markdown``, ``latex``, ``csv`` or ``json``.
+    """Format a table as ``table``, ``markdown``, ``latex``, ``csv`` or ``json``.
 
     A ``table`` that is wider than `width` is printed row by row, with one line for each column.
     """
