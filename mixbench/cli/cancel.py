@@ -24,7 +24,8 @@ def cancel(cells: tuple[str, ...], *, everything: bool, store_path: Path) -> Non
         raise UsageError("Name the cells to cancel, or give --all, not both.")
     run = newest_run(store)
     chosen = run.cells if everything else chosen_cells(run, cells)
-    kept = {s.key for note in run.cells if note not in chosen for s in note.stages}
+    names = {note.cell: None for note in chosen}
+    kept = {s.key for note in run.cells if note.cell not in names for s in note.stages}
     keys = dict.fromkeys(stage.key for note in chosen for stage in note.stages)
     ended = [key for key in keys if key not in kept and not store.finished(key)]
     for key in ended:
@@ -33,5 +34,5 @@ def cancel(cells: tuple[str, ...], *, everything: bool, store_path: Path) -> Non
         from mixbench.engines.slurm_queue import cancel_jobs
 
         cancel_jobs(store, ended)
-    names = ", ".join(note.cell for note in chosen)
-    click.echo(f"Cancelled {len(ended)} stages of {names}.")
+    told = "all cells of the newest run" if everything else ", ".join(names)
+    click.echo(f"Cancelled {len(ended)} stages of {told}.")
