@@ -17,7 +17,7 @@ from mixbench.leaderboard.table import Leaderboard
 DIGITS = 10  # of numbers in CSV and JSON
 PIPE = 100  # characters per line if the output is not a terminal
 MOST_COLUMNS = 9  # of a Markdown table
-LONG_HEAD = 18  # characters of a head in LaTeX
+LONG_HEAD = 12  # characters of a head in LaTeX
 # What a narrow terminal leaves out last, after the method, its score and the difference.
 KEPT = ("p (Holm)", "seeds", "#")
 COSTS = (
@@ -304,7 +304,7 @@ def _latex(board: Leaderboard) -> str:
     every = zip(rows["method"], _scores(board), rows["last_rank"], pairs, rows["p"], numbers,
                 strict=True)  # fmt: skip
     for label, score, last, pair, p, n in every:
-        name = re.sub(r"(\\_|,|(?=\[))", r"\1\\allowbreak ", _escaped(label))  # may break there
+        name = re.sub(r"(\\_|,|=|(?=\[))", r"\1\\allowbreak ", _escaped(label))  # may break there
         shown = rf"\bfseries {score}" if last == 1 else score
         cells = (
             name,
@@ -314,6 +314,7 @@ def _latex(board: Leaderboard) -> str:
             *([n] if unlike else []),
         )
         lines.append(f"{' & '.join(cells)} \\\\")
+    width = ".18" if unlike else ".28"  # of the methods' names, which break
     number = rows["n"].iloc[0]
     seeds = [] if unlike else [f"{number} seed{'' if number == 1 else 's'}"]
     facts = "; ".join([*seeds, *filter(None, board.facts)])
@@ -322,7 +323,7 @@ def _latex(board: Leaderboard) -> str:
         rf"\caption{{{_escaped(board.title)}.}}",
         rf"\label{{tab:{re.sub('[^a-z0-9]+', '-', board.name.lower())}}}",
         r"\centering\footnotesize\setlength{\tabcolsep}{2.5pt}",
-        r"\begin{tabular}{@{}>{\raggedright\arraybackslash}p{.28\linewidth}"
+        rf"\begin{{tabular}}{{@{{}}>{{\raggedright\arraybackslash}}p{{{width}\linewidth}}"
         rf"S[table-format={whole}.{decimals}(2),separate-uncertainty,detect-weight]"
         rf"lr{'r' if unlike else ''}@{{}}}}",
         r"\toprule",
