@@ -17,7 +17,7 @@ from mixbench.figures.patchmix.cycle import SETTINGS, cycle
 from mixbench.figures.patchmix.named import FIGURES
 from mixbench.leaderboard.build import Answered, read_answers
 from mixbench.leaderboard.costs import costs
-from mixbench.leaderboard.formats import display_costs
+from mixbench.leaderboard.formats import display_costs, text_of
 from mixbench.leaderboard.grouping import at_equal_images, comparison_groups, method_label
 from mixbench.leaderboard.layout import laid_out
 from mixbench.leaderboard.suite import read_suite, suite_cells
@@ -127,7 +127,8 @@ def test_costs_are_told_from_records() -> None:
     """Of the digits that were really run: the search and the first model are Guided PatchMix's."""
     records = read_answers(FOLDER / "digits").records.values()
 
-    table = costs(records).set_index("method")
+    found = costs(records)
+    table, shown = found.set_index("method"), display_costs(found)
 
     guided, random = table.loc["guided_patchmix"], table.loc["random_patchmix"]
     assert (random["extra parameters"], guided["extra parameters"]) == (650, 0)
@@ -136,8 +137,10 @@ def test_costs_are_told_from_records() -> None:
     assert guided["images"] == 120_000
     assert guided["time vs none"] > 1.5
     assert (table["seeds"] == 5).all()
-    shown = display_costs(costs(records)).set_index("method").loc["random_patchmix"]
-    assert [*shown[["extra parameters", "preparation (s)", "images"]]] == ["650", "", "60,000"]
+    told = shown.set_index("method").loc["random_patchmix"]
+    assert [*told[["extra parameters", "preparation (s)", "images"]]] == ["650", "", "60,000"]
+    for form in ("table", "markdown", "latex"):
+        assert "120,000" in text_of(shown, form)
 
 
 def test_records_of_other_epochs_are_compared_at_equal_images(make_record: MakeRecord) -> None:

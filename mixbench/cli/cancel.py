@@ -24,7 +24,7 @@ def cancel(cells: tuple[str, ...], *, everything: bool, store_path: Path) -> Non
         raise UsageError("Name the cells to cancel, or give --all, not both.")
     run = newest_run(store)
     chosen = run.cells if everything else chosen_cells(run, cells)
-    names = {note.cell: None for note in chosen}
+    names = dict.fromkeys(note.cell for note in chosen)
     kept = {s.key for note in run.cells if note.cell not in names for s in note.stages}
     keys = dict.fromkeys(stage.key for note in chosen for stage in note.stages)
     ended = [key for key in keys if key not in kept and not store.finished(key)]

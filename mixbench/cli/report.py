@@ -9,7 +9,6 @@ import click
 from mixbench.cli.options import QUICK, as_json, existing_store, names, store_option
 from mixbench.cli.skipped import skip
 from mixbench.cli.widths import columns
-from mixbench.datasets.locate import SYNTHETIC
 from mixbench.errors import UnknownName, UsageError
 
 if TYPE_CHECKING:
@@ -112,6 +111,7 @@ def _costs(records: "Sequence[Record]", form: Form) -> "pd.DataFrame":
 
 def _of_suite(name: str, options: ReportOptions, form: Form) -> "pd.DataFrame":
     """Return a suite's table or costs from the records of the store and the suite's folder."""
+    from mixbench.datasets.locate import SYNTHETIC
     from mixbench.leaderboard.admission import Asked
     from mixbench.leaderboard.build import read_answers
     from mixbench.leaderboard.grouping import without_rescored

@@ -37,6 +37,7 @@ COST_FORMS = {  # of the columns of `costs`
     "images": "{:,.0f}",
     "total time (s)": "{:.1f}",
     f"time vs {BASELINE}": "{:.2f} x",
+    "seeds": "{:.0f}",
 }
 # Special characters of LaTeX, and characters that its fonts have only in math mode.
 LATEX = str.maketrans({
