@@ -55,7 +55,7 @@ mark_cached(board, print)
 engine = Endless()
 with Show(Console(file=io.StringIO(), force_terminal=True, width=140)) as show:
     start, engine.until = time.process_time(), time.monotonic() + 20
-    try: Scheduler(board, engine, show, print, ExecutionOptions(checkpoint_every=1)).run()
+    try: Scheduler(board, engine, show, print, ExecutionOptions()).run()
     except KeyboardInterrupt: pass
     share = 100 * (time.process_time() - start) / 20
 lines = Path("/proc/self/status").read_text().splitlines()

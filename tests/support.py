@@ -75,14 +75,14 @@ def made_stage(kind: StageKind = "train") -> Stage:
 
 def made_spec(kind: StageKind = "train") -> StageSpec:
     """Return the spec of a stage of a made-up task."""
-    return StageSpec(made_stage(kind), ExecutionOptions(checkpoint_every=200))
+    return StageSpec(made_stage(kind), ExecutionOptions())
 
 
 def made_manifest(stage: Stage, cost: StageCost | None = None, key: str = "") -> Manifest:
     """Return the manifest of a stage as if it had been run here."""
     return Manifest(
         key=key or stage.key,
-        spec=StageSpec(stage, ExecutionOptions(checkpoint_every=200)),
+        spec=StageSpec(stage, ExecutionOptions()),
         started="2026-01-01T00:00:00Z",
         ended="2026-01-01T00:01:00Z",
         resumed_at_steps=(),

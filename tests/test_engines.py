@@ -387,9 +387,7 @@ def settled(
     told = Told()
     mark_cached(board, told.notice)
     engine = Scripted(store, list(ends))
-    Scheduler(
-        board, engine, told, lambda _: None, ExecutionOptions(checkpoint_every=1), Limits(**limits)
-    ).run()
+    Scheduler(board, engine, told, lambda _: None, ExecutionOptions(), Limits(**limits)).run()
     return board, engine, told.notices
 
 
@@ -457,7 +455,7 @@ def alone(tmp_path: Path, ends: list[Any], *seeds: int) -> tuple[Scheduler, Scri
     board = RunState(plan(cells_of(Request(["none"], ["digits"], seeds))), store, 9)
     mark_cached(board, print)
     engine, told = Scripted(store, ends), Told()
-    options = ExecutionOptions(checkpoint_every=1)
+    options = ExecutionOptions()
     return Scheduler(board, engine, told, lambda _: None, options), engine, told
 
 

@@ -22,6 +22,7 @@ from mixbench.storage.files import write_bytes
 from mixbench.streams import generator
 from mixbench.testing import ToyTask
 from mixbench.testing.toy import ToySplit
+from mixbench.train import checkpoints
 from mixbench.train.checkpoints import DiskJournal, Stopped
 from mixbench.train.evaluation import batch_size, predict, predict_each
 from mixbench.train.loop import train
@@ -304,6 +305,17 @@ def test_only_two_checkpoints_are_kept(tmp_path: Path) -> None:
     assert [p.name[:20] for p in sorted(tmp_path.glob("checkpoint-*.pt"))] == [
         "checkpoint-000000006", "checkpoint-000000008",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("seconds", "found"), [(0, 2), (300, 0)])
+def test_without_a_number_of_steps_checkpoints_are_written_by_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, found: int
+) -> None:
+    monkeypatch.setattr(checkpoints, "CHECKPOINT_EVERY_S", seconds)
+
+    train(setup(), DiskJournal(tmp_path, None, [].append))
+
+    assert len(list(tmp_path.glob("checkpoint-*.pt"))) == found
 
 
 @pytest.mark.parametrize(

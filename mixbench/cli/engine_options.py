@@ -32,7 +32,7 @@ class EngineOptions(TypedDict):
     workers: int | None
     pack: int
     cuda_graphs: bool
-    checkpoint_every: int
+    checkpoint_every: int | None
     timeout: str | None
     retries: int | None
     max_gpu_hours: float | None
@@ -72,8 +72,8 @@ OPTIONS = (
         "step. Intended for small models.",
     ),
     click.option(
-        "--checkpoint-every", type=click.IntRange(1), default=200, show_default=True,
-        metavar="N", help="Write a checkpoint every N steps.",
+        "--checkpoint-every", type=click.IntRange(1), metavar="N",
+        help="Write a checkpoint every N steps.  [default: every 5 minutes]",
     ),
     click.option("--timeout", metavar="TIME", help="Time limit per stage, as in 90s or 2h30m."),
     click.option(

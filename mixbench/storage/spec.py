@@ -223,7 +223,7 @@ class ExecutionOptions:
     Attributes
     ----------
     checkpoint_every : steps
-        Number of steps between two checkpoints.
+        Number of steps between two checkpoints; None to write one every few minutes.
     workers
         Number of DataLoader workers per stage.
     processes
@@ -235,7 +235,7 @@ class ExecutionOptions:
         model and recipe.
     """
 
-    checkpoint_every: int
+    checkpoint_every: int | None = None
     workers: int = 0
     processes: int = 1
     cuda_graphs: bool = False
