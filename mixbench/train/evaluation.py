@@ -119,14 +119,14 @@ def predict_each(  # noqa: PLR0913  # a prediction depends on all of these
             for one in passes:
                 one.predict(task, n, batch, targets)
             report(len(chunks) - len(todo) + count, len(chunks))
-    every = range(len(chunks))
-    return [
-        {
+    every, predictions = range(len(chunks)), []
+    for one in passes:
+        predictions.append({
             name: distributed.gather(torch.cat([one.found[n][name] for n in every]))[:number].cpu()
             for name in one.found[0]
-        }
-        for one in passes
-    ]
+        })
+        one.found.clear()  # logits of ImageNet are 200 MB for each model
+    return predictions
 
 
 class _Pass(NamedTuple):
