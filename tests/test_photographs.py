@@ -174,6 +174,13 @@ def test_images_that_occur_twice_are_refused(
     assert f"has 1 image {said}" in done.stderr
     assert "copy.png" in done.stderr
 
+    allowed = mixbench(
+        "run", "-m", "none", "-t", str(root), "--model", "resnet8", "--allow-duplicates", *SHORT
+    )
+
+    assert allowed.returncode == 0, allowed.stderr
+    assert "Copies in the data: 1." in " ".join(allowed.stdout.split())
+
 
 def test_a_folder_must_be_given(mixbench: Run) -> None:
     done = mixbench("plan", "-m", "none", "-t", "folder")

@@ -4,6 +4,7 @@ import importlib.util
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Final
@@ -114,6 +115,11 @@ class DataSource:
     parts: Mapping[DataPart, str] = field(default_factory=dict)
     states: Mapping[DataPart, str] = field(default_factory=dict)
     contents: Contents = field(default_factory=Contents)
+
+    @property
+    def state(self) -> str:
+        """Digest of the paths, sizes and modification times of all files."""
+        return sha256("".join(self.states.values()).encode()).hexdigest()[:32]
 
 
 def home(data: Data) -> Path:

@@ -123,6 +123,10 @@ class ContentsRecord(StrictModel):
         Number of folders that directly contain images for training.
     skipped
         Number of files that nothing reads, by suffix.
+    duplicates
+        Number of images with the content of another one, of which one may be for training and the
+        other for testing; null if they were not compared, as in published data, and in records from
+        before 2026-12.
     """
 
     train: Whole
@@ -130,6 +134,7 @@ class ContentsRecord(StrictModel):
     shared: Whole
     folders: Whole
     skipped: Annotated[dict[Line, Whole], Field(max_length=MOST)]
+    duplicates: Whole | None = None
 
 
 class DataRecord(StrictModel):

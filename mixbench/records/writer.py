@@ -149,7 +149,7 @@ def _record(settled: SettledCell, command: Sequence[str]) -> Record:
         "protocol": declared.protocol,
         "recipe": declared.recipe,
         "seed": declared.seed,
-        "data": _data(cell, chain),
+        "data": _data(cell, chain, store),
         "command": [one_line(word) for word in command],
     }
     if settled.outcomes[chain[-1]].status in BROKEN:
@@ -214,11 +214,14 @@ def _tuning(cell: Cell, manifest: Manifest) -> Tuning:
     )
 
 
-def _data(cell: Cell, chain: Sequence[str]) -> DataRecord:
+def _data(cell: Cell, chain: Sequence[str], store: Store) -> DataRecord:
     name, version = data_named(cell)
     # Generated data has no published digest: the key of its stage identifies the content.
     content = cell.data.digest or chain[0]
-    contents = ContentsRecord(**asdict(cell.data.contents)) if str(cell.data.contents) else None
+    contents, note = None, store.data_note(cell.data.state, "duplicates")
+    if str(cell.data.contents):
+        duplicates = int(note.read_text()) if note.exists() else None
+        contents = ContentsRecord(**asdict(cell.data.contents), duplicates=duplicates)
     return DataRecord(
         name=name,
         version=version,

@@ -104,7 +104,10 @@ class Store:
         return self.root / "runs"
 
     def data_note(self, data_key: str, check: str) -> Path:
-        """Return the file that exists if data with a `Stage.data_key` has passed a check."""
+        """Return the file that exists if data with a `Stage.data_key` has passed a check.
+
+        That of the check ``duplicates`` contains their number.
+        """
         return self.root / "data" / f"{data_key}.{check}"
 
     def open(self) -> None:
