@@ -321,13 +321,17 @@ def test_listing_runs_nothing_of_a_package(
 
 
 def test_a_preview_shows_every_method_on_the_same_images(mixbench: Run, tmp_path: Path) -> None:
-    done = mixbench("preview", "mixup,guided_patchmix", "none", "-t", "digits", "--out", "a.png")
+    own = "preview", "mixup,guided_patchmix", "none", "-t", "digits", "--out", "a.png"
+    done = mixbench(*own, "--set", "mixup.alpha=0.3")
 
     assert done.returncode == 0, done.stderr
+    assert "weigh labels by others: guided_patchmix\n" in done.stdout
     shown = matplotlib.image.imread(tmp_path / "a.png")
     assert shown.shape[0] > shown.shape[1] * 0.7  # four rows of six images
     assert mixbench("preview", "mixup", "-t", "cifar10_c").returncode == 2
     assert "Did you mean 'mixup'" in mixbench("preview", "mixap", "-t", "digits").stderr
+    assert "must name a method of this picture" in mixbench(*own, "--set", "cutmix.alpha=1").stderr
+    assert "alpha" in mixbench(*own, "--set", "mixup.alpha=-1").stderr
 
 
 @pytest.mark.full

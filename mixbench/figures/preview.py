@@ -19,6 +19,7 @@ from mixbench.errors import InvalidUnit, MixbenchError
 from mixbench.figures.mixes import shares_of, short, told, unlike
 from mixbench.figures.style import INK
 from mixbench.registry.cards import Card
+from mixbench.registry.parameters import Setting, given_to, parameters_of
 from mixbench.registry.units import find
 from mixbench.streams import generator
 from mixbench.train.untrained import bound, prepare
@@ -47,7 +48,12 @@ class Row(NamedTuple):
 
 
 def preview(
-    cards: Sequence[Card], task: Task, folder: Path, model: str, seed: int = 0
+    cards: Sequence[Card],
+    task: Task,
+    folder: Path,
+    model: str,
+    seed: int = 0,
+    settings: Sequence[Setting] = (),
 ) -> list[Row]:
     """Return some images, and the images that each method mixes from them, with label weights.
 
@@ -67,6 +73,15 @@ def preview(
         Name of the model, for methods that use one.
     seed
         Seed of the choice of images and of the mixes.
+    settings
+        Values of parameters of the methods.
+
+    Raises
+    ------
+    UnknownName
+        If a method does not have a parameter of the settings.
+    BadParameter
+        If a value does not have the parameter's type or is out of range.
     """
     split = task.load("train", folder, seed)
     index = unlike(split.targets, COLUMNS, seed)
@@ -75,7 +90,7 @@ def preview(
     rows = [("original", images, told(targets, task, classes))]
     for card in cards:
         with _named(card):
-            method = _ready(card, task, folder, model, seed)
+            method = _ready(card, task, folder, model, seed, settings)
             if method.needs_attention:
                 net = _vit(method, task)
             else:
@@ -93,7 +108,8 @@ def preview(
             texts = told(targets, task, classes)
         else:
             texts = shares_of(sources, step.targets, task, classes)
-        rows.append((card.name, mixed, texts))
+        changed = [f"{name}={text}" for name, text in given_to(card, settings).items()]
+        rows.append(("\n".join([card.name, *changed]), mixed, texts))
     low, high = images.min(), images.max()
     return [Row(name, ((x - low) / (high - low)).clamp(0, 1), texts) for name, x, texts in rows]
 
@@ -178,9 +194,12 @@ def _evenness(shown: tuple[Step, Tensor, Sources]) -> tuple[float, float]:
     return float((own * (1 - own)).mean()), float((mixed - step.images[: len(mixed)]).abs().mean())
 
 
-def _ready(card: Card, task: Task, folder: Path, model: str, seed: int) -> Method:
+def _ready(
+    card: Card, task: Task, folder: Path, model: str, seed: int, settings: Sequence[Setting]
+) -> Method:
     """Return a method; run its `prepare` on untrained models if it has one."""
-    values = card.declared.by_protocol.get("toy", {})
+    toy = card.declared.by_protocol.get("toy", {})
+    values = parameters_of(card, toy, given_to(card, settings))
     method = load_method(card)(**values)
     if "prepare" in card.defines:
         needs: Mapping[str, Need] = card.declared.needs
