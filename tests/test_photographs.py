@@ -182,6 +182,19 @@ def test_images_that_occur_twice_are_refused(
     assert "Copies in the data: 1." in " ".join(allowed.stdout.split())
 
 
+@pytest.mark.full
+def test_photographs_that_do_not_fill_a_batch_are_refused_before_the_run(
+    mixbench: Run, tmp_path: Path
+) -> None:
+    root, large = tree(tmp_path / "photos"), ("--set", "folder.batch_size=23")
+
+    done = mixbench("run", "-m", "none", "-t", str(root), "--model", "resnet8", *SHORT, *large)
+
+    assert done.returncode == 2
+    assert "batch_size must be at most the number of training images, 22 (got 23)" in done.stderr
+    assert "FAILED" not in done.stderr
+
+
 def test_a_folder_must_be_given(mixbench: Run) -> None:
     done = mixbench("plan", "-m", "none", "-t", "folder")
 

@@ -12,6 +12,7 @@ from mixbench.declare.facts import ADDED, USUAL
 from mixbench.engines.fork_server import become_new, started
 from mixbench.errors import DataError, UsageError
 from mixbench.plan.graph import Plan, card_of
+from mixbench.plan.workload import may_be_few
 from mixbench.registry.cards import MethodCard, TaskCard
 from mixbench.storage.spec import STAGES, Stage
 from mixbench.storage.store import Store
@@ -27,8 +28,9 @@ def preflight(plan: Plan, store: Store, notice: Callable[[str], None], *, fresh:
 
     The files of all splits are listed for data that this store has not seen. Only cells whose
     method, model or weights can fail are checked: those whose method defines `check`, whose
-    model the task does not declare, or whose task reads parameters from files. A cell is checked
-    by its preparation or training, or by its evaluation if no stage trains its weights.
+    model the task does not declare, whose task reads parameters from files, or whose training
+    images may be too few. A cell is checked by its preparation or training, or by its evaluation
+    if no stage trains its weights.
 
     Parameters
     ----------
@@ -139,4 +141,4 @@ def _may_not_fit(stage: Stage) -> bool:
     unusual = any(getattr(run.recipe, name) != USUAL[name] for name in ADDED)
     unusual |= bool(method.declared.needs_attention)
     from_files = bool(stage.paths.replaced_parameters.get("task"))
-    return unusual or "check" in method.defines or foreign or from_files
+    return unusual or "check" in method.defines or foreign or from_files or may_be_few(stage)

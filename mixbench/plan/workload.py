@@ -90,6 +90,11 @@ def _of_group(stages: list[tuple[Stage, Items | None]]) -> Workload:
     )
 
 
+def may_be_few(stage: Stage) -> bool:
+    """Return whether training images may be fewer than a batch: a user's, or some of each class."""
+    return data_read(stage).own or bool(stage.identity.task.parameters.get("per_class"))
+
+
 def data_read(stage: Stage) -> Data:
     """Return the declaration of the data that a stage reads."""
     return data_of(_task_of(stage), stage.identity.task.parameters)

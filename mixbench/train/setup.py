@@ -220,17 +220,28 @@ def begin(setup: Setup) -> Run:
     validation = None
     if setup.task.has_validation:
         validation = setup.task.precompute_frozen(model, _part(setup, "validation"), setup.encode)
-    if len(train) < recipe.batch_size:
-        raise BadParameter(
-            f"batch_size must be at most the number of training images, {len(train)} "
-            f"(got {recipe.batch_size}). Choose a smaller batch_size."
-        )
+    check_fills_a_batch(train, recipe)
     optimizer = make_optimizer(parameter_groups(model, setup.method, recipe), recipe)
     losses = torch.zeros(len(train) // recipe.batch_size, device=device)
     return Run(
         setup, shared, gradients, optimizer, criterion(setup.task, recipe), averages, train,
         validation, losses, clock=clock,
     )  # fmt: skip
+
+
+def check_fills_a_batch(train: Split, recipe: Recipe) -> None:
+    """Check that the training images fill at least one batch.
+
+    Raises
+    ------
+    BadParameter
+        If they do not.
+    """
+    if len(train) < recipe.batch_size:
+        raise BadParameter(
+            f"batch_size must be at most the number of training images, {len(train)} (got "
+            f"{recipe.batch_size}): give --set TASK.batch_size=N."
+        )
 
 
 @dataclass(frozen=True)

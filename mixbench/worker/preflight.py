@@ -8,10 +8,12 @@ from pathlib import Path
 
 from mixbench.contract import Backbone, Evaluation, Method, Part, Split, Task, attach
 from mixbench.errors import BadParameter, DataError, MixbenchError
+from mixbench.plan.workload import may_be_few
 from mixbench.storage.spec import STAGES, Stage
 from mixbench.train.criterion import criterion
 from mixbench.train.gradients import check_accumulation
 from mixbench.train.optimizer import parameter_groups
+from mixbench.train.setup import check_fills_a_batch
 from mixbench.vision.images.policies import transform_of
 from mixbench.vision.images.splits import limited, read_packed, with_augmentation
 from mixbench.vision.models.trial import refused_as, try_size
@@ -96,6 +98,9 @@ def check_recipe(stage: Stage, task: Task, model: Backbone, method: Method, spli
         with_augmentation(split, recipe.auto_augment, recipe.random_erasing)
     elif recipe.auto_augment:
         transform_of(recipe.auto_augment, task.image_size)
+    if stage.paths.data and may_be_few(stage):
+        train = splits.load(stage, task, "train")
+        check_fills_a_batch(limited(train, recipe.limit), recipe)
 
 
 def check_packed(stage: Stage, task: Task, splits: Splits) -> None:
