@@ -38,7 +38,7 @@ def launcher(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 def states(mixbench: Run) -> dict[str, str]:
     """Return the state of every training."""
-    rows = json.loads(mixbench("status", "--json").stdout)["cells"]
+    rows = json.loads(mixbench("status", "--json").stdout)["runs"][0]["cells"]
     return {row["cell"].split("/")[1]: row["state"] for row in rows if row["kind"] == "train"}
 
 
@@ -90,6 +90,25 @@ def test_cells_that_are_none_are_refused(
     assert done.returncode == (2 if said else 0)
     assert said in done.stderr
     assert store.cancelled() == (set() if said else {"k"})
+
+
+def test_a_run_that_goes_on_is_current_beside_the_newest(mixbench: Run, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    store.open()
+    for name in ("ended", "going", "newest"):
+        cell = {"cell": f"digits/{name}/resnet8/s0", "stages": [{"kind": "train", "key": name}]}
+        note = {"created": name, "command": [], "engine": "local", "cells": [cell]}
+        write_json(store.runs / f"{name}.json", note)
+
+    with store.launcher_lease(store.runs / "going.json").held(lost=lambda: None):
+        shown = json.loads(mixbench("status", "--json").stdout)["runs"]
+        said = mixbench("status").stdout
+        done = mixbench("cancel", "--all")
+
+    assert [run["created"] for run in shown] == ["going", "newest"]
+    assert [name in said for name in ("ended", "going", "newest")] == [False, True, True]
+    assert "Cancelled 2 stages of all cells" in done.stdout
+    assert store.cancelled() == {"going", "newest"}
 
 
 @pytest.mark.usefixtures("launcher")

@@ -109,7 +109,7 @@ def test_every_command_answers_in_json(mixbench: Run, fast: tuple[str, ...]) -> 
     assert json.loads(mixbench("run", "--dry-run", *cell, "--json").stdout) == plan
     assert json.loads(mixbench("report", "--json").stdout)[0]["metric"] == "top1"
     status = json.loads(mixbench("status", "--json").stdout)
-    assert {row["state"] for row in status["cells"]} == {"finished"}
+    assert {row["state"] for row in status["runs"][0]["cells"]} == {"finished"}
     assert len(json.loads(mixbench("cache", "ls", "--json").stdout)) == 2
     why = json.loads(mixbench("cache", "why", *cell, "--json").stdout)
     assert [row["why"] for row in why] == [[], []]

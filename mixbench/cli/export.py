@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from mixbench.cli.newest_run import matches
+from mixbench.cli.current_runs import matches
 from mixbench.cli.options import existing_store, store_option
 from mixbench.cli.skipped import skip
 from mixbench.errors import UnknownName, UsageError

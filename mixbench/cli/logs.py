@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mixbench.cli.newest_run import chosen_cells, newest_run, stage_rows
+from mixbench.cli.current_runs import chosen_cells, current_runs, stage_rows
 from mixbench.cli.options import existing_store, store_option
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def logs(cell: str, *, follow: bool, store_path: Path) -> None:
     store = existing_store(store_path)
     read: dict[str, int] = {}
     while True:
-        entries = chosen_cells(newest_run(store), [cell])
+        entries = chosen_cells(current_runs(store), [cell])
         ended = all(_has_ended(store, entry) for entry in entries)
         for entry in entries:
             for stage in entry.stages:

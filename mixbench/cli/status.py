@@ -1,4 +1,4 @@
-"""``mixbench status``: show the progress of the newest run."""
+"""``mixbench status``: show the progress of the current runs."""
 
 import json
 from collections import Counter
@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, get_args
 
 import click
 
-from mixbench.cli.newest_run import StageRow, State, newest_run, stage_rows
+from mixbench.cli.current_runs import StageRow, State, current_runs, stage_rows
 from mixbench.cli.options import as_json, existing_store, store_option
 from mixbench.cli.stage_table import stage_table
 from mixbench.cli.widths import wrapped
 
 if TYPE_CHECKING:
+    from mixbench.storage.notes import RunNote
     from mixbench.storage.store import Store
 
 
@@ -25,15 +26,28 @@ TOLD = {"finished", "waiting"}  # states that their number says enough about
 @as_json
 @store_option
 def status(*, stages: bool, as_json: bool, store_path: Path) -> None:
-    """Show the progress of the newest run; works from any shell."""
+    """Show the progress of all runs that are going on, and of the newest; works from any shell."""
     store = existing_store(store_path)
-    run = newest_run(store)
+    runs = [(run, _rows(store, run)) for run in current_runs(store)]
+    if as_json:
+        told = [{**asdict(run), "cells": [asdict(row) for row in rows]} for run, rows in runs]
+        click.echo(json.dumps({"runs": told}, indent=1))
+        return
+    for number, (run, rows) in enumerate(runs):
+        click.echo("\n" * (number > 0), nl=False)
+        _tell(run, rows, stages=stages)
+
+
+def _rows(store: "Store", run: "RunNote") -> list[StageRow]:
+    """Return the stages of all cells of a run."""
     rows = [row for cell in run.cells for row in stage_rows(store, cell)]
     if run.engine == "slurm":
         _add_queue(store, rows)
-    if as_json:
-        click.echo(json.dumps({**asdict(run), "cells": [asdict(row) for row in rows]}, indent=1))
-        return
+    return rows
+
+
+def _tell(run: "RunNote", rows: list[StageRow], *, stages: bool) -> None:
+    """Print a run's command, the numbers of stages in each state, and the stages at work."""
     click.echo(wrapped(" ".join(run.command), 2, f"{run.created}  "))
     if not stages:
         counted = ((row.cell, row.state) for row in rows)

@@ -1,4 +1,4 @@
-"""The newest run of a store, its cells and the states of their stages."""
+"""The current runs of a store, their cells and the states of their stages."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -42,8 +42,8 @@ class StageRow:
     detail: str
 
 
-def newest_run(store: "Store") -> "RunNote":
-    """Return the newest run of the store.
+def current_runs(store: "Store") -> "list[RunNote]":
+    """Return the newest run of the store and all others whose launchers run, oldest first.
 
     Raises
     ------
@@ -52,16 +52,21 @@ def newest_run(store: "Store") -> "RunNote":
     """
     from mixbench.storage.notes import RUNS
 
+    found: list[RunNote] = []
     for path in reversed(store.noted_runs()):
+        if found and not store.launcher_lease(path).fresh():
+            continue
         try:
-            return RUNS.read(path)
+            found.insert(0, RUNS.read(path))
         except (Damaged, OSError) as error:
             skip(str(error))
-    raise UsageError(f"The store {store.root} contains no run; start one with `mixbench run`.")
+    if not found:
+        raise UsageError(f"The store {store.root} contains no run; start one with `mixbench run`.")
+    return found
 
 
-def chosen_cells(run: "RunNote", parts: Sequence[str]) -> "list[CellNote]":
-    """Return the run's cells whose names contain one of the given parts.
+def chosen_cells(runs: "Sequence[RunNote]", parts: Sequence[str]) -> "list[CellNote]":
+    """Return the cells of some runs whose names contain one of the given parts, each once.
 
     A part is one or more complete components of the name between slashes.
 
@@ -70,11 +75,11 @@ def chosen_cells(run: "RunNote", parts: Sequence[str]) -> "list[CellNote]":
     UnknownName
         If a part matches no cell.
     """
-    known = [note.cell for note in run.cells]
+    known = {note.cell: note for run in runs for note in run.cells}
     for part in parts:
         if not any(matches(part, cell) for cell in known):
-            raise UnknownName("cell of the newest run", part, known)
-    return [note for note in run.cells if any(matches(part, note.cell) for part in parts)]
+            raise UnknownName("cell of the current runs", part, [*known])
+    return [note for cell, note in known.items() if any(matches(part, cell) for part in parts)]
 
 
 def matches(part: str, cell: str) -> bool:
