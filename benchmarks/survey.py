@@ -2,11 +2,11 @@
 
     python -m benchmarks.survey           (about three minutes)
 
-1,281,167 + 50,000 empty files in 1,000 class folders each. A survey runs before every run and
-before every result is stored; torchvision's ImageFolder lists the files once per training and reads
-no sizes; the floor walks the folders and asks for every file's size and time. Then the comparison
-of two methods over five seeds and as many test images as ImageNet has. Writes
-benchmarks/survey.json.
+1,281,167 + 50,000 empty files in 1,000 class folders each. A survey runs before every run. Before
+its result is stored, a stage lists the files that it has read: the state of the training or of the
+test images. torchvision's ImageFolder lists the files once per training and reads no sizes; the
+floor walks the folders and asks for every file's size and time. Then the comparison of two methods
+over five seeds and as many test images as ImageNet has. Writes benchmarks/survey.json.
 """
 
 import os
@@ -17,7 +17,7 @@ import numpy as np
 from torchvision.datasets import ImageFolder
 
 from benchmarks.measuring import in_turns, publish, ratio, settle
-from mixbench.datasets.survey import survey
+from mixbench.datasets.survey import state_of, survey
 from mixbench.leaderboard.statistics import compare_items
 from mixbench.registry.units import find
 
@@ -55,11 +55,13 @@ def main() -> None:
     settle()
     data = find("task", "imagenet").declared.data
     with tempfile.TemporaryDirectory() as place:
-        folder = Path(place) / "imagenet"
+        folder, cache = Path(place) / "imagenet", Path(place) / "cache"
         write_files(folder)
         times = in_turns(
             {
-                "survey": lambda: survey(data, folder, Path(place) / "cache"),
+                "survey": lambda: survey(data, folder, cache),
+                "state of the training images": lambda: state_of(data, folder, "train", cache),
+                "state of the test images": lambda: state_of(data, folder, "test", cache),
                 "torchvision's ImageFolder": lambda: listed(folder),
                 "os.walk and os.stat": lambda: walked(folder),
             },
