@@ -22,6 +22,7 @@ from mixbench.declare import Synthetic
 from mixbench.errors import DataError, MixbenchError
 from mixbench.plan.graph import plan
 from mixbench.plan.request import Request, cells_of
+from mixbench.plan.workload import workloads
 from mixbench.records.schema import parse
 from mixbench.records.writer import origin_of_cell
 from mixbench.registry.parameters import read_settings
@@ -180,6 +181,20 @@ def test_images_that_occur_twice_are_refused(
 
     assert allowed.returncode == 0, allowed.stderr
     assert "Copies in the data: 1." in " ".join(allowed.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("parts", "trained"), [(("train", "test"), 2 * 20), ((".",), None)]
+)  # of 24 photographs, 2 are held out
+def test_a_plan_counts_photographs_unless_the_test_is_drawn(
+    tmp_path: Path, parts: tuple[str, ...], trained: int | None
+) -> None:
+    root, changes = tree(tmp_path / "photos", parts), ["folder.batch_size=10", "folder.epochs=2"]
+    asked = Request(["none"], ["folder"], [0], "resnet8", data=str(root), init="random")
+
+    (work,) = workloads(plan(cells_of(replace(asked, settings=read_settings(changes))))).values()
+
+    assert (work.trained if work.known else None) == trained
 
 
 @pytest.mark.full

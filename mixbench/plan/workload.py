@@ -1,10 +1,10 @@
 """The images that a plan passes through its models, counted from declarations, without the data."""
 
-from collections.abc import Set
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from mixbench.datasets.locate import data_of, declared_holdout, num_test_items
+from mixbench.datasets.locate import DataSource, data_of, declared_holdout, num_test_items
 from mixbench.declare import Data
 from mixbench.plan.graph import Plan, card_of
 from mixbench.registry.cards import TaskCard
@@ -30,8 +30,9 @@ class Workload:
     predicted
         Number of images in validation and test.
     known
-        Whether the numbers of images are known; they are not for data of the user's own and for
-        generated data. Some of the classes count as if all had as many images.
+        Whether the numbers of images are known; they are not for generated data, and for data of
+        the user's own only if it has a folder of test images. Some of the classes count as if all
+        had as many images.
     """
 
     example: Stage
@@ -49,9 +50,8 @@ def workloads(plan: Plan) -> dict[tuple[str, str], Workload]:
         if stage.identity.run is not None:
             key = stage.identity.task.name, stage.run.model
             groups.setdefault(key, []).append(stage)
-    other = {
-        str(c.data.folder) for c in plan.cells if c.data.origin not in {*PUBLISHED, "re-encoded"}
-    }
+    whole = {*PUBLISHED, "re-encoded"}
+    other = {str(c.data.folder): c.data for c in plan.cells if c.data.origin not in whole}
     return {
         key: _of_group([(stage, _items(stage, other)) for stage in group])
         for key, group in groups.items()
@@ -106,21 +106,32 @@ def _task_of(stage: Stage) -> TaskCard:
     return card
 
 
-def _items(stage: Stage, other: Set[str]) -> Items | None:
-    """Return how much data a stage reads; None if it is not the whole official data, or unknown."""
+def _whole(stage: Stage, other: Mapping[str, DataSource]) -> tuple[int, int, int]:
+    """Return the numbers of images for training, of test items and of classes; 0 if unknown."""
+    card, parameters = _task_of(stage), stage.identity.task.parameters
+    given = other.get(stage.paths.data or "")
+    if "data" in stage.inputs or (given is not None and given.origin != "own"):
+        return 0, 0, 0
+    if given is None:
+        classes = int(str(card.defaults.get("classes", 0)))
+        return data_read(stage).num_train, num_test_items(card, parameters), classes
+    return given.contents.train, given.contents.test, given.contents.folders
+
+
+def _items(stage: Stage, other: Mapping[str, DataSource]) -> Items | None:
+    """Return how much data a stage reads; None if it is unknown."""
     card, data = _task_of(stage), data_read(stage)
     parameters = stage.identity.task.parameters
-    classes, of = (int(str(p.get("classes", 0))) for p in (parameters, card.defaults))
+    images, tested, of = _whole(stage, other)
+    classes = int(str(parameters.get("classes", 0)))
     share = declared_holdout(card, parameters)
-    tested = num_test_items(card, parameters)
-    read = tested if stage.kind == "evaluate" else data.num_train
-    official = "data" not in stage.inputs and stage.paths.data not in other
+    read = tested if stage.kind == "evaluate" else images
     per_class = int(str(parameters.get("per_class", 0)))
     countable = bool(classes) == bool(of) and (classes or not per_class)
-    if not (official and read and countable) or share is None:
+    if not (read and countable) or share is None:
         return None
     part = classes / of if of else 1.0  # as if all classes had as many images
-    train = round(data.num_train * part)
+    train = round(images * part)
     train = min(train, per_class * classes) if per_class else train
     held_out = round(train * share)
     train = card.declared.items_per_image * (train - held_out)
