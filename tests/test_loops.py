@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import timm
@@ -397,6 +397,8 @@ class NoMap(nn.Module):
         (lambda: mixbench.transform("cutmix", num_classes=3, beta=1), "beta"),
         (lambda: mixbench.transform("cutmix", num_classes=3, alpha=-1), "alpha"),
         (lambda: mixbench.transform("cutmix", num_classes=0), "num_classes must be at least 1"),
+        (lambda: mixbench.transform("cutmix", num_classes=3, seed=cast("int", "a")),
+         "seed must be a whole number of at least 0"),
         (lambda: mixbench.transform("fmix", num_classes=3, per_element=True), "one λ per batch"),
         (lambda: mixbench.transform("cutmix", num_classes=3)(*batch()), "labels must be in 0..2"),
         (

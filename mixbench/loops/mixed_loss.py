@@ -26,7 +26,7 @@ from mixbench.declare import Recipe
 from mixbench.declare.facts import ParameterValue
 from mixbench.errors import UsageError
 from mixbench.loops.own_task import OwnTask, draws_of
-from mixbench.loops.transform import check_per_element, values_of
+from mixbench.loops.transform import check_options, values_of
 from mixbench.registry.cards import MethodCard
 from mixbench.registry.units import find
 from mixbench.train.mixing import mixed_step
@@ -116,7 +116,7 @@ class MixedLoss(nn.Module):
         super().__init__()
         card = find("method", name)
         assert isinstance(card, MethodCard)
-        check_per_element(card, per_element=per_element)
+        check_options(card, seed, per_element=per_element)
         if search is not None:
             parameters |= {"search": "fixed", "file": str(search)}
         values = values_of(card, parameters)

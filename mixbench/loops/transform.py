@@ -1,6 +1,7 @@
 """A mixing method as a function of a batch, for training loops of the user's own."""
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any, NoReturn
 
 import torch
@@ -185,15 +186,17 @@ def transform(
     assert isinstance(card, MethodCard)
     if reason := _more_than_a_batch(card):
         raise UsageError(refusal(card.name, reason))
-    check_per_element(card, per_element=per_element)
+    check_options(card, seed, per_element=per_element)
     if num_classes < 1:
         raise BadParameter(f"num_classes must be at least 1 (got {num_classes}).")
     method = load_method(card)(**values_of(card, parameters))
     return Transform(card.name, method, num_classes, seed, per_element=per_element)
 
 
-def check_per_element(card: MethodCard, *, per_element: bool) -> None:
-    """Check that a method can mix every image with a λ of its own, if that is asked for."""
+def check_options(card: MethodCard, seed: object, *, per_element: bool) -> None:
+    """Check the seed, and that a method can mix every image with a λ of its own, if asked to."""
+    if not isinstance(seed, Integral) or seed < 0:
+        raise BadParameter(f"seed must be a whole number of at least 0 (got {seed!r}).")
     if per_element and not card.declared.per_element:
         raise BadParameter(f"per_element must be False for {card.name}, which has one λ per batch.")
 
