@@ -91,6 +91,19 @@ def test_what_is_not_comparable_is_not_compared(
     assert sorted(len(board.rows) for board in boards) == [1, 1]
 
 
+def test_tables_are_in_the_order_of_the_training_images(make_record: MakeRecord) -> None:
+    unit = make_record().task.model_dump()
+    changed = {100: [], 200: ["per_class"], 50: ["per_class"]}  # from the protocol's
+    records = [
+        make_record(task=unit | {"parameters": {"per_class": number}, "changed": names})
+        for number, names in changed.items()
+    ]
+
+    assert [board.title for board in leaderboards(records)] == [
+        f"toy v1, net, protocol quick, per_class={number}" for number in (50, 100, 200)
+    ]
+
+
 def test_a_record_scored_again_in_the_same_second_counts(make_record: MakeRecord) -> None:
     old, new = make_record("none", 0, 50.0), make_record("none", 0, 60.0, rescored="0" * 64)
 

@@ -24,7 +24,14 @@ def comparison_groups(records: Iterable[Record]) -> list[list[Record]]:
         groups[group_key(record)].append(record)
     apart = [_told_apart(group) for group in groups.values()]
     answered = [group for group in apart if any(r.status == "ok" for r in group)]
-    return sorted(answered, key=lambda group: group_name(representative(group)))
+    return sorted(answered, key=lambda group: _order(representative(group)))
+
+
+def _order(record: Record) -> tuple[str | int, ...]:
+    """Return by what groups are sorted: names, and the number of training images of each class."""
+    number = record.task.parameters.get(PER_CLASS)
+    number = number if isinstance(number, int) else 0
+    return record.task.name, record.model, record.protocol, number, group_name(record)
 
 
 def trial(record: Record) -> list[str]:
@@ -128,6 +135,7 @@ def own_data(record: Record) -> list[str]:
     return [f"{record.data.name}-{record.data.digest[:8]}"]
 
 
+PER_CLASS = "per_class"  # how many training images, which is said in each heading
 STATED = ("epochs", "batch_size", "lr")  # of every changed recipe
 UNSTATED = frozenset({"model", "threads", "tail"})  # the model is part of every name
 

@@ -18,6 +18,7 @@ from mixbench.datasets.locate import declared_holdout
 from mixbench.declare import BASELINE
 from mixbench.errors import MixbenchError
 from mixbench.leaderboard.grouping import (
+    PER_CLASS,
     changes,
     comparison_groups,
     group_name,
@@ -245,8 +246,9 @@ def _said(record: Record) -> list[str]:
     task = " ".join([record.task.name, *own_data(record)])
     named = [f"{task} v{record.task.version}", record.model, f"protocol {record.protocol}"]
     number = record.task.parameters.get(PER_CLASS)
-    named += [f"{PER_CLASS}={number}"] if number and PER_CLASS not in record.task.changed else []
-    return [*named, *origin(record), *changes(record)]
+    few = f"{PER_CLASS}={number}"
+    named += [few] if number else []
+    return [*named, *origin(record), *(one for one in changes(record) if one != few)]
 
 
 def _described(runs: Mapping[str, Runs], found: Sequence[Verdict]) -> dict[str, Comparison]:
@@ -361,7 +363,6 @@ def _chosen(records: Iterable[Record]) -> dict[str, str]:
     }
 
 
-PER_CLASS = "per_class"  # how many training images, which is said in each heading
 LAYOUT = "memory_format="  # how images lie in memory, which is said below it
 DATA_NOTES: Mapping[Origin, str] = {
     "official": "",
