@@ -27,6 +27,7 @@ from mixbench.plan.request import base_values
 from mixbench.records.schema import Record
 from mixbench.registry.cards import TaskCard
 from mixbench.registry.modules import Kind
+from mixbench.registry.parameters import setting_text
 from mixbench.registry.units import find, paths
 from mixbench.site.charts import side_by_side
 from mixbench.testing import METHOD_CHECKS, TASK_CHECKS
@@ -220,7 +221,7 @@ def _unit(kind: Kind, name: str, heads: Sequence[str]) -> Iterator[str]:
     yield f"## {name}\n\n{card.summary.rstrip('.')}.\n"
     yield "\n".join(f"- **{head}**: {card.header[head]}" for head in heads if head in card.header)
     yield ""
-    values = ", ".join(f"`{name}={value!r}`" for name, value in card.defaults.items())
+    values = ", ".join(f"`{name}={setting_text(value)}`" for name, value in card.defaults.items())
     if values:
         yield f"Parameters and their defaults: {values}.\n"
 
@@ -289,7 +290,7 @@ def effects() -> str:
     )
     shown = {
         "Photographs of clothes, fine-tuned": clothes[0],
-        "CIFAR-10, 100 photographs a class": cifar[0],
+        "CIFAR-10, 100 photographs a class": next(b for b in cifar if "per_class=100," in b.title),
     }
     return side_by_side(shown).replace(
         "<svg ", '<svg style="background:#fff" font-family="sans-serif" ', 1

@@ -313,7 +313,7 @@ def test_without_a_number_of_steps_checkpoints_are_written_by_time(
 ) -> None:
     monkeypatch.setattr(checkpoints, "CHECKPOINT_EVERY_S", seconds)
 
-    train(setup(), DiskJournal(tmp_path, None, [].append))
+    train(setup(), DiskJournal(tmp_path, checkpoint_every=None, notify=print))
 
     assert len(list(tmp_path.glob("checkpoint-*.pt"))) == found
 

@@ -43,10 +43,12 @@ def _head(card: "Card") -> Iterator[str]:
 
 def _parameters(card: "Card") -> Iterator[str]:
     """Yield each parameter's default, type and description, and the values that protocols set."""
+    from mixbench.registry.parameters import setting_text
+
     if card.parameters:
         yield "\nparameters (--set NAME.PARAM=VALUE)"
     for parameter in card.parameters:
-        named = f"  {card.name}.{parameter.name}={_text(parameter.default)}  "
+        named = f"  {card.name}.{parameter.name}={setting_text(parameter.default)}  "
         yield wrapped(parameter.plain_type, 6, named)
         if parameter.description:
             yield wrapped(parameter.description, 6, " " * 6)
@@ -80,15 +82,6 @@ def _task_lines(card: "TaskCard") -> Iterator[str]:
         )
         yield f"metric {metric.name} in {metric.unit}, {better} is better{ranked}"
     yield from _published(declared.references)
-
-
-def _text(default: ParameterValue) -> str:
-    """Return a default in the form that --set accepts: several numbers joined by commas."""
-    if not isinstance(default, tuple):
-        return str(default)
-    from mixbench.declare.attacks import eps_text
-
-    return ",".join(eps_text(n) if isinstance(n, float) else str(n) for n in default)
 
 
 def _published(references: Sequence["Reference"]) -> Iterator[str]:
@@ -130,4 +123,6 @@ def _facts(card: "Card") -> "Attributes":
 
 
 def _named(values: Mapping[str, ParameterValue]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in values.items())
+    from mixbench.registry.parameters import setting_text
+
+    return ", ".join(f"{name}={setting_text(value)}" for name, value in values.items())

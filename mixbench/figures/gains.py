@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 
 from mixbench.declare import BASELINE
 from mixbench.figures.style import INK, QUIET, colour, label_ends, shapes
-from mixbench.leaderboard.grouping import comparison_groups, group_key, group_name
-from mixbench.leaderboard.table import PER_CLASS, leaderboards
+from mixbench.leaderboard.grouping import PER_CLASS, comparison_groups, group_key, group_name
+from mixbench.leaderboard.table import leaderboards
 from mixbench.records.schema import Record
 
 

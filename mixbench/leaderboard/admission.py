@@ -26,6 +26,7 @@ from mixbench.records.schema import MetricRecord, Record, UnitRecord
 from mixbench.registry.cards import Card
 from mixbench.registry.fingerprint import digest
 from mixbench.registry.modules import Kind
+from mixbench.registry.parameters import setting_text
 from mixbench.registry.units import find
 from mixbench.storage.spec import PUBLISHED
 from mixbench.storage.strict_model import TIME
@@ -231,10 +232,9 @@ def file_name(asked: Asked, record: Record) -> Path:
 
 
 def _label(cell: Cell, record: Record) -> str:
-    """Return the name of a record's cell without its key; JSON has lists instead of tuples."""
+    """Return the name of a record's cell without its key."""
     method = record.method
-    given = {n: tuple(v) if isinstance(v, list) else v for n, v in method.parameters.items()}
-    values = ",".join(f"{name}={given[name]}" for name in method.changed)
+    values = ",".join(f"{n}={setting_text(method.parameters[n])}" for n in method.changed)
     label = f"{method.name}[{values}]" if values else method.name
     return f"{cell.task.label}/{label}/{cell.model}/s{cell.seed}"
 

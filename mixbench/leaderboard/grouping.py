@@ -6,13 +6,14 @@ from collections.abc import Iterable, Sequence, Set
 
 from mixbench.declare.facts import EXECUTION, TRIAL, USUAL, ParameterValue
 from mixbench.records.schema import Record
+from mixbench.registry.parameters import setting_text
 from mixbench.storage.spec import PUBLISHED
 
 
 def method_label(record: Record) -> str:
     """Return the method's name, its changed parameters, and its source if not built in."""
     method = record.method
-    changed = ",".join(f"{name}={method.parameters[name]}" for name in method.changed)
+    changed = ",".join(f"{name}={setting_text(method.parameters[name])}" for name in method.changed)
     mark = "" if method.source == "builtin" else f" ({method.distribution or method.source})"
     return f"{method.name}[{changed}]{mark}" if changed else f"{method.name}{mark}"
 
@@ -147,9 +148,11 @@ def _plain(value: object) -> str:
 
 def changes(record: Record) -> list[str]:
     """Return the changed parameters and recipe values of a record's comparison group."""
-    changed = [f"{name}={record.task.parameters[name]}" for name in record.task.changed]
+    given = record.task.parameters
+    changed = [f"{name}={setting_text(given[name])}" for name in record.task.changed]
     if base := record.base_task:
-        changed += [f"{base.name}.{name}={base.parameters[name]}" for name in base.changed]
+        own = base.parameters
+        changed += [f"{base.name}.{name}={setting_text(own[name])}" for name in base.changed]
     stated: Set[str] = EXECUTION
     if record.protocol == "custom":
         changed += [f"{name}={record.recipe[name]}" for name in STATED]

@@ -39,7 +39,7 @@ from mixbench.leaderboard.ranks import ALPHA, Pairing, Rule
 from mixbench.plan.cells import Cell
 from mixbench.plan.request import Request, cells_of
 from mixbench.records.schema import Record
-from mixbench.registry.parameters import read_settings
+from mixbench.registry.parameters import read_settings, setting_text
 from mixbench.registry.units import find
 from mixbench.storage.strict_model import Line, Number, StrictModel
 from mixbench.storage.toml import read_toml
@@ -212,7 +212,7 @@ class Ask(StrictModel):
 
 def _text(value: object) -> str:
     """Format a TOML value for `--set`."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return str(value).lower() if isinstance(value, bool) else setting_text(value)
 
 
 class Suite(StrictModel):

@@ -12,7 +12,7 @@ from mixbench.declare.facts import EXECUTION, ParameterValue
 from mixbench.plan.tuning import Grid
 from mixbench.registry.cards import Card, MethodCard, TaskCard
 from mixbench.registry.model_names import HUB
-from mixbench.registry.parameters import Setting
+from mixbench.registry.parameters import Setting, setting_text
 
 PUBLISHED, PRETRAINED = "published", "pretrained"
 PATHS = frozenset({"File", "Folder", "Weights"})  # types of parameters that may name a path
@@ -95,7 +95,7 @@ class Unit(Generic[AnyCard]):
     @property
     def label(self) -> str:
         """The name, followed by the changed parameters in brackets, if any."""
-        changed = [f"{name}={self.parameters[name]}" for name in self.changed]
+        changed = [f"{name}={setting_text(self.parameters[name])}" for name in self.changed]
         return f"{self.card.name}[{','.join(changed)}]" if changed else self.card.name
 
 

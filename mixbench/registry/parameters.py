@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, ge
 from pydantic import TypeAdapter, ValidationError
 
 from mixbench.declare import Recipe
+from mixbench.declare.attacks import eps_text
 from mixbench.declare.facts import Parameters, ParameterValue
 from mixbench.errors import BadParameter, UnknownName, UsageError
 from mixbench.registry.cards import Card, is_parameter_value
@@ -53,6 +54,13 @@ def read_settings(texts: Sequence[str]) -> list[Setting]:
             )
         settings.append(Setting(unit, parameter, value.strip()))
     return settings
+
+
+def setting_text(value: object) -> str:
+    """Return a value as ``--set`` takes it: several numbers joined by commas, as in 0.1,8/255."""
+    if isinstance(value, tuple | list):
+        return ",".join(eps_text(one) if isinstance(one, float) else str(one) for one in value)
+    return str(value)
 
 
 def given_to(card: Card, settings: Sequence[Setting]) -> dict[str, str]:

@@ -11,10 +11,10 @@ from pydantic import JsonValue
 from mixbench.datasets.locate import SYNTHETIC
 from mixbench.declare import BASELINE
 from mixbench.figures.style import method_of
-from mixbench.leaderboard.grouping import method_label
+from mixbench.leaderboard.grouping import PER_CLASS, method_label
 from mixbench.leaderboard.numbers import difference_text, plus_minus
 from mixbench.leaderboard.ranks import compared, runs_by_method
-from mixbench.leaderboard.table import PER_CLASS, Leaderboard
+from mixbench.leaderboard.table import Leaderboard
 from mixbench.records.schema import Record
 
 FIRST = ("clothing_finetune", "cifar10_few", "tiny_few")  # photographs
