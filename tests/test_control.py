@@ -6,11 +6,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from mixbench.engines import slurm_queue
 from mixbench.storage.files import write_json
 from mixbench.storage.store import Store
 from tests.support import Run
@@ -92,12 +93,20 @@ def test_cells_that_are_none_are_refused(
     assert store.cancelled() == (set() if said else {"k"})
 
 
-def test_a_run_that_goes_on_is_current_beside_the_newest(mixbench: Run, tmp_path: Path) -> None:
+def test_runs_that_go_on_are_current_beside_the_newest(
+    mixbench: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one whose launcher has ended, if SLURM has a job of it."""
     store = Store(tmp_path / "store")
     store.open()
-    for name in ("ended", "going", "newest"):
+    job = slurm_queue.Line("7", slurm_queue.job_name(store, "a job"), "RUNNING", "None", "n1")
+    called: list[Sequence[str]] = []
+    monkeypatch.setattr(slurm_queue, "queue", lambda: {"7": job})
+    monkeypatch.setattr(slurm_queue, "call", called.append)
+    for name in ("ended", "a job", "going", "newest"):
         cell = {"cell": f"digits/{name}/resnet8/s0", "stages": [{"kind": "train", "key": name}]}
-        note = {"created": name, "command": [], "engine": "local", "cells": [cell]}
+        engine = "slurm" if name == "a job" else "local"
+        note = {"created": name, "command": [], "engine": engine, "cells": [cell]}
         write_json(store.runs / f"{name}.json", note)
 
     with store.launcher_lease(store.runs / "going.json").held(lost=lambda: None):
@@ -105,10 +114,29 @@ def test_a_run_that_goes_on_is_current_beside_the_newest(mixbench: Run, tmp_path
         said = mixbench("status").stdout
         done = mixbench("cancel", "--all")
 
-    assert [run["created"] for run in shown] == ["going", "newest"]
+    assert [run["created"] for run in shown] == ["a job", "going", "newest"]
     assert [name in said for name in ("ended", "going", "newest")] == [False, True, True]
-    assert "Cancelled 2 stages of all cells" in done.stdout
-    assert store.cancelled() == {"going", "newest"}
+    assert "job 7 on n1" in said
+    assert store.cancelled() == {"a job", "going", "newest"}
+    assert called == [["scancel", "7"]]
+    assert done.returncode == 2, "scancel did not answer"
+
+
+def test_cells_of_one_name_are_cancelled_together(mixbench: Run, tmp_path: Path) -> None:
+    """Their recipes differ, which their names do not say."""
+    store = Store(tmp_path / "store")
+    store.open()
+    cells = [
+        {"cell": "digits/none/resnet8/s0", "stages": [{"kind": "train", "key": key}]}
+        for key in ("a", "b")
+    ]
+    note = {"created": "", "command": [], "engine": "local", "cells": cells}
+    write_json(store.runs / "1.json", note)
+
+    done = mixbench("cancel", "none")
+
+    assert "Cancelled 2 stages of digits/none/resnet8/s0" in done.stdout
+    assert store.cancelled() == {"a", "b"}
 
 
 @pytest.mark.usefixtures("launcher")

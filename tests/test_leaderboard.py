@@ -7,6 +7,7 @@ from scipy import stats
 from mixbench.errors import UsageError
 from mixbench.leaderboard.formats import display, to_csv, to_json, to_latex, to_markdown
 from mixbench.leaderboard.pairs import compare_methods
+from mixbench.leaderboard.ranks import Rule
 from mixbench.leaderboard.table import Leaderboard, leaderboards
 from mixbench.records.schema import Record, StageRecord
 
@@ -170,6 +171,21 @@ def test_a_trial_is_neither_ranked_nor_compared(make_record: MakeRecord) -> None
     assert "a trial, trained on at most 500 images" in board.facts
     with pytest.raises(UsageError, match="are not compared"):
         compare_methods(records, "mixup", "none")
+
+
+def test_two_methods_are_compared_where_they_have_common_seeds(make_record: MakeRecord) -> None:
+    near = [make_record(m, s, 90.0 + s / 9 + (m == "mixup") * (1 + s / 99), model="near")
+            for m in ("none", "mixup") for s in range(4)]  # fmt: skip
+    far = [make_record("none", 0, model="far"), make_record("mixup", 1, model="far")]
+
+    plain = compare_methods([*near, *far], "mixup", "none")
+    strict = compare_methods(near, "mixup", "none", Rule(margin=2.0))
+
+    assert [pair.word for pair in plain.pairs] == ["better"]
+    assert plain.apart == ["toy.far.quick"]
+    assert [pair.word for pair in strict.pairs] == ["undecided"]
+    with pytest.raises(UsageError, match=r"no seed in common on toy\.far\.quick"):
+        compare_methods(far, "mixup", "none")
 
 
 def test_parameters_and_plugins_are_rows_of_their_own(make_record: MakeRecord) -> None:

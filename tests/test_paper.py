@@ -1,5 +1,6 @@
 """The paper's tables and figures: laid out as there, and drawn from what was really run."""
 
+import csv
 import json
 import shutil
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from mixbench.leaderboard.formats import display_costs, text_of
 from mixbench.leaderboard.grouping import at_equal_images, comparison_groups, method_label
 from mixbench.leaderboard.layout import laid_out
 from mixbench.leaderboard.suite import read_suite, suite_cells
-from mixbench.records.schema import Record
+from mixbench.records.schema import Record, parse
 from mixbench.registry.units import find
 from mixbench.search.genetic import Genetic
 from mixbench.search.space import Ids, Masks, Space
@@ -121,6 +122,32 @@ def test_a_run_in_the_store_and_in_the_suite_counts_once(mixbench: Run, tmp_path
     assert alone.stdout.count(",5\n") == 7, alone.stderr
     assert both.stdout.splitlines()[0] == alone.stdout.splitlines()[0]
     assert sorted(both.stdout.splitlines()) == sorted(alone.stdout.splitlines())
+
+
+def test_a_run_of_other_code_in_the_store_replaces_that_of_the_suite(
+    mixbench: Run, tmp_path: Path
+) -> None:
+    """But no failed one does."""
+    shutil.copytree(FOLDER / "digits", tmp_path / "leaderboards/digits")
+    failed: dict[str, Any] = {"status": "failed", "reason": "by hand", "metrics": [], "cost": None}
+    for seed, changes in ((0, {}), (1, failed)):
+        (path,) = (FOLDER / "digits/records/digits/none").glob(f"*.s{seed}.*.json")
+        record = json.loads(path.read_text())
+        for metric in record["metrics"]:
+            metric["value"] = 50.0
+        record |= {"cell": f"digits/none/resnet8/s{seed}/{'f' * 8}", **changes}
+        assert parse(json.dumps(record), "").seed == seed
+        new = tmp_path / f"store/records/digits/none/resnet8.paper.s{seed}.ffffffff.json"
+        new.parent.mkdir(parents=True, exist_ok=True)
+        new.write_text(json.dumps(record))
+
+    table = mixbench("report", "--suite", "digits", "-m", "none", "--format", "csv")
+    drawn = mixbench("report", "--suite", "digits", "--figures")
+
+    head, row = csv.reader(table.stdout.splitlines())
+    assert head == ["leaderboard", "none"]
+    assert float(row[1].split()[0]) == pytest.approx(88.7, abs=0.3)  # four of 98.4, and 50
+    assert (drawn.returncode, "leave out --suite" in drawn.stderr) == (2, True)
 
 
 def test_costs_are_told_from_records() -> None:

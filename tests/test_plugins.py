@@ -325,7 +325,7 @@ def test_a_preview_shows_every_method_on_the_same_images(mixbench: Run, tmp_path
     done = mixbench(*own, "--set", "mixup.alpha=0.3")
 
     assert done.returncode == 0, done.stderr
-    assert "weigh labels by others: guided_patchmix\n" in done.stdout
+    assert "may change the weights of labels: guided_patchmix\n" in done.stdout
     shown = matplotlib.image.imread(tmp_path / "a.png")
     assert shown.shape[0] > shown.shape[1] * 0.7  # four rows of six images
     assert mixbench("preview", "mixup", "-t", "cifar10_c").returncode == 2

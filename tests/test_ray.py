@@ -146,6 +146,25 @@ def test_a_cancelled_stage_says_so_and_is_gone(
 
 
 @inside
+@pytest.mark.parametrize("ended_by", ["cancel", "stop"])
+def test_a_stage_that_is_told_to_end_can_write_a_checkpoint(
+    store: Store, address: str, script: Any, tmp_path: Path, ended_by: str
+) -> None:
+    engine = RayEngine(store, RaySettings(address=address))
+    begun, left = tmp_path / "begun", tmp_path / "left"
+    script(f"trap 'sleep 1; touch {left}; exit 0' TERM; touch {begun}; while :; do sleep 0.1; done")
+    engine.start(["a"], store.log("a"))
+    until(begun.exists)
+
+    if ended_by == "cancel":
+        engine.cancel("a")
+        assert [end.how for end in until(engine.ended)] == ["cancelled"]
+    engine.stop()
+
+    assert left.exists()
+
+
+@inside
 def test_a_stage_that_takes_too_long_is_ended(store: Store, address: str, script: Any) -> None:
     engine = RayEngine(store, RaySettings(address=address), timeout_s=1)
     script("sleep 60")

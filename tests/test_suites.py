@@ -199,6 +199,10 @@ def test_a_metric_that_changed_is_scored_again_without_training(
     assert record["metrics"][1]["value"] == pytest.approx(true)
     assert record["rescored"] is not None
     assert f"{true:.3g}" in mixbench("report", "--format", "markdown").stdout
+    changed(new, task__version=1)
+    older = mixbench("score")
+    assert "1 records scored again, 1 differ" in older.stdout
+    assert "version 1 of digits count as version 2 now" in older.stderr
     shutil.rmtree(tmp_path / "store/stages")
     (tmp_path / "store/stages").mkdir()
     assert "are no longer in" in mixbench("score").stderr

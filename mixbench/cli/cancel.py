@@ -6,6 +6,7 @@ import click
 
 from mixbench.cli.current_runs import chosen_cells, current_runs
 from mixbench.cli.options import existing_store, store_option
+from mixbench.cli.plan import counted
 from mixbench.errors import UsageError
 
 
@@ -36,4 +37,4 @@ def cancel(cells: tuple[str, ...], *, everything: bool, store_path: Path) -> Non
 
         cancel_jobs(store, ended)
     told = "all cells" if everything else ", ".join(names)
-    click.echo(f"Cancelled {len(ended)} stages of {told}.")
+    click.echo(f"Cancelled {counted('stage', len(ended))} of {told}.")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from mixbench.cli.options import as_json, existing_store, names, store_option
+from mixbench.cli.options import as_json, existing_store, names, rule_of, store_option
 from mixbench.cli.report import recorded
 from mixbench.cli.skipped import skip
 from mixbench.cli.widths import wrapped
@@ -37,7 +37,7 @@ def compare(
         from mixbench.leaderboard.suite import folder_of
 
         records = [*read_answers(folder_of(suite)).compared]
-    found = compare_methods(recorded(records, (), names(tasks)), first, second)
+    found = compare_methods(recorded(records, (), names(tasks)), first, second, rule_of(suite))
     if as_json:
         click.echo(to_json(found))
         return

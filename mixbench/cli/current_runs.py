@@ -43,43 +43,53 @@ class StageRow:
 
 
 def current_runs(store: "Store") -> "list[RunNote]":
-    """Return the newest run of the store and all others whose launchers run, oldest first.
+    """Return the newest run of the store and all others that go on, oldest first.
+
+    These have a launcher that runs, or a job in SLURM's queue.
 
     Raises
     ------
     UsageError
         If the store contains no run that can be read.
     """
+    from mixbench.engines.slurm_queue import places
     from mixbench.storage.notes import RUNS
 
     found: list[RunNote] = []
+    jobs = places(store).keys()
     for path in reversed(store.noted_runs()):
-        if found and not store.launcher_lease(path).fresh():
+        sure = not found or store.launcher_lease(path).fresh()
+        if not (sure or jobs):
             continue
         try:
-            found.insert(0, RUNS.read(path))
+            run = RUNS.read(path)
         except (Damaged, OSError) as error:
             skip(str(error))
+            continue
+        if sure or any(stage.key in jobs for cell in run.cells for stage in cell.stages):
+            found.insert(0, run)
     if not found:
         raise UsageError(f"The store {store.root} contains no run; start one with `mixbench run`.")
     return found
 
 
 def chosen_cells(runs: "Sequence[RunNote]", parts: Sequence[str]) -> "list[CellNote]":
-    """Return the cells of some runs whose names contain one of the given parts, each once.
+    """Return the cells of some runs whose names contain one of the given parts.
 
-    A part is one or more complete components of the name between slashes.
+    Cells of different recipes or folders may have the same name. A part is one or more complete
+    components of the name between slashes.
 
     Raises
     ------
     UnknownName
         If a part matches no cell.
     """
-    known = {note.cell: note for run in runs for note in run.cells}
+    every = [note for run in runs for note in run.cells]
     for part in parts:
-        if not any(matches(part, cell) for cell in known):
+        if not any(matches(part, note.cell) for note in every):
+            known = dict.fromkeys(note.cell for note in every)
             raise UnknownName("cell of the current runs", part, [*known])
-    return [note for cell, note in known.items() if any(matches(part, cell) for part in parts)]
+    return [note for note in every if any(matches(part, note.cell) for part in parts)]
 
 
 def matches(part: str, cell: str) -> bool:

@@ -23,9 +23,9 @@ FOLLOW_S = 0.5
 def logs(cell: str, *, follow: bool, store_path: Path) -> None:
     """Print the output of a cell's processes; part of the cell's name is enough."""
     store = existing_store(store_path)
+    entries = chosen_cells(current_runs(store), [cell])
     read: dict[str, int] = {}
     while True:
-        entries = chosen_cells(current_runs(store), [cell])
         ended = all(_has_ended(store, entry) for entry in entries)
         for entry in entries:
             for stage in entry.stages:

@@ -53,9 +53,8 @@ def preview(  # noqa: PLR0913  # one for each option
 ) -> None:
     """Draw how methods mix the same images, with the weight of each label.
 
-    The weights are those with which images are mixed. A method with a loss of its own may weigh
-    labels by others; which methods have one is said below the picture. A terminal with color
-    support also displays the images.
+    The weights are those of the mix. A method with a loss of its own may change them; which methods
+    have one is said below the picture. A terminal with color support also displays the images.
     """  # noqa: DOC501  # commands report errors to the user
     import tempfile
     from functools import partial
@@ -89,7 +88,7 @@ def preview(  # noqa: PLR0913  # one for each option
         console.print(in_text(rows, console.width))
     click.echo(out)
     if own := [card.name for card in cards if "loss" in card.defines]:
-        click.echo(f"with a loss of its own, which may weigh labels by others: {', '.join(own)}")
+        click.echo(f"Their own loss may change the weights of labels: {', '.join(own)}")
 
 
 def _settings(texts: "Sequence[str]", cards: "Sequence[MethodCard]") -> "list[Setting]":

@@ -1,6 +1,6 @@
 """``mixbench report``: print leaderboards and costs, or draw figures, from finished cells."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict, Unpack, get_args
 
@@ -58,8 +58,7 @@ def report(**options: Unpack[ReportOptions]) -> None:
     from mixbench.leaderboard.table import leaderboards
 
     form = "json" if options["as_json"] else options["form"]
-    if options["protocol"] and options["suite"] is None:
-        raise UsageError("--protocol shows a part of a suite: add --suite NAME, or leave it out.")
+    _check_suite(options)
     if options["suite"] is not None:
         table = _of_suite(options["suite"], options, form)
         click.echo(tables.text_of(table, form, columns()), nl=False)
@@ -89,13 +88,23 @@ def report(**options: Unpack[ReportOptions]) -> None:
         }
         click.echo(writers[form](boards), nl=False)
     _tell_missing(records, store)
+    if options["methods"]:
+        click.echo("p-values are corrected for the comparisons of these methods only.", err=True)
+
+
+def _check_suite(options: ReportOptions) -> None:
+    """Check that options which concern suites are combined with what they need."""
+    if options["protocol"] and options["suite"] is None:
+        raise UsageError("--protocol shows a part of a suite: add --suite NAME, or leave it out.")
+    if options["figures"] and options["suite"] is not None:
+        raise UsageError("--figures draws the cells of the store: leave out --suite.")
 
 
 def _tell_missing(records: "Sequence[Record]", store: "Store") -> None:
     """Say how many cells have no result, or that there are none."""
     if failed := sum(record.status != "ok" for record in records):
         said = "1 cell has" if failed == 1 else f"{failed} cells have"
-        click.echo(f"{said} no result, because a stage failed; see `mixbench status`.", err=True)
+        click.echo(f"{said} no result; see `mixbench status --stages`.", err=True)
     elif not records:
         click.echo(f"No cell in {store.root} is finished yet; see `mixbench status`.", err=True)
 
@@ -111,13 +120,13 @@ def _costs(records: "Sequence[Record]", form: Form) -> "pd.DataFrame":
 
 def _of_suite(name: str, options: ReportOptions, form: Form) -> "pd.DataFrame":
     """Return a suite's table or costs from the records of the store and the suite's folder."""
-    from mixbench.datasets.locate import SYNTHETIC
     from mixbench.leaderboard.admission import Asked
     from mixbench.leaderboard.build import read_answers
     from mixbench.leaderboard.grouping import without_rescored
     from mixbench.leaderboard.layout import laid_out
     from mixbench.leaderboard.store_report import read_records
     from mixbench.leaderboard.suite import cells_asked, folder_of
+    from mixbench.leaderboard.table import DATA_NOTES
     from mixbench.storage.store import Store
 
     folder = folder_of(name)
@@ -128,17 +137,22 @@ def _of_suite(name: str, options: ReportOptions, form: Form) -> "pd.DataFrame":
     found = [*answered.records.values()]
     if options["store_path"].is_dir():
         found += read_records(Store(options["store_path"]), skip=skip)
-    once = {record.cell: record for record in without_rescored(found)}
-    records = suite.compared([asked.as_declared(r) for r in once.values() if asked.cell_of(r)])
-    if any(record.data.origin == SYNTHETIC for record in records):
-        click.echo("Small models on generated data: a pipeline test, no benchmark.", err=True)
+    once: dict[Hashable, Record] = {}  # the store may have results of other code
+    for record in without_rescored(filter(asked.cell_of, found)):
+        which = asked.identity(record), record.data.digest
+        if record.status == "ok" or which not in once:
+            once[which] = record
+    records = suite.compared([asked.as_declared(record) for record in once.values()])
+    records = recorded(records, names(options["methods"]), names(options["tasks"]))
+    for note in sorted({DATA_NOTES[record.data.origin] for record in records} - {""}):
+        click.echo(note, err=True)
     if options["costs"]:
         return _costs(records, form)
     return laid_out(answered.suite, records, beside=not quick)
 
 
 def recorded(
-    records: "list[Record]", methods: Sequence[str], tasks: Sequence[str]
+    records: "Sequence[Record]", methods: Sequence[str], tasks: Sequence[str]
 ) -> "list[Record]":
     """Return the records of the given methods and tasks.
 

@@ -176,7 +176,7 @@ def _check_duplicates(plan: "Plan", store: "Store", *, allow: bool) -> None:
     from mixbench.storage.files import write_bytes
 
     # Nobody vouches for such data; comparing the images of other data would take hours.
-    own = {c.data.digest: c for c in plan.cells if c.data.origin in {"own", "modified"}}
+    own = {c.data.state: c for c in plan.cells if c.data.origin in {"own", "modified"}}
     for cell in own.values():
         assert cell.data.folder is not None
         note = store.data_note(cell.data.state, "duplicates")

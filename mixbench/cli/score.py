@@ -15,14 +15,15 @@ from mixbench.errors import UsageError
 def score(*, tasks: tuple[str, ...], store_path: Path) -> None:
     """Recompute metrics from stored predictions after a metric changed, without training.
 
-    If the values differ, a new record is written that refers to the old one. Tables show the
-    newest record.
+    If the values or the version of the task differ, a new record is written that refers to the old
+    one. Tables show the newest record.
     """  # noqa: DOC501  # commands report errors to the user
     from rich.console import Console
     from rich.progress import track
 
     from mixbench.leaderboard.rescoring import score_again
     from mixbench.leaderboard.store_report import read_records, write_reports
+    from mixbench.registry.units import find
 
     store = existing_store(store_path)
     records = read_records(store, skip=skip)
@@ -41,4 +42,12 @@ def score(*, tasks: tuple[str, ...], store_path: Path) -> None:
     for path in written:
         click.echo(path)
     click.echo(f"{len(chosen)} records scored again, {len(written)} differ.")
+    for name, version in sorted({(record.task.name, record.task.version) for record in chosen}):
+        if (now := find("task", name).version) != version:
+            click.echo(
+                f"Models of version {version} of {name} count as version {now} now. That is wrong "
+                "if more than metrics changed between them: then remove these records, and run the "
+                "cells again.",
+                err=True,
+            )
     write_reports(store, read_records(store, skip=lambda _: None))

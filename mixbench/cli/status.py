@@ -64,7 +64,7 @@ def _add_queue(store: "Store", rows: list[StageRow]) -> None:
     """Add the queue states of the stages' SLURM jobs; works without a running launcher."""
     from mixbench.engines.slurm_queue import places
 
-    found = places(store, {row.key for row in rows})
+    found = places(store)
     for row in rows:
         if row.key in found and row.state in {"running", "stopped", "waiting"}:
             if row.state != "running":

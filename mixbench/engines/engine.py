@@ -11,6 +11,8 @@ from typing import Literal, NamedTuple, Protocol
 
 from mixbench.errors import MixbenchError
 
+GRACE_S = 15.0  # in which a stage that is told to end writes a checkpoint, before it is killed
+
 
 def stage_command(root: Path, *keys: str) -> list[str]:
     """Return the command that runs one stage, or several interleaved, on every engine.

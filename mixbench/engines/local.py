@@ -16,12 +16,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from mixbench.engines import engine
-from mixbench.engines.engine import Ended
+from mixbench.engines.engine import GRACE_S, Ended
 from mixbench.engines.fork_server import ForkedProcess
 from mixbench.engines.gpus import Slot
 from mixbench.worker.protocol import LIFELINE
 
-GRACE_S, REAP_S = 15.0, 2.0
+REAP_S = 2.0
 # Set by torchrun and similar tools. A stage must not inherit them, as it is not one of their
 # processes.
 OF_RANKS = frozenset({"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"})

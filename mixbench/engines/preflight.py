@@ -50,10 +50,11 @@ def preflight(plan: Plan, store: Store, notice: Callable[[str], None], *, fresh:
     """
     waiting = [s for key, s in plan.stages.items() if fresh or not store.finished(key)]
     # One check for all seeds and candidates; of a preparation, rather than of its training.
-    stages: dict[str, str] = {}
+    stages: dict[tuple[str, str], str] = {}
     for stage in waiting:
         if _begins(stage) and _may_not_fit(stage):
-            stages.setdefault(stage.label.rpartition("/")[0], STAGES.text(stage))
+            which = stage.label.rpartition("/")[0], str(stage.paths.data)
+            stages.setdefault(which, STAGES.text(stage))
     notes = {
         store.data_note(stage.data_key, "listed"): stage
         for stage in waiting

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mixbench.engines import engine
-from mixbench.engines.engine import Ended
+from mixbench.engines.engine import GRACE_S, Ended
 from mixbench.engines.ray_join import join
 from mixbench.engines.settings import RaySettings
 from mixbench.errors import UsageError
@@ -29,6 +29,7 @@ from mixbench.worker.protocol import LIFELINE
 if TYPE_CHECKING:
     from ray import ObjectRef
 
+LOOK_S, REAP_S = 0.1, 5.0
 # Environment variables of Ray, and the one that Ray sets for each Ray worker.
 NOT_PASSED_ON = ("RAY_", "CUDA_VISIBLE_DEVICES")
 
@@ -217,7 +218,7 @@ class RayEngine:
         task.references.remove(reference)
         if code != 0 and task.code == 0:
             task.code, task.how = code, how
-            self._kill(task)
+            self._cancel(task, force=True)  # without this process, the others cannot go on
 
     def place(self, key: str) -> str:
         """Return "Ray", or that a training waits for its nodes."""
@@ -226,14 +227,18 @@ class RayEngine:
         return "Ray" if self._tasks[key].placed else f"waits for {self._settings.nodes} nodes"
 
     def cancel(self, key: str) -> None:
-        """Cancel a stage's task, which ends its process."""
+        """Cancel a stage's task, which lets its process write a checkpoint and end."""
         if key in self._tasks:
             self._end(key, "cancelled")
 
     def stop(self) -> None:
-        """Cancel every task, and disconnect from the cluster."""
-        for key in [*self._tasks]:
+        """Cancel every task, wait until their processes have ended, and leave the cluster."""
+        for key in self._tasks:
             self._end(key, "cancelled")
+        told = [reference for task in self._tasks.values() for reference in task.references]
+        if told:
+            self._ray.wait(told, num_returns=len(told), timeout=GRACE_S + REAP_S)
+        for key in [*self._tasks]:
             self._forget(key)
         self._ray.shutdown()
 
@@ -241,13 +246,13 @@ class RayEngine:
         task = self._tasks[key]
         task.how = how
         if task.placed:
-            self._kill(task)
+            self._cancel(task, force=False)  # raises KeyboardInterrupt in `supervise`
         else:
             task.code, task.references = None, []
 
-    def _kill(self, task: _Task) -> None:
+    def _cancel(self, task: _Task, *, force: bool) -> None:
         for reference in task.references:
-            self._ray.cancel(reference, force=True)
+            self._ray.cancel(reference, force=force)
 
     def _forget(self, key: str) -> None:
         """Remove a stage, and release its placement group."""
@@ -261,7 +266,13 @@ class RayEngine:
 def supervise(command: Sequence[str], log: str, environment: Mapping[str, str]) -> int:
     """Run a stage's process on the node that Ray chose, and return its exit code.
 
-    The process watches a pipe that closes when this Ray worker dies.
+    The process watches a pipe that closes when this Ray worker dies. If the task is cancelled, it
+    is told to end, and killed after `GRACE_S`.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If the task is cancelled.
     """
     read, write = os.pipe()
     visible = {n: v for n, v in os.environ.items() if n == "CUDA_VISIBLE_DEVICES"}
@@ -278,7 +289,14 @@ def supervise(command: Sequence[str], log: str, environment: Mapping[str, str]) 
         )
     os.close(read)
     try:
-        return process.wait()
+        while (code := process.poll()) is None:  # Ray interrupts no call that blocks
+            time.sleep(LOOK_S)
+        return code
+    except KeyboardInterrupt:
+        with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(GRACE_S)
+        raise
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -18,6 +18,7 @@ from mixbench.storage.store import Store
 
 LIVE = "PENDING,RUNNING,CONFIGURING,COMPLETING,SUSPENDED,REQUEUED,RESIZING,SIGNALING,STAGE_OUT"
 PATIENCE_S = 60  # time limit of one command
+AT_ONCE = 500  # jobs that one command cancels
 # What sbatch says of limits on the number of jobs, and of a controller that is busy or away.
 TEMPORARY = re.compile(
     "MaxSubmit|MaxJobs|job submit limit|temporarily|try again|timed out|Unable to contact"
@@ -55,11 +56,11 @@ def queue() -> dict[str, Line] | None:
     return {number: Line(number, *rest) for number, *rest in rows}
 
 
-def places(store: Store, keys: Iterable[str]) -> dict[str, str]:
-    """Return the nodes or the queue status of the stages with a job in the queue, by key."""
-    by_name = {line.name: line.place for line in (queue() or {}).values()}
-    named = {key: job_name(store, key) for key in keys}
-    return {key: by_name[name] for key, name in named.items() if name in by_name}
+def places(store: Store) -> dict[str, str]:
+    """Return where the jobs of a store's stages run, or why they are queued, by key."""
+    start = job_name(store, "")
+    jobs = [job for job in (queue() or {}).values() if job.name.startswith(start)]
+    return {job.name.removeprefix(start): job.place for job in jobs}
 
 
 class Job(NamedTuple):
@@ -136,9 +137,18 @@ def job_name(store: Store, key: str) -> str:
 
 
 def cancel_jobs(store: Store, keys: Iterable[str]) -> None:
-    """Cancel the user's jobs for the stages, including those that another launcher submitted."""
-    for key in keys:
-        call(["scancel", "--me", f"--name={job_name(store, key)}"])
+    """Cancel the user's jobs for the stages, including those that another launcher submitted.
+
+    Raises
+    ------
+    UsageError
+        If SLURM does not answer.
+    """
+    names, found = {job_name(store, key) for key in keys}, queue()
+    numbers = [line.number for line in (found or {}).values() if line.name in names]
+    several = (numbers[first : first + AT_ONCE] for first in range(0, len(numbers), AT_ONCE))
+    if found is None or any(call(["scancel", *some]) is None for some in several):
+        raise UsageError("SLURM does not answer, so jobs may go on: run the same command again.")
 
 
 def call(

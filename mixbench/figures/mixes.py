@@ -109,5 +109,6 @@ def _title(method: Method) -> str:
     absent = ["its average"] if method.ema_decay else []
     absent += ["the teacher"] if "teacher" in method.needs else []
     said = f" (of the final model, in place of {' and '.join(absent)})" if absent else ""
-    labels = "labels before its loss" if type(method).loss is not Method.loss else "labels"
-    return f"{type(method).__name__}: training images, and mixed images{said} with {labels} below"
+    own = ", which its loss may change" if type(method).loss is not Method.loss else ""
+    name = type(method).__name__
+    return f"{name}: training images, and mixed images{said} with labels below{own}"

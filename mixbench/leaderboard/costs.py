@@ -51,7 +51,7 @@ def _row(records: list[Record], plain: float | None) -> dict[str, float | None]:
         "extra / model parameters": extra / whole,
         "step time (ms)": 1000 * trained / steps if steps else None,
         "base models (s)": sum(first) / len(records) if first else None,
-        "preparation (s)": mean(prepared) if prepared else None,
+        "preparation (s)": sum(prepared) / len(records) if prepared else None,
         "images": mean(cost.images for cost in costs_),
         "total time (s)": total,
         f"time vs {BASELINE}": total / plain if plain else None,

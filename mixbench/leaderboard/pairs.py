@@ -44,6 +44,9 @@ class Pair(NamedTuple):
         Difference of the means (first minus second), with its confidence interval and p-value.
     corrected
         P-value, corrected over the leaderboards by Holm's method; None if it is unknown.
+    word
+        Whether the first method is better or worse, or the comparison is undecided; empty without a
+        p-value.
     """
 
     leaderboard: str
@@ -53,17 +56,31 @@ class Pair(NamedTuple):
     gain: float
     comparison: Comparison
     corrected: float | None
+    word: str
 
 
 class Pairs(NamedTuple):
-    """The comparisons of two methods on all leaderboards that contain both."""
+    """The comparisons of two methods on all leaderboards that contain both.
+
+    Attributes
+    ----------
+    first, second
+        Labels of the methods.
+    pairs
+        A comparison for each leaderboard.
+    apart
+        Names of the leaderboards on which the methods have no seed in common.
+    """
 
     first: str
     second: str
     pairs: list[Pair]
+    apart: list[str]
 
 
-def compare_methods(records: Iterable[Record], first: str, second: str) -> Pairs:
+def compare_methods(
+    records: Iterable[Record], first: str, second: str, rule: Rule | None = None
+) -> Pairs:
     """Compare two methods on every leaderboard that contains both.
 
     Parameters
@@ -74,13 +91,15 @@ def compare_methods(records: Iterable[Record], first: str, second: str) -> Pairs
         Label or name of the first method, or the path of its file.
     second
         Label or name of the second method, or the path of its file.
+    rule
+        When a method is better or worse.
 
     Raises
     ------
     UnknownName
         If a method has no record with a result, or no leaderboard contains both methods.
     UsageError
-        If all results are those of trials.
+        If all results are those of trials, or the methods have no seed in common.
     """
     finished = [record for record in records if record.status == "ok"]
     whole = [record for record in finished if not trial(record)]
@@ -89,12 +108,21 @@ def compare_methods(records: Iterable[Record], first: str, second: str) -> Pairs
     groups = comparison_groups(whole)
     good = [record for group in groups for record in group]
     first, second = _label(first, good), _label(second, good)
-    found = []
+    found, apart, rule = [], [], rule or Rule()
     for group in groups:
         runs = runs_by_method((method_label(record), record) for record in group)
-        if first in runs and second in runs and (c := compared(runs[first], runs[second])):
-            record = representative(group)
+        if first not in runs or second not in runs:
+            continue
+        record = representative(group)
+        if c := compared(runs[first], runs[second]):
             found.append((group_name(record), data_set_of(record), record.primary, c))
+        else:
+            apart.append(group_name(record))
+    if apart and not found:
+        raise UsageError(
+            f"{first} and {second} have no seed in common on {', '.join(apart)}: run both with the "
+            "same seeds."
+        )
     if not found:
         others = {method_label(record) for record in good} - {first, second}
         raise UnknownName(f"method on a task of {first}", second, others)
@@ -106,9 +134,11 @@ def compare_methods(records: Iterable[Record], first: str, second: str) -> Pairs
             Pair(
                 *(board, data_set, m.name, m.unit),
                 *(c.difference * (1 if m.higher_is_better else -1), c, p),
+                word_of(c.difference, p, rule, higher_is_better=m.higher_is_better),
             )
             for (board, data_set, m, c), p in zip(found, corrected, strict=True)
         ],
+        apart,
     )
 
 
@@ -138,6 +168,8 @@ def to_lines(found: Pairs) -> Iterator[str]:
     for pair in found.pairs:
         yield f"{pair.leaderboard:{width}}  {_line(pair)}"
     yield _over_all(found.pairs)
+    if found.apart:
+        yield f"not compared, without a seed in common: {', '.join(found.apart)}"
 
 
 def _line(pair: Pair) -> str:
@@ -147,8 +179,7 @@ def _line(pair: Pair) -> str:
     by = f"{c.seeds} seeds" if c.seeds > 1 else "1 seed"
     by += f" x {c.items} items" if c.items else ""
     few = f"no verdict with fewer than {LEAST_SEEDS} seeds" if c.seeds < LEAST_SEEDS else ""
-    word = word_of(pair.gain, pair.corrected, Rule(), higher_is_better=True) or few
-    return f"{pair.metric} {difference_text(*c[:3])} {pair.unit}{p}  {word}  ({by})"
+    return f"{pair.metric} {difference_text(*c[:3])} {pair.unit}{p}  {pair.word or few}  ({by})"
 
 
 def _over_all(pairs: Sequence[Pair]) -> str:
@@ -173,5 +204,11 @@ def to_json(found: Pairs) -> str:
     """Return the comparison as JSON."""
     rows = [{**p._asdict(), "comparison": p.comparison._asdict()} for p in found.pairs]
     return json.dumps(
-        {"first": found.first, "second": found.second, "leaderboards": rows}, indent=1
+        {
+            "first": found.first,
+            "second": found.second,
+            "leaderboards": rows,
+            "without_common_seeds": found.apart,
+        },
+        indent=1,
     )

@@ -160,10 +160,11 @@ def _metrics(
 
 
 def score_again(store: Store, record: Record) -> Path | None:
-    """Score a record's predictions again; if metrics differ, write a new record, return its path.
+    """Score a record's predictions again; write a new record if anything differs, return its path.
 
-    The new record has only the metrics after the last epoch, because predictions at other points
-    of training are not stored. Return None if the metrics are equal.
+    The new record has the task's version of now, and only the metrics after the last epoch, because
+    predictions at other points of training are not stored. Return None if metrics and version are
+    equal.
 
     Raises
     ------
@@ -176,13 +177,14 @@ def score_again(store: Store, record: Record) -> Path | None:
             f"The predictions of {record.cell} are no longer in {store.root}: run the cell again."
         )
     anew = scored(record, read_predictions(artifact, store.root / artifact.path))
-    if anew == [metric for metric in record.metrics if metric.at == "last"]:
+    card, known = find("task", record.task.name), [m for m in record.metrics if m.at == "last"]
+    if anew == known and card.version == record.task.version:
         return None
-    card = find("task", record.task.name)
     task = record.task.model_copy(update={"version": card.version, "code": digest(card.path)})
     changed = {"metrics": anew, "task": task, "created": now(), "rescored": record.digest}
-    known = Record.model_validate(record.model_copy(update=changed).model_dump(by_alias=True))
-    name = f"{record.model}.{record.protocol}.s{record.seed}.{known.digest[:8]}.json"
+    scored_now = record.model_copy(update=changed).model_dump(by_alias=True)
+    new = Record.model_validate(scored_now)
+    name = f"{record.model}.{record.protocol}.s{record.seed}.{new.digest[:8]}.json"
     path = store.records / record.task.name / record.method.name / name
-    write_bytes(path, to_json(known).encode())
+    write_bytes(path, to_json(new).encode())
     return path

@@ -383,10 +383,10 @@ def _notes(group: Sequence[Record], rows: pd.DataFrame, found: Sequence[Verdict]
         yield f"Runs without a result: {', '.join(failed)}."
     if note := DATA_NOTES[group[0].data.origin]:
         yield note
-    contents = group[0].data.contents
-    if contents is not None and contents.duplicates:
+    copies = max((r.data.contents.duplicates or 0 for r in group if r.data.contents), default=0)
+    if copies:
         yield (
-            f"Copies in the data: {contents.duplicates:,}. Where one of two equal images is for "
+            f"Copies in the data: {copies:,}. Where one of two equal images is for "
             "training and the other for testing, the results are too good."
         )
     if BASELINE not in set(rows["method"]):
