@@ -86,9 +86,16 @@ def stages(store: Path) -> Iterator[tuple[str, Any]]:
                 for name, score in scores.items()
             }
         if (folder / "curve.json").exists():
-            for row in json.loads((folder / "curve.json").read_text()):
+            for row in _rows(json.loads((folder / "curve.json").read_text())):
                 found |= {f"epoch {row['epoch']} {name}": value for name, value in row.items()}
         yield f"{stage['identity']['kind']} {stage['label']}", found
+
+
+def _rows(curve: Any) -> list[dict[str, Any]]:
+    """Return the epochs of a curve, which older versions stored by rows instead of columns."""
+    if isinstance(curve, list):
+        return curve
+    return [dict(zip(curve, row, strict=True)) for row in zip(*curve.values(), strict=True)]
 
 
 def _tensors(folder: Path) -> Iterator[tuple[str, Any]]:

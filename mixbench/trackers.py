@@ -23,7 +23,8 @@ import click
 from mixbench.declare import BASELINE
 from mixbench.errors import MixbenchError, UnknownName, UsageError, one_line
 from mixbench.records.schema import Record, parse
-from mixbench.storage.files import read_json, write_bytes
+from mixbench.storage.curves import read_curve
+from mixbench.storage.files import write_bytes
 from mixbench.storage.store import Store
 
 PACKAGES: Mapping[str, str] = {"tensorboard": "tensorboard", "wandb": "wandb"}
@@ -178,7 +179,7 @@ def finished(store: Store, record: Record, path: Path) -> Finished:
     from mixbench.figures.mixes import example_mixes
 
     artifact = next((a for a in record.artifacts if a.role == "curve"), None)
-    curve = read_json(store.root / artifact.path) if artifact else []
+    curve = read_curve(store.root / artifact.path) if artifact else []
     trained = next((stage.key for stage in record.stages if stage.kind == "train"), None)
     mixes = None
     if trained and record.method.name != BASELINE:

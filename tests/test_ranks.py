@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from mixbench.storage.curves import read_curve
 from mixbench.train.distributed import SINGLE_PROCESS, Distributed
 from tests.support import Run, reached, until
 
@@ -40,7 +41,7 @@ def trained(store: Path) -> tuple[dict[str, Tensor], list[dict[str, float]], Any
     (curve,) = store.glob("stages/*/curve.json")
     (weights,) = curve.parent.glob("weights/epoch-*.safetensors")
     manifest = json.loads((curve.parent / "manifest.json").read_text())
-    return load_file(weights), json.loads(curve.read_text()), manifest
+    return load_file(weights), read_curve(curve), manifest
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from safetensors import SafetensorError
 import mixbench.__main__ as entry
 from mixbench.errors import Damaged, DamagedStage, MixbenchError, StoreFull, naming_full_disk
 from mixbench.records.stage_metrics import METRICS, ScoreFacts, StageMetrics
+from mixbench.storage.curves import read_curve, rounded, write_curve
 from mixbench.storage.files import write_json
 from mixbench.storage.notes import Progress
 from mixbench.storage.store import Store
@@ -222,3 +223,28 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_answered(
     assert "Nothing is removed" in done["cache gc"].stdout
     assert all("Traceback" not in one.stderr for one in done.values())
     assert list(store.glob("stages/*/manifest.json"))
+
+
+def test_a_learning_curve_is_stored_by_columns(tmp_path: Path) -> None:
+    rows = [
+        {"epoch": 1, "loss": 2.250648260116577},
+        {"epoch": 2, "loss": 0.0001, "train_accuracy": 97.5},
+    ]
+
+    write_curve(tmp_path / "curve.json", rows)
+
+    assert read_curve(tmp_path / "curve.json") == [rounded(row) for row in rows]
+    assert rounded(rows[0]) == {"epoch": 1, "loss": 2.250648}
+    write_json(tmp_path / "rows.json", rows)  # as earlier versions wrote it
+    assert read_curve(tmp_path / "rows.json") == rows
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"epoch": [1, 2], "loss": [0.5]}', '{"epoch": [1, null]}', '{"epoch": 1}', '{"loss": ["a"]}'],
+)
+def test_what_is_no_learning_curve_is_damaged(tmp_path: Path, text: str) -> None:
+    (tmp_path / "curve.json").write_text(text)
+
+    with pytest.raises(Damaged, match="no learning curve"):
+        read_curve(tmp_path / "curve.json")

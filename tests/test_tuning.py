@@ -11,6 +11,7 @@ from mixbench.errors import UsageError
 from mixbench.leaderboard.table import leaderboards
 from mixbench.plan.tuning import candidates, grid_of, read_grid
 from mixbench.records.schema import parse
+from mixbench.storage.curves import read_curve
 from tests.support import Run
 
 RECIPE = Recipe("resnet8", 5, lr=0.02, weight_decay=5e-4)
@@ -102,8 +103,7 @@ def test_the_best_on_held_out_images_is_kept_and_told(mixbench: Run, tmp_path: P
         weights = {a["path"]: a["sha256"] for a in record["artifacts"] if a["role"] == "weights"}
         assert {path.split("/")[1] for path in weights} == {stage["key"]}
         curves = {
-            s["key"]: json.loads((tmp_path / f"store/stages/{s['key']}/curve.json").read_text())
-            for s in train
+            s["key"]: read_curve(tmp_path / f"store/stages/{s['key']}/curve.json") for s in train
         }
         ends = [curve[-1]["validation_top1"] for curve in curves.values()]
         assert tuning["value"] == max(ends) > min(ends)

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from mixbench.errors import Damaged, one_line
 from mixbench.leaderboard.admission import Asked, Wrong, file_name, objections
@@ -28,8 +28,9 @@ from mixbench.leaderboard.suite import FILE, Suite, cells_asked, read_suite
 from mixbench.leaderboard.table import SELF_REPORTED, TIERS
 from mixbench.records.migration import TIER_NAMES
 from mixbench.records.schema import Artifact, Record, parse
+from mixbench.storage.curves import parse_curve
 from mixbench.storage.spec import PUBLISHED
-from mixbench.storage.strict_model import Line, Number, Whole
+from mixbench.storage.strict_model import Whole
 
 RECORDS, TIERS_FILE, ARTIFACTS, FIGURES = "records", "verified.json", "artifacts", "figures"
 FIGURE = ".webp"  # suffix of the figures: a fraction of the bytes of a PNG of photographs
@@ -42,14 +43,9 @@ MOST_FILES = 100_000
 DEEPEST = 5  # folders below the suite's
 MOST_PIXELS = 50_000_000
 PICTURE, AROUND = (b"VP8 ", b"VP8L"), (b"VP8X", b"ALPH")  # parts of a still WebP file
-MOST_EPOCHS = 10_000
 MOST_OUTPUTS = 10_000  # numbers per test item
 TENSORS = frozenset({"F64", "F32", "F16", "BF16", "I64", "I32", "I16", "U16", "U8", "BOOL"})
 SUITE_FIGURE = re.compile(r"[\w.=,-]+\.gains\.(webp|csv)|[\w.=,-]*confusion_of_pairs\.csv")
-Curve = Annotated[list[dict[Line, Number | None]], Field(max_length=MOST_EPOCHS)]
-CURVES: TypeAdapter[list[dict[str, float | None]]] = TypeAdapter(
-    Curve, config=ConfigDict(strict=True)
-)
 FORMULA = re.compile(r"[=@]|[+-](?![\d.])")
 
 
@@ -290,10 +286,10 @@ def _is(path: Path, artifact: Artifact) -> bool:
 def _no_curve(text: str) -> str:
     """Return why a text is no learning curve; empty if it is one."""
     try:
-        rows = CURVES.validate_json(text)
-    except ValidationError as error:
-        return f"is no learning curve: {error.errors()[0]['msg']}"
-    return "" if all(row.get("epoch") is not None for row in rows) else "has a row without epoch"
+        parse_curve(text)
+    except Damaged as error:
+        return str(error).removeprefix("it ")
+    return ""
 
 
 def _no_table(text: str) -> str:

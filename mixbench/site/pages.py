@@ -46,7 +46,8 @@ from mixbench.registry.units import find, paths
 from mixbench.site import charts
 from mixbench.site.boards import Board, comparisons, images_a_class, overview, subtitle
 from mixbench.site.text import breakable, by_metric, linked, plain
-from mixbench.storage.files import read_json, write_bytes
+from mixbench.storage.curves import read_curve
+from mixbench.storage.files import write_bytes
 
 PREVIEW = "mixes"  # the name of the most informative picture of a method
 DOCS = "docs/index.html"  # the documentation, if it is built beside the leaderboards
@@ -174,7 +175,7 @@ class Site:
             for artifact in record.artifacts:
                 path = artifact_path(self.folders[name], artifact)
                 if artifact.role == "curve" and path.exists():
-                    found.setdefault(method_label(record), []).append(read_json(path))
+                    found.setdefault(method_label(record), []).append(read_curve(path))
         return found
 
     def _pictures(self, name: str, question: str) -> list[tuple[str, list[str]]]:

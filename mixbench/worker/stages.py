@@ -22,7 +22,8 @@ from mixbench.errors import Diverged, MixbenchError, printable
 from mixbench.plan.graph import card_of, code_of
 from mixbench.records.items import Items, pack
 from mixbench.records.stage_metrics import METRICS, ScoreFacts, StageMetrics
-from mixbench.storage.files import link_or_copy, write_bytes, write_json
+from mixbench.storage.curves import write_curve
+from mixbench.storage.files import link_or_copy, write_bytes
 from mixbench.storage.manifest import Manifest, StageCost, TrainingResult
 from mixbench.storage.spec import TUNED, Stage, StageKind
 from mixbench.train.checkpoints import FIRST, LAST, DiskPredictionCache
@@ -128,7 +129,7 @@ def train_stage(job: Job) -> Work | None:
         if (proof := job.journal.work / name).exists():
             (job.built / name).parent.mkdir(exist_ok=True)
             link_or_copy(proof, job.built / name)
-    write_json(job.built / "curve.json", run.curve)
+    write_curve(job.built / "curve.json", run.curve)
     counters = run.counters
     cost = StageCost(
         wall_s=counters.train_s + counters.eval_s,

@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from mixbench.errors import Diverged
-from mixbench.storage.files import link_or_copy, read_json
+from mixbench.storage.curves import read_curve
+from mixbench.storage.files import link_or_copy
 from mixbench.storage.manifest import TrainingResult, TuningResult
 from mixbench.worker.job import Job, training_result
 
@@ -22,7 +23,7 @@ def tune(job: Job) -> TrainingResult:
     sign = 1 if metric.higher_is_better else -1
     inputs, store = job.stage.inputs, job.store
     finished = {role: key for role, key in inputs.items() if store.finished(key)}
-    curves = {role: read_json(store.checked(key, "curve.json")) for role, key in finished.items()}
+    curves = {role: read_curve(store.checked(key, "curve.json")) for role, key in finished.items()}
     values = {role: curve[-1][f"validation_{metric.name}"] for role, curve in curves.items()}
     if not values:
         raise Diverged("Every candidate diverged.")
