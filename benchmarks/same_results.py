@@ -87,7 +87,8 @@ def stages(store: Path) -> Iterator[tuple[str, Any]]:
             }
         if (folder / "curve.json").exists():
             for row in _rows(json.loads((folder / "curve.json").read_text())):
-                found |= {f"epoch {row['epoch']} {name}": value for name, value in row.items()}
+                shown = {name: f"{value:.7g}" for name, value in row.items() if value is not None}
+                found |= {f"epoch {row['epoch']} {name}": text for name, text in shown.items()}
         yield f"{stage['identity']['kind']} {stage['label']}", found
 
 
