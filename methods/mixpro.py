@@ -16,7 +16,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, cosine_similarity
 
-from mixbench.contract import Method, Output, Sources, Split, Step, Task, check_single_label
+from mixbench.contract import (
+    Method,
+    Output,
+    Sources,
+    Split,
+    Step,
+    Task,
+    check_single_label,
+    mixed_loss,
+)
 from mixbench.declare import Count, Positive
 from mixbench.kernels import beta, cell_areas, cell_of_pixels, compose_grid, permutation
 
@@ -38,7 +47,7 @@ class MixPro(Method):
         source propagates gradients through it.
     """
 
-    version = 1
+    version = 2
     needs_attention = True
 
     def __init__(
@@ -86,5 +95,4 @@ class MixPro(Method):
         trust = trust.detach() if self.detach_similarity else trust
         own = trust * attended + (1 - trust) * sources.weight[:, 0]
         weight = torch.stack([own, 1 - own], 1)
-        losses = [step.loss(output.out, step.targets[index]) for index in sources.index.unbind(1)]
-        return (torch.stack(losses, 1) * weight).sum(1).mean()
+        return mixed_loss(step.loss, output.out, Sources(sources.index, weight), step.targets)

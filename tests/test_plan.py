@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -381,6 +382,50 @@ def test_images_that_the_user_gives_are_not_counted(
     rows = [rows_of(done.stdout)["cub_wsol"] for done in (plain, given)]
     assert rows[0][1] == "268,800"
     assert rows[1][1:] == ["?", "?", "?"]
+
+
+def test_an_evaluation_takes_the_weights_that_the_model_name_includes() -> None:
+    plain = Request(["none"], ["imagenet_fgsm"], [0], "resnet50.a3_in1k", data="synthetic")
+
+    (cell,) = cells_of(plain)
+
+    assert cell.task.parameters["weights"] == "timm:a3_in1k"
+    assert (cell.model, cell.trained_by) == ("resnet50", None)
+    with pytest.raises(UsageError, match="--init must be left out"):
+        cells_of(replace(plain, init="timm"))
+
+
+@pytest.mark.parametrize(
+    ("request_", "said"),
+    [
+        (
+            Request(["none"], ["digits"], [0], "resnet14",
+                    settings=read_settings(["digits.model=resnet20"])),
+            "digits.model=resnet20 contradicts --model resnet14",
+        ),
+        (
+            Request(["none"], ["cifar10_fgsm"], [0], data="synthetic", init="timm",
+                    settings=read_settings(["cifar10_fgsm.weights=pretrained"])),
+            "cifar10_fgsm.weights=pretrained contradicts timm",
+        ),
+        (
+            Request(["none", "mixup"], ["cifar10_fgsm"], [0], data="synthetic", init=__file__),
+            "for each of 2 methods and 1 seeds. Give one method and one seed with each file",
+        ),
+        (
+            Request(["none"], ["cifar10_fgsm"], [0, 1], data="synthetic", init=__file__),
+            "for each of 1 methods and 2 seeds",
+        ),
+        (
+            Request(["label_smoothing"], ["cifar10"], [0], data="synthetic",
+                    settings=read_settings(["cifar10.label_smoothing=0.1"])),
+            "label_smoothing of the recipe must be 0",
+        ),
+    ],
+)  # fmt: skip
+def test_what_contradicts_itself_is_refused(request_: Request, said: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(said)):
+        cells_of(request_)
 
 
 def test_a_setting_of_all_recipes_is_a_field_of_recipes() -> None:

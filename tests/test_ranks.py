@@ -61,7 +61,12 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.full
 @pytest.mark.parametrize(
-    "method", [pytest.param("random_patchmix", marks=pytest.mark.slow), "manifold_mixup"]
+    "method",
+    [
+        pytest.param("random_patchmix", marks=pytest.mark.slow),
+        "manifold_mixup",
+        pytest.param("recursivemix", marks=pytest.mark.slow),  # keeps rows of its own in a buffer
+    ],
 )
 def test_two_processes_train_what_one_trains(
     mixbench: Run, images: Path, tmp_path: Path, method: str
@@ -82,7 +87,8 @@ def test_two_processes_train_what_one_trains(
     assert one_manifest["cost"]["images"] == two_manifest["cost"]["images"] == 160
     assert one.keys() == two.keys()
     for name, tensor in one.items():
-        torch.testing.assert_close(two[name], tensor, atol=1e-3, rtol=1e-2, msg=name)
+        if name != "method.logits":  # of which each process knows its own rows
+            torch.testing.assert_close(two[name], tensor, atol=1e-3, rtol=1e-2, msg=name)
     for row, other in zip(one_curve, two_curve, strict=True):
         assert other["loss"] == pytest.approx(row["loss"], abs=1e-3)
         assert other["validation_top1"] == row["validation_top1"]

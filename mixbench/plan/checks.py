@@ -13,6 +13,8 @@ from mixbench.registry.cards import MethodCard, TaskCard
 from mixbench.registry.model_names import HUB
 from mixbench.registry.net_kinds import net_kind
 
+SMOOTHS = "label_smoothing"  # a method and a field of recipes, of which one is enough
+
 
 def check_that_it_mixes(method: Unit[MethodCard], task: Unit[TaskCard]) -> None:
     """Raise an error if the method would mix in no training, and so equal the baseline."""
@@ -34,6 +36,23 @@ def check_that_it_mixes(method: Unit[MethodCard], task: Unit[TaskCard]) -> None:
                 f"{method.card.name} would have no effect: {task.card.name} starts from {value} "
                 f"weights and fine-tunes without mixing. Use --init pretrained, --init FILE with "
                 f"weights pre-trained with it{too if 'finetune' in get_args(where) else ''}."
+            )
+
+
+def check_trained_apart(task: Unit[TaskCard], methods: int, seeds: int) -> None:
+    """Raise an error if several rows, or seeds of an evaluation, would be of one given model."""
+    evaluates = bool(task.card.declared.evaluates)
+    if not evaluates and task.parameters.get("mix_in") != "pretrain":
+        return
+    for name in weights_of(task.card):
+        value = str(task.parameters[name])
+        if value in NO_FILE or value.startswith((TIMM, HUB)):
+            continue
+        if methods > 1 or (evaluates and seeds > 1):
+            raise UsageError(
+                f"{task.card.name} would take the model of {value} for each of {methods} methods "
+                f"and {seeds} seeds. Give one method"
+                f"{' and one seed' if evaluates else ''} with each file."
             )
 
 
@@ -73,6 +92,11 @@ def check_method(method: Unit[MethodCard], recipe: Recipe) -> None:
         raise UsageError(
             f"mix_mode must be batch or half for {name}, which mixes a batch with one λ or mask "
             "(got elem)."
+        )
+    if recipe.label_smoothing and name == SMOOTHS:
+        raise UsageError(
+            f"label_smoothing of the recipe must be 0 for the method {name}, which smooths labels "
+            f"itself (got {recipe.label_smoothing})."
         )
     if recipe.ema_decay and declared.ema_decay:
         raise UsageError(

@@ -32,6 +32,7 @@ from mixbench.plan.checks import (
     check_net,
     check_recipe,
     check_that_it_mixes,
+    check_trained_apart,
     check_weights,
 )
 from mixbench.plan.models import ModelName, named
@@ -139,6 +140,8 @@ def cells_of(request: Request) -> list[Cell]:
         for frame in frames
         for card in methods
     ]
+    for frame in frames:
+        check_trained_apart(frame.task, len(methods), len({*request.seeds}))
     for frame, method in pairs:
         check_that_it_mixes(method, frame.task)
         _check_held_out(method, frame)
@@ -239,8 +242,13 @@ def _frame(card: TaskCard, request: Request) -> Frame:
         raise UnknownName(f"protocol of {card.name}", protocol, protocols)
     every = {s.parameter: s.text for s in request.settings if s.unit == EVERY_RECIPE}
     given = every | given_to(card, request.settings)
+    if request.model and given.get("model", request.model) != request.model:
+        raise UsageError(
+            f"--set {card.name}.model={given['model']} contradicts --model {request.model}: leave "
+            "out one of both."
+        )
     asked = _model(card, request.model or given.get("model") or protocols[protocol].model)
-    given = every | _init(card, request.init, asked.weights) | given_to(card, request.settings)
+    given = every | _given(card, request, asked.weights)
     model = asked.name
     check_net(card, protocol, model)
     official, base = official_recipe(card, protocol, model), base_values(card, protocol)
@@ -304,7 +312,8 @@ def _evaluation(card: TaskCard, request: Request) -> Frame:
     other = find("task", card.declared.evaluates)
     protocol = request.protocol or next(iter(card.declared.protocols))
     values = base_values(card, protocol)
-    given = _init(card, request.init) | given_to(card, request.settings)
+    asked = _model(other, request.model) if request.model else None
+    given = _given(card, request, asked.weights if asked else "")
     parameters = _pinned(card, parameters_of(card, values, given), request)
     (weights,) = (parameters[name] for name in weights_of(card))
     if weights in {"random", "synthetic", PUBLISHED}:
@@ -317,9 +326,10 @@ def _evaluation(card: TaskCard, request: Request) -> Frame:
     shares_data = card.declared.data == other.declared.data
     # Do not require data that no stage reads.
     unread = None if weights == PRETRAINED else SYNTHETIC
-    asked = request.data if shares_data or request.data == SYNTHETIC else unread
+    data_asked = request.data if shares_data or request.data == SYNTHETIC else unread
+    model = asked.name if asked and asked.weights else request.model
     try:
-        base = _frame(other, replace(request, data=asked, init=None))
+        base = _frame(other, replace(request, data=data_asked, init=None, model=model))
     except DataError as error:
         raise type(error)(
             f"{card.name} evaluates the models of {other.name}, unless --init names other weights. "
@@ -327,6 +337,18 @@ def _evaluation(card: TaskCard, request: Request) -> Frame:
         ) from error
     data = base.data if shares_data else _located(card, request, protocol, parameters)
     return replace(base, task=Unit(card, parameters, values), data=data, base=base)
+
+
+def _given(card: TaskCard, request: Request, of_model: str) -> dict[str, str]:
+    """Return the settings of a task, with the weights of ``--init`` or of the model's name."""
+    weights, own = _init(card, request.init, of_model), given_to(card, request.settings)
+    for name, value in weights.items():
+        if own.get(name, value) != value:
+            raise UsageError(
+                f"--set {card.name}.{name}={own[name]} contradicts {value}, which --init or the "
+                "name of the model asks for: leave out one of both."
+            )
+    return weights | own
 
 
 def _init(card: TaskCard, init: str | None, of_model: str = "") -> dict[str, str]:

@@ -109,7 +109,9 @@ class Distributed:
             module = layers.convert_sync_batchnorm(module)  # type: ignore[attr-defined, no-untyped-call]
         else:
             self._gather_at_norms(module)
-        return DistributedDataParallel(module, find_unused_parameters=True)
+        # Batch norms see the whole batch on every process, and a method may keep rows of its own
+        # in a buffer, which those of the first process must not replace.
+        return DistributedDataParallel(module, find_unused_parameters=True, broadcast_buffers=False)
 
     def _gather_at_norms(self, module: nn.Module) -> None:
         """Give batch norms the whole batch: `torch.nn.SyncBatchNorm` does not support CPUs."""
