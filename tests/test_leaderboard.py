@@ -78,6 +78,7 @@ def test_lower_may_be_better(make_record: MakeRecord) -> None:
     [
         {"model": "other"},
         {"protocol": "paper"},
+        {"pretraining": {"imagenet.epochs": "1"}},
         {"recipe": {"epochs": 4, "batch_size": 100, "lr": 0.1}},
         {"data": {"name": "toy", "version": "1", "origin": "synthetic", "digest": "1" * 64}},
         {"data": {"name": "toy", "version": "1", "origin": "re-encoded", "digest": "0" * 64}},
@@ -171,6 +172,13 @@ def test_a_trial_is_neither_ranked_nor_compared(make_record: MakeRecord) -> None
     assert "a trial, trained on at most 500 images" in board.facts
     with pytest.raises(UsageError, match="are not compared"):
         compare_methods(records, "mixup", "none")
+
+
+def test_a_trial_of_the_pretraining_is_a_trial(make_record: MakeRecord) -> None:
+    (board,) = leaderboards([make_record(pretraining={"imagenet.limit": "200"})])
+
+    assert "A trial, imagenet.limit=200: nothing is ranked." in board.notes
+    assert board.title == "toy v1, net, protocol quick, imagenet.limit=200"
 
 
 def test_two_methods_are_compared_where_they_have_common_seeds(make_record: MakeRecord) -> None:

@@ -11,6 +11,8 @@ from mixbench.errors import UnknownName, UsageError
 from mixbench.plan.graph import Plan, plan
 from mixbench.plan.request import Request, cells_of
 from mixbench.plan.why import differences
+from mixbench.records.declared import Declared
+from mixbench.records.writer import origin_of_cell
 from mixbench.registry.parameters import read_settings
 from tests.support import Run
 
@@ -382,6 +384,21 @@ def test_images_that_the_user_gives_are_not_counted(
     rows = [rows_of(done.stdout)["cub_wsol"] for done in (plain, given)]
     assert rows[0][1] == "268,800"
     assert rows[1][1:] == ["?", "?", "?"]
+
+
+def test_what_models_of_other_tasks_were_trained_with_is_recorded() -> None:
+    """And results count as those of generated data if these models have seen nothing else."""
+    asked = Request(["none"], ["cub"], [0], protocol="paper", unlocated=True)
+    settings = read_settings(["imagenet.epochs=1", "cub.epochs=2"])
+
+    (plain,), (changed,), (generated,) = (
+        cells_of(replace(asked, **changes))
+        for changes in ({}, {"settings": settings}, {"init": "synthetic"})
+    )
+
+    assert Declared.of(plain).pretraining == {}
+    assert Declared.of(changed).pretraining == {"imagenet.epochs": "1"}
+    assert (origin_of_cell(plain), origin_of_cell(generated)) == ("official", "synthetic")
 
 
 def test_an_evaluation_takes_the_weights_that_the_model_name_includes() -> None:

@@ -23,6 +23,7 @@ from mixbench.plan.cells import Cell
 from mixbench.plan.request import base_values
 from mixbench.records.declared import Declared, data_named, declaration, references
 from mixbench.records.schema import MetricRecord, Record, UnitRecord
+from mixbench.records.writer import origin_of_cell
 from mixbench.registry.cards import Card
 from mixbench.registry.fingerprint import digest
 from mixbench.registry.modules import Kind
@@ -139,7 +140,7 @@ def _question(one: Record | Declared) -> Question:
         base_task=base,
         model=one.model,
         protocol=one.protocol,
-        recipe=json.dumps(one.recipe, sort_keys=True),
+        recipe=json.dumps({**one.recipe, **one.pretraining}, sort_keys=True),
         tuned=json.dumps(grid, sort_keys=True) if grid else "not tuned",
         seed=one.seed,
     )
@@ -284,7 +285,7 @@ def _unasked(cell: Cell, record: Record) -> Iterator[Wrong]:
 
 
 def _data(cell: Cell, record: Record) -> Iterator[Wrong]:
-    data, generated = record.data, cell.data.origin == SYNTHETIC
+    data, generated = record.data, origin_of_cell(cell) == SYNTHETIC
     if (data.name, data.version) != (known := data_named(cell)):
         yield Wrong("data", f"must be {' '.join(known)} (got {data.name} {data.version})")
     allowed = (SYNTHETIC,) if generated else (*sorted(PUBLISHED), "re-encoded")

@@ -37,7 +37,11 @@ def _order(record: Record) -> tuple[str | int, ...]:
 
 def trial(record: Record) -> list[str]:
     """Return what makes a record that of a trial, as in limit=500; empty if nothing does."""
-    return [f"{name}={record.recipe[name]}" for name in TRIAL if record.recipe.get(name)]
+    before = [name for name in record.pretraining if name.rpartition(".")[2] in TRIAL]
+    return [
+        *(f"{name}={record.recipe[name]}" for name in TRIAL if record.recipe.get(name)),
+        *(f"{name}={record.pretraining[name]}" for name in before),
+    ]
 
 
 def representative(group: Iterable[Record]) -> Record:
@@ -51,6 +55,7 @@ def group_key(record: Record) -> str:
     parts = [task.name, task.version, task.parameters, record.model, record.protocol]
     parts += [record.recipe, *origin(record), record.data.digest]
     parts += [record.tuning.grid] if record.tuning else []
+    parts += [record.pretraining] if record.pretraining else []
     if base := record.base_task:
         parts += [base.name, base.version, base.parameters]
     return json.dumps(parts, sort_keys=True)
@@ -153,6 +158,7 @@ def changes(record: Record) -> list[str]:
     if base := record.base_task:
         own = base.parameters
         changed += [f"{base.name}.{name}={setting_text(own[name])}" for name in base.changed]
+    changed += [f"{name}={text}" for name, text in sorted(record.pretraining.items())]
     stated: Set[str] = EXECUTION
     if record.protocol == "custom":
         changed += [f"{name}={record.recipe[name]}" for name in STATED]

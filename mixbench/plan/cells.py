@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from mixbench.datasets.locate import DataSource, content_digest
-from mixbench.declare import Recipe
+from mixbench.declare import Need, Recipe
 from mixbench.declare.facts import EXECUTION, ParameterValue
 from mixbench.plan.tuning import Grid
 from mixbench.registry.cards import Card, MethodCard, TaskCard
@@ -155,6 +155,24 @@ class Cell:
             return self
         weights = [self.task.parameters[name] for name in weights_of(self.task.card)]
         return self.base if weights == [PRETRAINED] else None
+
+    @property
+    def pretrained_by(self) -> list[Need]:
+        """The needed models of other tasks, with which this cell's training starts."""
+        trained = self.trained_by
+        units = (trained.method, trained.task) if trained is not None else ()
+        return [
+            need
+            for unit in units
+            for need in unit.card.declared.needs.values()
+            if need.task and all(unit.parameters[name] in v for name, v in need.when.items())
+        ]
+
+    @property
+    def pretraining(self) -> dict[str, str]:
+        """The user's settings of the tasks that train these models, as texts."""
+        names = {need.task for need in self.pretrained_by}
+        return {f"{s.unit}.{s.parameter}": s.text for s in self.settings if s.unit in names}
 
     @property
     def has_own_data(self) -> bool:

@@ -30,6 +30,7 @@ class Declared:
     model: str
     protocol: str
     recipe: dict[str, Any]
+    pretraining: dict[str, str]
     grid: dict[str, list[Any]] | None
     seed: int
 
@@ -44,6 +45,7 @@ class Declared:
             model=cell.model,
             protocol="custom" if cell.custom else cell.protocol,
             recipe=cell.recipe.values(),
+            pretraining={name: one_line(text) for name, text in cell.pretraining.items()},
             grid={name: list(values) for name, values in cell.grid.items()} or None,
             seed=cell.seed,
         )
@@ -76,7 +78,8 @@ def declaration(metric: Metric | MetricRecord) -> dict[str, Any]:
 def references(cell: Cell, origin: Origin) -> list[ReferenceRecord]:
     """Return the published results for a cell, if it uses their recipe on the official data."""
     wanted = (cell.method.card.name, cell.model, cell.protocol)
-    if cell.custom or cell.grid or cell.task.changed or origin not in PUBLISHED:
+    changed = cell.custom or cell.grid or cell.task.changed or cell.pretraining
+    if changed or origin not in PUBLISHED:
         return []
     return [
         ReferenceRecord(

@@ -48,6 +48,9 @@ def _bounded(value: object) -> object:
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32,64}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_]*$", max_length=100)]
+SettingName = Annotated[  # of a task and its parameter
+    str, StringConstraints(pattern=r"^[a-z_][a-z0-9_]*\.[a-z_][a-z0-9_]*$", max_length=200)
+]
 ModelName = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=150)
 ]
@@ -431,6 +434,9 @@ class Record(StrictModel):
         Name of the task's protocol; ``custom`` if its recipe was changed.
     recipe
         Values of all recipe fields, by name.
+    pretraining
+        Values that the user set for the tasks whose models the training starts from, by task and
+        parameter, as in ``imagenet.epochs``; absent without any.
     tuning
         Result of the grid search that chose recipe values; null if nothing was tuned.
     seed
@@ -481,6 +487,9 @@ class Record(StrictModel):
     model: ModelName
     protocol: Name
     recipe: Values
+    pretraining: Annotated[dict[SettingName, Line], Field(max_length=MOST)] = Field(
+        default_factory=dict
+    )
     tuning: Tuning | None = None
     seed: Whole
     data: DataRecord

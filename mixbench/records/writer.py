@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from mixbench.datasets.locate import SYNTHETIC
 from mixbench.errors import Damaged, one_line
 from mixbench.plan.cells import Cell
 from mixbench.plan.graph import Plan
@@ -29,6 +30,7 @@ from mixbench.records.schema import (
     to_json,
 )
 from mixbench.records.stage_metrics import METRICS, ScoreFacts, StageMetrics
+from mixbench.registry.units import find
 from mixbench.storage.files import now, write_bytes
 from mixbench.storage.manifest import Manifest, StageCost
 from mixbench.storage.spec import Origin, Stage
@@ -148,6 +150,7 @@ def _record(settled: SettledCell, command: Sequence[str]) -> Record:
         "model": declared.model,
         "protocol": declared.protocol,
         "recipe": declared.recipe,
+        **({"pretraining": declared.pretraining} if declared.pretraining else {}),
         "seed": declared.seed,
         "data": _data(cell, chain, store),
         "command": [one_line(word) for word in command],
@@ -232,8 +235,15 @@ def _data(cell: Cell, chain: Sequence[str], store: Store) -> DataRecord:
 
 
 def origin_of_cell(cell: Cell) -> Origin:
-    """Return where a cell's data is from; for an evaluation, the worse of its and its models'."""
+    """Return where a cell's data is from: the worst of what its model was trained and tested on.
+
+    Of data that models of other tasks were trained on, it is known whether it was generated.
+    """
     origins = [one.data.origin for one in (cell, cell.trained_by) if one is not None]
+    for need in cell.pretrained_by:
+        generates = find("task", need.task).declared.synthetic.protocols
+        if need.data == SYNTHETIC or (not need.data and cell.protocol in generates):
+            origins.append(SYNTHETIC)
     return max(origins, key=get_args(Origin).index)
 
 
