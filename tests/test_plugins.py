@@ -256,7 +256,7 @@ def test_an_installed_method_is_found_by_its_name(
 ) -> None:
     installed(path, "band_mix")
 
-    listed = mixbench_process("list", "methods").stdout
+    listed = re.sub(r"\n +", " ", mixbench_process("list", "methods").stdout)
     checked = mixbench_process("check", "band_mix")
     ran = mixbench_process("run", "-m", "none,band_mix", "-t", "digits", *fast)
 
