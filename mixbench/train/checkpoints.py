@@ -5,6 +5,7 @@ import io
 import json
 import math
 import shutil
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -76,6 +77,7 @@ class DiskJournal:
         self._shown: Mapping[str, float] = {}
         self._writer = ThreadPoolExecutor(1)
         self._writing: Future[None] | None = None
+        self._bests: deque[int] = deque(maxlen=KEPT_CHECKPOINTS)  # epochs, in the kept checkpoints
 
     def restore(self) -> State | None:
         """Return the newest intact checkpoint, or None; log and delete damaged ones.
@@ -101,6 +103,7 @@ class DiskJournal:
                 continue
             state: State = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
             self.resumed_at = [*state["resumed_at"], int(state["step"])]
+            self._bests.append(int(state["best"]))
             self._start = (int(state["step"]), perf_counter())
             self.log(f"resumed from the checkpoint of step {state['step']}")
             return state
@@ -206,7 +209,9 @@ class DiskJournal:
         buffer = io.BytesIO()
         torch.save({**state, "resumed_at": self.resumed_at}, buffer)
         self._finish_writing()
-        self._writing = self._writer.submit(self._write_checkpoint, step, buffer.getvalue())
+        self._bests.append(int(state["best"]))
+        content, oldest = buffer.getvalue(), min(self._bests)
+        self._writing = self._writer.submit(self._write_checkpoint, step, content, oldest)
 
     def _finish_writing(self) -> None:
         """Wait until the last checkpoint is written, and raise what went wrong."""
@@ -214,10 +219,14 @@ class DiskJournal:
             writing, self._writing = self._writing, None
             writing.result()
 
-    def _write_checkpoint(self, step: int, content: bytes) -> None:
+    def _write_checkpoint(self, step: int, content: bytes, oldest_best: int) -> None:
+        """Write a checkpoint, and remove what no kept one needs."""
         write_bytes(self.work / _name(step, content), content)
         for old in sorted(self.work.glob("checkpoint-*.pt"))[:-KEPT_CHECKPOINTS]:
             old.unlink()
+        for path in self.kept.glob("best-*.safetensors"):
+            if int(path.stem.partition("-")[2]) < oldest_best:
+                path.unlink()
 
 
 class DiskPredictionCache:

@@ -197,7 +197,7 @@ def _end_epoch(run: Run, epoch: int, journal: Journal) -> None:
     names = []
     if run.validation is not None and _is_best(run):
         run.best = epoch
-        names.append("best")
+        names.append(f"best-{epoch}")  # an earlier checkpoint may still need the one before
     if epoch > run.num_epochs - setup.recipe.tail:
         names.append(f"epoch-{epoch}")
     journal.end_epoch(row, lambda: weights(*run.ranked), names)

@@ -120,10 +120,12 @@ def train_stage(job: Job) -> Work | None:
     epochs = run.num_epochs
     kept = tuple(range(max(epochs - setup.recipe.tail, 0) + 1, epochs + 1))
     (job.built / "weights").mkdir()
-    for name in (*(["best"] if run.best else []), *(f"epoch-{epoch}" for epoch in kept)):
+    names = {f"epoch-{epoch}": f"epoch-{epoch}" for epoch in kept}
+    names |= {f"best-{run.best}": "best"} if run.best else {}
+    for own, name in names.items():
         # Hard links: if this attempt fails later, the next one must still find these weights.
         link_or_copy(
-            job.journal.kept / f"{name}.safetensors", job.built / f"weights/{name}.safetensors"
+            job.journal.kept / f"{own}.safetensors", job.built / f"weights/{name}.safetensors"
         )
     for name in (FIRST, LAST):
         if (proof := job.journal.work / name).exists():
