@@ -55,6 +55,8 @@ NEEDS = {
     "data pack": "the data",
     "-t imagenet --accumulate": "the data",
     "-t cifar10 --seeds": "the data",
+    "-t cifar10 --set cifar10.per_class": "the data",
+    "cub_wsol.variant=masks": "the data",
     "--data /data": "the data",
     "run --suite": "a quarter of an hour",
     "ricap": "the package, which a test of its own installs",
