@@ -427,11 +427,15 @@ def test_an_evaluation_takes_the_weights_that_the_model_name_includes() -> None:
         ),
         (
             Request(["none", "mixup"], ["cifar10_fgsm"], [0], data="synthetic", init=__file__),
-            "for each of 2 methods and 1 seeds. Give one method and one seed with each file",
+            "give one method and one seed with each file (got 2 and 1)",
         ),
         (
             Request(["none"], ["cifar10_fgsm"], [0, 1], data="synthetic", init=__file__),
-            "for each of 1 methods and 2 seeds",
+            "give one method and one seed with each file (got 1 and 2)",
+        ),
+        (
+            Request(["none", "mixup"], ["cub"], [0], protocol="quick", init=__file__),
+            "give one method with each file (got 2), or --set cub.mix_in=finetune",
         ),
         (
             Request(["label_smoothing"], ["cifar10"], [0], data="synthetic",

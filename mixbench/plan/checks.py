@@ -48,11 +48,16 @@ def check_trained_apart(task: Unit[TaskCard], methods: int, seeds: int) -> None:
         value = str(task.parameters[name])
         if value in NO_FILE or value.startswith((TIMM, HUB)):
             continue
-        if methods > 1 or (evaluates and seeds > 1):
+        if evaluates and (methods > 1 or seeds > 1):
             raise UsageError(
-                f"{task.card.name} would take the model of {value} for each of {methods} methods "
-                f"and {seeds} seeds. Give one method"
-                f"{' and one seed' if evaluates else ''} with each file."
+                f"{task.card.name} would evaluate the one model of {value} several times: give one "
+                f"method and one seed with each file (got {methods} and {seeds})."
+            )
+        if methods > 1:
+            raise UsageError(
+                f"{task.card.name} would start every method from the one model of {value}, and mix "
+                f"nothing: give one method with each file (got {methods}), or --set "
+                f"{task.card.name}.mix_in=finetune."
             )
 
 
