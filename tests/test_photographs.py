@@ -23,8 +23,8 @@ from mixbench.errors import DataError, MixbenchError
 from mixbench.plan.graph import plan
 from mixbench.plan.request import Request, cells_of
 from mixbench.plan.workload import workloads
+from mixbench.records.declared import origin_of_cell
 from mixbench.records.schema import parse
-from mixbench.records.writer import origin_of_cell
 from mixbench.registry.parameters import read_settings
 from mixbench.registry.units import find
 from mixbench.storage.files import sha256

@@ -11,8 +11,7 @@ from mixbench.errors import UnknownName, UsageError
 from mixbench.plan.graph import Plan, plan
 from mixbench.plan.request import Request, cells_of
 from mixbench.plan.why import differences
-from mixbench.records.declared import Declared
-from mixbench.records.writer import origin_of_cell
+from mixbench.records.declared import Declared, origin_of_cell
 from mixbench.registry.parameters import read_settings
 from tests.support import Run
 

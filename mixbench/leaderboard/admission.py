@@ -21,9 +21,14 @@ from mixbench.declare import Metric
 from mixbench.errors import MixbenchError, UnknownName, one_line
 from mixbench.plan.cells import Cell
 from mixbench.plan.request import base_values
-from mixbench.records.declared import Declared, data_named, declaration, references
+from mixbench.records.declared import (
+    Declared,
+    data_named,
+    declaration,
+    origin_of_cell,
+    references,
+)
 from mixbench.records.schema import MetricRecord, Record, UnitRecord
-from mixbench.records.writer import origin_of_cell
 from mixbench.registry.cards import Card
 from mixbench.registry.fingerprint import digest
 from mixbench.registry.modules import Kind

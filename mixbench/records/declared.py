@@ -5,9 +5,9 @@ take from a record.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
-from mixbench.datasets.locate import data_of
+from mixbench.datasets.locate import SYNTHETIC, data_of
 from mixbench.declare import Metric
 from mixbench.declare.facts import ParameterValue
 from mixbench.errors import one_line
@@ -15,6 +15,7 @@ from mixbench.plan.cells import Cell, Unit
 from mixbench.records.schema import MetricRecord, ReferenceRecord, UnitRecord
 from mixbench.registry.cards import Card
 from mixbench.registry.fingerprint import digest
+from mixbench.registry.units import find
 from mixbench.storage.spec import PUBLISHED, Origin
 from mixbench.storage.strict_model import LONGEST
 
@@ -101,3 +102,16 @@ def data_named(cell: Cell) -> tuple[str, str]:
     data = data_of(cell.task.card, cell.task.parameters)
     folder = cell.data.folder if data.own else None
     return (one_line(folder.name) if folder else data.name), data.version
+
+
+def origin_of_cell(cell: Cell) -> Origin:
+    """Return where a cell's data is from: the worst of what its model was trained and tested on.
+
+    Of data that models of other tasks were trained on, it is known whether it was generated.
+    """
+    origins = [one.data.origin for one in (cell, cell.trained_by) if one is not None]
+    for need in cell.pretrained_by:
+        generates = find("task", need.task).declared.synthetic.protocols
+        if need.data == SYNTHETIC or (not need.data and cell.protocol in generates):
+            origins.append(SYNTHETIC)
+    return max(origins, key=get_args(Origin).index)

@@ -6,15 +6,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from mixbench.datasets.locate import SYNTHETIC
 from mixbench.errors import Damaged, one_line
 from mixbench.plan.cells import Cell
 from mixbench.plan.graph import Plan
 from mixbench.plan.status import BROKEN, Outcome
 from mixbench.plan.tuning import candidates
-from mixbench.records.declared import Declared, data_named, declaration, references
+from mixbench.records.declared import (
+    Declared,
+    data_named,
+    declaration,
+    origin_of_cell,
+    references,
+)
 from mixbench.records.schema import (
     SCHEMA,
     Artifact,
@@ -30,10 +35,9 @@ from mixbench.records.schema import (
     to_json,
 )
 from mixbench.records.stage_metrics import METRICS, ScoreFacts, StageMetrics
-from mixbench.registry.units import find
 from mixbench.storage.files import now, write_bytes
 from mixbench.storage.manifest import Manifest, StageCost
-from mixbench.storage.spec import Origin, Stage
+from mixbench.storage.spec import Stage
 from mixbench.storage.store import Store
 
 ROLES: Mapping[str, ArtifactRole] = {
@@ -232,19 +236,6 @@ def _data(cell: Cell, chain: Sequence[str], store: Store) -> DataRecord:
         digest=content,
         contents=contents,
     )
-
-
-def origin_of_cell(cell: Cell) -> Origin:
-    """Return where a cell's data is from: the worst of what its model was trained and tested on.
-
-    Of data that models of other tasks were trained on, it is known whether it was generated.
-    """
-    origins = [one.data.origin for one in (cell, cell.trained_by) if one is not None]
-    for need in cell.pretrained_by:
-        generates = find("task", need.task).declared.synthetic.protocols
-        if need.data == SYNTHETIC or (not need.data and cell.protocol in generates):
-            origins.append(SYNTHETIC)
-    return max(origins, key=get_args(Origin).index)
 
 
 def _stage(key: str, manifest: Manifest, own: bool, ran: bool) -> StageRecord:  # noqa: FBT001  # two facts of one stage
