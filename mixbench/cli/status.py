@@ -28,7 +28,12 @@ TOLD = {"finished", "waiting"}  # states that their number says enough about
 def status(*, stages: bool, as_json: bool, store_path: Path) -> None:
     """Show the progress of all runs that are going on, and of the newest; works from any shell."""
     store = existing_store(store_path)
-    runs = [(run, _rows(store, run)) for run in current_runs(store)]
+    runs = [
+        (run, [row for cell in run.cells for row in stage_rows(store, cell)])
+        for run in current_runs(store)
+    ]
+    if of_slurm := [row for run, rows in runs if run.engine == "slurm" for row in rows]:
+        _add_queue(store, of_slurm)
     if as_json:
         told = [{**asdict(run), "cells": [asdict(row) for row in rows]} for run, rows in runs]
         click.echo(json.dumps({"runs": told}, indent=1))
@@ -36,14 +41,6 @@ def status(*, stages: bool, as_json: bool, store_path: Path) -> None:
     for number, (run, rows) in enumerate(runs):
         click.echo("\n" * (number > 0), nl=False)
         _tell(run, rows, stages=stages)
-
-
-def _rows(store: "Store", run: "RunNote") -> list[StageRow]:
-    """Return the stages of all cells of a run."""
-    rows = [row for cell in run.cells for row in stage_rows(store, cell)]
-    if run.engine == "slurm":
-        _add_queue(store, rows)
-    return rows
 
 
 def _tell(run: "RunNote", rows: list[StageRow], *, stages: bool) -> None:
